@@ -1,0 +1,1 @@
+"""Evidence: the event log, its verification, privacy accounting, ledger and reports. No torch anywhere."""

@@ -1,0 +1,1 @@
+"""The federation: configuration, rounds, run folders and the in-process simulation."""
