@@ -1,0 +1,278 @@
+"""The event log: append-only lines of canonical JSON, each bound to the one before by its SHA-256.
+
+An event is durable when `append` returns. One process writes at a time; what a crash leaves of a last line is cut when
+the log is opened again, and the cut is itself an event. The bytes are specified in audit/SPEC.md.
+"""
+
+import fcntl
+import hashlib
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from types import MappingProxyType
+from typing import BinaryIO, Self
+
+from audit.canonical import JSON, CanonicalError, decode_canonical, encode_canonical
+from audit.errors import EventRefusedError, EvidenceError, LogLockedError, LogWriteError
+from audit.events import FORMAT, RESERVED, check_envelope, check_fields
+
+Clock = Callable[[], datetime]
+"""Returns the present time with its time zone."""
+
+GENESIS = "0" * 64
+"""`prev` of the first event."""
+
+MAX_LINE = 64 * 2**20
+"""Bytes of the longest line that is read."""
+
+
+def system_clock() -> datetime:
+    """Return the time of this machine."""
+    return datetime.now(UTC)
+
+
+@dataclass(frozen=True)
+class Event:
+    """One line of a log.
+
+    Attributes:
+        seq: Its place, from 0.
+        kind: One of audit.events.KINDS.
+        prev: SHA-256 of the line before, GENESIS for the first.
+        time: UTC, ISO 8601 with microseconds, as the writer's clock had it.
+        fields: The kind's own fields.
+        line: The canonical bytes without the line end.
+    """
+
+    seq: int
+    kind: str
+    prev: str
+    time: str
+    fields: Mapping[str, JSON]
+    line: bytes
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the line, which the next event carries as `prev`."""
+        return hashlib.sha256(self.line).hexdigest()
+
+
+class EventLog:
+    """A log open for writing; a context manager.
+
+    Args:
+        path: The file.
+        clock: Where the times come from.
+        stream: The file, opened for appending and locked.
+        events: What it holds already.
+    """
+
+    def __init__(self, path: Path, clock: Clock, stream: BinaryIO, events: list[Event]) -> None:
+        self.path = path
+        self._clock = clock
+        self._stream = stream
+        self._events = events
+        self._batched = False
+
+    @classmethod
+    def create(cls, path: Path, header: Mapping[str, JSON], clock: Clock = system_clock) -> Self:
+        """Make a new log whose first event is `run_started` with the fields of `header` (its `format` is filled in).
+
+        Raises:
+            LogWriteError: The file exists or cannot be made.
+            EventRefusedError: The header is not as declared for `run_started`.
+        """
+        fields: dict[str, JSON] = {"format": FORMAT, **header}
+        check_fields("run_started", fields)
+        try:
+            stream = path.open("xb")
+        except OSError as error:
+            raise LogWriteError(path, f"cannot be created ({error.strerror}); a log is never overwritten") from error
+        try:
+            log = cls(path, clock, _locked(stream, path), [])
+            log.append("run_started", fields)
+        except BaseException:
+            stream.close()
+            path.unlink()
+            raise
+        _sync_folder(path.parent)
+        return log
+
+    @classmethod
+    def open(cls, path: Path, clock: Clock = system_clock) -> Self:
+        """Open a log to append to it, after verifying its chain and cutting a last line that a crash left incomplete.
+
+        Raises:
+            LogWriteError: The file is missing or cannot be written.
+            LogLockedError: Another process is writing it.
+            EvidenceError: A complete line does not verify.
+        """
+        try:
+            stream = path.open("r+b")
+        except OSError as error:
+            raise LogWriteError(path, f"cannot be opened ({error.strerror})") from error
+        try:
+            _locked(stream, path)
+            content = stream.read()
+            end = content.rfind(b"\n") + 1
+            tail = content[end:]
+            events = parse_events(content[:end])
+            log = cls(path, clock, stream, events)
+            if tail:
+                stream.truncate(end)
+            stream.seek(end)
+        except BaseException:
+            stream.close()
+            raise
+        if tail:
+            log.append("tail_cut", {"bytes": len(tail), "digest": hashlib.sha256(tail).hexdigest()})
+        return log
+
+    @property
+    def events(self) -> tuple[Event, ...]:
+        """All events so far."""
+        return tuple(self._events)
+
+    def __len__(self) -> int:
+        return len(self._events)
+
+    def append(self, kind: str, fields: Mapping[str, JSON]) -> Event:
+        """Add an event and return it once it is on disk (inside `batch`: once it is written).
+
+        Raises:
+            EventRefusedError: The kind is unknown, or the fields are not as declared; the log is unchanged.
+            LogWriteError: The disk refuses; the log must be opened again.
+        """
+        check_fields(kind, fields)
+        if (kind == "run_started") != (not self._events):
+            raise EventRefusedError(kind, "", "begins a log, and only begins it")
+        prev = self._events[-1].digest if self._events else GENESIS
+        time = _format_time(self._clock())
+        envelope: dict[str, JSON] = {"seq": len(self._events), "kind": kind, "prev": prev, "time": time}
+        try:
+            line = encode_canonical({**envelope, **fields})
+        except CanonicalError as error:
+            raise EventRefusedError(kind, "", str(error)) from error
+        event = Event(len(self._events), kind, prev, time, _fields(decode_canonical(line)), line)
+        try:
+            self._stream.write(line + b"\n")
+            if not self._batched:
+                self._sync()
+        except (OSError, ValueError) as error:
+            self._stream.close()
+            raise LogWriteError(self.path, f"cannot be written ({error}); free space and open the log again") from error
+        self._events.append(event)
+        return event
+
+    @contextmanager
+    def batch(self) -> Iterator[None]:
+        """Write the events of a block together: they are durable when the block has ended."""
+        self._batched = True
+        try:
+            yield
+        finally:
+            self._batched = False
+            self._sync()
+
+    def close(self) -> None:
+        """Close the file and let other processes write."""
+        self._stream.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _sync(self) -> None:
+        self._stream.flush()
+        os.fsync(self._stream.fileno())
+
+
+def read_events(path: Path) -> list[Event]:
+    """Return the events of a log after verifying lines, schema and chain.
+
+    Raises:
+        EvidenceError: The file is missing, or the named event does not verify.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise EvidenceError(-1, f"{path} cannot be read ({error.strerror})") from error
+    return parse_events(content)
+
+
+def parse_events(content: bytes) -> list[Event]:
+    """Return the events of a log's bytes.
+
+    Raises:
+        EvidenceError: The first event that does not verify, and why.
+    """
+    if not content:
+        raise EvidenceError(-1, "the log is empty")
+    lines = content.split(b"\n")
+    unfinished = lines.pop()
+    events: list[Event] = []
+    prev = GENESIS
+    for line in lines:
+        event = _parse_line(line, len(events), prev)
+        prev = event.digest
+        events.append(event)
+    if unfinished:
+        raise EvidenceError(len(events), "the last line is incomplete")
+    return events
+
+
+def _parse_line(line: bytes, seq: int, prev: str) -> Event:
+    if len(line) > MAX_LINE:
+        raise EvidenceError(seq, f"the line has {len(line)} bytes, at most {MAX_LINE} are read")
+    try:
+        value = decode_canonical(line)
+    except CanonicalError as error:
+        raise EvidenceError(seq, f"the line is {error}") from error
+    if not isinstance(value, Mapping):
+        raise EvidenceError(seq, "the line is no object")
+    try:
+        check_envelope(value)
+        fields = _fields(value)
+        check_fields(str(value["kind"]), fields)
+    except EventRefusedError as error:
+        raise EvidenceError(seq, str(error)) from error
+    if value["seq"] != seq:
+        raise EvidenceError(seq, f"says it is event {value['seq']}: an event was removed, added or moved")
+    if value["prev"] != prev:
+        raise EvidenceError(seq, "does not follow from the event before it: one of the two was changed")
+    if (value["kind"] == "run_started") != (seq == 0):
+        raise EvidenceError(seq, "a log begins with run_started, and has no other")
+    return Event(seq, str(value["kind"]), prev, str(value["time"]), fields, line)
+
+
+def _fields(value: JSON) -> Mapping[str, JSON]:
+    assert isinstance(value, Mapping)  # noqa: S101 (narrows the type)
+    return MappingProxyType({name: item for name, item in value.items() if name not in RESERVED})
+
+
+def _format_time(now: datetime) -> str:
+    if now.tzinfo is None:
+        raise ValueError("the clock must return times with a time zone")
+    return now.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def _locked(stream: BinaryIO, path: Path) -> BinaryIO:
+    try:
+        fcntl.flock(stream.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        stream.close()
+        raise LogLockedError(path) from error
+    return stream
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,27 @@
+"""How a privacy mechanism is written down in a log or ledger: facts about the noise, never an epsilon."""
+
+from audit.rules import PROSE, Choice, Integer, ListOf, Real, Record, Rule, Tagged
+
+UNIT = Choice(("image", "patient", "hospital"))
+"""Whose presence the guarantee hides."""
+
+VIEW = Choice(("everybody", "aggregate-only", "aggregation-broken"))
+"""Against whom: whoever sees anything that leaves a hospital, who sees only sums, or who opens single updates."""
+
+_MULTIPLIER = Real(0, above=True)
+_RATE = Real(0, 1, above=True)
+_GRID = {"l1": Real(0), "l2": Real(0)}
+
+_SIMPLE: dict[str, Record] = {
+    "gaussian": Record({"noise_multiplier": _MULTIPLIER}),
+    "sampled-gaussian": Record({"noise_multiplier": _MULTIPLIER, "sampling_rate": _RATE}),
+    "grouped-sampled-gaussian": Record({"noise_multipliers": ListOf(_MULTIPLIER), "sampling_rate": _RATE}),
+    "skellam": Record({**_GRID, "share_variance": Real(0, above=True), "shares": Integer(1)}),
+    "discrete-gaussian": Record(
+        {**_GRID, "share_sigma": Real(0, above=True), "shares": Integer(1), "dimension": Integer(1)}
+    ),
+    "unknown": Record({"reason": PROSE}),
+}
+
+MECHANISM: Rule = Tagged("type", _SIMPLE)
+"""One mechanism: noise multipliers are noise standard deviation over clip norm; grid quantities are integer steps."""
