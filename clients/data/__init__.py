@@ -1,0 +1,48 @@
+"""Data sets: what a hospital's images are, what is wrong with them, and how they are divided."""
+
+from clients.data.checks import check_dataset
+from clients.data.dataset import SPLITS, ImageDataset, ImageSource, Record
+from clients.data.errors import (
+    BrokenImageError,
+    ColumnError,
+    ConflictError,
+    DataError,
+    EmptyDataError,
+    FindingError,
+    MissingDependencyError,
+    OneClassError,
+    PartitionError,
+    SiteError,
+    SourceFormatError,
+    SourceNotFoundError,
+    UnknownSplitError,
+)
+from clients.data.findings import DataWarning
+from clients.data.fingerprint import fingerprint
+from clients.data.load import load_dataset
+from clients.data.options import DataOptions
+
+__all__ = [
+    "SPLITS",
+    "BrokenImageError",
+    "ColumnError",
+    "ConflictError",
+    "DataError",
+    "DataOptions",
+    "DataWarning",
+    "EmptyDataError",
+    "FindingError",
+    "ImageDataset",
+    "ImageSource",
+    "MissingDependencyError",
+    "OneClassError",
+    "PartitionError",
+    "Record",
+    "SiteError",
+    "SourceFormatError",
+    "SourceNotFoundError",
+    "UnknownSplitError",
+    "check_dataset",
+    "fingerprint",
+    "load_dataset",
+]

@@ -1,0 +1,105 @@
+"""Single-frame DICOM images, shown as the file asks for (optional extra `dicom`)."""
+
+import io
+import warnings
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from clients.data.errors import BrokenImageError, MissingDependencyError
+from clients.data.grey import scale_to_8_bit, stretch_to_8_bit
+
+
+def decode_dicom(content: bytes, path: str, max_pixels: int) -> Image.Image:
+    """Decode a single-frame DICOM file to 8-bit RGB.
+
+    Grey images: stored values, modality transform (rescale slope and intercept or lookup table), then the file's
+    first window or its VOI lookup table, and without either a stretch from the darkest to the brightest value;
+    MONOCHROME1 is inverted, so that bright is always bright. Colour images are taken as RGB.
+
+    Args:
+        content: The file's bytes.
+        path: Its path, for messages.
+        max_pixels: Larger images are refused.
+
+    Raises:
+        BrokenImageError: It is not DICOM, has no or several frames, is too large or cannot be decoded.
+        MissingDependencyError: pydicom is not installed.
+
+    Source: DICOM PS3.3 C.11.1 (modality), C.11.2 (VOI), C.7.6.3.1.2 (photometric interpretation).
+    """
+    try:
+        import pydicom
+    except ImportError as error:
+        raise MissingDependencyError("DICOM images", "dicom") from error
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            header = pydicom.dcmread(io.BytesIO(content))
+            _check(header, path, max_pixels)
+            return Image.fromarray(_shown(header, path)).convert("RGB")
+    except (pydicom.errors.InvalidDicomError, pydicom.errors.BytesLengthException) as error:
+        raise BrokenImageError(path, "it is not a DICOM file") from error
+    except (AttributeError, ValueError, TypeError, KeyError, IndexError, OSError, EOFError, OverflowError) as error:
+        raise BrokenImageError(path, " ".join(str(error).split())[:200] or type(error).__name__) from error
+    except (RuntimeError, NotImplementedError) as error:  # no decoder for the compression
+        raise BrokenImageError(path, f"no decoder for it: {' '.join(str(error).split())[:160]}") from error
+
+
+def _check(header: Any, path: str, max_pixels: int) -> None:
+    if "PixelData" not in header:
+        raise BrokenImageError(path, "it is a DICOM file without an image")
+    frames = int(header.get("NumberOfFrames", 1) or 1)
+    if frames != 1:
+        raise BrokenImageError(path, f"it has {frames} frames; export one image a file")
+    if int(header.Rows) * int(header.Columns) > max_pixels:
+        raise BrokenImageError(path, f"{header.Columns} x {header.Rows} pixels are more than the limit of {max_pixels}")
+
+
+def _shown(header: Any, path: str) -> NDArray[np.uint8]:
+    from pydicom.pixels import apply_color_lut, apply_modality_lut
+
+    stored = header.pixel_array
+    photometric = str(header.PhotometricInterpretation)
+    if photometric == "PALETTE COLOR":
+        colour = apply_color_lut(stored, header)
+        return scale_to_8_bit(colour, 0, np.iinfo(colour.dtype).max)
+    if stored.ndim == 3:
+        return scale_to_8_bit(stored, 0, 2 ** int(header.BitsStored) - 1)
+    values = apply_modality_lut(stored, header)
+    grey = _through_voi(values, header, path)
+    return np.asarray(255 - grey, dtype=np.uint8) if photometric == "MONOCHROME1" else grey
+
+
+def _through_voi(values: NDArray[Any], header: Any, path: str) -> NDArray[np.uint8]:
+    from pydicom.pixels import apply_voi
+
+    if header.get("VOILUTSequence"):
+        bits = int(header.VOILUTSequence[0].LUTDescriptor[2])
+        return scale_to_8_bit(apply_voi(values, header), 0, 2**bits - 1)
+    centre, width = _first(header.get("WindowCenter")), _first(header.get("WindowWidth"))
+    if centre is None or width is None or width < 1:
+        padding = header.get("PixelPaddingValue")
+        shown_padding = None if padding is None else float(_rescaled(padding, header))
+        return stretch_to_8_bit(values, path, shown_padding)
+    function = str(header.get("VOILUTFunction") or "LINEAR")
+    if function == "SIGMOID":
+        return scale_to_8_bit(1.0 / (1.0 + np.exp(-4.0 * (values - centre) / width)), 0.0, 1.0)
+    if function == "LINEAR_EXACT":
+        return scale_to_8_bit(values, centre - width / 2, centre + width / 2)
+    if width == 1:  # PS3.3 C.11.2.1.2.1: a threshold
+        return np.where(values > centre - 0.5, 255, 0).astype(np.uint8)
+    return scale_to_8_bit(values, centre - 0.5 - (width - 1) / 2, centre - 0.5 + (width - 1) / 2)
+
+
+def _rescaled(stored: Any, header: Any) -> float:
+    return float(stored) * float(header.get("RescaleSlope", 1) or 1) + float(header.get("RescaleIntercept", 0) or 0)
+
+
+def _first(value: Any) -> float | None:
+    """Return the first of one or several window values."""
+    if value is None or value == "":
+        return None
+    return float(value[0]) if hasattr(value, "__getitem__") and not isinstance(value, str) else float(value)

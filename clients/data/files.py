@@ -1,0 +1,112 @@
+"""Images in files: their pixels, and the records that survive a look at every file."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image
+
+from clients.data.dataset import Record
+from clients.data.errors import BrokenImageError
+from clients.data.findings import DataWarning, finding
+from clients.data.fingerprint import content_digest
+from clients.data.options import DataOptions
+from clients.data.pixels import check_image, decode_image
+from clients.data.rows import Row
+from clients.data.splits import split_by_hash
+
+
+@dataclass(frozen=True)
+class FileImages:
+    """Decodes the image files below `root`."""
+
+    root: Path
+
+    def load(self, path: str) -> Image.Image:
+        """Return an image file as 8-bit RGB, upright; raises BrokenImageError."""
+        return decode_image(read_image(self.root, path), path)
+
+
+def read_image(root: Path, path: str) -> bytes:
+    """Return the bytes of an image file; raises BrokenImageError where the system refuses."""
+    try:
+        return (root / path).read_bytes()
+    except OSError as error:
+        raise BrokenImageError(path, error.strerror or "it cannot be opened") from error
+
+
+def read_records(
+    root: Path,
+    rows: Iterable[Row],
+    options: DataOptions,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> tuple[tuple[Record, ...], tuple[DataWarning, ...]]:
+    """Read every file once: its digest, whether it is an image, and its split where none is given.
+
+    Args:
+        root: Folder that the paths are relative to.
+        rows: What the source says.
+        options: How to split, and whether findings are refused.
+        on_progress: Called with the number of files read and their total.
+
+    Raises:
+        BrokenImageError: A file is not an image, and `options.strict`.
+        MissingDependencyError: A DICOM file, and the extra for it is not installed.
+    """
+    ordered = tuple(rows)
+    digests: dict[str, str] = {}
+    broken: list[str] = []
+    missing: list[str] = []
+    for done, row in enumerate(ordered, start=1):
+        if not (root / row.path).is_file():
+            missing.append(row.path)
+            continue
+        try:
+            content = read_image(root, row.path)
+            check_image(content, row.path)
+        except BrokenImageError:
+            if options.strict:
+                raise
+            broken.append(row.path)
+        else:
+            digests[row.path] = content_digest(content)
+        if on_progress is not None:
+            on_progress(done, len(ordered))
+    findings = []
+    if missing:
+        findings.append(finding("missing_file", missing, f"{len(missing)} listed images are not where the table says"))
+    if broken:
+        text = f"{len(broken)} images cannot be read and are left out; repair or remove them"
+        findings.append(finding("broken_image", broken, text))
+    kept = [row for row in ordered if row.path in digests]
+    records, more = assign_splits(kept, digests, options)
+    return records, (*findings, *more)
+
+
+def assign_splits(
+    rows: Iterable[Row], digests: dict[str, str], options: DataOptions
+) -> tuple[tuple[Record, ...], tuple[DataWarning, ...]]:
+    """Make records: a split that is not given follows from the patient, and only without one from the content."""
+    records = []
+    by_patient: list[str] = []
+    by_image: list[str] = []
+    given = 0
+    for row in rows:
+        split = row.split
+        if split is not None:
+            given += 1
+        else:
+            (by_patient if row.patient is not None else by_image).append(row.path)
+            split = split_by_hash(row.patient or digests[row.path], options.split_shares, options.split_seed)
+        records.append(Record(row.path, row.site, row.label, row.patient, split, digests[row.path]))
+    findings = []
+    if by_image:
+        text = (
+            f"{len(by_image)} images have no patient and are split by their content: pictures of one patient may be "
+            "in several splits, which makes test results too good; name the patient with --patient-column"
+        )
+        findings.append(finding("split_by_image", by_image, text))
+    if by_patient and given:
+        text = f"{len(by_patient)} images have no split and get one from their patient"
+        findings.append(finding("missing_split", by_patient, text))
+    return tuple(records), tuple(findings)

@@ -1,0 +1,45 @@
+"""Names for content: of one image, and of a data set."""
+
+import hashlib
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clients.data.dataset import ImageDataset
+
+_LABEL = b"securefed/data/v1"
+
+
+def content_digest(content: bytes) -> str:
+    """Return the SHA-256 (hex) of a file's bytes."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def array_digest(image: NDArray[Any]) -> str:
+    """Return the SHA-256 (hex) of an array's type, shape and elements (C order)."""
+    head = f"{image.dtype.str}{image.shape}".encode()
+    return hashlib.sha256(head + np.ascontiguousarray(image).tobytes()).hexdigest()
+
+
+def fingerprint(dataset: ImageDataset, site: str | None = None) -> str:
+    """Return the SHA-256 (hex) that names a data set by what is in it.
+
+    It changes with the content, label, site or split of any image, and with the number of copies of one. It does not
+    change with the order of files, their names, or the folder they lie in.
+
+    Args:
+        dataset: The data set.
+        site: Take only this site's images; None takes all.
+
+    Format: SHA-256 over the label `securefed/data/v1` and, in sorted order, one entry an image: content digest,
+    label, site and split, each as its length in bytes (8 bytes, big endian) and its UTF-8 bytes.
+    """
+    entries = sorted((record.digest, record.label, record.site, record.split) for record in dataset.select(site))
+    digest = hashlib.sha256(_LABEL)
+    for entry in entries:
+        for text in entry:
+            encoded = text.encode()
+            digest.update(len(encoded).to_bytes(8, "big"))
+            digest.update(encoded)
+    return digest.hexdigest()

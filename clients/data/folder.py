@@ -1,0 +1,159 @@
+"""The layout `<site>/<class>/<image>`, with an optional table `metadata.csv` beside the sites."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from clients.data.errors import ConflictError, EmptyDataError, SourceFormatError
+from clients.data.findings import MAX_EXAMPLES, DataWarning, finding
+from clients.data.manifest import normal_path, read_split
+from clients.data.options import DataOptions
+from clients.data.pixels import is_image_path
+from clients.data.rows import Row, check_site_name
+from clients.data.table import Table, read_table
+
+METADATA_NAME = "metadata.csv"
+
+
+def read_folder(root: Path, options: DataOptions) -> tuple[tuple[Row, ...], tuple[DataWarning, ...]]:
+    """List the images of a folder and join what `metadata.csv` says about them.
+
+    Hidden files and folders are passed over. Images that are not exactly two folders deep, other files among the
+    images, and class folders without an image are counted in findings. With a `metadata.csv`, images that it does not
+    list are left out, since nobody could say whose they are.
+
+    Raises:
+        EmptyDataError: There is no image in the layout.
+        SourceFormatError: Images lie one level too high, or the table lists an image twice.
+        ColumnError: A column named by an option is not in the table.
+        ConflictError: The table gives another site or class than the folders, and no option named that column.
+        SiteError: A folder's name cannot be a site's.
+    """
+    rows, findings = _scan(root)
+    table_path = root / METADATA_NAME
+    if not table_path.is_file():
+        return rows, findings
+    joined, more = _join(rows, read_table(table_path), options)
+    if not joined:
+        raise EmptyDataError(table_path, "lists none of the images in the folder; are its paths relative to it?")
+    return joined, findings + more
+
+
+def _scan(root: Path) -> tuple[tuple[Row, ...], tuple[DataWarning, ...]]:
+    rows: list[Row] = []
+    empty_classes: list[str] = []
+    ignored: list[str] = []
+    misplaced: list[str] = []
+    for site in _folders(root):
+        misplaced.extend(f"{site.name}/{name}" for name in _files(site) if is_image_path(name))
+        for label in _folders(site):
+            names = _files(label)
+            images = [name for name in names if is_image_path(name)]
+            where = f"{site.name}/{label.name}"
+            ignored.extend(f"{where}/{name}" for name in names if not is_image_path(name))
+            misplaced.extend(f"{where}/{path}" for path in _deeper_images(label))
+            if images:
+                rows.extend(Row(f"{where}/{name}", site.name, label.name) for name in images)
+            else:
+                empty_classes.append(where)
+    if not rows:
+        raise _nothing_found(root, misplaced)
+    for site_name in {row.site for row in rows}:
+        check_site_name(site_name)
+    findings = []
+    if misplaced:
+        text = f"{len(misplaced)} images are not in <site>/<class>/ and are left out; move them into a class folder"
+        findings.append(finding("misplaced_image", misplaced, text))
+    if empty_classes:
+        text = f"{len(empty_classes)} class folders have no image and are left out"
+        findings.append(finding("empty_class", empty_classes, text))
+    if ignored:
+        text = f"{len(ignored)} files in class folders are not images and are left out"
+        findings.append(finding("not_an_image", ignored, text, "info"))
+    return tuple(sorted(rows, key=lambda row: row.path)), tuple(findings)
+
+
+def _nothing_found(root: Path, misplaced: list[str]) -> EmptyDataError | SourceFormatError:
+    if misplaced:
+        return SourceFormatError(
+            root,
+            f"images lie in {Path(misplaced[0]).parent.as_posix()}/, but are expected in <site>/<class>/; "
+            "put the class folders into one folder a site",
+        )
+    return EmptyDataError(root, "has no image in <site>/<class>/; check --data (docs/data.md shows the layout)")
+
+
+def _folders(folder: Path) -> list[Path]:
+    return sorted(entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+
+
+def _files(folder: Path) -> list[str]:
+    return sorted(entry.name for entry in folder.iterdir() if not entry.is_dir() and not entry.name.startswith("."))
+
+
+def _deeper_images(label: Path) -> list[str]:
+    found = []
+    for folder in _folders(label):
+        for path in sorted(folder.rglob("*")):
+            relative = path.relative_to(label).as_posix()
+            if is_image_path(relative) and not path.is_dir():
+                found.append(relative)
+    return found
+
+
+def _join(rows: tuple[Row, ...], table: Table, options: DataOptions) -> tuple[tuple[Row, ...], tuple[DataWarning, ...]]:
+    path_column = table.column("path", options, needed=True)
+    assert path_column is not None  # noqa: S101 (narrows the type)
+    listed: dict[str, dict[str, str]] = {}
+    for cells in table.rows:
+        path = normal_path(cells[path_column])
+        if path in listed:
+            raise SourceFormatError(table.path, f"lists {path} more than once")
+        listed[path] = cells
+    on_disk = {row.path for row in rows}
+    joined = [row for row in rows if row.path in listed]
+    for meaning in ("site", "label"):
+        joined = _join_name(joined, listed, table, options, meaning)
+    patient_column = table.column("patient", options, needed=False)
+    if patient_column:
+        joined = [replace(row, patient=listed[row.path][patient_column] or None) for row in joined]
+    split_column = table.column("split", options, needed=False)
+    if split_column:
+        splits = read_split(table.path, [listed[row.path][split_column] for row in joined])
+        joined = [replace(row, split=split) for row, split in zip(joined, splits, strict=True)]
+    findings = []
+    unlisted = on_disk - set(listed)
+    if unlisted:
+        text = f"{len(unlisted)} images are not listed in {METADATA_NAME} and are left out; list them there"
+        findings.append(finding("not_in_metadata", unlisted, text))
+    missing = {path for path in listed if path not in on_disk}
+    if missing:
+        text = f"{len(missing)} images listed in {METADATA_NAME} are not in the folder"
+        findings.append(finding("missing_file", missing, text))
+    return tuple(joined), tuple(findings)
+
+
+def _join_name(
+    rows: list[Row], listed: dict[str, dict[str, str]], table: Table, options: DataOptions, meaning: str
+) -> list[Row]:
+    """Take the site or the label from the table where an option names the column; otherwise check that both agree."""
+    column = table.column(meaning, options, needed=False)
+    if column is None:
+        return rows
+    given = {row.path: listed[row.path][column] for row in rows}
+    if getattr(options, f"{meaning}_column") is None:
+        differing = sorted(row.path for row in rows if given[row.path] != getattr(row, meaning))
+        if differing:
+            reason = (
+                f"its column {column!r} says otherwise than the folders; "
+                f"correct it, or let it decide with --{meaning}-column {column}"
+            )
+            raise ConflictError(table.path, reason, differing[:MAX_EXAMPLES], len(differing))
+        return rows
+    empty = sorted(path for path, name in given.items() if not name)
+    if empty:
+        raise SourceFormatError(table.path, f"{len(empty)} rows have no {meaning}, for example that of {empty[0]}")
+    if meaning == "site":
+        for site in set(given.values()):
+            check_site_name(site)
+        return [replace(row, site=given[row.path]) for row in rows]
+    return [replace(row, label=given[row.path]) for row in rows]

@@ -1,0 +1,107 @@
+"""From a source of data, as a user names it, to a data set."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from clients.data.checks import check_dataset
+from clients.data.dataset import ImageDataset
+from clients.data.errors import (
+    EmptyDataError,
+    FindingError,
+    OneClassError,
+    SiteError,
+    SourceFormatError,
+    SourceNotFoundError,
+)
+from clients.data.files import FileImages, read_records
+from clients.data.findings import DataWarning
+from clients.data.folder import read_folder
+from clients.data.manifest import read_manifest
+from clients.data.options import DataOptions
+from clients.data.table import TABLE_SUFFIXES
+
+STRICT_KINDS = frozenset(
+    {
+        "broken_image",
+        "missing_file",
+        "misplaced_image",
+        "not_in_metadata",
+        "duplicate_across_splits",
+        "duplicate_with_other_label",
+        "patient_in_two_splits",
+        "missing_split",
+    }
+)
+"""Findings that `strict` refuses."""
+
+
+def load_dataset(
+    source: str,
+    options: DataOptions | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> tuple[ImageDataset, tuple[DataWarning, ...]]:
+    """Read a data set and everything that is remarkable about it.
+
+    Every file is read once, for its digest; whether it is an image is checked as far as that needs no full decoding.
+
+    Args:
+        source: A folder `<site>/<class>/<image>`, or a CSV or Parquet manifest.
+        options: How to read it; None for the defaults.
+        on_progress: Called with the number of files read and their total.
+
+    Returns:
+        The data set and its findings, in a fixed order.
+
+    Raises:
+        DataError: Nothing can be trained on it; the subclass says why, the message what to do.
+    """
+    chosen = options or DataOptions()
+    path = Path(source).expanduser()
+    if not path.exists():
+        raise SourceNotFoundError(source)
+    if path.is_dir():
+        rows, found = read_folder(path, chosen)
+        root = path
+    elif path.suffix.lower() in TABLE_SUFFIXES:
+        rows, found = read_manifest(path, chosen), ()
+        root = path.parent
+    else:
+        raise SourceFormatError(source, "is neither a folder nor a .csv, .parquet or .npz file")
+    records, more = read_records(root, rows, chosen, on_progress)
+    if not records:
+        raise EmptyDataError(source, "has no image that can be read")
+    classes = tuple(sorted({record.label for record in records}))
+    dataset = ImageDataset(path.resolve().stem, root, records, classes, FileImages(root))
+    return finish(dataset, (*found, *more), chosen)
+
+
+def finish(
+    dataset: ImageDataset, found: tuple[DataWarning, ...], options: DataOptions
+) -> tuple[ImageDataset, tuple[DataWarning, ...]]:
+    """Hold out the global site, check the records, and refuse what `strict` refuses.
+
+    Raises:
+        OneClassError: There are fewer than two classes.
+        SiteError: The global site is not in the data, or is all there is.
+        FindingError: `strict`, and there is a finding of STRICT_KINDS.
+    """
+    if len(dataset.classes) < 2:
+        raise OneClassError(dataset.name, dataset.classes[0])
+    if options.global_site is not None:
+        dataset = _hold_out(dataset, options.global_site)
+    findings = (*found, *check_dataset(dataset))
+    if options.strict:
+        for item in findings:
+            if item.kind in STRICT_KINDS:
+                raise FindingError(item.kind, item.count, item.message)
+    return dataset, findings
+
+
+def _hold_out(dataset: ImageDataset, site: str) -> ImageDataset:
+    if site not in dataset.all_sites:
+        raise SiteError(site, f"is not in the data, so it cannot be held out; sites: {', '.join(dataset.all_sites)}")
+    if len(dataset.all_sites) == 1:
+        raise SiteError(site, "is the only site; holding it out leaves nothing to train on")
+    records = tuple(replace(record, split="test") if record.site == site else record for record in dataset.records)
+    return replace(dataset, records=records, global_site=site)

@@ -1,0 +1,62 @@
+"""A table `path,label,site[,patient][,split]` that lists the images, wherever they are."""
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+
+from clients.data.errors import EmptyDataError, SourceFormatError, UnknownSplitError
+from clients.data.options import DataOptions
+from clients.data.rows import Row, check_site_name
+from clients.data.splits import split_name
+from clients.data.table import read_table
+
+
+def read_manifest(path: Path, options: DataOptions) -> tuple[Row, ...]:
+    """List the images of a CSV or Parquet manifest; relative paths start at the manifest's folder.
+
+    Raises:
+        SourceFormatError: It cannot be read, lists an image twice, or a row lacks a path, label or site.
+        EmptyDataError: It has no row.
+        ColumnError: A needed column, or one named by an option, is not there.
+        UnknownSplitError: A split is not train, val or test.
+        SiteError: A site's name cannot be used.
+    """
+    table = read_table(path)
+    names = {meaning: table.column(meaning, options, needed=True) for meaning in ("path", "label", "site")}
+    patient_column = table.column("patient", options, needed=False)
+    split_column = table.column("split", options, needed=False)
+    if not table.rows:
+        raise EmptyDataError(path, "lists no image")
+    splits: list[str | None] = [None] * len(table.rows)
+    if split_column:
+        splits = read_split(path, [cells[split_column] for cells in table.rows])
+    rows: dict[str, Row] = {}
+    for number, (cells, split) in enumerate(zip(table.rows, splits, strict=True), start=1):
+        cell = {meaning: cells[str(column)] for meaning, column in names.items()}
+        absent = [meaning for meaning, text in cell.items() if not text]
+        if absent:
+            raise SourceFormatError(path, f"row {number} has no {absent[0]}")
+        image = normal_path(cell["path"])
+        if image in rows:
+            raise SourceFormatError(path, f"lists {image} more than once")
+        check_site_name(cell["site"])
+        patient = (cells[patient_column] or None) if patient_column else None
+        rows[image] = Row(image, cell["site"], cell["label"], patient, split)
+    return tuple(sorted(rows.values(), key=lambda row: row.path))
+
+
+def normal_path(text: str) -> str:
+    """Return a path of a table with forward slashes and without `./`."""
+    return PurePosixPath(text.replace("\\", "/")).as_posix()
+
+
+def read_split(path: Path, cells: Sequence[str]) -> list[str | None]:
+    """Return the split that each cell names, None for an empty one.
+
+    Raises:
+        UnknownSplitError: Some cell names none; all the unknown names are counted.
+    """
+    unknown = Counter(cell for cell in cells if cell and split_name(cell) is None)
+    if unknown:
+        raise UnknownSplitError(path, dict(unknown))
+    return [split_name(cell) if cell else None for cell in cells]

@@ -1,0 +1,120 @@
+"""From the bytes of an image file to an upright 8-bit RGB picture."""
+
+import io
+import struct
+import warnings
+import zlib
+from pathlib import PurePosixPath
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from clients.data.dicom import decode_dicom
+from clients.data.errors import BrokenImageError
+from clients.data.grey import stretch_to_8_bit
+
+RASTER_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp"})
+DICOM_SUFFIXES = frozenset({".dcm"})
+IMAGE_SUFFIXES = RASTER_SUFFIXES | DICOM_SUFFIXES
+"""Lower-case endings of the files that count as images."""
+
+MAX_PIXELS = 80_000_000
+"""Larger images are refused: a small file can unpack into more memory than a machine has. Below Pillow's own limit."""
+
+_FORMATS = ("JPEG", "PNG", "TIFF", "BMP")
+_WIDE_MODES = frozenset({"I;16", "I;16L", "I;16B", "I;16N", "I", "F"})
+_DECODER_ERRORS = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    TypeError,
+    KeyError,
+    IndexError,
+    EOFError,
+    OverflowError,
+    ZeroDivisionError,
+    NotImplementedError,
+    struct.error,
+    zlib.error,
+    Image.DecompressionBombError,
+    Image.DecompressionBombWarning,
+)
+"""What Pillow raises on bytes that are not an image, found by fuzzing and in its documentation."""
+
+
+def is_image_path(path: str) -> bool:
+    """Return whether the ending of a path says that it is an image."""
+    return PurePosixPath(path).suffix.lower() in IMAGE_SUFFIXES
+
+
+def decode_image(content: bytes, path: str) -> Image.Image:
+    """Decode an image file to 8-bit RGB.
+
+    EXIF orientation is applied; of a file with several pages the first one is taken; transparency is laid over
+    black; grey images of more than 8 bits are stretched linearly from their darkest to their brightest value.
+
+    Args:
+        content: The file's bytes.
+        path: Its path, for its ending and for messages.
+
+    Raises:
+        BrokenImageError: The bytes cannot be decoded, or the image has more than MAX_PIXELS pixels.
+        MissingDependencyError: A DICOM file, and the extra for it is not installed.
+    """
+    if PurePosixPath(path).suffix.lower() in DICOM_SUFFIXES or content[128:132] == b"DICM":
+        return decode_dicom(content, path, MAX_PIXELS)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
+                _check_size(image.size, path)
+                return _to_rgb(image, path)
+    except _DECODER_ERRORS as error:
+        raise BrokenImageError(path, _one_line(error)) from error
+
+
+def check_image(content: bytes, path: str) -> None:
+    """Check an image file without decoding all of it where that tells as much.
+
+    A PNG is checked by its checksums and a JPEG by its header and its end marker; everything else, and a JPEG without
+    the marker, is decoded.
+
+    Raises:
+        BrokenImageError: As decode_image would.
+        MissingDependencyError: A DICOM file, and the extra for it is not installed.
+    """
+    jpeg = content.startswith(b"\xff\xd8") and b"\xff\xd9" in content[-64:]
+    if not jpeg and not content.startswith(b"\x89PNG"):
+        decode_image(content, path)
+        return
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
+                _check_size(image.size, path)
+                image.verify()
+    except _DECODER_ERRORS as error:
+        raise BrokenImageError(path, _one_line(error)) from error
+
+
+def _to_rgb(image: Image.Image, path: str) -> Image.Image:
+    upright = ImageOps.exif_transpose(image)
+    if upright.mode in _WIDE_MODES:
+        upright = Image.fromarray(stretch_to_8_bit(np.asarray(upright), path))
+    if upright.mode in ("RGBA", "LA", "PA") or "transparency" in upright.info:
+        transparent = upright.convert("RGBA")
+        background = Image.new("RGBA", transparent.size, (0, 0, 0, 255))
+        upright = Image.alpha_composite(background, transparent)
+    return upright.convert("RGB")
+
+
+def _check_size(size: tuple[int, int], path: str) -> None:
+    if size[0] * size[1] > MAX_PIXELS:
+        raise BrokenImageError(path, f"{size[0]} x {size[1]} pixels are more than the limit of {MAX_PIXELS}")
+
+
+def _one_line(error: BaseException) -> str:
+    text = " ".join(str(error).split())
+    return text.replace("<_io.BytesIO object at", "<bytes at")[:200] or type(error).__name__

@@ -1,0 +1,34 @@
+"""What a source says about an image before its file was looked at."""
+
+from dataclasses import dataclass
+
+from clients.data.errors import SiteError
+
+
+@dataclass(frozen=True)
+class Row:
+    """One image as a folder or a table lists it.
+
+    Attributes:
+        path: Relative to the root of the data set, with forward slashes (or absolute).
+        site: Hospital.
+        label: Class.
+        patient: Patient, None where not said.
+        split: One of SPLITS, None where not said.
+    """
+
+    path: str
+    site: str
+    label: str
+    patient: str | None = None
+    split: str | None = None
+
+
+def check_site_name(site: str) -> None:
+    """Refuse a name that could not be the name of a folder: results are kept in one folder a site.
+
+    Raises:
+        SiteError: The name starts with a dot, or has a slash, a backslash or a control character.
+    """
+    if not site or site.startswith(".") or any(sign in "/\\" or ord(sign) < 32 for sign in site):
+        raise SiteError(site, "is no name for a site; use one without slashes that does not start with a dot")

@@ -1,0 +1,112 @@
+"""Tables about images (CSV or Parquet): their cells as text, and which column means what."""
+
+import csv
+import io
+from dataclasses import dataclass
+from pathlib import Path
+
+from clients.data.errors import ColumnError, SourceFormatError
+from clients.data.options import DataOptions
+
+STANDARD_NAMES = {
+    "path": ("path",),
+    "label": ("label",),
+    "site": ("site",),
+    "patient": ("patient", "patient_id", "lesion_id"),
+    "split": ("split", "suggested_split"),
+}
+"""Names by which a column is recognised without an option, best first."""
+
+TABLE_SUFFIXES = frozenset({".csv", ".parquet"})
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table as text.
+
+    Attributes:
+        path: Where it was read from.
+        columns: Names of its columns.
+        rows: Cells by column name, without surrounding blanks; an absent value is "".
+    """
+
+    path: Path
+    columns: tuple[str, ...]
+    rows: tuple[dict[str, str], ...]
+
+    def column(self, meaning: str, options: DataOptions, *, needed: bool) -> str | None:
+        """Return the name of the column that means path, label, site, patient or split.
+
+        Raises:
+            ColumnError: The options name a column that is not there, or none is recognised and one is needed.
+        """
+        named: str | None = getattr(options, f"{meaning}_column")
+        flag = f"--{meaning}-column"
+        if named is not None:
+            if named not in self.columns:
+                raise ColumnError(self.path, named, flag, self.columns)
+            return named
+        by_lower_case = {column.lower(): column for column in reversed(self.columns)}
+        for standard in STANDARD_NAMES[meaning]:
+            if standard in by_lower_case:
+                return by_lower_case[standard]
+        if needed:
+            raise ColumnError(self.path, STANDARD_NAMES[meaning][0], flag, self.columns)
+        return None
+
+
+def read_table(path: Path) -> Table:
+    """Read a CSV (UTF-8, comma, header line) or Parquet file with every cell as text.
+
+    Raises:
+        SourceFormatError: It cannot be read, has no header, a column twice, or a row of another length.
+    """
+    return _read_parquet(path) if path.suffix.lower() == ".parquet" else _read_csv(path)
+
+
+def _read_csv(path: Path) -> Table:
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        lines = list(csv.reader(io.StringIO(text, newline=""), strict=True))
+    except UnicodeDecodeError as error:
+        raise SourceFormatError(path, "is not UTF-8 text; save the table as CSV in UTF-8") from error
+    except csv.Error as error:
+        raise SourceFormatError(path, f"is not a CSV table ({error})") from error
+    except OSError as error:
+        raise SourceFormatError(path, f"cannot be read ({error.strerror})") from error
+    if not lines:
+        raise SourceFormatError(path, "is empty; its first line must name the columns")
+    columns = tuple(name.strip() for name in lines[0])
+    _check_columns(path, columns)
+    rows = []
+    for number, cells in enumerate(lines[1:], start=2):
+        if not cells:
+            continue
+        if len(cells) != len(columns):
+            raise SourceFormatError(path, f"line {number} has {len(cells)} cells, the header has {len(columns)}")
+        rows.append({name: cell.strip() for name, cell in zip(columns, cells, strict=True)})
+    return Table(path, columns, tuple(rows))
+
+
+def _read_parquet(path: Path) -> Table:
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    try:
+        content = parquet.read_table(path)
+    except (pa.ArrowException, OSError) as error:
+        raise SourceFormatError(path, f"is not a Parquet table ({' '.join(str(error).split())[:120]})") from error
+    columns = tuple(str(name) for name in content.column_names)
+    _check_columns(path, columns)
+    rows = tuple({name: _text(cell) for name, cell in row.items()} for row in content.to_pylist())
+    return Table(path, columns, rows)
+
+
+def _text(cell: object) -> str:
+    return "" if cell is None else str(cell).strip()
+
+
+def _check_columns(path: Path, columns: tuple[str, ...]) -> None:
+    twice = sorted({name for name in columns if columns.count(name) > 1})
+    if twice:
+        raise SourceFormatError(path, f"has the column {twice[0]!r} more than once")
