@@ -4,6 +4,7 @@ AuditError
     EventRefusedError    an event is not of a known kind or its fields are not as declared: fix the caller
     LogLockedError       another process is writing this log: wait for it or use another folder
     LogWriteError        the log cannot be created or written where asked
+    KeyFileError         a signing key cannot be made or read where asked
     EvidenceError        a record does not verify: do not trust it (exit code 3)
 """
 
@@ -36,6 +37,15 @@ class LogLockedError(AuditError):
 
 class LogWriteError(AuditError):
     """The log cannot be created, opened or written."""
+
+    def __init__(self, path: Path, reason: str) -> None:
+        super().__init__(f"{path}: {reason}")
+        self.path = path
+        self.reason = reason
+
+
+class KeyFileError(AuditError):
+    """A signing key cannot be made or read; its bytes are in no message."""
 
     def __init__(self, path: Path, reason: str) -> None:
         super().__init__(f"{path}: {reason}")

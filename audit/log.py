@@ -16,6 +16,7 @@ from types import MappingProxyType
 from typing import BinaryIO, Self
 
 from audit.canonical import JSON, CanonicalError, decode_canonical, encode_canonical
+from audit.durable import sync_folder
 from audit.errors import EventRefusedError, EvidenceError, LogLockedError, LogWriteError
 from audit.events import FORMAT, RESERVED, check_envelope, check_fields
 
@@ -98,7 +99,7 @@ class EventLog:
             stream.close()
             path.unlink()
             raise
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
         return log
 
     @classmethod
@@ -268,11 +269,3 @@ def _locked(stream: BinaryIO, path: Path) -> BinaryIO:
         stream.close()
         raise LogLockedError(path) from error
     return stream
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

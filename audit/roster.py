@@ -1,0 +1,93 @@
+"""The roster: who signs the evidence of a study, by name and Ed25519 public key.
+
+It is handed out before the study, outside of the run. Evidence checked against a roster that came with the run only
+shows that the run agrees with itself.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+
+from audit.canonical import JSON, CanonicalError, decode_canonical, encode_canonical
+from audit.errors import EvidenceError
+from audit.rules import KEY, NAME, Choice, FieldError, MapOf, Record
+
+ROSTER_FORMAT = "securefed-roster/1"
+
+_RULE = Record({"format": Choice((ROSTER_FORMAT,)), "server": KEY, "hospitals": MapOf(KEY, NAME)})
+
+
+@dataclass(frozen=True)
+class Roster:
+    """Public keys of the parties, lower-case hex of 32 bytes.
+
+    Attributes:
+        server: Key of the party that writes the log.
+        hospitals: {name: key} of the parties that countersign it.
+    """
+
+    server: str
+    hospitals: Mapping[str, str]
+
+    @classmethod
+    def of(cls, server: Ed25519PrivateKey, hospitals: Mapping[str, Ed25519PrivateKey]) -> Self:
+        """Return the roster of the public halves of these keys."""
+        return cls(public_hex(server), {name: public_hex(key) for name, key in hospitals.items()})
+
+    @classmethod
+    def decode(cls, encoded: bytes) -> Self:
+        """Read a roster file.
+
+        Raises:
+            EvidenceError: The bytes are no roster, or a key stands twice in it.
+        """
+        try:
+            value = decode_canonical(encoded.removesuffix(b"\n"))
+            _RULE.check(value, "")
+        except (CanonicalError, FieldError) as error:
+            raise EvidenceError(-1, f"the roster is damaged: {error}") from error
+        assert isinstance(value, Mapping)  # noqa: S101 (narrows the type)
+        server, hospitals = value["server"], value["hospitals"]
+        assert isinstance(server, str)  # noqa: S101
+        assert isinstance(hospitals, Mapping)  # noqa: S101
+        keys = [server, *map(str, hospitals.values())]
+        if len(set(keys)) != len(keys):
+            raise EvidenceError(-1, "the roster gives one key to two parties")
+        return cls(server, {name: str(key) for name, key in hospitals.items()})
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Read a roster file; raises EvidenceError where it is missing or damaged."""
+        try:
+            return cls.decode(path.read_bytes())
+        except OSError as error:
+            raise EvidenceError(-1, f"{path} cannot be read ({error.strerror})") from error
+
+    def encode(self) -> bytes:
+        """Return the bytes of the roster file: canonical JSON and a line end."""
+        value: JSON = {"format": ROSTER_FORMAT, "server": self.server, "hospitals": dict(self.hospitals)}
+        return encode_canonical(value) + b"\n"
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the file, as the log's `roster` event and the announcement of a study state it."""
+        return hashlib.sha256(self.encode()).hexdigest()
+
+
+def public_hex(key: Ed25519PrivateKey) -> str:
+    """Return the public half of a key in lower-case hex."""
+    return key.public_key().public_bytes_raw().hex()
+
+
+def is_signed(public_key: str, signature: str, message: bytes) -> bool:
+    """Return whether `signature` (hex) over `message` is by the holder of `public_key` (hex)."""
+    try:
+        Ed25519PublicKey.from_public_bytes(bytes.fromhex(public_key)).verify(bytes.fromhex(signature), message)
+    except (InvalidSignature, ValueError):
+        return False
+    return True
