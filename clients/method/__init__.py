@@ -1,0 +1,37 @@
+"""What a hospital trains: the shared feature adaptation module (FAM), its private MLP, and how they teach each other.
+
+The names below are loaded on first use: `settings` is free of torch, so that a configuration can be checked without it.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from clients.method.hospital import Hospital
+    from clients.method.layout import initial_vector, vector_layout
+    from clients.method.predictor import SitePredictor
+    from clients.method.settings import AGGREGATED_METHODS, METHODS, SettingsError, TrainingSettings
+
+__all__ = [
+    "AGGREGATED_METHODS",
+    "METHODS",
+    "Hospital",
+    "SettingsError",
+    "SitePredictor",
+    "TrainingSettings",
+    "initial_vector",
+    "vector_layout",
+]
+
+_HOMES = {
+    "Hospital": "hospital",
+    "SitePredictor": "predictor",
+    "initial_vector": "layout",
+    "vector_layout": "layout",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES.get(name, 'settings')}"), name)

@@ -1,0 +1,94 @@
+"""How FAM and MLP answer together."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+Probabilities = npt.NDArray[np.float32]
+LogProbabilities = npt.NDArray[np.float64]
+
+_RIDGE = 1.0
+"""Nats per unit squared by which the exponents are drawn to their start; it decides when validation images are few."""
+
+_NEWTON_STEPS = 30
+
+
+@dataclass(frozen=True)
+class Pool:
+    """A logarithmic pool: probability proportional to the product of its members, each to its own exponent.
+
+    One member makes it temperature scaling with T = 1 / exponent.
+
+    Attributes:
+        exponents: One per member, none negative.
+    """
+
+    exponents: tuple[float, ...]
+
+    def __call__(self, *members: LogProbabilities) -> Probabilities:
+        """Return float32[N, C] from the members' log probabilities float64[N, C]."""
+        logits = sum(e * member for e, member in zip(self.exponents, members, strict=True))
+        probabilities: Probabilities = np.exp(_log_softmax(np.asarray(logits))).astype(np.float32)
+        return probabilities
+
+
+def fit_pool(members: list[LogProbabilities], labels: npt.NDArray[np.int64], start: tuple[float, ...]) -> Pool:
+    """Return the pool with the least negative log likelihood on labelled images, exponents not negative.
+
+    The problem is convex; Newton's method solves it. A ridge around `start` keeps the exponents finite where the
+    members separate the classes, and is all there is without images. A member whose exponent would be negative is
+    left out.
+    """
+    active = list(range(len(members)))
+    while True:
+        exponents = _newton(np.stack([members[k] for k in active]), labels, np.array([start[k] for k in active]))
+        if (exponents >= 0).all() or len(active) == 1:
+            full = np.zeros(len(members))
+            full[active] = np.maximum(exponents, 0.0)
+            return Pool(tuple(float(e) for e in full))
+        del active[int(exponents.argmin())]
+
+
+def entropy_ensemble(fam: LogProbabilities, mlp: LogProbabilities) -> Probabilities:
+    """Return w * p_MLP + (1 - w) * p_FAM, w = H(FAM) / (H(MLP) + H(FAM)): float32[N, C] from log probabilities.
+
+    Paper: ensemble prediction. Where both entropies are 0, w is 1/2.
+    """
+    h_fam, h_mlp = (-(np.exp(x) * x).sum(1) for x in (fam, mlp))
+    total = h_fam + h_mlp
+    weight = np.where(total > 0, h_fam / np.where(total > 0, total, 1.0), 0.5)[:, None]
+    probabilities: Probabilities = (weight * np.exp(mlp) + (1 - weight) * np.exp(fam)).astype(np.float32)
+    return probabilities
+
+
+def _log_softmax(logits: LogProbabilities) -> LogProbabilities:
+    shifted = logits - logits.max(axis=1, keepdims=True)
+    result: LogProbabilities = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+    return result
+
+
+def _newton(
+    members: LogProbabilities, labels: npt.NDArray[np.int64], start: npt.NDArray[np.float64]
+) -> npt.NDArray[np.float64]:
+    """Minimise sum_i -log p_i(label_i) + ridge/2 |e - start|^2 over the exponents e; members float64[K, N, C]."""
+    rows = np.arange(len(labels))
+    exponents = start.copy()
+
+    def objective(e: npt.NDArray[np.float64]) -> float:
+        fit = _log_softmax(np.tensordot(e, members, 1))[rows, labels].sum() if len(labels) else 0.0
+        return float(_RIDGE / 2 * ((e - start) ** 2).sum() - fit)
+
+    for _ in range(_NEWTON_STEPS):
+        p = np.exp(_log_softmax(np.tensordot(exponents, members, 1))) if len(labels) else np.zeros(members.shape[1:])
+        mean = (p * members).sum(2)
+        gradient = (mean - members[:, rows, labels]).sum(1) + _RIDGE * (exponents - start)
+        hessian = np.einsum("nc,knc,lnc->kl", p, members, members) - mean @ mean.T + _RIDGE * np.eye(len(start))
+        step = np.linalg.solve(hessian, gradient)
+        size, before = 1.0, objective(exponents)
+        while objective(exponents - size * step) > before and size > 1e-6:
+            size /= 2
+        exponents = exponents - size * step
+        if np.abs(step).max() < 1e-8:
+            break
+    return exponents

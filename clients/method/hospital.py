@@ -1,0 +1,200 @@
+"""One hospital: trains on its own features, hands out an update of the shared vector and nothing else."""
+
+from collections.abc import Mapping
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from clients.method.baselines import LinearProbe, fit_linear_probe, zero_shot
+from clients.method.layout import Vector, flatten, seeded_generator, unflatten
+from clients.method.masked_linear import MaskedLinear
+from clients.method.model import HospitalModel
+from clients.method.parts import PrivateState, build_model, load_private_part, private_part, shared_part
+from clients.method.prediction import Calibration, Features, calibrate, log_class_frequencies, predict_parts
+from clients.method.settings import TrainingSettings
+from clients.method.training import class_weights, make_optimizer, refresh_batch_norm, train_epochs
+from clients.metrics import ClassificationMetrics, evaluate
+
+
+class LabelledRows(Protocol):
+    """Features float32[N, D] with rows of unit length, and labels int64[N]."""
+
+    @property
+    def features(self) -> npt.NDArray[np.float32]: ...  # noqa: D102 (the class says it)
+    @property
+    def labels(self) -> npt.NDArray[np.int64]: ...  # noqa: D102
+
+
+class HospitalFeatures(Protocol):
+    """The encoder's features of one hospital's splits."""
+
+    @property
+    def site(self) -> str: ...  # noqa: D102
+    @property
+    def train(self) -> LabelledRows: ...  # noqa: D102
+    @property
+    def val(self) -> LabelledRows: ...  # noqa: D102
+    @property
+    def test(self) -> LabelledRows: ...  # noqa: D102
+
+
+class Hospital:
+    """A client of the federation.
+
+    Whatever is random in round r depends on (seed, site, r) alone, so a resumed run equals an uninterrupted one,
+    whichever other hospitals are in the process and in whichever order they train. On one CPU thread results are the
+    same bit for bit.
+
+    Secrecy: what `train_round` returns leaves the hospital (under secure aggregation); everything else, above all
+        `private_state`, stays.
+
+    Args:
+        site: Features and labels of the hospital.
+        text_features: float32[C, D] of unit length, one row a class prompt.
+        logit_scale: The encoder's factor on cosines.
+        settings: Hyperparameters.
+        method: One of `METHODS`.
+        seed: Seed of the run.
+        device: torch device to train on.
+
+    Raises:
+        SettingsError: The method is unknown.
+    """
+
+    def __init__(
+        self,
+        site: HospitalFeatures,
+        text_features: npt.NDArray[np.float32],
+        logit_scale: float,
+        settings: TrainingSettings,
+        method: str = "fedmedclip",
+        seed: int = 0,
+        device: str = "cpu",
+    ) -> None:
+        self.site = site
+        self.method = method
+        self._settings = settings
+        self._seed = seed
+        self._device = torch.device(device)
+        self._text_features = text_features
+        self._logit_scale = logit_scale
+        self._log_prior = log_class_frequencies(site.train.labels, len(text_features))
+        self._probe: LinearProbe | None = None
+        self._model = build_model(text_features, logit_scale, settings, method, site.site, seed, device)
+        self._calibration: Calibration | None = None
+        self._calibrated_for: Vector | None = None
+        self._train = None if self._model is None else self._to_device(site.train)
+        weights = class_weights(site.train.labels, len(text_features), settings.class_balance)
+        self._class_weights = None if weights is None else torch.from_numpy(weights).to(self._device)
+
+    def train_round(self, global_vector: Vector, round_number: int) -> Vector:
+        """Train one round from the global parameters and return the update, local minus global: float32[d].
+
+        Methods that share nothing train all the same and return float32[0].
+
+        Args:
+            global_vector: float32[d], the shared parameters; float32[0] for methods that share nothing.
+            round_number: Counted from 1; decides the learning rate and the random numbers.
+
+        Raises:
+            ValueError: The vector's length does not fit.
+        """
+        if self._model is None or self._train is None:
+            if self.method == "linear-probe" and self._probe is None:
+                self._fit_probe()
+            return np.zeros(0, np.float32)
+        self._load_shared(global_vector)
+        features, labels = self._train
+        generator = seeded_generator("round", self._seed, self.site.site, round_number, device=self._device)
+        optimizer = make_optimizer(self._model, self._settings, round_number)
+        train_epochs(self._model, optimizer, features, labels, self._class_weights, self._settings, generator)
+        self._calibrated_for = None
+        return flatten(shared_part(self._model, self.method)) - global_vector
+
+    def predict(self, global_vector: Vector, of: str | Features = "test") -> dict[str, npt.NDArray[np.float32]]:
+        """Return the probabilities float32[N, C] of each part with the given shared parameters.
+
+        Parts: `fam`, `mlp` and `ensemble` where the method has them; baselines have `ensemble` alone. With the
+            setting `ensemble = "pool"` the parts are
+        calibrated on the hospital's validation images first.
+
+        Args:
+            global_vector: float32[d].
+            of: `train`, `val`, `test`, or features float32[N, D] with rows of unit length.
+        """
+        features = self._split(of).features if isinstance(of, str) else of
+        if self.method == "zero-shot":
+            return {"ensemble": zero_shot(features, self._text_features, self._logit_scale)}
+        if self.method == "linear-probe":
+            return {"ensemble": (self._probe or self._fit_probe()).predict(features)}
+        assert self._model is not None  # noqa: S101 (narrows the type)
+        self._prepare(self._model, global_vector)
+        return predict_parts(self._model, features, self._calibration)
+
+    def evaluate(self, global_vector: Vector, split: str = "val") -> dict[str, ClassificationMetrics]:
+        """Return the metrics of each part on a split."""
+        labels = self._split(split).labels
+        return {part: evaluate(p, labels) for part, p in self.predict(global_vector, split).items()}
+
+    def private_state(self) -> PrivateState:
+        """Return what the hospital has learned for itself, as named arrays: MLP, calibration, a FAM that is not shared.
+
+        The calibration is that of the last `predict`. Secrecy: stays at the hospital.
+        """
+        state: PrivateState = {} if self._probe is None else self._probe.state()
+        if self._model is not None:
+            tensors = private_part(self._model, self.method)
+            state |= {name: tensor.detach().cpu().numpy().copy() for name, tensor in tensors.items()}
+        return state | (self._calibration.state() if self._calibration is not None else {})
+
+    def load_private_state(self, state: Mapping[str, npt.NDArray[np.generic]]) -> None:
+        """Continue from a state of `private_state`.
+
+        Raises:
+            ValueError: Names or shapes do not fit the method and settings.
+        """
+        if self._model is not None:
+            load_private_part(self._model, self.method, state)
+        self._probe = LinearProbe.from_state(state)
+        self._calibration = Calibration.from_state(state)
+        self._calibrated_for = None
+
+    def keep_ratios(self, global_vector: Vector) -> dict[str, float]:
+        """Return the share of rows, in [0, 1], that each masked layer keeps with the given shared parameters."""
+        if self._model is None:
+            return {}
+        self._load_shared(global_vector)
+        return {name: m.keep_ratio() for name, m in self._model.named_modules() if isinstance(m, MaskedLinear)}
+
+    def _load_shared(self, global_vector: Vector) -> None:
+        if self._model is not None:
+            unflatten(global_vector, shared_part(self._model, self.method))
+
+    def _prepare(self, model: HospitalModel, global_vector: Vector) -> None:
+        """Load the shared parameters and bring everything that depends on them up to date."""
+        self._load_shared(global_vector)
+        if self._calibrated_for is not None and np.array_equal(self._calibrated_for, global_vector):
+            return
+        if self.method == "fedavg-mlp" and self._train is not None:
+            refresh_batch_norm(model, self._train[0])
+        if self._settings.ensemble == "pool":
+            val = self.site.val
+            self._calibration = calibrate(model, val.features, val.labels, self._log_prior)
+        self._calibrated_for = global_vector.copy()
+
+    def _fit_probe(self) -> LinearProbe:
+        train, val = self.site.train, self.site.val
+        self._probe = fit_linear_probe(
+            (train.features, train.labels), (val.features, val.labels), len(self._text_features)
+        )
+        return self._probe
+
+    def _split(self, name: str) -> LabelledRows:
+        splits = {"train": self.site.train, "val": self.site.val, "test": self.site.test}
+        return splits[name]
+
+    def _to_device(self, rows: LabelledRows) -> tuple[torch.Tensor, torch.Tensor]:
+        features = torch.from_numpy(np.array(rows.features, dtype=np.float32)).to(self._device)
+        return features, torch.from_numpy(np.array(rows.labels, dtype=np.int64)).to(self._device)

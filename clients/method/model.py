@@ -1,0 +1,101 @@
+"""FAM and private MLP together: the logits of both parts and the loss of a step."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from clients.method import losses
+from clients.method.fam import FeatureAdaptationModule
+from clients.method.mlp import PrivateMlp
+from clients.method.settings import TrainingSettings
+
+
+class HospitalModel(nn.Module):
+    """The trainable parts of one hospital on top of the frozen encoder.
+
+    Attributes:
+        fam: The shared module.
+        mlp: The private one; None for methods without.
+
+    Args:
+        text_features: float32[C, D] of unit length, one row a class prompt; never trained.
+        logit_scale: The encoder's factor on cosines (100 for CLIP).
+        settings: Losses and shapes.
+        fam: The FAM.
+        mlp: The private MLP or None.
+    """
+
+    text_features: Tensor
+
+    def __init__(
+        self,
+        text_features: Tensor,
+        logit_scale: float,
+        settings: TrainingSettings,
+        fam: FeatureAdaptationModule,
+        mlp: PrivateMlp | None,
+    ) -> None:
+        super().__init__()
+        self.register_buffer("text_features", text_features, persistent=False)
+        self.logit_scale = logit_scale
+        self.settings = settings
+        self.fam = fam
+        self.mlp = mlp
+
+    def forward(
+        self, image_features: Tensor, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Return adapted features float[B, D], cosines float[B, C] and the MLP's logits float[B, C] or None."""
+        adapted = self.fam(image_features)
+        similarities = adapted @ self.text_features.T
+        if self.mlp is None:
+            return adapted, similarities, None
+        seen = adapted if self.settings.mlp_to_fam else adapted.detach()
+        return adapted, similarities, self.mlp(seen, image_features, generator)
+
+    def loss(
+        self,
+        image_features: Tensor,
+        labels: Tensor,
+        class_weights: Tensor | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """Return the loss of a batch: L_contr (or class prompts) + L_MLP + lambda * L_sim.
+
+        Args:
+            image_features: float[B, D] of unit length.
+            labels: int64[B].
+            class_weights: float[C], factors on the first two terms of the examples of each class; None for 1.
+            generator: Source of dropout.
+        """
+        settings = self.settings
+        adapted, similarities, mlp_logits = self(image_features, generator)
+        if settings.fam_loss == "contrastive":
+            per_example = losses.contrastive_loss(adapted, self.text_features, labels, self.logit_scale)
+        else:
+            per_example = losses.classification_loss(self.logit_scale * similarities, labels, settings.label_smoothing)
+        if mlp_logits is not None:
+            per_example = per_example + losses.classification_loss(mlp_logits, labels, settings.label_smoothing)
+        if class_weights is not None:
+            per_example = per_example * class_weights[labels]
+        total = per_example.mean()
+        if mlp_logits is None or settings.distillation == "off" or not settings.distillation_strength:
+            return total
+        class_wise = settings.distillation == "class-wise"
+        distil = losses.class_wise_distillation if class_wise else losses.per_example_distillation
+        per_example = distil(
+            mlp_logits,
+            similarities,
+            logit_scale=self.logit_scale,
+            temperature=settings.distillation_temperature,
+            adaptive=settings.distillation_weight == "adaptive",
+        )
+        return total + settings.distillation_strength * (per_example.sum() if class_wise else per_example.mean())
+
+    @torch.no_grad()
+    def log_probabilities(self, image_features: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Return log softmax float[N, C] of the FAM (at logit scale) and of the MLP or None, in eval mode."""
+        self.eval()
+        _, similarities, mlp_logits = self(image_features)
+        fam = F.log_softmax(self.logit_scale * similarities, dim=-1)
+        return fam, None if mlp_logits is None else F.log_softmax(mlp_logits, dim=-1)

@@ -1,0 +1,105 @@
+"""Prediction by FAM and private MLP: of a hospital in training, and later from what a run has stored."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from clients.method.ensemble import Pool, entropy_ensemble, fit_pool
+from clients.method.model import HospitalModel
+
+Features = npt.NDArray[np.float32]
+State = Mapping[str, npt.NDArray[np.generic]]
+
+_PREFIX = "calibration."
+_SMOOTHING = 1.0
+"""Pseudo-count of each class in a hospital's class frequencies, so that a class it has not seen stays possible."""
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What a hospital fits on its own validation images; private like the MLP.
+
+    Attributes:
+        log_prior: float64[C], log class frequencies of the hospital's training images, smoothed.
+        fam: Temperature of the FAM as a pool of one.
+        mlp: The same of the MLP; None without one.
+        ensemble: Exponents of FAM, MLP (if there is one) and class frequencies.
+    """
+
+    log_prior: npt.NDArray[np.float64]
+    fam: Pool
+    mlp: Pool | None
+    ensemble: Pool
+
+    def state(self) -> dict[str, npt.NDArray[np.generic]]:
+        """Return the calibration as named arrays."""
+        pools = {"fam": self.fam, "mlp": self.mlp, "ensemble": self.ensemble}
+        arrays = {name: np.array(pool.exponents) for name, pool in pools.items() if pool is not None}
+        return {_PREFIX + name: array for name, array in ({"log_prior": self.log_prior} | arrays).items()}
+
+    @classmethod
+    def from_state(cls, state: State) -> "Calibration | None":
+        """Rebuild it from named arrays; None if they hold none."""
+        if _PREFIX + "ensemble" not in state:
+            return None
+
+        def pool(name: str) -> Pool:
+            return Pool(tuple(float(e) for e in state[_PREFIX + name]))
+
+        mlp = pool("mlp") if _PREFIX + "mlp" in state else None
+        return cls(state[_PREFIX + "log_prior"].astype(np.float64), pool("fam"), mlp, pool("ensemble"))
+
+
+def log_class_frequencies(labels: npt.NDArray[np.int64], num_classes: int) -> npt.NDArray[np.float64]:
+    """Return float64[C], the log of the smoothed class frequencies."""
+    counts = np.bincount(labels, minlength=num_classes) + _SMOOTHING
+    frequencies: npt.NDArray[np.float64] = np.log(counts / counts.sum())
+    return frequencies
+
+
+def calibrate(
+    model: HospitalModel, image_features: Features, labels: npt.NDArray[np.int64], log_prior: npt.NDArray[np.float64]
+) -> Calibration:
+    """Fit temperatures and ensemble exponents on validation images (none: the starting values)."""
+    fam, mlp = _log_probabilities(model, image_features)
+    prior = np.broadcast_to(log_prior, fam.shape)
+    if mlp is None:
+        return Calibration(log_prior, fit_pool([fam], labels, (1.0,)), None, fit_pool([fam, prior], labels, (1.0, 0.0)))
+    return Calibration(
+        log_prior,
+        fit_pool([fam], labels, (1.0,)),
+        fit_pool([mlp], labels, (1.0,)),
+        fit_pool([fam, mlp, prior], labels, (0.5, 0.5, 0.0)),
+    )
+
+
+def predict_parts(
+    model: HospitalModel, image_features: Features, calibration: Calibration | None
+) -> dict[str, npt.NDArray[np.float32]]:
+    """Return probabilities float32[N, C] of `fam`, `mlp` (if there is one) and `ensemble`.
+
+    Without calibration the parts are plain softmaxes and the ensemble is the published one, weighted by entropy; a
+    FAM on its own is its own ensemble.
+    """
+    fam, mlp = _log_probabilities(model, image_features)
+    if calibration is None:
+        parts = {"fam": np.exp(fam).astype(np.float32)}
+        if mlp is None:
+            return parts | {"ensemble": parts["fam"]}
+        return parts | {"mlp": np.exp(mlp).astype(np.float32), "ensemble": entropy_ensemble(fam, mlp)}
+    prior = np.broadcast_to(calibration.log_prior, fam.shape)
+    parts = {"fam": calibration.fam(fam)}
+    if mlp is None or calibration.mlp is None:
+        return parts | {"ensemble": calibration.ensemble(fam, prior)}
+    return parts | {"mlp": calibration.mlp(mlp), "ensemble": calibration.ensemble(fam, mlp, prior)}
+
+
+def _log_probabilities(
+    model: HospitalModel, image_features: Features
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64] | None]:
+    device = model.text_features.device
+    fam, mlp = model.log_probabilities(torch.from_numpy(np.ascontiguousarray(image_features)).to(device))
+    return fam.double().cpu().numpy(), None if mlp is None else mlp.double().cpu().numpy()
