@@ -1,0 +1,84 @@
+"""The demo cohort as a data set, and as a folder to look at."""
+
+import csv
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from PIL import Image
+
+from clients.data.dataset import ImageDataset, Record
+from clients.data.errors import BrokenImageError
+from clients.data.findings import DataWarning
+from clients.demo.cohort import Scan, plan_cohort
+from clients.demo.findings import FINDINGS
+
+
+@dataclass(frozen=True)
+class DemoImages:
+    """Draws the images of the cohort when they are asked for; nothing is kept.
+
+    Attributes:
+        seed: Seed of the cohort.
+    """
+
+    seed: int
+
+    def load(self, path: str) -> Image.Image:
+        """Return an image as 8-bit RGB; raises BrokenImageError for a path that the cohort does not have."""
+        found = _by_path(self.seed).get(path)
+        if found is None:
+            raise BrokenImageError(path, "the demo cohort has no such image")
+        return Image.fromarray(found.draw())
+
+
+def load_demo_dataset(seed: int = 0) -> tuple[ImageDataset, tuple[DataWarning, ...]]:
+    """Return the demo cohort: five hospitals, six findings, all of it drawn by a program and none of it medical.
+
+    Args:
+        seed: Chooses other patients and images at the same hospitals; at least 0.
+
+    Returns:
+        The data set, whose paths are those that `write_cohort` writes, and no findings.
+
+    Raises:
+        ValueError: The seed is negative.
+    """
+    records = tuple(
+        Record(item.path, item.site, item.finding, item.patient, item.split, item.digest) for item in plan_cohort(seed)
+    )
+    return ImageDataset("demo", Path(), records, FINDINGS, DemoImages(seed)), ()
+
+
+def write_cohort(folder: Path, seed: int = 0) -> int:
+    """Write the cohort as `<site>/<class>/<image>.png` with a `metadata.csv` beside the sites.
+
+    Args:
+        folder: Where to; made if it is not there.
+        seed: As for `load_demo_dataset`.
+
+    Returns:
+        The number of images written.
+
+    Raises:
+        FileExistsError: The folder is not empty.
+        OSError: It cannot be written.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    if any(folder.iterdir()):
+        raise FileExistsError(f"{folder}: is not empty; name a new folder")
+    scans = plan_cohort(seed)
+    for item in scans:
+        target = folder / item.path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(item.draw()).save(target)
+    with (folder / "metadata.csv").open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(("path", "site", "label", "patient", "split"))
+        writer.writerows((item.path, item.site, item.finding, item.patient, item.split) for item in scans)
+    return len(scans)
+
+
+@lru_cache(maxsize=4)
+def _by_path(seed: int) -> dict[str, Scan]:
+    return {item.path: item for item in plan_cohort(seed)}
