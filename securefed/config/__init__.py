@@ -1,0 +1,39 @@
+"""Configuration: what can be set, its ranges, and how files and flags become one checked value."""
+
+from securefed.config.load import (
+    PROFILES,
+    config_digest,
+    config_from_mapping,
+    config_to_mapping,
+    load_config,
+    parse_assignment,
+    write_config,
+)
+from securefed.config.schema import (
+    STAGES,
+    THREAT_MODELS,
+    DataConfig,
+    EncoderConfig,
+    FederationConfig,
+    RunConfig,
+    SecureAggregationConfig,
+    SimulationConfig,
+)
+
+__all__ = [
+    "PROFILES",
+    "STAGES",
+    "THREAT_MODELS",
+    "DataConfig",
+    "EncoderConfig",
+    "FederationConfig",
+    "RunConfig",
+    "SecureAggregationConfig",
+    "SimulationConfig",
+    "config_digest",
+    "config_from_mapping",
+    "config_to_mapping",
+    "load_config",
+    "parse_assignment",
+    "write_config",
+]

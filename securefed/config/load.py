@@ -1,0 +1,145 @@
+"""From TOML files and flags to a checked configuration, and back."""
+
+import dataclasses
+import difflib
+import hashlib
+import tomllib
+import types
+import typing
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import rfc8785
+import tomli_w
+
+from clients.method.settings import SettingsError, TrainingSettings
+from securefed.config.schema import RunConfig
+from securefed.errors import ConfigError
+
+PROFILES = {"default": TrainingSettings.default, "paper": TrainingSettings.paper}
+"""Named starting points of the [training] section; `training.profile` picks one."""
+
+
+def load_config(path: Path | None = None, overrides: Mapping[str, Any] | None = None) -> RunConfig:
+    """Read a TOML file, put `overrides` on top, check everything and return the configuration.
+
+    Args:
+        path: TOML file with the sections of RunConfig; None for none.
+        overrides: Dotted keys to values (`federation.rounds`: 10), stronger than the file.
+
+    Raises:
+        ConfigError: The file cannot be read, or a key or value is wrong; the key is named.
+    """
+    tree = _read_toml(path) if path is not None else {}
+    for key, value in (overrides or {}).items():
+        *sections, name = key.split(".")
+        node = tree
+        for section in sections:
+            node = node.setdefault(section, {})
+            if not isinstance(node, dict):
+                raise ConfigError(key, "is not a section")
+        node[name] = value
+    return config_from_mapping(tree)
+
+
+def config_from_mapping(tree: Mapping[str, Any]) -> RunConfig:
+    """Build the configuration from nested mappings; raises ConfigError that names the first wrong key."""
+    training = dict(tree.get("training", {}))
+    profile = training.pop("profile", "default")
+    if profile not in PROFILES:
+        raise ConfigError("training.profile", f"{profile!r} is unknown; use {' or '.join(PROFILES)}")
+    base = dataclasses.asdict(PROFILES[profile]())
+    _refuse_unknown(training, base, "training")
+    config = _build(RunConfig, {**tree, "training": {**base, **training}}, "")
+    assert isinstance(config, RunConfig)  # noqa: S101 (narrows the type)
+    return config
+
+
+def parse_assignment(text: str) -> tuple[str, Any]:
+    """Split `SECTION.KEY=VALUE`; the value is read as TOML and, where it is none, as a plain string."""
+    key, separator, value = text.partition("=")
+    if not separator or "." not in key:
+        raise ConfigError("--set", f"{text!r}: write SECTION.KEY=VALUE, for example training.batch_size=64")
+    try:
+        return key.strip(), tomllib.loads(f"v = {value}")["v"]
+    except tomllib.TOMLDecodeError:
+        return key.strip(), value
+
+
+def config_to_mapping(config: RunConfig) -> dict[str, Any]:
+    """Return the configuration as nested dictionaries of plain values; `load` of it gives the same again."""
+    plain = _plain(dataclasses.asdict(config))
+    assert isinstance(plain, dict)  # noqa: S101 (narrows the type)
+    return plain
+
+
+def write_config(config: RunConfig, path: Path) -> None:
+    """Write the resolved configuration as TOML."""
+    path.write_bytes(tomli_w.dumps(config_to_mapping(config)).encode())
+
+
+def config_digest(config: RunConfig) -> str:
+    """Return the SHA-256 (hex) of the canonical JSON (RFC 8785) of the configuration."""
+    return hashlib.sha256(rfc8785.dumps(config_to_mapping(config))).hexdigest()
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError("--config", f"{path} cannot be read ({error.strerror}); check the path") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError("--config", f"{path} is not valid TOML: {error}") from error
+
+
+def _refuse_unknown(given: Mapping[str, Any], known: Mapping[str, Any], section: str) -> None:
+    for name in given:
+        if name not in known:
+            close = difflib.get_close_matches(name, list(known), n=1)
+            hint = f"did you mean {close[0]}?" if close else f"known here: {', '.join(known)}"
+            raise ConfigError(f"{section}.{name}".strip("."), f"unknown key; {hint}")
+
+
+def _build(kind: type, value: object, key: str) -> Any:
+    if not isinstance(value, Mapping):
+        raise ConfigError(key, "is a section, not a value")
+    hints = typing.get_type_hints(kind)
+    _refuse_unknown(value, hints, key)
+    arguments = {name: _convert(hints[name], item, f"{key}.{name}".strip(".")) for name, item in value.items()}
+    try:
+        return kind(**arguments)
+    except SettingsError as error:
+        raise ConfigError(f"{key}.{error.field}", str(error)) from error
+
+
+def _convert(kind: Any, value: object, key: str) -> Any:
+    if dataclasses.is_dataclass(kind):
+        assert isinstance(kind, type)  # noqa: S101 (narrows the type)
+        return _build(kind, value, key)
+    origin = typing.get_origin(kind)
+    if origin in (types.UnionType, typing.Union):
+        kinds = [option for option in typing.get_args(kind) if option is not types.NoneType]
+        return None if value is None else _convert(kinds[0], value, key)
+    if origin is typing.Literal:
+        if value not in typing.get_args(kind):
+            raise ConfigError(key, f"{value!r} is unknown; use {', '.join(map(str, typing.get_args(kind)))}")
+        return value
+    if origin is tuple:
+        if not isinstance(value, list | tuple):
+            raise ConfigError(key, "must be a list")
+        return tuple(_convert(typing.get_args(kind)[0], item, key) for item in value)
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if type(value) is not kind:
+        raise ConfigError(key, f"{value!r} must be of type {kind.__name__}")
+    return value
+
+
+def _plain(value: object) -> object:
+    """Tuples become lists and None vanishes: what TOML and JSON both can say."""
+    if isinstance(value, Mapping):
+        return {name: _plain(item) for name, item in value.items() if item is not None}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value

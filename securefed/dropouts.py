@@ -1,0 +1,35 @@
+"""Which site is lost in which round, at which stage: the losses that a simulation brings about."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from securefed.config import STAGES, SimulationConfig
+from securefed.errors import ConfigError
+
+
+def dropouts_of_round(
+    config: SimulationConfig, sites: Sequence[str], round_number: int, seed: int
+) -> Mapping[str, str]:
+    """Return {site: stage at which it is lost} for one round.
+
+    The draws of `config.dropout` depend on (seed, round) alone, so that a resumed run loses the same sites; entries of
+    `config.drop` are stronger.
+    """
+    rng = np.random.Generator(np.random.Philox(key=[seed, round_number], counter=[0, 0, 0, 0xD0]))
+    lost: dict[str, str] = {}
+    for site in sorted(sites):
+        chance, stage = rng.random(), STAGES[int(rng.integers(len(STAGES)))]
+        if chance < config.dropout:
+            lost[site] = stage
+    named = config.schedule()
+    return {**lost, **{site: stage for (site, number), stage in named.items() if number == round_number}}
+
+
+def check_schedule(config: SimulationConfig, sites: Sequence[str], rounds: int) -> None:
+    """Refuse `drop` entries that name no site of this run or a round that will not come."""
+    for site, number in config.schedule():
+        if site not in sites:
+            raise ConfigError("simulation.drop", f"there is no site {site!r}; the sites are {', '.join(sites)}")
+        if number > rounds:
+            raise ConfigError("simulation.drop", f"{site}@{number}: the run has {rounds} rounds")

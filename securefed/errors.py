@@ -1,0 +1,45 @@
+"""What a caller of the federation may have to react to.
+
+SecureFedError
+    ConfigError          the configuration cannot be meant: fix it (exit code 2)
+    RunFolderError       the results cannot be written or read where asked (exit code 1)
+    RoundAbortedError    a round ended without opening a sum: too few hospitals were left (exit code 1)
+"""
+
+
+class SecureFedError(Exception):
+    """Base of all errors that `securefed` raises on purpose; `exit_code` is what the command line returns."""
+
+    exit_code = 1
+
+
+class ConfigError(SecureFedError):
+    """A configuration key is unknown, out of range or contradicts another; `key` is its dotted name."""
+
+    exit_code = 2
+
+    def __init__(self, key: str, reason: str) -> None:
+        super().__init__(f"{key}: {reason}" if key else reason)
+        self.key = key
+        self.reason = reason
+
+
+class RunFolderError(SecureFedError):
+    """A run folder cannot be created, written, read or resumed; `path` is where."""
+
+    def __init__(self, path: object, reason: str) -> None:
+        super().__init__(f"{path}: {reason}")
+        self.path = path
+        self.reason = reason
+
+
+class RoundAbortedError(SecureFedError):
+    """A round ended without a sum; nothing of anybody's update was revealed."""
+
+    def __init__(self, round_number: int, cause: str) -> None:
+        super().__init__(
+            f"round {round_number} was aborted and nothing was revealed: {cause}. "
+            "The finished rounds are kept; bring the lost sites back and continue with --resume"
+        )
+        self.round_number = round_number
+        self.cause = cause

@@ -1,0 +1,39 @@
+"""What a run tells whoever watches it, while it runs."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class RoundView:
+    """One finished round, as a watcher sees it.
+
+    Attributes:
+        number: The round, from 1.
+        rounds: All rounds of the run.
+        mean_accuracy: Mean validation accuracy of the ensemble over the sites after the round.
+        upload_bytes: Mean bytes a client sent in this round.
+        lost: {site: stage} of the sites that were lost.
+    """
+
+    number: int
+    rounds: int
+    mean_accuracy: float
+    upload_bytes: float
+    lost: dict[str, str]
+
+
+class Observer:
+    """Watches nothing; override what you want to see."""
+
+    def started(self, folder: Path, lines: list[str]) -> None:
+        """The run folder exists; `lines` say in words what runs and what it does not protect."""
+
+    def warned(self, text: str) -> None:
+        """Something about the data or the encoder deserves a look."""
+
+    def encoded(self, done: int, total: int) -> None:
+        """`done` of `total` images have features."""
+
+    def round_finished(self, view: RoundView) -> None:
+        """A round is finished and its checkpoint is written."""

@@ -1,0 +1,87 @@
+"""Plots over rounds: accuracy by site, keep ratios, bytes by kind."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+from securefed.plots.style import COLOURS, figure, legend_outside, look
+from securefed.run_folder import ByteRow, MetricRow
+
+
+def plot_accuracy(rows: Sequence[MetricRow], chosen_round: int, folder: Path) -> None:
+    """Draw validation accuracy of the ensemble by round, a line a site and their mean."""
+    series: dict[str, dict[int, float]] = defaultdict(dict)
+    for row in rows:
+        if (row.split, row.part, row.metric) == ("val", "ensemble", "accuracy") and row.round >= 0:
+            series[row.site][row.round] = row.value
+    if not series:
+        return
+    with figure(folder, "accuracy") as drawing:
+        axes = drawing.subplots()
+        for index, (site, points) in enumerate(series.items()):
+            axes.plot(list(points), list(points.values()), label=site, lw=1.2, ms=2.5, **look(index))
+        shared = sorted(set.intersection(*(set(points) for points in series.values())))
+        mean = [sum(points[number] for points in series.values()) / len(series) for number in shared]
+        axes.plot(shared, mean, color="black", lw=2.2, label="mean over sites")
+        if chosen_round > 0:
+            axes.axvline(chosen_round, color="#666666", ls="--", lw=1, label=f"kept: round {chosen_round}")
+        axes.set(title="Validation accuracy of the ensemble", xlabel="round", ylabel="accuracy")
+        axes.yaxis.set_major_formatter(PercentFormatter(1.0))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        legend_outside(axes)
+
+
+def plot_keep_ratios(rows: Sequence[MetricRow], folder: Path) -> None:
+    """Draw the share of rows that each site's masked layers keep, by round."""
+    series: dict[tuple[str, str], dict[int, float]] = defaultdict(dict)
+    for row in rows:
+        if row.metric.startswith("keep_ratio"):
+            series[row.part, row.site][row.round] = row.value
+    parts = sorted({part for part, _ in series})
+    if not parts:
+        return
+    with figure(folder, "keep_ratios", height=1.2 + 2.6 * len(parts)) as drawing:
+        panels = drawing.subplots(len(parts), 1, squeeze=False, sharex=True)[:, 0]
+        for part, axes in zip(parts, panels, strict=True):
+            sites = [site for name, site in series if name == part]
+            for index, site in enumerate(sites):
+                points = series[part, site]
+                axes.plot(list(points), list(points.values()), label=site, lw=1.2, ms=2.5, **look(index))
+            axes.set(title=f"Rows kept by the masked layers: {part.upper()}", ylabel="keep ratio")
+            axes.yaxis.set_major_formatter(PercentFormatter(1.0))
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+            legend_outside(axes)
+        panels[-1].set_xlabel("round")
+
+
+def plot_bytes(rows: Sequence[ByteRow], folder: Path) -> None:
+    """Draw mean bytes a client and round, upload and download, stacked by kind, on a broken-down bar a stage."""
+    if not rows:
+        return
+    clients = len({row.site for row in rows})
+    rounds = len({row.round for row in rows})
+    totals: dict[tuple[str, str, str], float] = defaultdict(float)
+    for row in rows:
+        totals[row.direction, row.stage, row.kind] += row.bytes / clients / rounds
+    kinds = sorted({kind for _, _, kind in totals}, key=lambda kind: -sum(v for k, v in totals.items() if k[2] == kind))
+    labels = list(dict.fromkeys((direction, stage) for direction, stage, _ in totals))
+    with figure(folder, "bytes", height=1.4 + 0.34 * len(labels)) as drawing:
+        axes = drawing.subplots()
+        for place, (direction, stage) in enumerate(labels):
+            left = 0.0
+            for index, kind in enumerate(kinds):
+                size = totals.get((direction, stage, kind), 0.0) / 1024
+                axes.barh(
+                    place, size, left=left, color=COLOURS[index % len(COLOURS)], label=kind if place == 0 else None
+                )
+                left += size
+            axes.annotate(f" {left:,.1f} KiB", (left, place), va="center", fontsize=8)
+        axes.set_yticks(range(len(labels)), [f"{direction}: {stage}" for direction, stage in labels])
+        axes.invert_yaxis()
+        axes.margins(x=0.16)
+        axes.grid(visible=False, axis="y")
+        axes.set(title="Bytes a client and round, by stage and kind", xlabel="KiB in encoded frames (mean)")
+        handles = [axes.barh(0, 0, color=COLOURS[index % len(COLOURS)]) for index in range(len(kinds))]
+        axes.legend(handles, kinds, loc="lower right")

@@ -1,0 +1,59 @@
+"""Plots of the kept model on test data: reliability diagram and confusion matrices."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.ticker import PercentFormatter
+
+from securefed.plots.style import figure, legend_outside, look
+
+
+def plot_reliability(curves: Mapping[str, Mapping[str, Sequence[float]]], folder: Path) -> None:
+    """Draw accuracy against confidence of the ensemble, a line a site.
+
+    Args:
+        curves: {site: {"confidence": [...], "accuracy": [...], "count": [...]}}, one entry a non-empty bin.
+        folder: Where the plot is written.
+    """
+    if not curves:
+        return
+    with figure(folder, "reliability", width=6.4, height=4.6) as drawing:
+        axes = drawing.subplots()
+        axes.plot([0, 1], [0, 1], color="#888888", ls="--", lw=1, label="calibrated")
+        for index, (site, curve) in enumerate(curves.items()):
+            axes.plot(curve["confidence"], curve["accuracy"], label=site, lw=1.2, ms=4, **look(index))
+        axes.set(title="Reliability of the ensemble on test data", xlabel="confidence", ylabel="accuracy")
+        axes.set(xlim=(0, 1.02), ylim=(0, 1.02), aspect="equal")
+        axes.xaxis.set_major_formatter(PercentFormatter(1.0))
+        axes.yaxis.set_major_formatter(PercentFormatter(1.0))
+        legend_outside(axes)
+
+
+def plot_confusion(matrices: Mapping[str, Sequence[Sequence[int]]], classes: Sequence[str], folder: Path) -> None:
+    """Draw a confusion matrix a site (rows true, columns predicted; shares of the true class, counts written)."""
+    if not matrices:
+        return
+    names = [name.replace("_", " ") for name in classes]
+    columns = min(3, len(matrices))
+    lines = -(-len(matrices) // columns)
+    side = 1.6 + 0.42 * len(classes)
+    with figure(folder, "confusion", width=1.2 + side * columns, height=0.9 + side * lines) as drawing:
+        panels: Any = drawing.subplots(lines, columns, squeeze=False, sharex=True, sharey=True)
+        for axes, (site, matrix) in zip(panels.flat, matrices.items(), strict=False):
+            counts = np.asarray(matrix, dtype=np.int64)
+            shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+            axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+            for (row, column), count in np.ndenumerate(counts):
+                if count:
+                    colour = "white" if shares[row, column] > 0.55 else "black"
+                    axes.text(column, row, str(count), ha="center", va="center", fontsize=7, color=colour)
+            axes.set_title(site)
+            axes.grid(visible=False)
+            axes.set_xticks(range(len(names)), names, rotation=60, ha="right", rotation_mode="anchor")
+            axes.set_yticks(range(len(names)), names)
+        for axes in panels.flat[len(matrices) :]:
+            axes.set_axis_off()
+        drawing.supxlabel("predicted")
+        drawing.supylabel("true")

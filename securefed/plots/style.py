@@ -1,0 +1,54 @@
+"""One look for all plots: colours that stay apart for colour-blind readers, saved as SVG and PNG."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7A4EAB", "#333333", "#A0A000", "#8C564B")
+"""Okabe and Ito's palette, extended; lines also differ by marker."""
+
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "<", ">")
+
+_STYLE = {
+    "font.family": "DejaVu Sans",
+    "font.size": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.titlelocation": "left",
+    "axes.titleweight": "bold",
+    "axes.titlesize": 11,
+    "grid.color": "#DDDDDD",
+    "grid.linewidth": 0.7,
+    "legend.frameon": False,
+    "svg.hashsalt": "securefed",
+    "svg.fonttype": "path",
+    "savefig.dpi": 130,
+}
+
+
+@contextmanager
+def figure(folder: Path, name: str, width: float = 7.2, height: float = 4.2) -> Iterator[Figure]:
+    """Yield a figure and save it as `folder/name.svg` and `.png` (same input, same bytes)."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with mpl.rc_context(_STYLE):
+        drawing = Figure(figsize=(width, height), layout="constrained")
+        yield drawing
+        drawing.savefig(folder / f"{name}.svg", metadata={"Date": None})
+        drawing.savefig(folder / f"{name}.png", metadata={"Software": None})
+
+
+def look(index: int) -> dict[str, Any]:
+    """Return colour and marker of the index-th line."""
+    return {"color": COLOURS[index % len(COLOURS)], "marker": MARKERS[index % len(MARKERS)]}
+
+
+def legend_outside(axes: Axes) -> None:
+    """Put the legend to the right of the axes, where it hides nothing."""
+    axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5))

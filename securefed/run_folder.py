@@ -1,0 +1,232 @@
+"""The folder of one run: where each result lies, written so that a crash leaves it readable."""
+
+import csv
+import hashlib
+import json
+import os
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import astuple, dataclass, fields
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+from securefed.errors import RunFolderError
+
+Arrays = dict[str, NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class MetricRow:
+    """One line of metrics.csv; `round` 0 is the model before training, -1 the final evaluation."""
+
+    round: int
+    site: str
+    split: str
+    part: str
+    metric: str
+    value: float
+
+
+@dataclass(frozen=True)
+class ByteRow:
+    """One line of bytes.csv: the bytes of one kind in one encoded frame between the server and a site."""
+
+    round: int
+    site: str
+    direction: str
+    stage: str
+    kind: str
+    bytes: int
+
+
+class RunFolder:
+    """Paths and atomic writes of one run.
+
+    A folder is used by one run only: `create` refuses one that holds anything.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.config = path / "config.toml"
+        self.log = path / "audit.jsonl"
+        self.metrics = path / "metrics.csv"
+        self.bytes = path / "bytes.csv"
+        self.summary = path / "summary.json"
+        self.evaluation = path / "evaluation.json"
+        self.model = path / "fam.safetensors"
+        self.checkpoint = path / "checkpoint"
+        self.plots = path / "plots"
+
+    @classmethod
+    def create(cls, base: Path, name: str, now: datetime, exact: Path | None = None) -> "RunFolder":
+        """Make a new folder `base/<UTC time>-<name>` (or `exact`), never one that already holds something.
+
+        Args:
+            base: Folder of all runs.
+            name: What tells runs apart, in characters that a path can hold.
+            now: Start of the run in UTC.
+            exact: The very folder to use instead.
+
+        Raises:
+            RunFolderError: The folder cannot be made or is not empty.
+        """
+        stem = f"{now:%Y%m%dT%H%M%SZ}-{name}"
+        for attempt in range(1000):
+            path = exact if exact is not None else base / (stem if attempt == 0 else f"{stem}-{attempt}")
+            try:
+                path.mkdir(parents=True)
+            except FileExistsError:
+                if exact is None:
+                    continue
+                if not path.is_dir() or any(path.iterdir()):
+                    raise RunFolderError(
+                        path, "holds something already and a run never overwrites; name another folder with --output"
+                    ) from None
+            except OSError as error:
+                raise RunFolderError(
+                    path, f"cannot be made ({error.strerror}); name a writable place with --output"
+                ) from error
+            folder = cls(path)
+            folder._probe()
+            return folder
+        raise RunFolderError(base, "holds a thousand runs of this second; name another folder with --output")
+
+    @classmethod
+    def open(cls, path: Path) -> "RunFolder":
+        """Return the folder of an earlier run; raises RunFolderError where there is none."""
+        folder = cls(path)
+        if not folder.config.is_file():
+            raise RunFolderError(path, "is no run folder (config.toml is missing); name one that simulate has written")
+        return folder
+
+    def site(self, site: str) -> Path:
+        """Return the folder of a site's own files (its MLP), made with access for its owner only."""
+        path = self.path / "sites" / _slug(site)
+        path.mkdir(parents=True, exist_ok=True, mode=0o700)
+        return path
+
+    def write_json(self, path: Path, value: Mapping[str, Any]) -> None:
+        """Write a JSON file atomically; NaN is refused."""
+        self._write(path, (json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False) + "\n").encode())
+
+    def read_json(self, path: Path) -> dict[str, Any]:
+        """Return a JSON object of this folder; raises RunFolderError where it is missing or damaged."""
+        try:
+            value = json.loads(path.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise RunFolderError(path, "is missing; finish the run with simulate --resume") from error
+        except ValueError as error:
+            raise RunFolderError(path, f"is damaged ({error})") from error
+        if not isinstance(value, dict):
+            raise RunFolderError(path, "is damaged (not an object)")
+        return value
+
+    def write_arrays(self, path: Path, arrays: Arrays, metadata: Mapping[str, str], *, private: bool = False) -> None:
+        """Write a safetensors file atomically; `private` gives access to its owner only."""
+        temporary = path.with_name(path.name + ".part")
+        try:
+            save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, temporary, dict(metadata))
+            if private:
+                temporary.chmod(0o600)
+            _sync(temporary)
+            temporary.replace(path)
+        except OSError as error:
+            raise _unwritable(path, error) from error
+
+    def read_arrays(self, path: Path) -> Arrays:
+        """Read a safetensors file; raises RunFolderError where it is missing or damaged."""
+        try:
+            return load_file(path)
+        except (OSError, SafetensorError) as error:
+            raise RunFolderError(path, f"cannot be read ({error}); is the run complete?") from error
+
+    def append_rows(self, path: Path, rows: Iterable[MetricRow | ByteRow]) -> None:
+        """Append lines to metrics.csv or bytes.csv, with a header where the file is new."""
+        rows = list(rows)
+        if not rows:
+            return
+        try:
+            new = not path.exists()
+            with path.open("a", newline="", encoding="utf-8") as stream:
+                writer = csv.writer(stream)
+                if new:
+                    writer.writerow([field.name for field in fields(rows[0])])
+                writer.writerows(astuple(row) for row in rows)
+        except OSError as error:
+            raise _unwritable(path, error) from error
+
+    def keep_rows_until(self, path: Path, round_number: int) -> None:
+        """Drop the lines of rounds after `round_number` (they are made again by a resumed run)."""
+        if not path.exists():
+            return
+        with path.open(newline="", encoding="utf-8") as stream:
+            header, *lines = list(csv.reader(stream))
+        kept = [line for line in lines if len(line) == len(header) and 0 <= int(line[0]) <= round_number]
+        text = "".join(",".join(_quoted(cell) for cell in line) + "\r\n" for line in [header, *kept])
+        self._write(path, text.encode())
+
+    def _probe(self) -> None:
+        try:
+            probe = self.path / ".writable"
+            probe.touch()
+            probe.unlink()
+        except OSError as error:
+            raise _unwritable(self.path, error) from error
+
+    def _write(self, path: Path, content: bytes) -> None:
+        temporary = path.with_name(path.name + ".part")
+        try:
+            temporary.write_bytes(content)
+            _sync(temporary)
+            temporary.replace(path)
+        except OSError as error:
+            raise _unwritable(path, error) from error
+
+
+def read_metric_rows(path: Path) -> list[MetricRow]:
+    """Read metrics.csv."""
+    with path.open(newline="", encoding="utf-8") as stream:
+        return [
+            MetricRow(
+                int(line["round"]), line["site"], line["split"], line["part"], line["metric"], float(line["value"])
+            )
+            for line in csv.DictReader(stream)
+        ]
+
+
+def read_byte_rows(path: Path) -> list[ByteRow]:
+    """Read bytes.csv; empty where the run sent nothing."""
+    if not path.exists():
+        return []
+    with path.open(newline="", encoding="utf-8") as stream:
+        return [
+            ByteRow(
+                int(line["round"]), line["site"], line["direction"], line["stage"], line["kind"], int(line["bytes"])
+            )
+            for line in csv.DictReader(stream)
+        ]
+
+
+def _slug(name: str) -> str:
+    """A name that is safe as a folder; a changed one carries a digest, so that two sites never share a folder."""
+    plain = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.")[:80]
+    return plain if plain == name else f"{plain or 'x'}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+
+
+def _quoted(cell: str) -> str:
+    return '"' + cell.replace('"', '""') + '"' if any(mark in cell for mark in ',"\r\n') else cell
+
+
+def _unwritable(path: Path, error: OSError) -> RunFolderError:
+    return RunFolderError(path, f"cannot be written ({error.strerror}); free space or name another --output")
+
+
+def _sync(path: Path) -> None:
+    with path.open("rb") as stream:
+        os.fsync(stream.fileno())

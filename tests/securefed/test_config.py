@@ -1,0 +1,116 @@
+import pytest
+
+from clients.method.settings import TrainingSettings
+from securefed.config import (
+    RunConfig,
+    config_digest,
+    config_from_mapping,
+    config_to_mapping,
+    load_config,
+    parse_assignment,
+    write_config,
+)
+from securefed.errors import ConfigError
+
+
+def test_the_defaults_are_valid_and_secure():
+    config = RunConfig()
+    assert config.secure_aggregation.enabled
+    assert config.secure_aggregation.threat_model == "active"
+    assert config.data.source == "demo"
+
+
+def test_a_written_configuration_is_read_back_equal(tmp_path):
+    config = config_from_mapping(
+        {"training": {"profile": "paper", "batch_size": 16}, "simulation": {"drop": ["a@2:Unmasking"]}}
+    )
+    write_config(config, tmp_path / "config.toml")
+    again = load_config(tmp_path / "config.toml")
+    assert again == config
+    assert config_digest(again) == config_digest(config)
+    assert config_to_mapping(again) == config_to_mapping(config)
+
+
+def test_overrides_are_stronger_than_the_file(tmp_path):
+    path = tmp_path / "c.toml"
+    path.write_text("[federation]\nrounds = 7\nseed = 3\n")
+    config = load_config(path, {"federation.rounds": 9})
+    assert (config.federation.rounds, config.federation.seed) == (9, 3)
+
+
+def test_the_paper_profile_starts_from_the_published_settings_and_takes_changes():
+    config = config_from_mapping({"training": {"profile": "paper", "batch_size": 8}})
+    published = TrainingSettings.paper()
+    assert config.training.fam_loss == published.fam_loss == "contrastive"
+    assert config.training.batch_size == 8
+
+
+def test_the_digest_changes_with_any_value():
+    digests = {
+        config_digest(config_from_mapping(tree))
+        for tree in ({}, {"federation": {"seed": 1}}, {"training": {"batch_size": 31}}, {"data": {"source": "x"}})
+    }
+    assert len(digests) == 4
+
+
+@pytest.mark.parametrize(
+    ("tree", "key", "says"),
+    [
+        ({"federation": {"round": 3}}, "federation.round", "did you mean rounds"),
+        ({"federatoin": {}}, "federatoin", "did you mean federation"),
+        ({"federation": {"rounds": -1}}, "federation.rounds", "1 or more"),
+        ({"federation": {"rounds": "many"}}, "federation.rounds", "of type int"),
+        ({"federation": {"rounds": True}}, "federation.rounds", "of type int"),
+        ({"federation": {"rounds": 2.0}}, "federation.rounds", "of type int"),
+        ({"federation": 3}, "federation", "is a section"),
+        ({"federation": {"method": "fedsgd"}}, "federation.method", "fedmedclip"),
+        ({"data": {"alpha": 0.5}}, "data.alpha", "data.clients"),
+        ({"training": {"profile": "best"}}, "training.profile", "default"),
+        ({"training": {"batchsize": 3}}, "training.batchsize", "did you mean batch_size"),
+        ({"training": {"batch_size": 0}}, "training.batch_size", "at least 1"),
+        ({"secure_aggregation": {"value_bits": 40}}, "secure_aggregation.value_bits", "8 to 22"),
+        ({"simulation": {"dropout": 1.0}}, "simulation.dropout", "below 1"),
+        ({"simulation": {"drop": ["a@0:Unmasking"]}}, "simulation.drop", "SITE@ROUND:STAGE"),
+        ({"simulation": {"drop": ["a@1:Lunch"]}}, "simulation.drop", "ConsistencyCheck"),
+        ({"simulation": {"drop": "a@1:Unmasking"}}, "simulation.drop", "a list"),
+        ({"encoder": {"prompt": "a picture"}}, "encoder.prompt", "{class}"),
+    ],
+)
+def test_a_wrong_value_is_refused_with_its_key_and_the_way_out(tree, key, says):
+    with pytest.raises(ConfigError, match=r".") as caught:
+        config_from_mapping(tree)
+    assert caught.value.key == key
+    assert says in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("content", ["[federation", "federation = {rounds = }", "\xff"])
+def test_a_file_that_is_no_toml_is_refused_by_name(tmp_path, content):
+    path = tmp_path / "broken.toml"
+    path.write_bytes(content.encode("latin-1"))
+    with pytest.raises(ConfigError, match=r"broken\.toml"):
+        load_config(path)
+
+
+def test_a_missing_file_is_refused_by_name(tmp_path):
+    with pytest.raises(ConfigError, match="none\\.toml cannot be read"):
+        load_config(tmp_path / "none.toml")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("training.batch_size=64", ("training.batch_size", 64)),
+        ("data.source=C:/x y", ("data.source", "C:/x y")),
+        ("training.mlp_to_fam=false", ("training.mlp_to_fam", False)),
+        ('simulation.drop=["a@1:Unmasking"]', ("simulation.drop", ["a@1:Unmasking"])),
+    ],
+)
+def test_an_assignment_is_read_as_toml_or_else_as_text(text, expected):
+    assert parse_assignment(text) == expected
+
+
+@pytest.mark.parametrize("text", ["rounds=3", "training.batch_size", ""])
+def test_an_assignment_without_section_or_value_is_refused(text):
+    with pytest.raises(ConfigError, match="SECTION\\.KEY=VALUE"):
+        parse_assignment(text)

@@ -1,0 +1,76 @@
+import stat
+from datetime import UTC, datetime
+
+import numpy as np
+import pytest
+
+from securefed.errors import RunFolderError
+from securefed.run_folder import ByteRow, MetricRow, RunFolder, read_byte_rows, read_metric_rows
+
+NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+
+
+def test_a_second_run_of_the_same_second_gets_its_own_folder(tmp_path):
+    first, second = (RunFolder.create(tmp_path, "fedmedclip-demo", NOW) for _ in range(2))
+    assert first.path.name == "20260102T030405Z-fedmedclip-demo"
+    assert second.path.name == "20260102T030405Z-fedmedclip-demo-1"
+
+
+def test_a_folder_that_holds_something_is_never_written_to(tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("x")
+    with pytest.raises(RunFolderError, match="never overwrites"):
+        RunFolder.create(tmp_path, "x", NOW, exact=tmp_path / "mine")
+    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["thesis.txt"]
+
+
+def test_a_place_that_cannot_be_written_is_refused_by_name(tmp_path):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(RunFolderError, match="writable place"):
+        RunFolder.create(tmp_path, "x", NOW, exact=tmp_path / "file" / "run")
+
+
+def test_sites_with_like_names_have_folders_apart(tmp_path):
+    folder = RunFolder.create(tmp_path, "x", NOW)
+    names = ["north wing", "north-wing", "north/wing", "Nord-Flügel", ".."]
+    paths = [folder.site(name) for name in names]
+    assert len(set(paths)) == len(names)
+    assert all(path.parent == folder.path / "sites" for path in paths)
+    assert stat.S_IMODE(paths[0].stat().st_mode) == 0o700
+
+
+def test_rows_survive_the_way_to_disk_and_are_cut_by_round(tmp_path):
+    folder = RunFolder.create(tmp_path, "x", NOW)
+    metrics = [MetricRow(number, 'a "b", c', "val", "fam", "accuracy", 1 / 3) for number in (1, 2, 3)]
+    sent = [ByteRow(number, "a", "upload", "ShareKeys", "shares", 10 * number) for number in (1, 2, 3)]
+    folder.append_rows(folder.metrics, metrics[:2])
+    folder.append_rows(folder.metrics, metrics[2:])
+    folder.append_rows(folder.bytes, sent)
+    assert read_metric_rows(folder.metrics) == metrics
+    assert read_byte_rows(folder.bytes) == sent
+    folder.keep_rows_until(folder.metrics, 2)
+    folder.append_rows(folder.metrics, metrics[2:])
+    assert read_metric_rows(folder.metrics) == metrics
+
+
+def test_private_arrays_are_for_their_owner_only(tmp_path):
+    folder = RunFolder.create(tmp_path, "x", NOW)
+    path = folder.site("a") / "mlp.safetensors"
+    folder.write_arrays(path, {"w": np.arange(6.0).reshape(2, 3)}, {}, private=True)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert np.array_equal(folder.read_arrays(path)["w"], np.arange(6.0).reshape(2, 3))
+
+
+@pytest.mark.parametrize("content", [b"", b"not a tensor file", b"\xff" * 100])
+def test_damaged_arrays_are_refused_by_name(tmp_path, content):
+    folder = RunFolder.create(tmp_path, "x", NOW)
+    folder.model.write_bytes(content)
+    with pytest.raises(RunFolderError, match="cannot be read"):
+        folder.read_arrays(folder.model)
+
+
+def test_json_with_nan_is_refused(tmp_path):
+    folder = RunFolder.create(tmp_path, "x", NOW)
+    with pytest.raises(ValueError, match="JSON"):
+        folder.write_json(folder.summary, {"x": float("nan")})
+    assert not folder.summary.exists()
