@@ -1,0 +1,29 @@
+"""Frozen encoders: from images and class names to features, computed once."""
+
+from clients.encoders.bundle import FeatureBundle, LabelledFeatures, SiteFeatures
+from clients.encoders.errors import (
+    EncoderError,
+    FeatureCacheError,
+    FeatureFileError,
+    InvalidEncoderError,
+    UnknownEncoderError,
+    WeightsMissingError,
+)
+from clients.encoders.options import DEFAULT_TEMPLATE, EncodeOptions, default_cache_dir
+from clients.encoders.prepare import prepare_features
+
+__all__ = [
+    "DEFAULT_TEMPLATE",
+    "EncodeOptions",
+    "EncoderError",
+    "FeatureBundle",
+    "FeatureCacheError",
+    "FeatureFileError",
+    "InvalidEncoderError",
+    "LabelledFeatures",
+    "SiteFeatures",
+    "UnknownEncoderError",
+    "WeightsMissingError",
+    "default_cache_dir",
+    "prepare_features",
+]

@@ -1,0 +1,84 @@
+"""Running images and texts through a frozen encoder, in batches of one fixed size.
+
+On a CPU the last bits of a feature depend on the size of its batch (other blocks, other order of sums), though not
+on what else is in it. So batches are always filled up to the same size, with zeros in the last one, and a feature
+comes out the same whichever images are encoded beside it, in one run or in several.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from clients.data import ImageSource
+from clients.encoders.decoding import choose_workers, decoded_batches
+from clients.encoders.frozen import FrozenEncoder
+
+CPU_BATCH = 16
+"""Fastest of 4 to 128 for MobileNet v2 and within 5 % of the fastest for ViT-B/32 on one core: it fits the cache."""
+
+CUDA_BATCH = 128
+
+TEXT_BATCH = 16
+
+
+@dataclass(frozen=True)
+class EncodedBatch:
+    """Features float32[n, D] of the images at `positions`, and position and reason of those that are broken."""
+
+    positions: tuple[int, ...]
+    features: NDArray[np.float32]
+    broken: tuple[tuple[int, str], ...]
+
+
+def encode_batches(
+    encoder: FrozenEncoder,
+    source: ImageSource,
+    paths: Sequence[str],
+    batch_size: int,
+    workers: int,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> Iterator[EncodedBatch]:
+    """Yield the features of images, batch by batch and in order.
+
+    Args:
+        encoder: The encoder.
+        source: Decodes the images.
+        paths: The images.
+        batch_size: Images a batch; 0 takes CPU_BATCH or CUDA_BATCH.
+        workers: Decoding processes; 0 for none, -1 by the number of cores.
+        on_progress: Called after every batch with the images done and their total.
+
+    Raises:
+        EncoderError: A decoding process died.
+    """
+    size = batch_size or (CPU_BATCH if encoder.device.type == "cpu" else CUDA_BATCH)
+    done = 0
+    for batch in decoded_batches(source, paths, encoder.preprocess, size, choose_workers(workers, encoder.device)):
+        features = np.empty((0, encoder.card.embed_dim), np.float32)
+        if batch.positions:
+            pixels = _filled(torch.from_numpy(batch.pixels), size)
+            features = encoder.encode_images(pixels)[: len(batch.positions)].numpy()
+        done += len(batch.positions) + len(batch.broken)
+        yield EncodedBatch(batch.positions, features, batch.broken)
+        if on_progress is not None:
+            on_progress(done, len(paths))
+
+
+def encode_texts(encoder: FrozenEncoder, texts: Sequence[str]) -> NDArray[np.float32]:
+    """Return the features of texts, rows of norm 1: float32[N, D]. Batches are filled up as those of images are."""
+    rows = []
+    for start in range(0, len(texts), TEXT_BATCH):
+        chunk = list(texts[start : start + TEXT_BATCH])
+        filled = chunk + [""] * (TEXT_BATCH - len(chunk))
+        rows.append(encoder.encode_texts(filled)[: len(chunk)].numpy())
+    return np.concatenate(rows)
+
+
+def _filled(pixels: Tensor, size: int) -> Tensor:
+    if len(pixels) == size:
+        return pixels
+    return torch.cat([pixels, pixels.new_zeros((size - len(pixels), *pixels.shape[1:]))])

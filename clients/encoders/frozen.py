@@ -1,0 +1,85 @@
+"""A CLIP that cannot be trained."""
+
+import contextlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from clients.encoders.card import EncoderCard
+
+_AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def _stay_in_eval(self: nn.Module, mode: bool = True) -> nn.Module:  # noqa: ARG001 (as nn.Module.train)
+    """Stand in for nn.Module.train: whatever `mode` says, the module is left in eval mode."""
+    self.training = False
+    return self
+
+
+class FrozenEncoder:
+    """A CLIP whose towers are in eval mode and without gradients, for good.
+
+    One forward pass in train mode would overwrite the statistics of batch-norm layers and spoil every later feature,
+    even without gradients. So `train` of every module inside is replaced by one that stays in eval mode, and each call
+    sets the flag once more before it computes.
+
+    Args:
+        model: A model with `encode_image` and `encode_text`; it is changed in place.
+        tokenize: Texts to token numbers int64[N, L].
+        preprocess: An RGB image to float32[3, H, W], the encoder's own.
+        card: Digest, width and logit scale.
+        device: Where it computes.
+        precision: `fp32`, or `bf16` or `fp16` for autocast of the image tower; texts are always encoded in fp32.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        tokenize: Callable[[list[str]], Tensor],
+        preprocess: Callable[[Image.Image], Tensor],
+        card: EncoderCard,
+        device: torch.device,
+        precision: str,
+    ) -> None:
+        self.card = card
+        self.device = device
+        self.preprocess = preprocess
+        self._tokenize = tokenize
+        self._autocast = _AUTOCAST.get(precision)
+        self._model: Any = model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._model.requires_grad_(requires_grad=False)
+        for module in self._model.modules():
+            module.train = _stay_in_eval.__get__(module)
+        self._freeze()
+
+    def encode_images(self, images: Tensor) -> Tensor:
+        """Return the features of preprocessed images, rows of norm 1, on the CPU.
+
+        Shapes: float32[B, 3, H, W] -> float32[B, D].
+        """
+        self._freeze()
+        batch = images.to(self.device, memory_format=torch.channels_last)
+        autocast = (
+            contextlib.nullcontext()
+            if self._autocast is None
+            else torch.autocast(self.device.type, dtype=self._autocast)
+        )
+        with torch.inference_mode(), autocast:
+            return _normalised(self._model.encode_image(batch))
+
+    def encode_texts(self, texts: Sequence[str]) -> Tensor:
+        """Return the features of texts, rows of norm 1, on the CPU: float32[N, D]."""
+        self._freeze()
+        with torch.inference_mode():
+            return _normalised(self._model.encode_text(self._tokenize(list(texts)).to(self.device)))
+
+    def _freeze(self) -> None:
+        for module in self._model.modules():
+            module.training = False
+
+
+def _normalised(features: Tensor) -> Tensor:
+    return nn.functional.normalize(features.float(), dim=-1).cpu().clone()
