@@ -21,6 +21,8 @@ from clients.data.findings import DataWarning
 from clients.data.fingerprint import fingerprint
 from clients.data.load import load_dataset
 from clients.data.options import DataOptions
+from clients.data.partition import partition
+from clients.data.report import DataReport, SiteReport, inspect
 
 __all__ = [
     "SPLITS",
@@ -29,6 +31,7 @@ __all__ = [
     "ConflictError",
     "DataError",
     "DataOptions",
+    "DataReport",
     "DataWarning",
     "EmptyDataError",
     "FindingError",
@@ -39,10 +42,13 @@ __all__ = [
     "PartitionError",
     "Record",
     "SiteError",
+    "SiteReport",
     "SourceFormatError",
     "SourceNotFoundError",
     "UnknownSplitError",
     "check_dataset",
     "fingerprint",
+    "inspect",
     "load_dataset",
+    "partition",
 ]

@@ -1,11 +1,11 @@
 """From a source of data, as a user names it, to a data set."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from clients.data.checks import check_dataset
-from clients.data.dataset import ImageDataset
+from clients.data.dataset import ImageDataset, Record
 from clients.data.errors import (
     EmptyDataError,
     FindingError,
@@ -18,7 +18,9 @@ from clients.data.files import FileImages, read_records
 from clients.data.findings import DataWarning
 from clients.data.folder import read_folder
 from clients.data.manifest import read_manifest
+from clients.data.medmnist import read_medmnist
 from clients.data.options import DataOptions
+from clients.data.precomputed import NoImages, read_precomputed
 from clients.data.table import TABLE_SUFFIXES
 
 STRICT_KINDS = frozenset(
@@ -46,7 +48,8 @@ def load_dataset(
     Every file is read once, for its digest; whether it is an image is checked as far as that needs no full decoding.
 
     Args:
-        source: A folder `<site>/<class>/<image>`, or a CSV or Parquet manifest.
+        source: A folder `<site>/<class>/<image>`, a CSV or Parquet manifest, a MedMNIST .npz file, `demo`, or
+            `features:PATH` (a file of precomputed features with labels and sites, and no images).
         options: How to read it; None for the defaults.
         on_progress: Called with the number of files read and their total.
 
@@ -57,9 +60,21 @@ def load_dataset(
         DataError: Nothing can be trained on it; the subclass says why, the message what to do.
     """
     chosen = options or DataOptions()
-    path = Path(source).expanduser()
+    if source == "demo":
+        from clients.demo import load_demo_dataset
+
+        dataset, found = load_demo_dataset()
+        return finish(dataset, found, chosen)
+    path = Path(source.removeprefix("features:")).expanduser()
     if not path.exists():
         raise SourceNotFoundError(source)
+    name = path.resolve().stem
+    if source.startswith("features:"):
+        records, found = read_precomputed(path, chosen)
+        return finish(ImageDataset(name, path, records, _classes(records), NoImages(path)), found, chosen)
+    if path.suffix.lower() == ".npz" and path.is_file():
+        records, images, found = read_medmnist(path, chosen)
+        return finish(ImageDataset(name, path, records, _classes(records), images), found, chosen)
     if path.is_dir():
         rows, found = read_folder(path, chosen)
         root = path
@@ -67,12 +82,13 @@ def load_dataset(
         rows, found = read_manifest(path, chosen), ()
         root = path.parent
     else:
-        raise SourceFormatError(source, "is neither a folder nor a .csv, .parquet or .npz file")
+        raise SourceFormatError(
+            source, "is neither a folder nor a .csv, .parquet or .npz file; docs/data.md shows what can be read"
+        )
     records, more = read_records(root, rows, chosen, on_progress)
     if not records:
         raise EmptyDataError(source, "has no image that can be read")
-    classes = tuple(sorted({record.label for record in records}))
-    dataset = ImageDataset(path.resolve().stem, root, records, classes, FileImages(root))
+    dataset = ImageDataset(name, root, records, _classes(records), FileImages(root))
     return finish(dataset, (*found, *more), chosen)
 
 
@@ -96,6 +112,10 @@ def finish(
             if item.kind in STRICT_KINDS:
                 raise FindingError(item.kind, item.count, item.message)
     return dataset, findings
+
+
+def _classes(records: Sequence[Record]) -> tuple[str, ...]:
+    return tuple(sorted({record.label for record in records}))
 
 
 def _hold_out(dataset: ImageDataset, site: str) -> ImageDataset:

@@ -9,12 +9,16 @@ from clients.encoders.errors import (
     UnknownEncoderError,
     WeightsMissingError,
 )
+from clients.encoders.loose import EncodedClasses, EncodedImages, encode_classes, encode_images
 from clients.encoders.options import DEFAULT_TEMPLATE, EncodeOptions, default_cache_dir
+from clients.encoders.precomputed import export_features, load_features
 from clients.encoders.prepare import prepare_features
 
 __all__ = [
     "DEFAULT_TEMPLATE",
     "EncodeOptions",
+    "EncodedClasses",
+    "EncodedImages",
     "EncoderError",
     "FeatureBundle",
     "FeatureCacheError",
@@ -25,5 +29,9 @@ __all__ = [
     "UnknownEncoderError",
     "WeightsMissingError",
     "default_cache_dir",
+    "encode_classes",
+    "encode_images",
+    "export_features",
+    "load_features",
     "prepare_features",
 ]

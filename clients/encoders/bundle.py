@@ -1,11 +1,12 @@
 """What training sees of a data set: features instead of images."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from clients.data import DataWarning
+from clients.data import SPLITS, DataWarning, ImageDataset, Record
 
 
 @dataclass(frozen=True)
@@ -16,11 +17,13 @@ class LabelledFeatures:
         features: float32[N, D], rows of norm 1.
         labels: int64[N], numbers of classes.
         paths: The N images they belong to, as in the data set.
+        digests: SHA-256 (hex) of their content, () where nobody asked for it.
     """
 
     features: NDArray[np.float32]
     labels: NDArray[np.int64]
     paths: tuple[str, ...]
+    digests: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -83,3 +86,11 @@ class FeatureBundle:
     def all_sites(self) -> tuple[SiteFeatures, ...]:
         """Return the sites that train and, last, the held-out one."""
         return self.sites if self.global_site is None else (*self.sites, self.global_site)
+
+
+def site_features(
+    dataset: ImageDataset, site: str, labelled: Callable[[Sequence[Record]], LabelledFeatures]
+) -> SiteFeatures:
+    """Return the three splits of a site, `labelled` turning records into features."""
+    train, val, test = (labelled(dataset.select(site, split)) for split in SPLITS)
+    return SiteFeatures(site, train, val, test)

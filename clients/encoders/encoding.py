@@ -41,6 +41,8 @@ def encode_batches(
     batch_size: int,
     workers: int,
     on_progress: Callable[[int, int], None] | None = None,
+    *,
+    fill_up: bool = True,
 ) -> Iterator[EncodedBatch]:
     """Yield the features of images, batch by batch and in order.
 
@@ -51,6 +53,8 @@ def encode_batches(
         batch_size: Images a batch; 0 takes CPU_BATCH or CUDA_BATCH.
         workers: Decoding processes; 0 for none, -1 by the number of cores.
         on_progress: Called after every batch with the images done and their total.
+        fill_up: Bring the last batch to the common size, which costs time and makes features independent of what is
+            encoded beside them.
 
     Raises:
         EncoderError: A decoding process died.
@@ -60,7 +64,7 @@ def encode_batches(
     for batch in decoded_batches(source, paths, encoder.preprocess, size, choose_workers(workers, encoder.device)):
         features = np.empty((0, encoder.card.embed_dim), np.float32)
         if batch.positions:
-            pixels = _filled(torch.from_numpy(batch.pixels), size)
+            pixels = _filled(torch.from_numpy(batch.pixels), size if fill_up else len(batch.positions))
             features = encoder.encode_images(pixels)[: len(batch.positions)].numpy()
         done += len(batch.positions) + len(batch.broken)
         yield EncodedBatch(batch.positions, features, batch.broken)

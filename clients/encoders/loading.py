@@ -15,7 +15,7 @@ from clients.encoders.card import EncoderCard
 from clients.encoders.errors import InvalidEncoderError
 from clients.encoders.frozen import FrozenEncoder
 from clients.encoders.spec import EncoderSpec
-from clients.encoders.weights import fetch_files
+from clients.encoders.weights import fetch_files, local_files, tag_configuration
 
 _LABEL = b"securefed/encoder/v1"
 
@@ -56,18 +56,26 @@ def load_encoder(spec: EncoderSpec, compute: Compute) -> FrozenEncoder:
     import open_clip
 
     fetch_files(spec)
-    quick_gelu = False
-    if spec.pretrained is not None:
-        quick_gelu = bool(open_clip.get_pretrained_cfg(spec.model, spec.pretrained).get("quick_gelu", False))
+    tag: dict[str, Any] = {}
+    weights: str | None = None
+    if spec.kind == "pretrained":  # by its file, so that the hub is not asked again for what is here
+        tag = tag_configuration(spec)
+        files = local_files(spec)
+        weights = spec.pretrained if files is None else str(files[0])
+    quick_gelu = bool(tag.get("quick_gelu", False))
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             model, _, preprocess = open_clip.create_model_and_transforms(
                 spec.model,
-                pretrained=spec.pretrained,
+                pretrained=weights,
                 precision="fp32",
                 device="cpu",
                 force_quick_gelu=quick_gelu,
+                image_mean=tag.get("mean"),
+                image_std=tag.get("std"),
+                image_interpolation=tag.get("interpolation"),
+                image_resize_mode=tag.get("resize_mode"),
                 require_pretrained=True,
             )
             tokenize = open_clip.get_tokenizer(spec.model)

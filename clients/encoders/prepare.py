@@ -1,26 +1,21 @@
 """From a data set and the name of an encoder to what training sees."""
 
-import hashlib
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import cached_property
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from clients.data import SPLITS, BrokenImageError, DataWarning, EmptyDataError, ImageDataset, Record, fingerprint
-from clients.encoders.bundle import FeatureBundle, LabelledFeatures, SiteFeatures
-from clients.encoders.cache import FeatureCache
-from clients.encoders.card import EncoderCard, files_key, read_card, write_card
-from clients.encoders.encoding import encode_batches, encode_texts
-from clients.encoders.frozen import FrozenEncoder
-from clients.encoders.loading import choose_compute, load_encoder
-from clients.encoders.options import EncodeOptions, default_cache_dir
-from clients.encoders.prompts import average_prompts, class_prompts
-from clients.encoders.spec import EncoderSpec, parse_encoder
-from clients.encoders.weights import fetch_files, local_files
+from clients.data import BrokenImageError, DataWarning, EmptyDataError, ImageDataset, Record, fingerprint
+from clients.data.precomputed import NoImages
+from clients.encoders.bundle import FeatureBundle, LabelledFeatures, site_features
+from clients.encoders.encoding import encode_batches
+from clients.encoders.errors import InvalidEncoderError
+from clients.encoders.options import EncodeOptions
+from clients.encoders.precomputed import bundle_from_file
+from clients.encoders.prompts import class_prompts
+from clients.encoders.session import EncoderSession
+from clients.encoders.spec import parse_encoder
 
 _FLUSH_ROWS = 512
 """Images after which features are written: what is encoded before an interruption is not lost."""
@@ -42,8 +37,9 @@ def prepare_features(
 
     Args:
         dataset: The data set.
-        encoder: `MODEL/PRETRAINED`, `hf-hub:ORG/NAME`, `local-dir:PATH` or `demo`.
-        options: Prompts, batches, device and cache; None for the defaults.
+        encoder: `MODEL/PRETRAINED`, `hf-hub:ORG/NAME`, `local-dir:PATH`, `demo` or `features:PATH`.
+        options: Prompts, batches, device and cache; None for the defaults. With `features:PATH` nothing is computed
+            and the prompts are those of the file.
         on_progress: Called with the images encoded and their total; never where nothing is encoded.
 
     Raises:
@@ -54,6 +50,11 @@ def prepare_features(
     started = time.perf_counter()
     chosen = options or EncodeOptions()
     spec = parse_encoder(encoder)
+    if spec.kind == "features":
+        assert spec.path is not None  # noqa: S101 (narrows the type)
+        return bundle_from_file(dataset, spec.path, encoder)
+    if isinstance(dataset.source, NoImages):
+        raise InvalidEncoderError(encoder, f"the data have no images; use --encoder features:{dataset.source.path}")
     session = EncoderSession(spec, chosen)
     by_digest = {record.digest: record for record in reversed(dataset.records)}
     cached = session.image_cache.read(by_digest)
@@ -67,16 +68,19 @@ def prepare_features(
     prompts = class_prompts(dataset.classes, chosen)
     text_features = session.text_features(prompts)
     rows = {**cached.rows, **fresh}
-    sites = tuple(_site_features(dataset, site, rows) for site in dataset.sites)
     held_out = dataset.global_site
+
+    def labelled(records: Sequence[Record]) -> LabelledFeatures:
+        return _labelled(dataset, records, rows, session.card.embed_dim)
+
     return FeatureBundle(
         classes=dataset.classes,
         prompts=prompts,
         embed_dim=session.card.embed_dim,
         text_features=text_features,
         logit_scale=session.card.logit_scale,
-        sites=sites,
-        global_site=None if held_out is None else _site_features(dataset, held_out, rows),
+        sites=tuple(site_features(dataset, site, labelled) for site in dataset.sites),
+        global_site=None if held_out is None else site_features(dataset, held_out, labelled),
         encoder_name=encoder,
         encoder_digest=session.card.digest,
         data_fingerprint=fingerprint(dataset),
@@ -85,68 +89,6 @@ def prepare_features(
         encode_seconds=time.perf_counter() - started,
         warnings=warnings,
     )
-
-
-@dataclass(frozen=True)
-class EncoderSession:
-    """An encoder that is loaded only when something is not in the cache."""
-
-    spec: EncoderSpec
-    options: EncodeOptions
-
-    @cached_property
-    def cache_dir(self) -> Path:
-        """Folder of the caches."""
-        return self.options.cache_dir or default_cache_dir()
-
-    @cached_property
-    def encoder(self) -> FrozenEncoder:
-        """The loaded encoder; raises EncoderError."""
-        return load_encoder(self.spec, choose_compute(self.options.device, self.options.precision))
-
-    @cached_property
-    def card(self) -> EncoderCard:
-        """What is known of the encoder: remembered for the state of its files, else from loading it."""
-        if local_files(self.spec) is None:
-            fetch_files(self.spec)
-        files = local_files(self.spec)
-        if files is None:
-            return self.encoder.card
-        key = files_key(self.spec.model, files)
-        card = read_card(self.cache_dir, key)
-        if card is None:
-            card = self.encoder.card
-            write_card(self.cache_dir, key, card)
-        return card
-
-    @cached_property
-    def image_cache(self) -> FeatureCache:
-        """Cache of the features of images."""
-        compute = choose_compute(self.options.device, self.options.precision)
-        description = {
-            "encoder": self.card.digest,
-            "input": "image/v1",
-            "precision": f"{compute.precision} {compute.device.type}",
-        }
-        return FeatureCache(self.cache_dir, description, self.card.embed_dim)
-
-    @cached_property
-    def text_cache(self) -> FeatureCache:
-        """Cache of the features of prompts; always fp32."""
-        description = {"encoder": self.card.digest, "input": "text/v1", "precision": "fp32"}
-        return FeatureCache(self.cache_dir, description, self.card.embed_dim)
-
-    def text_features(self, prompts: Sequence[Sequence[str]]) -> NDArray[np.float32]:
-        """Return float32[C, D], rows of norm 1: for every class the average over its prompts."""
-        digests = {text: hashlib.sha256(text.encode()).hexdigest() for texts in prompts for text in texts}
-        rows = dict(self.text_cache.read(digests.values()).rows)
-        missing = sorted({text for text, digest in digests.items() if digest not in rows})
-        if missing:
-            encoded = encode_texts(self.encoder, missing)
-            fresh = {digests[text]: encoded[i] for i, text in enumerate(missing)}
-            self.text_cache.add(fresh)
-            rows.update(fresh)
-        return average_prompts([np.stack([rows[digests[text]] for text in texts]) for texts in prompts])
 
 
 def _encode_records(
@@ -190,15 +132,10 @@ def _findings(dataset: ImageDataset, damaged: int, broken: dict[str, str]) -> tu
     return tuple(findings)
 
 
-def _site_features(dataset: ImageDataset, site: str, rows: dict[str, NDArray[np.float32]]) -> SiteFeatures:
-    train, val, test = (_labelled(dataset, dataset.select(site, split), rows) for split in SPLITS)
-    return SiteFeatures(site, train, val, test)
-
-
 def _labelled(
-    dataset: ImageDataset, records: Sequence[Record], rows: dict[str, NDArray[np.float32]]
+    dataset: ImageDataset, records: Sequence[Record], rows: Mapping[str, NDArray[np.float32]], width: int
 ) -> LabelledFeatures:
-    width = len(next(iter(rows.values())))
     features = np.stack([rows[record.digest] for record in records]) if records else np.empty((0, width), np.float32)
     labels = np.array([dataset.class_index[record.label] for record in records], dtype=np.int64)
-    return LabelledFeatures(features, labels, tuple(record.path for record in records))
+    paths = tuple(record.path for record in records)
+    return LabelledFeatures(features, labels, paths, tuple(record.digest for record in records))

@@ -1,11 +1,15 @@
 """Where an encoder's files are on this machine, and fetching them when they are not."""
 
 import os
+import socket
+import urllib.parse
+import urllib.request
 from pathlib import Path
 
 from clients.encoders.errors import InvalidEncoderError, WeightsMissingError
 from clients.encoders.spec import EncoderSpec
 
+_ANSWER_SECONDS = 10.0
 _HUB_CONFIG = "open_clip_config.json"
 _HUB_WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors", "open_clip_pytorch_model.bin")
 _WEIGHT_SUFFIXES = frozenset({".safetensors", ".bin", ".pth"})
@@ -36,13 +40,15 @@ def fetch_files(spec: EncoderSpec) -> None:
         return
     from open_clip.pretrained import download_pretrained, download_pretrained_from_hf
 
+    if not _network_answers(spec):
+        raise WeightsMissingError(spec.text, "no network", _command(spec), _cache_folder(spec))
     try:
         if spec.kind == "hub":
             name = spec.model.removeprefix("hf-hub:")
             download_pretrained_from_hf(name, filename=_HUB_CONFIG)
             download_pretrained_from_hf(name)
         else:
-            download_pretrained(_tag_configuration(spec))
+            download_pretrained(tag_configuration(spec))
     except (OSError, RuntimeError, ValueError) as error:  # open_clip's own, urllib's and the hub's errors
         raise WeightsMissingError(spec.text, _short(error), _command(spec), _cache_folder(spec)) from error
 
@@ -56,7 +62,7 @@ def _folder_files(spec: EncoderSpec) -> tuple[Path, ...]:
 
 
 def _pretrained_files(spec: EncoderSpec) -> tuple[Path, ...] | None:
-    configuration = _tag_configuration(spec)
+    configuration = tag_configuration(spec)
     hub = str(configuration.get("hf_hub", ""))
     if hub:
         repository, filename = os.path.split(hub)
@@ -78,16 +84,33 @@ def _cached_on_hub(repository: str, names: tuple[str, ...]) -> Path | None:
     return None
 
 
-def _tag_configuration(spec: EncoderSpec) -> dict[str, object]:
+def tag_configuration(spec: EncoderSpec) -> dict[str, object]:
+    """Return what open_clip knows about the weights of a tag: where they are, and mean, std and resizing of images."""
     from open_clip.pretrained import get_pretrained_cfg
 
     return dict(get_pretrained_cfg(spec.model, spec.pretrained))
 
 
+def _network_answers(spec: EncoderSpec) -> bool:
+    """Ask once, since the hub's client asks for most of a minute before it gives up. A proxy is left to that client."""
+    from huggingface_hub import constants
+
+    if urllib.request.getproxies() or constants.HF_HUB_OFFLINE:
+        return True
+    at_hub = spec.kind == "hub" or tag_configuration(spec).get("hf_hub")
+    address = urllib.parse.urlsplit(str(constants.ENDPOINT if at_hub else tag_configuration(spec).get("url", "")))
+    try:
+        port = address.port or (80 if address.scheme == "http" else 443)
+        socket.create_connection((address.hostname or "", port), timeout=_ANSWER_SECONDS).close()
+    except OSError:
+        return False
+    return True
+
+
 def _command(spec: EncoderSpec) -> str:
     if spec.kind == "hub":
         return f"hf download {spec.model.removeprefix('hf-hub:')}"
-    hub = str(_tag_configuration(spec).get("hf_hub", ""))
+    hub = str(tag_configuration(spec).get("hf_hub", ""))
     if hub:
         return f"hf download {os.path.split(hub)[0]}"
     return f"python -c \"import open_clip; open_clip.create_model('{spec.model}', pretrained='{spec.pretrained}')\""
@@ -96,7 +119,7 @@ def _command(spec: EncoderSpec) -> str:
 def _cache_folder(spec: EncoderSpec) -> str:
     from huggingface_hub import constants
 
-    if spec.kind == "pretrained" and not _tag_configuration(spec).get("hf_hub"):
+    if spec.kind == "pretrained" and not tag_configuration(spec).get("hf_hub"):
         return str(Path.home() / ".cache" / "clip")
     return str(constants.HF_HUB_CACHE)
 

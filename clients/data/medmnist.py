@@ -1,0 +1,147 @@
+"""MedMNIST files: arrays `train_images`, `train_labels`, and the same for val and test, in one .npz."""
+
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from clients.data.dataset import SPLITS, Record
+from clients.data.errors import BrokenImageError, EmptyDataError, SourceFormatError
+from clients.data.findings import DataWarning, finding
+from clients.data.fingerprint import array_digest
+from clients.data.options import DataOptions
+
+_ORGANS = (
+    "bladder", "femur left", "femur right", "heart", "kidney left", "kidney right", "liver", "lung left",
+    "lung right", "pancreas", "spleen",
+)  # fmt: skip
+
+KNOWN_CLASSES: dict[str, tuple[str, ...]] = {
+    "bloodmnist": (
+        "basophil", "eosinophil", "erythroblast", "immature granulocyte", "lymphocyte", "monocyte", "neutrophil",
+        "platelet",
+    ),
+    "breastmnist": ("malignant", "normal or benign"),
+    "dermamnist": (
+        "actinic keratosis and intraepithelial carcinoma", "basal cell carcinoma", "benign keratosis-like lesion",
+        "dermatofibroma", "melanoma", "melanocytic nevus", "vascular lesion",
+    ),
+    "octmnist": ("choroidal neovascularization", "diabetic macular edema", "drusen", "normal retina"),
+    "organamnist": _ORGANS,
+    "organcmnist": _ORGANS,
+    "organsmnist": _ORGANS,
+    "pathmnist": (
+        "adipose tissue", "background", "debris", "lymphocytes", "mucus", "smooth muscle", "normal colon mucosa",
+        "cancer-associated stroma", "colorectal adenocarcinoma epithelium",
+    ),
+    "pneumoniamnist": ("normal", "pneumonia"),
+    "retinamnist": tuple(f"diabetic retinopathy of grade {grade}" for grade in range(5)),
+    "tissuemnist": (
+        "collecting duct or connecting tubule", "distal convoluted tubule", "glomerular endothelial cells",
+        "interstitial endothelial cells", "leukocytes", "podocytes", "proximal tubule segments",
+        "thick ascending limb",
+    ),
+}  # fmt: skip
+"""Classes 0, 1, ... of the single-label 2-D sets by the start of the file's name, in words a text encoder can use.
+
+Source: the tables of MedMNIST v2 (Yang et al., Sci. Data 10:41, 2023, doi:10.1038/s41597-022-01721-8).
+"""
+
+
+class ArrayImages:
+    """Images inside a MedMNIST file; read when first needed, in every process for itself.
+
+    Args:
+        path: The .npz file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._arrays: dict[str, NDArray[Any]] = {}
+
+    def __getstate__(self) -> dict[str, object]:
+        return {"path": self.path, "_arrays": {}}
+
+    def load(self, path: str) -> Image.Image:
+        """Return the image `<split>/<index>` as 8-bit RGB; raises BrokenImageError where there is none."""
+        split, _, number = path.partition("/")
+        if split not in SPLITS or not number.isdigit():
+            raise BrokenImageError(path, "images of this file are called <split>/<index>")
+        if split not in self._arrays:
+            self._arrays[split] = _read(self.path).get(f"{split}_images", np.empty((0, 1, 1), np.uint8))
+        images = self._arrays[split]
+        if int(number) >= len(images):
+            raise BrokenImageError(path, f"the split has {len(images)} images")
+        return Image.fromarray(images[int(number)]).convert("RGB")
+
+
+def read_medmnist(path: Path, options: DataOptions) -> tuple[tuple[Record, ...], ArrayImages, tuple[DataWarning, ...]]:
+    """List the images of a MedMNIST file: one site, named after the file, with the file's own splits.
+
+    Raises:
+        SourceFormatError: It is not such a file, has 3-D images or several labels an image, or the options name too
+            few classes.
+        EmptyDataError: It has no image.
+    """
+    arrays = _read(path)
+    counts: dict[str, NDArray[np.int64]] = {}
+    for split in SPLITS:
+        if f"{split}_images" in arrays or f"{split}_labels" in arrays:
+            counts[split] = _labels(path, split, arrays)
+    if not counts:
+        raise SourceFormatError(path, "has no train_images and train_labels; a MedMNIST file is expected")
+    if not any(len(labels) for labels in counts.values()):
+        raise EmptyDataError(path, "has no image")
+    highest = max(int(labels.max()) for labels in counts.values() if len(labels))
+    names, findings = _class_names(path, highest, options)
+    records = [
+        Record(f"{split}/{index:06d}", path.stem, names[label], None, split, array_digest(image))
+        for split, labels in counts.items()
+        for index, (image, label) in enumerate(zip(arrays[f"{split}_images"], labels, strict=True))
+    ]
+    return tuple(sorted(records, key=lambda record: record.path)), ArrayImages(path), findings
+
+
+def _read(path: Path) -> dict[str, NDArray[Any]]:
+    try:
+        with np.load(path, allow_pickle=False) as content:
+            if not isinstance(content, np.lib.npyio.NpzFile):
+                raise SourceFormatError(path, "is a single array; a MedMNIST file is expected")
+            return {name: content[name] for name in content.files if name.endswith(("_images", "_labels"))}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise SourceFormatError(path, f"is not a readable .npz file ({' '.join(str(error).split())[:120]})") from error
+
+
+def _labels(path: Path, split: str, arrays: dict[str, NDArray[Any]]) -> NDArray[np.int64]:
+    images, labels = arrays.get(f"{split}_images"), arrays.get(f"{split}_labels")
+    if images is None or labels is None:
+        raise SourceFormatError(path, f"has only one of {split}_images and {split}_labels")
+    if images.dtype != np.uint8:
+        raise SourceFormatError(path, f"{split}_images has type {images.dtype}; uint8 is expected")
+    if not (images.ndim == 3 or (images.ndim == 4 and images.shape[3] == 3)):
+        raise SourceFormatError(
+            path,
+            f"{split}_images has shape {images.shape}; [N, H, W] or [N, H, W, 3] is expected (3-D sets are not read)",
+        )
+    if labels.ndim == 2 and labels.shape[1] > 1:
+        raise SourceFormatError(path, f"has {labels.shape[1]} labels an image; only one is supported")
+    flat = labels.reshape(-1)
+    if not np.issubdtype(flat.dtype, np.integer) or (flat.size and int(flat.min()) < 0):
+        raise SourceFormatError(path, f"{split}_labels must be integers from 0")
+    if len(flat) != len(images):
+        raise SourceFormatError(path, f"has {len(images)} {split}_images and {len(flat)} {split}_labels")
+    return flat.astype(np.int64)
+
+
+def _class_names(path: Path, highest: int, options: DataOptions) -> tuple[tuple[str, ...], tuple[DataWarning, ...]]:
+    known = options.class_names or KNOWN_CLASSES.get(path.stem.lower().partition("_")[0], ())
+    if options.class_names and highest >= len(known):
+        raise SourceFormatError(path, f"has {highest + 1} classes, but {len(known)} class names are given")
+    if highest < len(known):
+        return known, ()
+    names = tuple(f"class {index:0{len(str(highest))}d}" for index in range(highest + 1))
+    text = f"the {len(names)} classes have no names, so prompts cannot describe them; name them in [data] class_names"
+    return names, (finding("unnamed_classes", names, text),)
