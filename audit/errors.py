@@ -6,6 +6,7 @@ AuditError
     LogWriteError        the log cannot be created or written where asked
     KeyFileError         a signing key cannot be made or read where asked
     EvidenceError        a record does not verify: do not trust it (exit code 3)
+    AccountingUnavailableError    a library that computes epsilon is missing: install it
 """
 
 from pathlib import Path
@@ -67,3 +68,11 @@ class EvidenceError(AuditError):
         super().__init__(f"event {seq}: {reason}" if seq >= 0 else reason)
         self.seq = seq
         self.reason = reason
+
+
+class AccountingUnavailableError(AuditError):
+    """A library that computes epsilon is not installed; `library` is its name."""
+
+    def __init__(self, library: str) -> None:
+        super().__init__(f"{library} is needed to compute epsilon and is not installed; pip install {library}")
+        self.library = library

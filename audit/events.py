@@ -123,12 +123,18 @@ KINDS: Mapping[str, Record] = MappingProxyType(
         ),
         "release": Record({"release_id": NAME, "what": NAME}, {"round": _ROUND, "digest": DIGEST}),
         "privacy_event": Record(
-            {"view": VIEW, "mechanism": MECHANISM, "repetitions": Integer(1)},
+            {"mechanism": MECHANISM, "repetitions": Integer(1)},
             {"round": _ROUND, "hospital": NAME, "release_id": NAME},
         ),
         "epsilon": Record(
             {"view": VIEW, "delta": Real(0, 1, above=True), "upper": Nullable(Real(0)), "accountant": NAME},
-            {"round": _ROUND, "hospital": NAME, "lower": Nullable(Real(0)), "cross_checks": MapOf(Nullable(Real(0)))},
+            {
+                "round": _ROUND,
+                "hospital": NAME,
+                "colluders": _COUNT,
+                "lower": Nullable(Real(0)),
+                "cross_checks": MapOf(Real(0)),
+            },
         ),
         "charge": Record(
             {

@@ -8,18 +8,16 @@ UNIT = Choice(("image", "patient", "hospital"))
 VIEW = Choice(("everybody", "aggregate-only", "aggregation-broken"))
 """Against whom: whoever sees anything that leaves a hospital, who sees only sums, or who opens single updates."""
 
-_MULTIPLIER = Real(0, above=True)
+_POSITIVE = Real(0, above=True)
 _RATE = Real(0, 1, above=True)
-_GRID = {"l1": Real(0), "l2": Real(0)}
+_GRID: dict[str, Rule] = {"l1": _POSITIVE, "l2": _POSITIVE, "shares": Integer(1), "sampling_rate": _RATE}
 
 _SIMPLE: dict[str, Record] = {
-    "gaussian": Record({"noise_multiplier": _MULTIPLIER}),
-    "sampled-gaussian": Record({"noise_multiplier": _MULTIPLIER, "sampling_rate": _RATE}),
-    "grouped-sampled-gaussian": Record({"noise_multipliers": ListOf(_MULTIPLIER), "sampling_rate": _RATE}),
-    "skellam": Record({**_GRID, "share_variance": Real(0, above=True), "shares": Integer(1)}),
-    "discrete-gaussian": Record(
-        {**_GRID, "share_sigma": Real(0, above=True), "shares": Integer(1), "dimension": Integer(1)}
-    ),
+    "gaussian": Record({"noise_multiplier": _POSITIVE}),
+    "sampled-gaussian": Record({"noise_multiplier": _POSITIVE, "sampling_rate": _RATE}),
+    "grouped-sampled-gaussian": Record({"noise_multipliers": ListOf(_POSITIVE), "sampling_rate": _RATE}),
+    "skellam": Record({**_GRID, "share_variance": _POSITIVE}),
+    "discrete-gaussian": Record({**_GRID, "share_sigma": _POSITIVE, "dimension": Integer(1)}),
     "unknown": Record({"reason": PROSE}),
 }
 

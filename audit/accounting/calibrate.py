@@ -1,0 +1,127 @@
+"""How much noise a target needs, and how many steps it allows: bisection whose answer was itself accounted."""
+
+from collections.abc import Callable
+
+from audit.accounting.mechanisms import Adjacency, Composition, Repeated, SampledGaussian
+from audit.accounting.pld import INTERVAL, has_pld, pld_epsilon
+from audit.accounting.rdp import rdp_epsilon
+
+_COARSE = 1e-3
+"""Discretisation while searching: an upper bound as well, in a tenth of the time."""
+
+_MAX_MULTIPLIER = 1e6
+_MAX_STEPS = 10**9
+
+
+class CalibrationError(ValueError):
+    """No noise within reach, or not even one step, meets the target."""
+
+
+def upper_epsilon(
+    composition: Composition, delta: float, adjacency: Adjacency = Adjacency.ADD_OR_REMOVE_ONE, *, coarse: bool = False
+) -> float:
+    """Return the stated upper bound alone, without its cross-checks.
+
+    Args:
+        composition: What was released.
+        delta: Probability within (0, 1).
+        adjacency: Neighbouring relation.
+        coarse: A faster and slightly larger bound.
+    """
+    if not has_pld(composition):
+        return rdp_epsilon(composition, delta, adjacency)
+    return pld_epsilon(composition, delta, adjacency, interval=_COARSE if coarse else INTERVAL)
+
+
+def calibrate_noise(
+    compose: Callable[[float], Composition],
+    target_epsilon: float,
+    delta: float,
+    adjacency: Adjacency = Adjacency.ADD_OR_REMOVE_ONE,
+    *,
+    precision: float = 1e-3,
+) -> float:
+    """Return a noise multiplier that meets the target and exceeds the smallest such one by `precision` at most.
+
+    Args:
+        compose: What a run with this multiplier releases; more noise must never cost more.
+        target_epsilon: Positive.
+        delta: Probability within (0, 1).
+        adjacency: Neighbouring relation.
+        precision: Relative.
+
+    Raises:
+        CalibrationError: Not even the largest multiplier meets the target.
+    """
+    if target_epsilon <= 0:
+        raise CalibrationError(f"the target epsilon must be positive, is {target_epsilon}")
+
+    def meets(multiplier: float) -> bool:
+        return upper_epsilon(compose(multiplier), delta, adjacency, coarse=True) <= target_epsilon
+
+    high = 1.0
+    while not meets(high):
+        high *= 2
+        if high > _MAX_MULTIPLIER:
+            raise CalibrationError(f"no noise multiplier up to {_MAX_MULTIPLIER:g} gives epsilon {target_epsilon}")
+    low = high / 2
+    while meets(low):
+        low, high = low / 2, low
+        if low < 1 / _MAX_MULTIPLIER:
+            return high
+    while high > low * (1 + precision):
+        middle = (low * high) ** 0.5
+        low, high = (low, middle) if meets(middle) else (middle, high)
+    return high
+
+
+def calibrate_sampled_gaussian(
+    target_epsilon: float,
+    delta: float,
+    sampling_rate: float,
+    steps: int,
+    adjacency: Adjacency = Adjacency.ADD_OR_REMOVE_ONE,
+) -> float:
+    """Return a noise multiplier of DP-SGD with this rate and number of steps that meets the target.
+
+    Raises:
+        CalibrationError: No noise meets the target.
+    """
+    return calibrate_noise(
+        lambda multiplier: [Repeated(SampledGaussian(multiplier, sampling_rate), steps)],
+        target_epsilon,
+        delta,
+        adjacency,
+    )
+
+
+def affordable_steps(
+    step: Composition,
+    target_epsilon: float,
+    delta: float,
+    adjacency: Adjacency = Adjacency.ADD_OR_REMOVE_ONE,
+    *,
+    spent: Composition = (),
+) -> int:
+    """Return how often `step` can be taken after `spent` so that the whole stays within the target.
+
+    Raises:
+        CalibrationError: `spent` alone is above the target.
+    """
+
+    def meets(count: int) -> bool:
+        more = [Repeated(part.mechanism, part.count * count) for part in step] if count else []
+        return upper_epsilon([*spent, *more], delta, adjacency, coarse=True) <= target_epsilon
+
+    if not meets(0):
+        raise CalibrationError(f"what was spent before is above epsilon {target_epsilon}")
+    high = 1
+    while meets(high):
+        high *= 2
+        if high > _MAX_STEPS:
+            return _MAX_STEPS
+    low = high // 2
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if meets(middle) else (low, middle)
+    return low

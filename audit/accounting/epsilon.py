@@ -1,0 +1,87 @@
+"""Epsilon of a composition with its bracket and cross-checks: one number for the report, and whether to believe it.
+
+The stated value is the pessimistic PLD where every part is Gaussian, else RDP. Beside it stand the optimistic PLD as a
+lower bound and the accountants it was checked against; where the bounds contradict each other the result says so and
+nothing may be claimed from it.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from audit.accounting.mechanisms import Adjacency, Composition
+from audit.accounting.pld import has_pld, pld_epsilon
+from audit.accounting.prv import prv_interval
+from audit.accounting.rdp import rdp_epsilon
+
+DISAGREEMENT = "ACCOUNTING DISAGREEMENT"
+"""First words of every contradiction between accountants."""
+
+_SLACK = 1 + 1e-6
+
+
+@dataclass(frozen=True)
+class Epsilon:
+    """What a composition costs.
+
+    Attributes:
+        delta: Probability with which the guarantee may fail.
+        adjacency: Neighbouring relation.
+        accountant: Which one states `upper`: PLD or RDP.
+        upper: No smaller than the true epsilon; infinite where nothing can be claimed.
+        lower: No larger than the true epsilon of the mechanisms; None where no accountant gives one.
+        cross_checks: {accountant: epsilon} of the others; PRV is an upper bound.
+        contradictions: What does not fit together, each beginning with DISAGREEMENT; empty when all is well.
+    """
+
+    delta: float
+    adjacency: Adjacency
+    accountant: str
+    upper: float
+    lower: float | None
+    cross_checks: Mapping[str, float]
+    contradictions: tuple[str, ...]
+
+    @property
+    def is_claimable(self) -> bool:
+        """Whether `upper` is finite and no accountant contradicts it."""
+        return math.isfinite(self.upper) and not self.contradictions
+
+
+def account(composition: Composition, delta: float, adjacency: Adjacency = Adjacency.ADD_OR_REMOVE_ONE) -> Epsilon:
+    """Return what a composition costs, cross-checked.
+
+    Args:
+        composition: What was released about the same data.
+        delta: Probability within (0, 1).
+        adjacency: Neighbouring relation.
+
+    Raises:
+        ValueError: `delta` is out of range.
+        AccountingUnavailableError: `dp-accounting` or scipy is not installed.
+    """
+    rdp = rdp_epsilon(composition, delta, adjacency)
+    if not has_pld(composition):
+        return Epsilon(delta, adjacency, "RDP", rdp, None, {}, ())
+    upper = pld_epsilon(composition, delta, adjacency)
+    lower = pld_epsilon(composition, delta, adjacency, pessimistic=False)
+    checks: dict[str, float] = {}
+    contradictions: list[str] = []
+    if lower > upper * _SLACK:
+        contradictions.append(_contradiction("the optimistic PLD", lower, "the pessimistic PLD", upper))
+    if math.isfinite(rdp):
+        checks["RDP"] = rdp
+        if upper > rdp * _SLACK + 2e-4:
+            contradictions.append(_contradiction("the PLD", upper, "RDP", rdp))
+    prv = prv_interval(composition, delta) if adjacency is Adjacency.ADD_OR_REMOVE_ONE else None
+    if prv is not None:
+        checks["PRV"] = prv.upper
+        if lower > prv.upper:
+            contradictions.append(_contradiction("the optimistic PLD", lower, "the upper PRV bound", prv.upper))
+        if prv.lower > upper:
+            contradictions.append(_contradiction("the lower PRV bound", prv.lower, "the pessimistic PLD", upper))
+    return Epsilon(delta, adjacency, "PLD", upper, lower, checks, tuple(contradictions))
+
+
+def _contradiction(low_name: str, low: float, high_name: str, high: float) -> str:
+    return f"{DISAGREEMENT}: {low_name} {low:.6g} lies above {high_name} {high:.6g}"

@@ -1,0 +1,49 @@
+"""What one release costs against different adversaries: who knows how much of the noise.
+
+Noise that a hospital adds in full protects it against everybody. Noise that hospitals add in shares protects against
+whoever sees only the sum; a colluder knows its own share, and whoever opens a single update sees one share only.
+"""
+
+from dataclasses import replace
+
+from audit.accounting.mechanisms import Composition, DiscreteGaussian, Mechanism, Repeated, Skellam, Unknown
+
+
+def against_colluders(composition: Composition, colluders: int) -> tuple[Repeated, ...]:
+    """Return the composition as seen by some hospitals that subtract their own noise from the sum.
+
+    Args:
+        composition: As seen by one who knows no share.
+        colluders: Hospitals that pool what they know; 0 leaves the composition unchanged.
+
+    Raises:
+        ValueError: `colluders` is negative.
+    """
+    if colluders < 0:
+        raise ValueError(f"colluders must not be negative, is {colluders}")
+    return tuple(Repeated(_less_shares(part.mechanism, colluders), part.count) for part in composition)
+
+
+def against_broken_aggregation(composition: Composition) -> tuple[Repeated, ...]:
+    """Return the composition as seen by one who opens single updates: each carries one share of noise."""
+    return tuple(
+        Repeated(replace(part.mechanism, shares=1), part.count)
+        if isinstance(part.mechanism, Skellam | DiscreteGaussian)
+        else part
+        for part in composition
+    )
+
+
+def share_multiplier(noise_multiplier: float, shares: int) -> float:
+    """Return the noise multiplier of one of `shares` equal Gaussian shares of a sum's noise."""
+    if shares < 1:
+        raise ValueError(f"shares must be at least 1, is {shares}")
+    return float(noise_multiplier / shares**0.5)
+
+
+def _less_shares(mechanism: Mechanism, known: int) -> Mechanism:
+    if not isinstance(mechanism, Skellam | DiscreteGaussian):
+        return mechanism
+    if known >= mechanism.shares:
+        return Unknown(f"{known} colluders know all {mechanism.shares} shares of the noise")
+    return replace(mechanism, shares=mechanism.shares - known)
