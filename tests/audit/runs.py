@@ -1,17 +1,24 @@
 """Logs, keys and run folders to test on, made with a clock that ticks and keys that are known."""
 
+import csv
 import hashlib
 import json
+import struct
 from datetime import UTC, datetime, timedelta
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from audit import EventLog
+from audit.accounting import Repeated, SampledGaussian, mechanism_fields, upper_epsilon
+from audit.canonical import decode_canonical, encode_canonical
 from audit.heads import HeadBook, Witness
+from audit.log import GENESIS
 from audit.roster import Roster
 
 D = "ab" * 32
 SITES = ("north", "south", "west")
+STEP = SampledGaussian(1.2, 0.016)
+STEPS = 62
 
 
 class Ticks:
@@ -33,6 +40,28 @@ def roster_of(sites=SITES):
     return Roster.of(key_of("server"), {site: key_of(site) for site in sites})
 
 
+def sha256(content):
+    return hashlib.sha256(content).hexdigest()
+
+
+def model_of(number):
+    """The parameters of the model after a round: two tensors of one value each."""
+    return {"fam.b": struct.pack("<f", number), "fam.a": struct.pack("<f", -number)}
+
+
+def model_digest(number):
+    return sha256(b"".join(model_of(number).values()))
+
+
+def safetensors(tensors, metadata):
+    header, data = {"__metadata__": metadata}, b""
+    for name in sorted(tensors):
+        header[name] = {"dtype": "F32", "shape": [1], "data_offsets": [len(data), len(data) + len(tensors[name])]}
+        data += tensors[name]
+    encoded = json.dumps(header).encode()
+    return struct.pack("<Q", len(encoded)) + encoded + data
+
+
 def round_fields(number, sites=SITES):
     up = {"MaskedInputCollection": {"payload": 1000 + number, "overhead": 10}, "Unmasking": {"shares": 64}}
     return {
@@ -40,8 +69,8 @@ def round_fields(number, sites=SITES):
         "cohort": list(sites),
         "survivors": list(sites),
         "dropouts": {},
-        "aggregate_digest": hashlib.sha256(str(number).encode()).hexdigest(),
-        "model_digest": hashlib.sha256(f"model {number}".encode()).hexdigest(),
+        "aggregate_digest": sha256(str(number).encode()),
+        "model_digest": model_digest(number),
         "bytes": {site: {"up": up, "down": {"AdvertiseKeys": {"payload": 2000}}} for site in sites},
     }
 
@@ -49,17 +78,24 @@ def round_fields(number, sites=SITES):
 class Run:
     """A run folder with a log, heads and the files that the log names."""
 
-    def __init__(self, folder, rounds=3, sites=SITES, run_id="r1"):
+    def __init__(self, folder, rounds=3, sites=SITES, run_id="r1", private=False):
         self.folder = folder
         self.sites = sites
+        self.private = private
         self.roster = roster_of(sites)
         folder.mkdir(parents=True)
-        (folder / "config.toml").write_text("[federation]\nrounds = 3\n")
+        (folder / "config.toml").write_text(f"[federation]\nrounds = {rounds}\nrate = 1.0\n")
         (folder / "roster.json").write_bytes(self.roster.encode())
         self.log = EventLog.create(folder / "audit.jsonl", {"run_id": run_id, "operation": "simulation"}, Ticks())
         keys = {"server": self.roster.server, "hospitals": dict(self.roster.hospitals)}
         self.log.append("roster", {"digest": self.roster.digest, **keys})
-        self.log.append("config", {"digest": self.digest("config.toml"), "values": {"federation": {"rounds": rounds}}})
+        values = {"federation": {"rounds": rounds, "rate": 1.0}}
+        self.log.append("config", {"digest": sha256(encode_canonical(values)), "values": values})
+        claim = {"mode": "off", "claim": "NOT CLAIMED", "reason": "no noise was added"}
+        if private:
+            claim = {"mode": "local", "claim": "CLAIMED", "reason": "joint DP-SGD at each hospital"}
+            claim |= {"unit": "image", "adjacency": "add-or-remove-one", "delta": 1e-5}
+        self.log.append("privacy_claim", claim)
         self.book = HeadBook(self.log, key_of("server"), self.roster, folder / "heads.jsonl")
         self.witnesses = []
         for site in sites:
@@ -70,22 +106,71 @@ class Run:
             self.round(number)
 
     def digest(self, name):
-        return hashlib.sha256((self.folder / name).read_bytes()).hexdigest()
+        return sha256((self.folder / name).read_bytes())
+
+    def start(self, number):
+        fields = {"round": number, "cohort": list(self.sites), "model_digest": model_digest(number - 1)}
+        self.log.append("round_started", fields)
+        if self.private:
+            for site in self.sites:
+                noise = {"mechanism": mechanism_fields(STEP), "repetitions": STEPS}
+                self.log.append("privacy_event", {**noise, "hospital": site, "round": number})
+                upper = upper_epsilon([Repeated(STEP, STEPS * number)], 1e-5)
+                stated = {"view": "everybody", "delta": 1e-5, "upper": upper, "accountant": "PLD"}
+                self.log.append("epsilon", {**stated, "hospital": site, "round": number})
 
     def round(self, number):
-        start = {"round": number, "cohort": list(self.sites), "model_digest": D}
-        self.log.append("round_started", start)
+        self.start(number)
         self.log.append("round_completed", round_fields(number, self.sites))
         self.book.publish(number, self.witnesses)
 
-    def complete(self, rounds=3, up=None, down=None):
+    def complete(self, rounds=3, **changes):
         sites = len(self.sites)
-        up = sum(1074 + number for number in range(1, rounds + 1)) * sites if up is None else up
-        down = 2000 * rounds * sites if down is None else down
-        summary = {"rounds_completed": rounds, "communication": {"upload_bytes": up, "download_bytes": down}}
-        (self.folder / "summary.json").write_text(json.dumps(summary))
-        files = {name: self.digest(name) for name in ("config.toml", "summary.json")}
-        self.log.append("run_completed", {"rounds": rounds, "chosen_round": rounds, "files": files})
+        communication = {
+            "upload_bytes": sum(1074 + number for number in range(1, rounds + 1)) * sites,
+            "download_bytes": 2000 * rounds * sites,
+        }
+        privacy = {"epsilon": None, "delta": None}
+        if self.private:
+            privacy = {"epsilon": upper_epsilon([Repeated(STEP, STEPS * rounds)], 1e-5), "delta": 1e-5}
+        summary = {"rounds_completed": rounds, "communication": communication, "privacy": privacy}
+        (self.folder / "summary.json").write_text(json.dumps(summary | changes))
+        metadata = {"fam_sha256": model_digest(rounds), "layout": json.dumps(list(model_of(rounds)))}
+        (self.folder / "fam.safetensors").write_bytes(safetensors(model_of(rounds), metadata))
+        with (self.folder / "bytes.csv").open("w", newline="") as stream:
+            writer = csv.writer(stream)
+            writer.writerow(["round", "site", "direction", "stage", "kind", "bytes"])
+            for number in range(1, rounds + 1):
+                for site, ways in round_fields(number, self.sites)["bytes"].items():
+                    for way, direction in (("up", "upload"), ("down", "download")):
+                        for stage, kinds in ways[way].items():
+                            writer.writerows([number, site, direction, stage, kind, n] for kind, n in kinds.items())
+        files = {name: self.digest(name) for name in ("config.toml", "summary.json", "fam.safetensors")}
+        ended = {"rounds": rounds, "chosen_round": rounds, "files": files, "model_digest": model_digest(rounds)}
+        self.log.append("run_completed", ended)
         self.book.publish(rounds, self.witnesses)
         self.log.close()
         return self.folder
+
+
+def rechained(lines):
+    """The lines with seq and prev made consistent again: what a forger who can write the file does."""
+    prev, found = GENESIS, []
+    for seq, line in enumerate(lines):
+        line = encode_canonical({**decode_canonical(line), "seq": seq, "prev": prev})
+        prev = sha256(line)
+        found.append(line)
+    return found
+
+
+def signed_again(folder, lines, roster=None, server="server", sites=SITES):
+    """Write lines as the log of a folder with heads signed anew, as a server does that owns these keys."""
+    from audit.heads import SERVER_LABEL, WITNESS_LABEL, SignedHead, TreeHead
+    from audit.merkle import MerkleTree
+
+    (folder / "audit.jsonl").write_bytes(b"".join(line + b"\n" for line in lines))
+    last = decode_canonical(lines[-1])
+    head = TreeHead(decode_canonical(lines[0])["run_id"], 3, len(lines), MerkleTree(lines).root().hex(), last["time"])
+    signatures = {site: key_of(site).sign(WITNESS_LABEL + head.encode()).hex() for site in sites}
+    signed = SignedHead(head, key_of(server).sign(SERVER_LABEL + head.encode()).hex(), signatures)
+    (folder / "heads.jsonl").write_bytes(signed.encode() + b"\n")

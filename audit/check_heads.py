@@ -1,0 +1,115 @@
+"""Signed tree heads against the log: the server's file, the hospitals' copies, and those handed in from outside."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from audit.errors import EvidenceError
+from audit.heads import SignedHead, TreeHead, read_heads
+from audit.history import RunHistory
+from audit.log import Event
+from audit.merkle import MerkleTree
+from audit.roster import Roster
+
+
+@dataclass(frozen=True)
+class HeadsChecked:
+    """What was found.
+
+    Attributes:
+        heads: Different heads that agree with the log.
+        kept_elsewhere: Lines of hospitals' own files among them.
+        signers: Parties whose signatures were checked.
+        unsigned: Events after the last head.
+    """
+
+    heads: int
+    kept_elsewhere: int
+    signers: int
+    unsigned: int
+
+
+def check_heads(
+    folder: Path, history: RunHistory, tree: MerkleTree, pinned: Roster | None, handed_in: Sequence[Path]
+) -> HeadsChecked | None:
+    """Check every head that can be found against the log, and every signature against the roster.
+
+    Args:
+        folder: The run folder with roster.json, heads.jsonl and sites/*/heads.jsonl.
+        history: The log.
+        tree: The tree over its lines.
+        pinned: The roster from outside; None takes the one of the folder.
+        handed_in: Heads files from outside of the folder.
+
+    Returns:
+        What was found, None where the run has no roster and nothing was handed in.
+
+    Raises:
+        EvidenceError: A head does not agree with the log, a signature is wrong or missing, the roster is another one.
+    """
+    announced = history.last("roster")
+    if announced is None and pinned is None and not handed_in and not (folder / "heads.jsonl").exists():
+        return None
+    own = read_heads(folder / "heads.jsonl")
+    copies = [
+        (path.parent.name, head) for path in sorted(folder.glob("sites/*/heads.jsonl")) for head in read_heads(path)
+    ]
+    outside = [(str(path), head) for path in handed_in for head in read_heads(path)]
+    for source, signed in [("heads.jsonl", head) for head in own] + copies + outside:
+        _check_head(source, signed, history, tree)
+    roster = _check_roster(folder, announced, pinned)
+    seen: set[TreeHead] = set()
+    for signed in own:
+        _check_signatures(signed, roster, history)
+        seen.add(signed.head)
+    for source, signed in copies + outside:
+        signed.verify(roster)
+        if not signed.witnesses:
+            raise EvidenceError(signed.head.size - 1, f"{source}: a kept head carries no countersignature")
+        seen.add(signed.head)
+    covered = max((signed.head.size for signed in own), default=0)
+    later = max((head.size for head in seen), default=0)
+    if later > covered:
+        raise EvidenceError(covered, f"a hospital kept a head over {later} events, heads.jsonl ends at {covered}")
+    if history.completed is not None and covered <= history.completed.seq:
+        raise EvidenceError(covered, "the end of the run is not covered by a signed head")
+    signers = {"server"} | {name for signed in own for name in signed.witnesses}
+    return HeadsChecked(len(seen), len(copies) + len(outside), len(signers), len(history.events) - covered)
+
+
+def _check_roster(folder: Path, announced: Event | None, pinned: Roster | None) -> Roster:
+    if announced is None:
+        raise EvidenceError(0, "there are tree heads or a roster, but the log names no roster")
+    roster = pinned if pinned is not None else Roster.read(folder / "roster.json")
+    if roster.digest != announced.fields["digest"]:
+        whose = "agreed on" if pinned is not None else "in the folder"
+        raise EvidenceError(announced.seq, f"the log is of another roster than the one {whose}: a key was swapped")
+    if (announced.fields["server"], announced.fields["hospitals"]) != (roster.server, roster.hospitals):
+        raise EvidenceError(announced.seq, "the keys of the log are not those of its roster")
+    return roster
+
+
+def _check_head(source: str, signed: SignedHead, history: RunHistory, tree: MerkleTree) -> None:
+    head = signed.head
+    if head.run_id != history.run_id:
+        raise EvidenceError(0, f"{source}: a head is of the run {head.run_id!r}, the log of {history.run_id!r}")
+    if head.size > len(tree):
+        raise EvidenceError(
+            len(tree), f"{source}: a signed head covers {head.size} events: the log was cut to {len(tree)}"
+        )
+    if tree.root(head.size).hex() != head.root:
+        raise EvidenceError(
+            head.size - 1, f"{source}: the signed head over {head.size} events is of another history (a fork)"
+        )
+    if history.events[head.size - 1].time != head.time:
+        raise EvidenceError(head.size - 1, f"{source}: the signed head has another time than its last event")
+
+
+def _check_signatures(signed: SignedHead, roster: Roster, history: RunHistory) -> None:
+    """Every head is signed by the server, and by each hospital whose update is in a sum since the head before."""
+    signed.verify(roster)
+    record = next((record for record in reversed(history.rounds) if record.seq < signed.head.size), None)
+    if record is not None:
+        for survivor in record.survivors:
+            if survivor in roster.hospitals and survivor not in record.dropouts:
+                signed.verify(roster, of=survivor)

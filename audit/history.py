@@ -1,0 +1,245 @@
+"""What a log says happened, read once for verification and report, and what no honest run can say."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from audit.errors import EvidenceError
+from audit.log import Event
+
+Fields = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class RoundRecord:
+    """One finished round.
+
+    Attributes:
+        seq: Its event.
+        number: From 1.
+        cohort: Hospitals that were asked.
+        survivors: Hospitals in the sum.
+        dropouts: {hospital: stage} of those that were lost.
+        aggregate_digest: SHA-256 (hex) of the opened sum.
+        model_digest: SHA-256 (hex) of the model after it; None where the model did not move.
+        bytes: {client: {up or down: {stage: {kind: bytes}}}}.
+        superseded: Whether a resumed run did it again; its bytes were sent and its releases made all the same.
+    """
+
+    seq: int
+    number: int
+    cohort: tuple[str, ...]
+    survivors: tuple[str, ...]
+    dropouts: Mapping[str, str]
+    aggregate_digest: str
+    model_digest: str | None
+    bytes: Fields
+    superseded: bool
+
+    def total(self, way: str) -> int:
+        """Return the bytes sent `up` or `down` in the round."""
+        return sum(row.bytes for row in self.byte_rows() if row.way == way)
+
+    def byte_rows(self) -> Iterable["ByteCount"]:
+        """Yield every count of the round."""
+        for client, ways in self.bytes.items():
+            for way, stages in ways.items():
+                for stage, kinds in stages.items():
+                    for kind, count in kinds.items():
+                        yield ByteCount(self.number, client, way, stage, kind, count)
+
+
+@dataclass(frozen=True)
+class ByteCount:
+    """Bytes of one kind between the server and a client: one number of the log."""
+
+    round: int
+    client: str
+    way: str
+    stage: str
+    kind: str
+    bytes: int
+
+
+@dataclass(frozen=True)
+class RunHistory:
+    """A log, sorted by what its events are about.
+
+    Attributes:
+        run_id: The run.
+        started: The first event.
+        events: All events.
+        rounds: Every finished round in the order of the log, superseded ones included.
+        completed: The last event of a run that reached its end.
+        claim: The last privacy_claim, if there is one.
+    """
+
+    run_id: str
+    started: Event
+    events: tuple[Event, ...]
+    rounds: tuple[RoundRecord, ...]
+    completed: Event | None
+    claim: Event | None
+
+    def of_kind(self, kind: str) -> tuple[Event, ...]:
+        """Return the events of a kind."""
+        return tuple(event for event in self.events if event.kind == kind)
+
+    def last(self, kind: str) -> Event | None:
+        """Return the last event of a kind."""
+        found = self.of_kind(kind)
+        return found[-1] if found else None
+
+    @property
+    def results(self) -> tuple[RoundRecord, ...]:
+        """The rounds that the result stands on, in order."""
+        return tuple(record for record in self.rounds if not record.superseded)
+
+    def byte_total(self, way: str, *, all_sent: bool = False) -> int:
+        """Return the bytes sent `up` or `down`; `all_sent` counts rounds that were done again twice."""
+        return sum(record.total(way) for record in (self.rounds if all_sent else self.results))
+
+
+def read_history(events: Sequence[Event]) -> RunHistory:
+    """Return the history of verified events.
+
+    Raises:
+        EvidenceError: The first event that contradicts an earlier one.
+    """
+    reader = _Reader()
+    for event in events:
+        reader.take(event)
+    return RunHistory(
+        run_id=str(events[0].fields["run_id"]),
+        started=events[0],
+        events=tuple(events),
+        rounds=tuple(reader.records()),
+        completed=reader.completed,
+        claim=reader.claim,
+    )
+
+
+class _Reader:
+    """The state that a log is in after each event; refuses what cannot follow."""
+
+    def __init__(self) -> None:
+        self.completed: Event | None = None
+        self.claim: Event | None = None
+        self._rounds: list[Event] = []
+        self._superseded: set[int] = set()
+        self._open: Event | None = None
+        self._model: str | None = None
+        self._last = 0
+        self._accounted = False
+        self._once: dict[str, Event] = {}
+
+    def take(self, event: Event) -> None:
+        fields: Fields = event.fields
+        if self.completed is not None and event.kind != "attack":
+            raise EvidenceError(event.seq, f"{event.kind} follows the end of the run (event {self.completed.seq})")
+        match event.kind:
+            case "config" | "roster" | "data_described" | "encoder_described" | "protocol_described":
+                self._take_once(event)
+            case "privacy_claim":
+                if self._rounds:
+                    raise EvidenceError(event.seq, "the privacy claim was changed after the first round")
+                self.claim = event
+            case "round_started":
+                self._start_round(event, fields)
+            case "round_completed":
+                self._complete_round(event, fields)
+            case "round_aborted":
+                self._expect_open(event, fields["round"])
+                self._open = None
+            case "privacy_event":
+                self._accounted = True
+            case "resumed":
+                self._resume(event, fields["round"])
+            case "run_completed":
+                self._complete(event, fields)
+
+    def records(self) -> Iterable[RoundRecord]:
+        for event in self._rounds:
+            fields: Fields = event.fields
+            yield RoundRecord(
+                seq=event.seq,
+                number=fields["round"],
+                cohort=tuple(fields["cohort"]),
+                survivors=tuple(fields["survivors"]),
+                dropouts=fields["dropouts"],
+                aggregate_digest=fields["aggregate_digest"],
+                model_digest=fields.get("model_digest"),
+                bytes=fields["bytes"],
+                superseded=event.seq in self._superseded,
+            )
+
+    def _take_once(self, event: Event) -> None:
+        if event.kind in self._once:
+            raise EvidenceError(event.seq, f"{event.kind} stands twice (first as event {self._once[event.kind].seq})")
+        self._once[event.kind] = event
+
+    def _start_round(self, event: Event, fields: Fields) -> None:
+        if fields["round"] != self._last + 1:
+            raise EvidenceError(event.seq, f"round {fields['round']} begins after round {self._last}")
+        if self._open is not None:
+            raise EvidenceError(
+                event.seq, f"round {fields['round']} begins before the one of event {self._open.seq} ended"
+            )
+        if self._model is not None and fields["model_digest"] != self._model:
+            raise EvidenceError(
+                event.seq, f"round {fields['round']} begins with another model than the last one ended with"
+            )
+        self._model = str(fields["model_digest"])
+        self._open = event
+        self._accounted = False
+
+    def _complete_round(self, event: Event, fields: Fields) -> None:
+        started = self._expect_open(event, fields["round"])
+        cohort, survivors, dropouts = set(fields["cohort"]), set(fields["survivors"]), set(fields["dropouts"])
+        if cohort != set(started.fields["cohort"]):  # type: ignore[arg-type]  # a list of names, by its rule
+            raise EvidenceError(event.seq, "the cohort is not the one that the round began with")
+        if not survivors <= cohort or not dropouts <= cohort or not cohort - survivors <= dropouts:
+            raise EvidenceError(event.seq, "survivors and dropouts do not make up the cohort")
+        if not set(fields["bytes"]) <= cohort:
+            raise EvidenceError(event.seq, "bytes are counted for a client outside of the cohort")
+        if self.claim is not None and self.claim.fields["claim"] == "CLAIMED" and not self._accounted:
+            raise EvidenceError(event.seq, "privacy is claimed and no privacy event was recorded before this release")
+        self._rounds.append(event)
+        self._last = fields["round"]
+        self._model = fields.get("model_digest", self._model)
+        self._open = None
+
+    def _expect_open(self, event: Event, number: int) -> Event:
+        if self._open is None or self._open.fields["round"] != number:
+            raise EvidenceError(event.seq, f"round {number} ends without having begun")
+        return self._open
+
+    def _resume(self, event: Event, number: int) -> None:
+        if number > self._last:
+            raise EvidenceError(event.seq, f"the run resumes after round {number}, which was not completed")
+        kept = self._kept()
+        self._superseded |= {record.seq for record in kept if _number(record) > number}
+        digests = [record.fields.get("model_digest") for record in kept if _number(record) <= number]
+        moved = [str(digest) for digest in digests if digest is not None]
+        self._last = number
+        self._model = moved[-1] if moved else None
+        self._open = None
+
+    def _complete(self, event: Event, fields: Fields) -> None:
+        kept = self._kept()
+        models = {_number(record): record.fields.get("model_digest") for record in kept}
+        chosen = fields["chosen_round"]
+        if chosen in models and "model_digest" in fields and models[chosen] != fields["model_digest"]:
+            raise EvidenceError(event.seq, f"the kept model is not the one of round {chosen}")
+        if chosen > fields["rounds"] or (kept and fields["rounds"] > len(kept)):
+            raise EvidenceError(event.seq, "more rounds are counted than the log holds")
+        self.completed = event
+
+    def _kept(self) -> list[Event]:
+        return [record for record in self._rounds if record.seq not in self._superseded]
+
+
+def _number(record: Event) -> int:
+    number = record.fields["round"]
+    assert isinstance(number, int)  # noqa: S101 (narrows the type)
+    return number
