@@ -6,52 +6,73 @@ import torch
 from torch import Tensor, nn
 
 
-class _KeepStep(torch.autograd.Function):
-    """1 where the distance to the threshold is not negative, else 0; backwards a sigmoid's slope (straight-through).
+def keep_mask(weight: Tensor, threshold: Tensor) -> Tensor:
+    """Return float[out]: 1 for rows whose mean absolute weight reaches their threshold, 0 for the others.
 
-    `torch.func.vmap` and `torch.func.grad` work through it.
+    Shapes: weight float[out, in], threshold float[out].
+    """
+    return (weight.abs().mean(1) >= threshold).to(weight.dtype)
+
+
+class _MaskedRows(torch.autograd.Function):
+    """y = (x W^T) * m, or (x W^T + b) * m, with the straight-through gradient of m = [mean_j |W_ij| >= k_i].
+
+    One function instead of a chain of them, so that the large gradient, that of W, is made in one place. If `memory`
+    (float[2, out, in]) is given, it is made there and `weight.grad` is that memory: on a CPU, fresh pages for it cost more
+    than the arithmetic. Without, nothing is changed in place, and `torch.func.vmap` and `torch.func.grad` work
+    through it.
     """
 
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(distance: Tensor, window: float) -> Tensor:  # noqa: ARG004 (for the backward pass)
-        return (distance >= 0).to(distance.dtype)
+    def forward(
+        x: Tensor, weight: Tensor, bias: Tensor | None, threshold: Tensor, window: float, memory: Tensor | None
+    ) -> tuple[Tensor, ...]:
+        absolute = weight.abs() if memory is None else torch.abs(weight, out=memory[1])
+        distance = absolute.mean(1) - threshold
+        keep = (distance >= 0).to(weight.dtype)
+        linear = nn.functional.linear(x, weight, bias)
+        soft = torch.sigmoid(distance / window)
+        slope = soft * (1 - soft) / window
+        return linear * keep, linear, keep, slope
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, float], output: Tensor) -> None:  # noqa: ARG004 (torch names it)
-        ctx.save_for_backward(inputs[0])
-        ctx.window = inputs[1]
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        x, weight, bias, _, _, memory = inputs
+        _, linear, keep, slope = output
+        ctx.mark_non_differentiable(linear, keep, slope)
+        ctx.save_for_backward(x, weight, linear, keep, slope)
+        ctx.memory = memory
+        ctx.has_bias = bias is not None
+        ctx.needs_x = ctx.needs_input_grad[0]
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        (distance,) = ctx.saved_tensors
-        soft = torch.sigmoid(distance / ctx.window)
-        return gradient * soft * (1 - soft) / ctx.window, None
-
-
-def keep_mask(weight: Tensor, threshold: Tensor, window: float) -> Tensor:
-    """Return float[out]: 1 for rows whose mean absolute weight reaches their threshold, 0 for the others.
-
-    The derivative with respect to the distance u - k, which is 0 almost everywhere, is replaced by the slope of
-    sigmoid((u - k) / window).
-
-    Shapes: weight float[out, in], threshold float[out].
-    """
-    step: Tensor = _KeepStep.apply(weight.abs().mean(1) - threshold, window)
-    return step
+    def backward(ctx: Any, gradient: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, linear, keep, slope = ctx.saved_tensors
+        kept = gradient * keep
+        to_distance = (gradient * linear).sum(0) * slope
+        share = (to_distance / weight.shape[1])[:, None]
+        to_weight = None
+        if ctx.memory is None:
+            to_weight = (kept.T @ x).addcmul(weight.sign(), share)
+        else:
+            torch.mm(kept.T, x, out=ctx.memory[0]).addcmul_(torch.sign(weight, out=ctx.memory[1]), share)
+        to_x = kept @ weight if ctx.needs_x else None
+        return to_x, to_weight, kept.sum(0) if ctx.has_bias else None, -to_distance, None, None
 
 
 class MaskedLinear(nn.Module):
     """y = (W * m) x + b * m with one learnable threshold k per output row, m_i = [mean_j |W_ij| >= k_i].
 
-    Shapes: input float[..., in], output float[..., out]. Thresholds start at 0, so that all rows are kept. Whole rows
-        are switched off,
-    so masking the rows of W equals masking the entries of W x: that is what is computed.
+    Shapes: input float[B, in], output float[B, out]. Thresholds start at 0, so that all rows are kept. Whole rows are
+    switched off, so masking the rows of W equals masking the entries of W x: that is what is computed. The derivative
+    of the step with respect to the distance u - k, which is 0 almost everywhere, is replaced by the slope of the
+    function sigmoid((u - k) / window), a straight-through estimator; it reaches k and, through u = mean_j |W_ij|,
+    also W.
 
-    Paper: section "Masked MLP". The reference code has m as a step at 0.01 without usable gradient, and keeps the
-        bias of a row that is
-    switched off (`mask_bias=False` does the latter).
+    Paper: section "Masked MLP". The reference code has a step at 0.01 whose gradient is 0 for |u - k| <= 1, so that its
+    thresholds never move, and keeps the bias of a row that is switched off (`mask_bias=False` does the latter).
 
     Args:
         inputs: Width of the input.
@@ -71,18 +92,26 @@ class MaskedLinear(nn.Module):
         self.threshold = nn.Parameter(torch.zeros(outputs))
         self.window = window
         self.mask_bias = mask_bias
+        self._memory: Tensor | None = None
 
     def forward(self, x: Tensor) -> Tensor:
         """Return y."""
-        keep = keep_mask(self.weight, self.threshold, self.window)
-        if self.mask_bias:
-            return nn.functional.linear(x, self.weight, self.bias) * keep
-        return nn.functional.linear(x, self.weight) * keep + self.bias
+        inside = self.bias if self.mask_bias else None
+        y: Tensor = _MaskedRows.apply(x, self.weight, inside, self.threshold, self.window, self._memory)[0]
+        return y if self.mask_bias else y + self.bias
+
+    def keep_gradient_memory(self) -> None:
+        """Give `weight.grad` memory of its own that every backward pass overwrites (it does not add up gradients).
+
+        For a training loop with one backward pass a step, which must leave `weight.grad` where it is.
+        """
+        self._memory = self.weight.new_empty(2, *self.weight.shape)
+        self.weight.grad = self._memory[0]
 
     @torch.no_grad()
     def keep_ratio(self) -> float:
         """Return the share of rows that are kept, in [0, 1]."""
-        return keep_mask(self.weight, self.threshold, self.window).mean().item()
+        return keep_mask(self.weight, self.threshold).mean().item()
 
     @torch.no_grad()
     def reset_if_at_most(self, keep_ratio: float) -> bool:

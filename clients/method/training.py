@@ -61,6 +61,9 @@ def train_epochs(
     """
     layers = [module for module in model.modules() if isinstance(module, MaskedLinear)]
     least = 2 if model.mlp is not None and settings.mlp_norm == "batch" else 1
+    for layer in layers:
+        layer.keep_gradient_memory()
+    others = [p for p in model.parameters() if not any(p is layer.weight for layer in layers)]
     model.train()
     steps = 0
     for _ in range(settings.local_epochs):
@@ -72,7 +75,8 @@ def train_epochs(
                 continue
             model.loss(x, y, weights, generator).backward()  # type: ignore[no-untyped-call]
             optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
+            for parameter in others:
+                parameter.grad = None
             steps += 1
         for layer in layers:
             layer.reset_if_at_most(settings.reset_keep_ratio)

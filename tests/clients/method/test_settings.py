@@ -1,0 +1,63 @@
+"""Settings: the published values, ranges, and errors that name the field."""
+
+import dataclasses
+
+import pytest
+
+from clients.method.settings import SettingsError, TrainingSettings
+
+
+def test_the_paper_profile_is_as_published():
+    paper = TrainingSettings.paper()
+    assert (paper.fam_learning_rate, paper.mlp_learning_rate, paper.learning_rate_decay) == (5e-4, 1e-4, 0.97)
+    assert (paper.adam_beta1, paper.adam_beta2, paper.adam_epsilon, paper.weight_decay) == (0.9, 0.98, 1e-6, 0.02)
+    assert (paper.batch_size, paper.local_epochs) == (32, 1)
+    assert (paper.fam_form, paper.fam_loss) == ("published", "contrastive")
+    assert (paper.distillation, paper.distillation_weight) == ("class-wise", "adaptive")
+    assert (paper.distillation_strength, paper.distillation_temperature) == (0.04, 2.0)
+    assert (paper.mlp_layers, paper.mlp_width, paper.mlp_norm, paper.mlp_dropout) == (3, 512, "batch", 0.0)
+    assert (paper.mlp_input, paper.mlp_to_fam, paper.mask_bias, paper.ensemble) == ("adapted", True, True, "entropy")
+    assert paper.class_balance == paper.label_smoothing == 0.0
+
+
+def test_default_is_the_constructor_without_arguments():
+    assert TrainingSettings.default() == TrainingSettings()
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("batch_size", 0),
+        ("local_epochs", 0),
+        ("fam_learning_rate", 0.0),
+        ("mlp_learning_rate", float("nan")),
+        ("mlp_learning_rate", float("inf")),
+        ("learning_rate_decay", 1.01),
+        ("learning_rate_decay", 0.0),
+        ("adam_beta1", 1.0),
+        ("adam_beta2", -0.1),
+        ("adam_epsilon", -1e-6),
+        ("weight_decay", -1.0),
+        ("weight_decay", float("nan")),
+        ("fam_form", "plain"),
+        ("fam_loss", "triplet"),
+        ("label_smoothing", 1.0),
+        ("class_balance", 1.5),
+        ("distillation", "batch"),
+        ("distillation_strength", -0.1),
+        ("distillation_weight", "third"),
+        ("distillation_temperature", 0.0),
+        ("mlp_layers", -1),
+        ("mlp_width", -1),
+        ("mlp_norm", "instance"),
+        ("mlp_dropout", 1.0),
+        ("mlp_input", "text"),
+        ("threshold_window", 0.0),
+        ("reset_keep_ratio", 1.0),
+        ("ensemble", "vote"),
+    ],
+)
+def test_a_value_out_of_range_is_refused_by_name(field, value):
+    with pytest.raises(SettingsError, match=field) as caught:
+        dataclasses.replace(TrainingSettings(), **{field: value})
+    assert caught.value.field == field
