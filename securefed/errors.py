@@ -36,10 +36,11 @@ class RunFolderError(SecureFedError):
 class RoundAbortedError(SecureFedError):
     """A round ended without a sum; nothing of anybody's update was revealed."""
 
-    def __init__(self, round_number: int, cause: str) -> None:
+    def __init__(self, round_number: int, stage: str, cause: str) -> None:
         super().__init__(
             f"round {round_number} was aborted and nothing was revealed: {cause}. "
             "The finished rounds are kept; bring the lost sites back and continue with --resume"
         )
         self.round_number = round_number
+        self.stage = stage
         self.cause = cause

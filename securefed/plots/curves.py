@@ -42,18 +42,26 @@ def plot_keep_ratios(rows: Sequence[MetricRow], folder: Path) -> None:
     parts = sorted({part for part, _ in series})
     if not parts:
         return
-    with figure(folder, "keep_ratios", height=1.2 + 2.6 * len(parts)) as drawing:
-        panels = drawing.subplots(len(parts), 1, squeeze=False, sharex=True)[:, 0]
-        for part, axes in zip(parts, panels, strict=True):
-            sites = [site for name, site in series if name == part]
-            for index, site in enumerate(sites):
+    lines = -(-len(parts) // 2)
+    with figure(folder, "keep_ratios", width=9.6, height=0.8 + 2.4 * lines) as drawing:
+        panels = list(drawing.subplots(lines, 2, squeeze=False, sharex=True).flat)
+        for axes in panels:
+            axes.set_visible(False)
+        for part, axes in zip(parts, panels, strict=False):
+            axes.set_visible(True)
+            lowest = 1.0
+            for index, site in enumerate(site for name, site in series if name == part):
                 points = series[part, site]
+                lowest = min(lowest, *points.values())
                 axes.plot(list(points), list(points.values()), label=site, lw=1.2, ms=2.5, **look(index))
-            axes.set(title=f"Rows kept by the masked layers: {part.upper()}", ylabel="keep ratio")
-            axes.yaxis.set_major_formatter(PercentFormatter(1.0))
+            room = max(0.1 * (1 - lowest), 0.005)
+            axes.set(title=part, ylabel="rows kept", ylim=(lowest - room, 1 + room))
+            axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=1))
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-            legend_outside(axes)
-        panels[-1].set_xlabel("round")
+            axes.tick_params(labelbottom=True)
+            axes.set_xlabel("round")
+        handles, names = drawing.axes[0].get_legend_handles_labels()
+        drawing.legend(handles, names, loc="outside lower center", ncols=min(5, len(names)))
 
 
 def plot_bytes(rows: Sequence[ByteRow], folder: Path) -> None:

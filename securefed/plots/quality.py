@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from matplotlib.ticker import PercentFormatter
 
-from securefed.plots.style import figure, legend_outside, look
+from securefed.plots.style import figure, look
 
 
 def plot_reliability(curves: Mapping[str, Mapping[str, Sequence[float]]], folder: Path) -> None:
@@ -23,12 +23,20 @@ def plot_reliability(curves: Mapping[str, Mapping[str, Sequence[float]]], folder
         axes = drawing.subplots()
         axes.plot([0, 1], [0, 1], color="#888888", ls="--", lw=1, label="calibrated")
         for index, (site, curve) in enumerate(curves.items()):
-            axes.plot(curve["confidence"], curve["accuracy"], label=site, lw=1.2, ms=4, **look(index))
-        axes.set(title="Reliability of the ensemble on test data", xlabel="confidence", ylabel="accuracy")
+            style = look(index)
+            total = sum(curve["count"])
+            sizes = [12 + 250 * count / total for count in curve["count"]]
+            axes.plot(curve["confidence"], curve["accuracy"], lw=0.7, alpha=0.5, color=style["color"])
+            axes.scatter(curve["confidence"], curve["accuracy"], s=sizes, alpha=0.85, label=site, lw=0, **style)
+        axes.set(
+            title="Reliability of the ensemble on test data",
+            xlabel="confidence (area: share of images)",
+            ylabel="accuracy",
+        )
         axes.set(xlim=(0, 1.02), ylim=(0, 1.02), aspect="equal")
         axes.xaxis.set_major_formatter(PercentFormatter(1.0))
         axes.yaxis.set_major_formatter(PercentFormatter(1.0))
-        legend_outside(axes)
+        axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), markerscale=0.7)
 
 
 def plot_confusion(matrices: Mapping[str, Sequence[Sequence[int]]], classes: Sequence[str], folder: Path) -> None:
@@ -36,11 +44,11 @@ def plot_confusion(matrices: Mapping[str, Sequence[Sequence[int]]], classes: Seq
     if not matrices:
         return
     names = [name.replace("_", " ") for name in classes]
-    columns = min(3, len(matrices))
+    columns = 2 if len(matrices) == 4 else min(3, len(matrices))
     lines = -(-len(matrices) // columns)
     side = 1.6 + 0.42 * len(classes)
     with figure(folder, "confusion", width=1.2 + side * columns, height=0.9 + side * lines) as drawing:
-        panels: Any = drawing.subplots(lines, columns, squeeze=False, sharex=True, sharey=True)
+        panels: Any = drawing.subplots(lines, columns, squeeze=False, sharey=True)
         for axes, (site, matrix) in zip(panels.flat, matrices.items(), strict=False):
             counts = np.asarray(matrix, dtype=np.int64)
             shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
@@ -51,8 +59,10 @@ def plot_confusion(matrices: Mapping[str, Sequence[Sequence[int]]], classes: Seq
                     axes.text(column, row, str(count), ha="center", va="center", fontsize=7, color=colour)
             axes.set_title(site)
             axes.grid(visible=False)
-            axes.set_xticks(range(len(names)), names, rotation=60, ha="right", rotation_mode="anchor")
+            axes.set_xticks(range(len(names)), [""] * len(names))
             axes.set_yticks(range(len(names)), names)
+        for axes in panels.flat[: len(matrices)][-columns:]:
+            axes.set_xticks(range(len(names)), names, rotation=60, ha="right", rotation_mode="anchor")
         for axes in panels.flat[len(matrices) :]:
             axes.set_axis_off()
         drawing.supxlabel("predicted")

@@ -1,0 +1,317 @@
+"""From contributions to an opened sum: the codec, one round of the protocol, and what the server sees afterwards.
+
+With and without secure aggregation the same integers are summed in the same ring, over the same survivors: both give
+the same model, bit for bit.
+"""
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clients.method.layout import initial_vector, vector_layout
+from protocols.client.machine import ClientMachine
+from protocols.client.session import Contribute, RoundContext
+from protocols.codec import FixedPointCodec
+from protocols.driver import run_round
+from protocols.entropy import system_entropy
+from protocols.errors import AggregateError, ReconstructionError, TooFewSurvivorsError
+from protocols.parameters import (
+    MIN_COHORT,
+    MIN_HONEST_SURVIVORS,
+    RoundParameters,
+    default_corrupt,
+    least_threshold,
+)
+from protocols.plain import PlainClient, run_plain_round
+from protocols.policy import ClientPolicy
+from protocols.result import Direction, FrameRecord, RoundResult
+from protocols.roster import IdentityKey, RememberingVerifier, Roster
+from protocols.server.machine import ServerMachine
+from protocols.stages import Stage, ThreatModel
+from protocols.transport import InProcessTransport
+from protocols.vectors import EncodedVector
+from securefed.config import STAGES, RunConfig, config_digest
+from securefed.dropouts import dropouts_of_round
+from securefed.errors import ConfigError, RoundAbortedError
+from securefed.model_file import vector_digest
+from securefed.run_folder import ByteRow
+
+Vector = NDArray[np.float32]
+
+_BEFORE_THE_SUM = ("AdvertiseKeys", "ShareKeys", "MaskedInputCollection")
+"""Stages at which a site that is lost is not in the sum."""
+
+
+@dataclass(frozen=True)
+class Contribution:
+    """What a hospital gives to a round.
+
+    Attributes:
+        update: float32[d], local minus global.
+        score: Accuracy in [0, 1] of the received model on its validation images; 0 where nothing is scored.
+    """
+
+    update: Vector
+    score: float
+
+
+@dataclass(frozen=True)
+class OpenedRound:
+    """What the server sees of a round.
+
+    Attributes:
+        mean_update: float64[d], unweighted mean of the survivors' updates.
+        mean_score: Mean of their scores.
+        mean_clamped: Mean share of coordinates that the hospitals clamped into the public range.
+        survivors: Sites in the sum.
+        dropouts: {site: stage} of the sites that were lost.
+        rejected: {site: class of the error} of what the server did not accept.
+        digest: SHA-256 (hex) of the opened integers (int64, little-endian).
+        session: Session id (hex); zeros without secure aggregation.
+        byte_rows: Every message.
+    """
+
+    mean_update: NDArray[np.float64]
+    mean_score: float
+    mean_clamped: float
+    survivors: tuple[str, ...]
+    dropouts: Mapping[str, str]
+    rejected: Mapping[str, str]
+    digest: str
+    session: str
+    byte_rows: tuple[ByteRow, ...]
+
+
+class Aggregator:
+    """Runs the rounds of one federation: one client machine a site, one server machine a round.
+
+    Args:
+        config: The run's configuration.
+        sites: The hospitals.
+        embed_dim: Width D of the features.
+        num_classes: Number C of classes.
+
+    Attributes:
+        initial_vector: float32[d], the shared parameters before the first round.
+        before_round: Called with (round, digest of the global model) before anything of a round is sent.
+        closing_round: What `open_scores` has opened, None before.
+    """
+
+    def __init__(self, config: RunConfig, sites: Sequence[str], embed_dim: int, num_classes: int) -> None:
+        self._config = config
+        self._sites = tuple(sites)
+        self._digest = bytes.fromhex(config_digest(config))
+        settings, method = config.training, config.federation.method
+        self.initial_vector = initial_vector(embed_dim, settings, config.federation.seed, method, num_classes)
+        self.before_round: Callable[[int, str], None] = lambda _number, _digest: None
+        self.closing_round: OpenedRound | None = None
+        self._lost_by_stage: Counter[str] = Counter()
+        bits = config.secure_aggregation.value_bits
+        self._unit = (1 << bits) - 2
+        lengths = [int(np.prod(shape)) for _, shape in vector_layout(embed_dim, settings, method, num_classes)]
+        ranges = [config.secure_aggregation.update_range] * len(lengths)
+        self._update_codec = self._codec(lengths, ranges)
+        self._score_codec = self._codec([1], [1.0])
+        self._identities = {site: IdentityKey.generate(system_entropy) for site in self._sites}
+        self._roster = Roster.of(self._identities)
+        self._verifier = RememberingVerifier()
+
+    def open_round(self, number: int, vector: Vector, contribute: Callable[[str, Vector], Contribution]) -> OpenedRound:
+        """Run one round and return what it opened.
+
+        Args:
+            number: The round, from 1.
+            vector: float32[d], the global model, sent to every site.
+            contribute: Trains at a site from the vector that it received.
+
+        Raises:
+            RoundAbortedError: Too few sites were left; nothing was revealed.
+        """
+        self.before_round(number, vector_digest(vector))
+        opened = self._open(self._update_codec, number, vector, contribute)
+        self._lost_by_stage.update(opened.dropouts.values())
+        return opened
+
+    def open_scores(self, number: int, vector: Vector, score: Callable[[str, Vector], float]) -> float:
+        """Score a model without training and return the mean over the sites; the update that is summed is one zero."""
+        self.before_round(number, vector_digest(vector))
+        nothing = np.zeros(1, np.float32)
+        self.closing_round = self._open(
+            self._score_codec, number, vector, lambda site, received: Contribution(nothing, score(site, received))
+        )
+        return self.closing_round.mean_score
+
+    def describe(self) -> dict[str, Any]:
+        """Return the public parameters of the sums, for the event log."""
+        parameters = self._parameters(self._update_codec, 1)
+        secure = self._config.secure_aggregation
+        described: dict[str, Any] = {
+            "secure_aggregation": secure.enabled,
+            "clients": parameters.clients,
+            "dimension": self._update_codec.num_values,
+            "ring_bits": parameters.ring_bits,
+            "value_bits": secure.value_bits,
+        }
+        if secure.enabled:
+            described |= {
+                "threat_model": secure.threat_model,
+                "threshold": parameters.threshold,
+                "corrupt": parameters.corrupt,
+            }
+        return described
+
+    def summary(self) -> dict[str, Any]:
+        """Return the block `secure_aggregation` of summary.json."""
+        parameters = self._parameters(self._update_codec, 1)
+        secure = self._config.secure_aggregation
+        return {
+            "enabled": secure.enabled,
+            "threat_model": secure.threat_model if secure.enabled else None,
+            "threshold": parameters.threshold if secure.enabled else None,
+            "corrupt": parameters.corrupt if secure.enabled else None,
+            "clients": parameters.clients,
+            "ring_bits": parameters.ring_bits,
+            "value_bits": secure.value_bits,
+            "dropouts": {stage: self._lost_by_stage.get(stage, 0) for stage in STAGES},
+        }
+
+    def _codec(self, lengths: Sequence[int], ranges: Sequence[float]) -> FixedPointCodec:
+        return FixedPointCodec(
+            lengths, ranges, self._config.secure_aggregation.value_bits, max_counters=(self._unit, self._unit)
+        )
+
+    def _parameters(self, codec: FixedPointCodec, number: int) -> RoundParameters:
+        secure = self._config.secure_aggregation
+        return RoundParameters.choose(
+            round=number,
+            roster=self._roster,
+            codec=codec,
+            config_digest=self._digest,
+            threat_model=ThreatModel(secure.threat_model),
+            corrupt=None if secure.corrupt < 0 else secure.corrupt,
+            threshold=secure.threshold or None,
+        )
+
+    def _open(
+        self,
+        codec: FixedPointCodec,
+        number: int,
+        vector: Vector,
+        contribute: Callable[[str, Vector], Contribution],
+    ) -> OpenedRound:
+        lost = dropouts_of_round(self._config.simulation, self._sites, number, self._config.federation.seed)
+
+        def encode(context: RoundContext) -> EncodedVector:
+            received = np.frombuffer(context.payload, dtype="<f4").astype(np.float32)
+            return self._encode(codec, context.client, number, contribute(context.client, received))
+
+        payload = np.ascontiguousarray(vector, dtype="<f4").tobytes()
+        result = self._run(self._parameters(codec, number), payload, encode, lost)
+        survivors = len(result.survivors)
+        score, clamped = codec.decode_counters(result.total)
+        return OpenedRound(
+            mean_update=codec.decode_mean(result.total, survivors),
+            mean_score=score / survivors / self._unit,
+            mean_clamped=clamped / survivors / self._unit,
+            survivors=result.survivors,
+            dropouts=dict(lost),
+            rejected={rejection.client: type(rejection.error).__name__ for rejection in result.rejections},
+            digest=hashlib.sha256(result.total.integers().astype("<i8").tobytes()).hexdigest(),
+            session=result.session_id.hex(),
+            byte_rows=_byte_rows(result.frames),
+        )
+
+    def _run(
+        self, parameters: RoundParameters, payload: bytes, encode: Contribute, lost: Mapping[str, str]
+    ) -> RoundResult:
+        if not self._config.secure_aggregation.enabled:
+            return self._run_plain(parameters, payload, encode, lost)
+        policy = ClientPolicy(
+            config_digest=self._digest,
+            encoding_digest=parameters.encoding_digest,
+            threat_models=frozenset({parameters.threat_model}),
+        )
+        clients = {
+            site: ClientMachine(identity, self._roster, policy, encode, verifier=self._verifier)
+            for site, identity in self._identities.items()
+        }
+        drops = {(site, parameters.round): stage for site, stage in lost.items()}
+        server = ServerMachine(parameters, self._roster, payload, verifier=self._verifier)
+        try:
+            return run_round(server, InProcessTransport(clients, drops))
+        except (TooFewSurvivorsError, ReconstructionError, AggregateError) as error:
+            stage = error.stage if isinstance(error, TooFewSurvivorsError) else "Unmasking"
+            raise RoundAbortedError(parameters.round, stage, str(error)) from error
+
+    def _run_plain(
+        self, parameters: RoundParameters, payload: bytes, encode: Contribute, lost: Mapping[str, str]
+    ) -> RoundResult:
+        """The same sum in clear: who is lost after its vector has arrived is in it, here as there."""
+        clients = {site: PlainClient(site, encode) for site in self._sites}
+        drops = {
+            (site, parameters.round): Stage.PLAIN_INPUT_COLLECTION.value
+            for site, stage in lost.items()
+            if stage in _BEFORE_THE_SUM
+        }
+        try:
+            return run_plain_round(parameters, self._roster, payload, InProcessTransport(clients, drops))
+        except TooFewSurvivorsError as error:
+            raise RoundAbortedError(parameters.round, error.stage, str(error)) from error
+
+    def _encode(self, codec: FixedPointCodec, site: str, number: int, contribution: Contribution) -> EncodedVector:
+        clamped, count = codec.saturate(contribution.update)
+        share = -(-count * self._unit // contribution.update.size)  # rounded up: one clamped coordinate shows
+        return codec.encode(
+            clamped, self._rounding(site, number), counters=(round(contribution.score * self._unit), share)
+        )
+
+    def _rounding(self, site: str, number: int) -> np.random.Generator:
+        """The generator of stochastic rounding: seeded, since it hides nothing, so that runs can be repeated."""
+        text = "\x1f".join(["securefed rounding", str(self._config.federation.seed), site, str(number)])
+        digest = hashlib.sha256(text.encode()).digest()
+        return np.random.Generator(np.random.PCG64(int.from_bytes(digest, "little")))
+
+
+def check_cohort(config: RunConfig, sites: Sequence[str]) -> None:
+    """Refuse a federation that cannot protect its members, before anything is computed.
+
+    Raises:
+        ConfigError: There are too few hospitals, or threshold and corrupt do not fit their number.
+    """
+    if not config.aggregates:
+        return
+    secure, n = config.secure_aggregation, len(sites)
+    if n < MIN_COHORT:
+        raise ConfigError(
+            "secure_aggregation.enabled" if secure.enabled else "data.source",
+            f"a sum over {n} hospital{'s' * (n != 1)} hides nobody, at least {MIN_COHORT} are needed; "
+            "partition a single-site set with --clients N, or train each on its own with --method local",
+        )
+    if not secure.enabled:
+        return
+    corrupt = default_corrupt(n) if secure.corrupt < 0 else secure.corrupt
+    if corrupt > n - MIN_HONEST_SURVIVORS:
+        raise ConfigError(
+            "secure_aggregation.corrupt",
+            f"{corrupt} of {n} hospitals: at least {MIN_HONEST_SURVIVORS} honest ones must be in every sum; "
+            f"use at most {n - MIN_HONEST_SURVIVORS}",
+        )
+    least = least_threshold(n, corrupt, ThreatModel(secure.threat_model))
+    if secure.threshold and not least <= secure.threshold <= n:
+        raise ConfigError(
+            "secure_aggregation.threshold",
+            f"{secure.threshold} is not safe for {n} hospitals of whom {corrupt} may collude; use {least} to {n}",
+        )
+
+
+def _byte_rows(frames: Sequence[FrameRecord]) -> tuple[ByteRow, ...]:
+    ways = {Direction.UP: "upload", Direction.DOWN: "download"}
+    return tuple(
+        ByteRow(frame.round, frame.client, ways[frame.direction], frame.stage, frame.kind.value, frame.bytes)
+        for frame in frames
+    )

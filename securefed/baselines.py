@@ -1,0 +1,58 @@
+"""Methods that aggregate nothing: each hospital alone (`local`, `linear-probe`) or just the encoder (`zero-shot`)."""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from clients.encoders import FeatureBundle
+from securefed.config import RunConfig
+from securefed.hospitals import Hospitals
+from securefed.run_folder import MetricRow
+
+NOTHING_SHARED = np.zeros(0, np.float32)
+"""The shared vector of methods that share nothing."""
+
+
+def train_alone(
+    config: RunConfig, hospitals: Hospitals, bundle: FeatureBundle, finished: Callable[[int, list[MetricRow]], None]
+) -> int:
+    """Train every hospital on its own data and leave it with its own best round; return the rounds that were run.
+
+    The selection rule is that of the federation, applied by each hospital to itself: the round with its best validation
+    accuracy (`best-val`, where it has validation images) or the last.
+
+    Args:
+        config: The run's configuration.
+        hospitals: The hospitals.
+        bundle: Features of all sites.
+        finished: Called after each round with its lines of metrics.csv.
+    """
+    if config.federation.method == "zero-shot":
+        return 0
+    if config.federation.method == "linear-probe":
+        for site in hospitals.sites:
+            hospitals.train(site, NOTHING_SHARED, 1)
+        return 1
+    chosen = {site.site for site in bundle.sites if site.val.labels.size and config.federation.select == "best-val"}
+    best: dict[str, float] = dict.fromkeys(chosen, -1.0)
+    kept = hospitals.private_states()
+    for number in range(1, config.federation.rounds + 1):
+        for site in hospitals.sites:
+            hospitals.train(site, NOTHING_SHARED, number)
+        accuracy = hospitals.validation_accuracy(NOTHING_SHARED)
+        states = hospitals.private_states()
+        for site in hospitals.sites:
+            if site not in best:
+                kept[site] = states[site]
+            elif accuracy[site]["ensemble"] > best[site]:
+                best[site], kept[site] = accuracy[site]["ensemble"], states[site]
+        finished(
+            number,
+            [
+                MetricRow(number, site, "val", part, "accuracy", value)
+                for site, parts in accuracy.items()
+                for part, value in parts.items()
+            ],
+        )
+    hospitals.load_private_states(kept)
+    return config.federation.rounds

@@ -1,0 +1,126 @@
+"""Progress and tables for people: words and bars to stderr, results to stdout."""
+
+import sys
+from pathlib import Path
+from typing import Any, Self
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from securefed.observer import Observer, RoundView
+
+PARTS = ("ensemble", "fam", "mlp")
+METRICS = {
+    "accuracy": "accuracy",
+    "balanced_accuracy": "balanced",
+    "macro_f1": "macro F1",
+    "auroc": "AUROC",
+    "ece": "ECE",
+}
+
+
+class ConsoleObserver(Observer):
+    """Draws what a run tells on stderr; a context manager that leaves the terminal clean, also under Ctrl-C."""
+
+    def __init__(self, *, quiet: bool = False) -> None:
+        self.console = Console(stderr=True, quiet=quiet, highlight=False, soft_wrap=not sys.stderr.isatty())
+        self._progress = Progress(
+            TextColumn("{task.description:<16}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[note]}"),
+            console=self.console,
+            disable=quiet,
+        )
+        self._encode: TaskID | None = None
+        self._rounds: TaskID | None = None
+
+    def __enter__(self) -> Self:
+        """Start drawing."""
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Stop drawing."""
+        self._progress.stop()
+
+    def started(self, folder: Path, lines: list[str]) -> None:
+        """Print where the run lies and what it is."""
+        for line in lines:
+            self.console.print(line, markup=False)
+        self.console.print(f"run folder: {folder}", markup=False)
+
+    def warned(self, text: str) -> None:
+        """Print a warning."""
+        self.console.print(f"warning: {text}", style="yellow", markup=False)
+
+    def encoded(self, done: int, total: int) -> None:
+        """Move the bar of the encoder."""
+        if self._encode is None:
+            self._encode = self._progress.add_task("encoding images", total=total, note="")
+        self._progress.update(self._encode, completed=done, total=total)
+
+    def round_finished(self, view: RoundView) -> None:
+        """Move the bar of the rounds."""
+        if self._rounds is None:
+            self._rounds = self._progress.add_task("rounds", total=view.rounds, note="")
+        note = f"val {100 * view.mean_accuracy:.1f} %"
+        if view.upload_bytes:
+            note += f", {view.upload_bytes / 1024:,.0f} KiB up a client"
+        self._progress.update(self._rounds, completed=view.number, note=note)
+        for site, stage in view.lost.items():
+            self.console.print(f"round {view.number}: {site} was lost at {stage}", markup=False)
+
+
+def print_result(summary: dict[str, Any], folder: Path) -> None:
+    """Print the table of a finished run to stdout."""
+    out = Console(highlight=False, soft_wrap=not sys.stdout.isatty())
+    out.print(metric_table(summary, "Test data, %"))
+    for line in verdict_lines(summary):
+        out.print(line, markup=False)
+    out.print(f"results: {folder}", markup=False)
+
+
+def metric_table(result: dict[str, Any], title: str) -> Table:
+    """Return a table of all metrics, a line a site and part; `result` has the keys sites, mean and global_site."""
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column("site")
+    table.add_column("part")
+    for name in METRICS.values():
+        table.add_column(name, justify="right")
+    blocks = [(site, parts.get("test", parts)) for site, parts in result["sites"].items()]
+    blocks.append(("mean over sites", result["mean"]))
+    if result.get("global_site"):
+        blocks.append((f"{result['global_site']['site']} (held out)", result["global_site"]))
+    for name, parts in blocks:
+        for part in PARTS:
+            if part in parts:
+                values = [_percent(parts[part].get(metric)) for metric in METRICS]
+                table.add_row(name, part, *values, style="bold" if name.startswith("mean") else None)
+                name = ""
+    return table
+
+
+def verdict_lines(summary: dict[str, Any]) -> list[str]:
+    """Return what a reader must know beside the accuracy: bytes, privacy claim, digest of the model."""
+    communication, privacy = summary["communication"], summary["privacy"]
+    lines = [
+        f"privacy: {privacy['claim']}",
+        f"FAM: sha256 {summary['fam_sha256'][:16]}..., kept from round {summary['chosen_round']}"
+        if summary["fam_sha256"]
+        else "FAM: none (this method shares no model)",
+    ]
+    if communication["upload_bytes_per_client_round"]:
+        lines.insert(
+            0,
+            f"bytes a client and round: {communication['upload_bytes_per_client_round']:,.0f} up, "
+            f"{communication['download_bytes_per_client_round']:,.0f} down; "
+            f"{communication['ratio_to_fedavg_clip']:,.0f} times less up than FedAvg of CLIP ViT-B/32",
+        )
+    return lines
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.1f}"

@@ -1,0 +1,38 @@
+"""`evaluate`: all metrics of a finished run on a split."""
+
+import json
+from pathlib import Path
+
+import click
+
+from securefed.commands.console import ConsoleObserver, metric_table
+from securefed.commands.options import cache_option, json_option
+
+
+@click.command("evaluate", short_help="Compute all metrics of a finished run on a split.")
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option(
+    "--split", type=click.Choice(["train", "val", "test"]), default="test", show_default=True, help="Which images."
+)
+@click.option("--data", metavar="SOURCE", help="Other data of the same sites and classes. [default: the run's own]")
+@click.option("--device", metavar="NAME", default="auto", help="auto, cpu or cuda. [default: auto]")
+@cache_option
+@click.option("--quiet", is_flag=True, help="No progress on stderr.")
+@json_option
+def command(
+    *, run: Path, split: str, data: str | None, device: str, cache_dir: Path | None, quiet: bool, as_json: bool
+) -> None:
+    """Compute accuracy, balanced accuracy, macro F1, AUROC and calibration error of RUN.
+
+    For each site and their mean; for the FAM alone, the MLP alone and the ensemble.
+    """
+    from rich.console import Console
+
+    from securefed.prediction import evaluate_run
+
+    with ConsoleObserver(quiet=quiet) as observer:
+        result = evaluate_run(run, split, source=data, device=device, cache_dir=cache_dir, observer=observer)
+    if as_json:
+        click.echo(json.dumps(result))
+    else:
+        Console(highlight=False).print(metric_table(result, f"{split} data, %"))

@@ -1,0 +1,50 @@
+"""From an error to one line and an exit code: the only place where errors of all packages end."""
+
+import os
+import sys
+
+import click
+from click.exceptions import Abort, ClickException, Exit
+
+INTERRUPTED = 130
+"""Exit code after Ctrl-C, as shells have it."""
+
+_USAGE_ERRORS = ("SourceNotFoundError", "ColumnError", "MissingDependencyError", "EncoderSpecError", "PartitionError")
+_PACKAGES = ("securefed.", "clients.", "protocols.", "audit.")
+
+
+def run_with_one_line_errors(group: click.Group) -> int:
+    """Run the command line; return its exit code. Errors of our own packages become one line on stderr.
+
+    With SECUREFED_TRACEBACK=1 in the environment the stack trace is shown as well.
+    """
+    try:
+        result = group.main(standalone_mode=False)
+    except ClickException as error:
+        error.show()
+        return error.exit_code
+    except Exit as error:
+        return error.exit_code
+    except (Abort, KeyboardInterrupt) as error:
+        hint = next(iter(getattr(error, "__notes__", ())), "")
+        click.echo(f"\ninterrupted{': ' + hint if hint else ''}", err=True)
+        return INTERRUPTED
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 1
+    except Exception as error:
+        if not type(error).__module__.startswith(_PACKAGES):
+            raise
+        if os.environ.get("SECUREFED_TRACEBACK") == "1":
+            raise
+        click.echo(f"error: {error}", err=True)
+        return exit_code_of(error)
+    return result if isinstance(result, int) else 0
+
+
+def exit_code_of(error: Exception) -> int:
+    """Return 2 where the user can mend the call, 3 and 4 where the error says so, 1 otherwise."""
+    code = getattr(error, "exit_code", None)
+    if isinstance(code, int):
+        return code
+    return 2 if type(error).__name__ in _USAGE_ERRORS else 1

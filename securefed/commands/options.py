@@ -1,0 +1,104 @@
+"""Flags shared by commands, each bound to one dotted key of the configuration; a flag is stronger than the file."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from securefed.config import RunConfig, load_config, parse_assignment
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+DATA_FLAGS = {
+    "data": "data.source",
+    "encoder": "encoder.name",
+    "clients": "data.clients",
+    "alpha": "data.alpha",
+    "global_site": "data.global_site",
+    "path_column": "data.path_column",
+    "label_column": "data.label_column",
+    "site_column": "data.site_column",
+    "patient_column": "data.patient_column",
+    "split_column": "data.split_column",
+    "strict": "data.strict",
+}
+
+RUN_FLAGS = {
+    **DATA_FLAGS,
+    "method": "federation.method",
+    "profile": "training.profile",
+    "rounds": "federation.rounds",
+    "seed": "federation.seed",
+    "device": "federation.device",
+    "secure_agg": "secure_aggregation.enabled",
+    "threat_model": "secure_aggregation.threat_model",
+    "threshold": "secure_aggregation.threshold",
+    "value_bits": "secure_aggregation.value_bits",
+    "dropout": "simulation.dropout",
+    "drop": "simulation.drop",
+}
+
+
+def config_option(command: Command) -> Command:
+    """Add --config and --set."""
+    command = click.option(
+        "--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Any other key, e.g. training.batch_size=64."
+    )(command)
+    return click.option(
+        "--config", "config_file", type=click.Path(path_type=Path), metavar="TOML", help="Configuration; flags win."
+    )(command)
+
+
+def data_options(command: Command) -> Command:
+    """Add the flags that say what the data and the encoder are."""
+    for declaration in reversed(
+        [
+            click.option("--data", metavar="SOURCE", help="demo, a folder, a CSV/Parquet manifest or a MedMNIST .npz."),
+            click.option(
+                "--encoder", metavar="NAME", help="demo, ViT-B-32/openai, hf-hub:..., local-dir:..., features:..."
+            ),
+            click.option("--clients", type=int, metavar="N", help="Partition a single-site set over N hospitals."),
+            click.option("--alpha", type=float, metavar="A", help="... by Dirichlet(A) instead of IID."),
+            click.option("--global-site", metavar="SITE", help="Hold this site out of training and test on it."),
+            click.option("--path-column", metavar="NAME", help="Column of the image path. Likewise:"),
+            click.option("--label-column", metavar="NAME", help="  the class,"),
+            click.option("--site-column", metavar="NAME", help="  the hospital,"),
+            click.option("--patient-column", metavar="NAME", help="  the patient,"),
+            click.option("--split-column", metavar="NAME", help="  train, val or test."),
+            click.option("--strict", is_flag=True, default=None, help="Refuse unreadable images, do not skip them."),
+        ]
+    ):
+        command = declaration(command)
+    return command
+
+
+def cache_option(command: Command) -> Command:
+    """Add --cache-dir."""
+    return click.option(
+        "--cache-dir",
+        type=click.Path(path_type=Path),
+        metavar="DIR",
+        help="Feature cache. [default: $SECUREFED_CACHE or ~/.cache/securefed]",
+    )(command)
+
+
+def json_option(command: Command) -> Command:
+    """Add --json."""
+    return click.option("--json", "as_json", is_flag=True, help="Print one JSON object for machines.")(command)
+
+
+def resolve_config(
+    flags: Mapping[str, Any], names: Mapping[str, str], config_file: Path | None, assignments: tuple[str, ...]
+) -> RunConfig:
+    """Return the configuration of file, --set and flags, in rising strength."""
+    overrides = dict(parse_assignment(text) for text in assignments)
+    for flag, key in names.items():
+        value = flags.get(flag)
+        if value is None or value == ():
+            continue
+        overrides[key] = list(value) if isinstance(value, tuple) else value
+    encoder = flags.get("encoder") or ""
+    if encoder.startswith("features:") and "data.source" not in overrides and config_file is None:
+        overrides["data.source"] = encoder  # a file of features is a data set and an encoder at once
+    return load_config(config_file, overrides)

@@ -1,0 +1,51 @@
+"""`predict`: classes of single images by a run's FAM and a hospital's MLP."""
+
+import json
+from pathlib import Path
+
+import click
+
+from securefed.commands.options import cache_option, json_option
+
+
+@click.command("predict", short_help="Classify images with a run's FAM and a hospital's MLP.")
+@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--site", metavar="SITE", help="Whose MLP joins in. [default: none, the FAM alone]")
+@click.option("--encoder", metavar="NAME", help="Where the run's encoder is on this machine. [default: as in the run]")
+@click.option("--device", metavar="NAME", default="auto", help="auto, cpu or cuda. [default: auto]")
+@click.option("--top", type=click.IntRange(1), default=3, show_default=True, help="Classes to print an image.")
+@cache_option
+@json_option
+def command(
+    *,
+    run: Path,
+    images: tuple[Path, ...],
+    site: str | None,
+    encoder: str | None,
+    device: str,
+    top: int,
+    cache_dir: Path | None,
+    as_json: bool,
+) -> None:
+    """Classify IMAGES (files or folders) with the models of RUN.
+
+    Research software: not for diagnosis.
+    """
+    from rich.console import Console
+    from rich.table import Table
+
+    from securefed.prediction import predict_images
+
+    predictions = predict_images(run, list(images), site=site, encoder=encoder, device=device, cache_dir=cache_dir)
+    if as_json:
+        click.echo(json.dumps([prediction.to_dict() for prediction in predictions]))
+        return
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for title in ("image", "class", "probability", "next"):
+        table.add_column(title, justify="right" if title == "probability" else "left", overflow="fold")
+    for prediction in predictions:
+        ranked = prediction.ranked("ensemble")[:top]
+        others = ", ".join(f"{name} {100 * share:.1f} %" for name, share in ranked[1:])
+        table.add_row(prediction.path, ranked[0][0], f"{100 * ranked[0][1]:.1f} %", others)
+    Console(highlight=False).print(table)

@@ -1,0 +1,168 @@
+"""What a run writes into its event log, and when: before the fact where a later reader must rely on it."""
+
+import importlib.metadata
+import platform
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any, Self
+
+from audit.canonical import JSON
+from audit.log import Clock, EventLog
+from clients.encoders import FeatureBundle
+from securefed.aggregation import OpenedRound
+from securefed.config import RunConfig, config_digest, config_to_mapping
+from securefed.errors import ConfigError, RoundAbortedError
+from securefed.run_folder import RunFolder
+
+_WAYS = {"upload": "up", "download": "down"}
+
+
+class RunEvidence:
+    """The event log of one run, in the words of the federation."""
+
+    def __init__(self, log: EventLog) -> None:
+        self._log = log
+
+    @classmethod
+    def begin(cls, folder: RunFolder, config: RunConfig, now: Clock) -> "RunEvidence":
+        """Start the log of a new run."""
+        header: dict[str, JSON] = {
+            "run_id": folder.path.name,
+            "operation": "simulation",
+            "software": software_versions(),
+            "seeded": True,
+        }
+        evidence = cls(EventLog.create(folder.log, header, now))
+        values = config_to_mapping(config)
+        evidence._log.append("config", {"digest": config_digest(config), "values": values})
+        return evidence
+
+    @classmethod
+    def reopen(cls, folder: RunFolder, now: Clock) -> "RunEvidence":
+        """Open the log of an interrupted run; raises EvidenceError where it does not verify."""
+        return cls(EventLog.open(folder.log, now))
+
+    def data(self, bundle: FeatureBundle, name: str, warnings: Sequence[str]) -> None:
+        """Record what is trained on: names and digests, no counts."""
+        described: dict[str, JSON] = {
+            "name": name,
+            "fingerprint": bundle.data_fingerprint,
+            "sites": [site.site for site in bundle.sites],
+            "classes": list(bundle.classes),
+        }
+        if warnings:
+            described["warnings"] = [text[:4000] for text in warnings]
+        if bundle.global_site is not None:
+            described["held_out_site"] = bundle.global_site.site
+        self._log.append("data_described", described)
+        self._log.append(
+            "encoder_described",
+            {
+                "name": bundle.encoder_name,
+                "digest": bundle.encoder_digest,
+                "embed_dim": bundle.embed_dim,
+                "images_encoded": bundle.images_encoded,
+                "cache_hits": bundle.cache_hits,
+                "seconds": round(bundle.encode_seconds, 3),
+            },
+        )
+
+    def check_same_data(self, bundle: FeatureBundle) -> None:
+        """Refuse to resume on other data or another encoder than the log says."""
+        described = {event.kind: event.fields for event in self._log.events}
+        for kind, field, found in (
+            ("data_described", "fingerprint", bundle.data_fingerprint),
+            ("encoder_described", "digest", bundle.encoder_digest),
+        ):
+            if kind in described and described[kind][field] != found:
+                raise ConfigError("--resume", f"the {field} of {kind.split('_')[0]} differs from the run's; restore it")
+
+    def protocol_or_resumed(self, described: Mapping[str, Any], claim: str, number: int) -> None:
+        """Record how updates are summed and that no privacy is claimed; or that the run goes on after a round."""
+        if any(event.kind == "protocol_described" for event in self._log.events):
+            self._log.append("resumed", {"round": number})
+            return
+        self._log.append("protocol_described", dict(described))
+        self._log.append("privacy_claim", {"mode": "off", "claim": "NOT CLAIMED", "reason": claim})
+
+    def round_started(self, number: int, cohort: Sequence[str], model_digest: str) -> None:
+        """Record that a round begins, before anything is sent."""
+        self._log.append("round_started", {"round": number, "cohort": list(cohort), "model_digest": model_digest})
+
+    def round_completed(
+        self, number: int, opened: OpenedRound, cohort: Sequence[str], model_digest: str | None = None
+    ) -> None:
+        """Record survivors, digest of the opened sum and every byte of a round; and the model, where it moved."""
+        fields: dict[str, JSON] = {
+            "round": number,
+            "cohort": list(cohort),
+            "survivors": list(opened.survivors),
+            "dropouts": dict(opened.dropouts),
+            "aggregate_digest": opened.digest,
+            "bytes": byte_tree(opened),
+            "session": opened.session,
+        }
+        if model_digest is not None:
+            fields["model_digest"] = model_digest
+        if opened.rejected:
+            fields["rejected"] = dict(opened.rejected)
+        self._log.append("round_completed", fields)
+
+    def round_aborted(self, error: RoundAbortedError) -> None:
+        """Record that a round ended without a sum."""
+        fields: dict[str, JSON] = {"round": error.round_number, "stage": error.stage, "cause": error.cause[:4000]}
+        self._log.append("round_aborted", fields)
+
+    def checkpoint(self, number: int, model_digest: str) -> None:
+        """Record that a round is final."""
+        self._log.append("checkpoint", {"round": number, "model_digest": model_digest})
+
+    def interrupted(self, number: int, reason: str) -> None:
+        """Record that the run stopped before its end."""
+        self._log.append("interrupted", {"round": number, "reason": reason})
+
+    def completed(self, *, rounds: int, chosen_round: int, files: Mapping[str, str], model_digest: str | None) -> None:
+        """Record the end of the run and the digests of its result files."""
+        fields: dict[str, JSON] = {"rounds": rounds, "chosen_round": chosen_round, "files": dict(files)}
+        if model_digest is not None:
+            fields["model_digest"] = model_digest
+        self._log.append("run_completed", fields)
+
+    def __enter__(self) -> Self:
+        """Return the evidence."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close the log."""
+        self._log.close()
+
+
+def byte_tree(opened: OpenedRound) -> dict[str, JSON]:
+    """Return {client: {up or down: {stage: {kind: bytes}}}} of a round."""
+    tree: Any = defaultdict(lambda: defaultdict(lambda: defaultdict(lambda: defaultdict(int))))
+    for row in opened.byte_rows:
+        tree[row.site][_WAYS[row.direction]][row.stage][row.kind] += row.bytes
+    return {
+        client: {way: {stage: dict(kinds) for stage, kinds in stages.items()} for way, stages in ways.items()}
+        for client, ways in tree.items()
+    }
+
+
+def software_versions() -> dict[str, str]:
+    """Return the versions of what can change a result."""
+    names = ("securefed", "torch", "open_clip_torch", "numpy", "cryptography", "scikit-learn")
+    found = {"python": platform.python_version()}
+    for name in names:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = "not installed"
+    return found
+
+
+def utc_now() -> datetime:
+    """Return the time of this machine in UTC."""
+    from datetime import UTC
+
+    return datetime.now(UTC)

@@ -1,0 +1,141 @@
+"""A federated run from the top.
+
+Hospitals train, updates are encoded and masked, the sum is opened, the model moves, the evidence is written.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from securefed.aggregation import Aggregator, Contribution, OpenedRound
+from securefed.checkpoint import Checkpoint, Snapshot
+from securefed.hospitals import Hospitals
+from securefed.selection import BestRound, Score
+
+Vector = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class RoundReport:
+    """One finished round.
+
+    Attributes:
+        number: The round, from 1.
+        opened: What the server saw of it.
+        checkpoint: Where the run stands after it.
+        val_accuracy: {site: {part: accuracy on the site's validation images}} with the new model. A simulation may
+            look; in a deployment these stay at the hospitals.
+        keep_ratios: {site: {part: share of rows kept}}.
+    """
+
+    number: int
+    opened: OpenedRound
+    checkpoint: Checkpoint
+    val_accuracy: Mapping[str, Mapping[str, float]]
+    keep_ratios: Mapping[str, Mapping[str, float]]
+
+
+class Federation:
+    """The server's loop over rounds, together with the hospitals of the simulation.
+
+    Args:
+        hospitals: The sites that train.
+        aggregator: How contributions become a sum (under masks or in clear: the same integers either way).
+        vector: float32[d], the global model to start from.
+        select: `best-val` or `last` (securefed/selection.py).
+    """
+
+    def __init__(self, hospitals: Hospitals, aggregator: Aggregator, vector: Vector, select: str) -> None:
+        self._hospitals = hospitals
+        self._aggregator = aggregator
+        self._vector = vector
+        self._scored = select == "best-val"
+        self._best_round = BestRound()
+        self._best: Snapshot | None = None
+        self._current = Snapshot(0, vector, hospitals.private_states())
+        self.seconds = {"train": 0.0, "aggregate": 0.0, "evaluate": 0.0}
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Go on after the round of a checkpoint."""
+        self._current, self._best = checkpoint.current, checkpoint.best
+        self._vector = checkpoint.current.vector
+        self._hospitals.load_private_states(checkpoint.current.private)
+        if checkpoint.best is not None:
+            self._best_round = BestRound(checkpoint.best.number, checkpoint.best_mean)
+        self.seconds.update(checkpoint.seconds)
+
+    def run(self, rounds: int, finished: Callable[[RoundReport], None]) -> Snapshot:
+        """Run the rounds that are left and return the model that the selection rule keeps.
+
+        Args:
+            rounds: The last round.
+            finished: Called after each round with what happened; a checkpoint that it writes makes the round final.
+
+        Raises:
+            RoundAbortedError: A round ended without a sum.
+        """
+        for number in range(self._current.number + 1, rounds + 1):
+            opened = self._open_round(number)
+            self._vector = (self._vector + opened.mean_update).astype(np.float32)
+            self._current = Snapshot(number, self._vector, self._hospitals.private_states())
+            with self._clock("evaluate"):
+                accuracy = self._hospitals.validation_accuracy(self._vector)
+            finished(
+                RoundReport(number, opened, self._checkpoint(), accuracy, self._hospitals.keep_ratios(self._vector))
+            )
+        return self._keep(rounds)
+
+    def _open_round(self, number: int) -> OpenedRound:
+        """One round: every hospital that is not lost receives the model, trains and contributes; the sum is opened."""
+        training = 0.0
+
+        def contribute(site: str, received: Vector) -> Contribution:
+            nonlocal training
+            start = time.perf_counter()
+            score = self._hospitals.score(site, received) if self._scored else 0.0
+            update = self._hospitals.train(site, received, number)
+            training += time.perf_counter() - start
+            return Contribution(update, score)
+
+        start = time.perf_counter()
+        opened = self._aggregator.open_round(number, self._vector, contribute)
+        self.seconds["train"] += training
+        self.seconds["aggregate"] += time.perf_counter() - start - training
+        self._take_score(Score(number - 1, opened.mean_score))
+        return opened
+
+    def _keep(self, rounds: int) -> Snapshot:
+        if not self._scored:
+            return self._current
+        with self._clock("aggregate"):
+            mean = self._aggregator.open_scores(rounds + 1, self._vector, self._hospitals.score)
+        self._take_score(Score(rounds, mean))
+        assert self._best is not None  # noqa: S101 (a score was taken in just now)
+        return self._best
+
+    def _take_score(self, score: Score) -> None:
+        """The score of the model that the round *began* with: the snapshot is still that of the round before."""
+        if self._scored and self._best_round.consider(score):
+            self._best = self._current
+
+    def _checkpoint(self) -> Checkpoint:
+        return Checkpoint(self._current, self._best, self._best_round.mean, dict(self.seconds))
+
+    def _clock(self, phase: str) -> "_Clock":
+        return _Clock(self.seconds, phase)
+
+
+class _Clock:
+    """Adds the seconds of a block to a phase."""
+
+    def __init__(self, seconds: dict[str, float], phase: str) -> None:
+        self._seconds, self._phase = seconds, phase
+
+    def __enter__(self) -> None:
+        self._start = time.perf_counter()
+
+    def __exit__(self, *_: object) -> None:
+        self._seconds[self._phase] += time.perf_counter() - self._start

@@ -1,0 +1,258 @@
+"""One run from start to end: prepare, federate, evaluate, write the folder; and the same from a checkpoint."""
+
+import hashlib
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from clients.data import DataWarning
+from clients.encoders import FeatureBundle
+from securefed.aggregation import Aggregator, check_cohort
+from securefed.baselines import NOTHING_SHARED, train_alone
+from securefed.checkpoint import Snapshot, delete_checkpoint, load_checkpoint, save_checkpoint
+from securefed.config import RunConfig, load_config, write_config
+from securefed.dropouts import check_schedule
+from securefed.errors import ConfigError, RoundAbortedError, RunFolderError
+from securefed.evidence import RunEvidence, utc_now
+from securefed.federation import Federation, RoundReport
+from securefed.hospitals import Hospitals
+from securefed.model_file import vector_digest
+from securefed.observer import Observer, RoundView
+from securefed.outcome import Outcome, write_outcome
+from securefed.preparation import encode_sites, load_sites, resolve_device
+from securefed.run_folder import MetricRow, RunFolder
+from securefed.summary import privacy
+
+Now = Callable[[], datetime]
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """A finished run: its folder and the content of its summary.json."""
+
+    folder: RunFolder
+    summary: dict[str, Any]
+
+
+def simulate(
+    config: RunConfig,
+    *,
+    output: Path | None = None,
+    runs_dir: Path = Path("runs"),
+    cache_dir: Path | None = None,
+    observer: Observer | None = None,
+    now: Now = utc_now,
+) -> RunResult:
+    """Run a whole federation on this machine and write its folder.
+
+    Args:
+        config: What to run.
+        output: The run folder; None makes a new one in `runs_dir`.
+        runs_dir: Folder of all runs.
+        cache_dir: Folder of the feature cache; None takes the user's.
+        observer: Who watches.
+        now: Clock of the event log and of the folder's name.
+
+    Raises:
+        ConfigError, DataError, EncoderError, ProtocolError: The run cannot be as configured.
+        RoundAbortedError: A round lost too many hospitals; the finished rounds are kept.
+        RunFolderError: The results cannot be written.
+    """
+    return _Run(config, cache_dir, observer or Observer(), now).start(output, runs_dir)
+
+
+def resume_run(
+    path: Path, *, cache_dir: Path | None = None, observer: Observer | None = None, now: Now = utc_now
+) -> RunResult:
+    """Go on with an interrupted run after its last finished round; the result is that of an uninterrupted one.
+
+    Raises:
+        RunFolderError: There is no run, or it has ended.
+        EvidenceError: Its event log does not verify.
+    """
+    folder = RunFolder.open(path)
+    if folder.summary.exists():
+        raise RunFolderError(path, "has ended already; start a new run without --resume")
+    return _Run(load_config(folder.config), cache_dir, observer or Observer(), now).resume(folder)
+
+
+class _Run:
+    """One run in progress."""
+
+    def __init__(self, config: RunConfig, cache_dir: Path | None, observer: Observer, now: Now) -> None:
+        self._config = config
+        self._cache = cache_dir
+        self._observer = observer
+        self._now = now
+        self._start = time.perf_counter()
+        self._round = 0
+
+    def start(self, output: Path | None, runs_dir: Path) -> RunResult:
+        config = self._config
+        device = resolve_device(config.federation.device)
+        dataset, warnings = load_sites(config.data, config.federation.seed)
+        check_cohort(config, dataset.sites)
+        check_schedule(config.simulation, dataset.sites, config.federation.rounds)
+        folder = RunFolder.create(runs_dir, f"{config.federation.method}-{dataset.name}", self._now(), output)
+        write_config(config, folder.config)
+        self._observer.started(folder.path, _what_runs(config))
+        with RunEvidence.begin(folder, config, self._now) as evidence:
+            bundle = self._encode(dataset, device, warnings)
+            evidence.data(bundle, dataset.name, [warning.message for warning in warnings])
+            return self._go(folder, evidence, bundle, device)
+
+    def resume(self, folder: RunFolder) -> RunResult:
+        config = self._config
+        device = resolve_device(config.federation.device)
+        dataset, warnings = load_sites(config.data, config.federation.seed)
+        self._observer.started(folder.path, _what_runs(config))
+        with RunEvidence.reopen(folder, self._now) as evidence:
+            bundle = self._encode(dataset, device, warnings)
+            evidence.check_same_data(bundle)
+            return self._go(folder, evidence, bundle, device)
+
+    def _encode(self, dataset: Any, device: str, warnings: Sequence[DataWarning]) -> FeatureBundle:
+        for warning in warnings:
+            self._observer.warned(warning.message)
+        return encode_sites(self._config, dataset, device, self._cache, self._observer)
+
+    def _go(self, folder: RunFolder, evidence: RunEvidence, bundle: FeatureBundle, device: str) -> RunResult:
+        try:
+            if self._config.aggregates:
+                outcome = self._federate(folder, evidence, bundle, device)
+            else:
+                outcome = self._train_alone(folder, bundle, device)
+        except KeyboardInterrupt:
+            evidence.interrupted(self._round, "stopped by the user")
+            raise
+        except RoundAbortedError as error:
+            evidence.round_aborted(error)
+            raise
+        seconds = {"encode": bundle.encode_seconds, **outcome.seconds, "total": time.perf_counter() - self._start}
+        summary = write_outcome(folder, self._config, bundle, outcome, seconds)
+        evidence.completed(
+            rounds=outcome.rounds,
+            chosen_round=outcome.chosen_round,
+            files={path.name: _digest(path) for path in (folder.config, folder.model, folder.summary) if path.exists()},
+            model_digest=summary["fam_sha256"],
+        )
+        delete_checkpoint(folder)
+        return RunResult(folder, summary)
+
+    def _federate(self, folder: RunFolder, evidence: RunEvidence, bundle: FeatureBundle, device: str) -> Outcome:
+        config = self._config
+        if config.federation.select == "best-val":
+            _require_validation(bundle)
+        hospitals = Hospitals(bundle, config.training, config.federation.method, config.federation.seed, device)
+        aggregator = Aggregator(config, hospitals.sites, bundle.embed_dim, len(bundle.classes))
+        federation = Federation(hospitals, aggregator, aggregator.initial_vector, config.federation.select)
+        checkpoint = load_checkpoint(folder)
+        self._round = checkpoint.current.number if checkpoint else 0
+        if checkpoint is not None:
+            federation.restore(checkpoint)
+        evidence.protocol_or_resumed(aggregator.describe(), privacy(config)["claim"], self._round)
+        folder.keep_rows_until(folder.metrics, self._round)
+        folder.keep_rows_until(folder.bytes, self._round)
+        aggregator.before_round = lambda number, digest: evidence.round_started(number, hospitals.sites, digest)
+
+        def finished(report: RoundReport) -> None:
+            digest = vector_digest(report.checkpoint.current.vector)
+            evidence.round_completed(report.number, report.opened, hospitals.sites, digest)
+            folder.append_rows(folder.bytes, report.opened.byte_rows)
+            folder.append_rows(folder.metrics, _round_rows(report))
+            save_checkpoint(folder, report.checkpoint)
+            evidence.checkpoint(report.number, digest)
+            self._round = report.number
+            self._observer.round_finished(_view(report, config.federation.rounds))
+
+        kept: Snapshot = federation.run(config.federation.rounds, finished)
+        closing = aggregator.closing_round
+        if closing is not None:
+            evidence.round_completed(config.federation.rounds + 1, closing, hospitals.sites)
+            folder.append_rows(folder.bytes, closing.byte_rows)
+        hospitals.load_private_states(kept.private)
+        return Outcome(
+            hospitals=hospitals,
+            vector=kept.vector,
+            rounds=config.federation.rounds,
+            chosen_round=kept.number,
+            secure_aggregation=aggregator.summary(),
+            seconds=federation.seconds,
+        )
+
+    def _train_alone(self, folder: RunFolder, bundle: FeatureBundle, device: str) -> Outcome:
+        config = self._config
+        hospitals = Hospitals(bundle, config.training, config.federation.method, config.federation.seed, device)
+        folder.keep_rows_until(folder.metrics, 0)
+
+        def finished(number: int, rows: list[MetricRow]) -> None:
+            folder.append_rows(folder.metrics, rows)
+            self._round = number
+            shown = [row.value for row in rows if row.part == "ensemble"]
+            mean = sum(shown) / len(shown) if shown else float("nan")
+            self._observer.round_finished(RoundView(number, config.federation.rounds, mean, 0.0, {}))
+
+        start = time.perf_counter()
+        rounds = train_alone(config, hospitals, bundle, finished)
+        return Outcome(
+            hospitals=hospitals,
+            vector=NOTHING_SHARED,
+            rounds=rounds,
+            chosen_round=0,
+            secure_aggregation={"enabled": False},
+            seconds={"train": time.perf_counter() - start, "aggregate": 0.0},
+        )
+
+
+def _what_runs(config: RunConfig) -> list[str]:
+    lines = [
+        "SIMULATION: partitions, start, batches and rounding come from the seed; keys and pads never do.",
+        f"{config.federation.method} on {config.data.source} with encoder {config.encoder.name}",
+    ]
+    if config.aggregates:
+        secure = config.secure_aggregation
+        lines.append(
+            f"secure aggregation: {secure.threat_model}"
+            if secure.enabled
+            else "secure aggregation: OFF, updates in clear"
+        )
+    return lines
+
+
+def _require_validation(bundle: FeatureBundle) -> None:
+    empty = [site.site for site in bundle.sites if not site.val.labels.size]
+    if empty:
+        raise ConfigError(
+            "federation.select",
+            f"best-val needs validation images at every site and {', '.join(empty)} has none; "
+            "use --set federation.select=last or another split",
+        )
+
+
+def _round_rows(report: RoundReport) -> list[MetricRow]:
+    rows = [
+        MetricRow(report.number, site, "val", part, "accuracy", value)
+        for site, parts in report.val_accuracy.items()
+        for part, value in parts.items()
+    ]
+    rows += [
+        MetricRow(report.number, site, "train", part, "keep_ratio", value)
+        for site, parts in report.keep_ratios.items()
+        for part, value in parts.items()
+    ]
+    return rows
+
+
+def _view(report: RoundReport, rounds: int) -> RoundView:
+    accuracy = [parts["ensemble"] for parts in report.val_accuracy.values()]
+    uploads = sum(row.bytes for row in report.opened.byte_rows if row.direction == "upload")
+    clients = len({row.site for row in report.opened.byte_rows}) or 1
+    mean = sum(accuracy) / len(accuracy) if accuracy else float("nan")
+    return RoundView(report.number, rounds, mean, uploads / clients, dict(report.opened.dropouts))
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -1,0 +1,107 @@
+"""summary.json: what a run ended with, in keys that others rely on (docs/run-folder.md)."""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from securefed.config import RunConfig, config_digest, config_to_mapping
+from securefed.evaluation import SiteEvaluation, mean_over_sites, plain_metrics, worst_site
+from securefed.run_folder import ByteRow
+
+FEDAVG_CLIP_BYTES = 151_277_313 * 4
+"""What FedAvg of the whole of CLIP ViT-B/32 sends a client and round: its parameters (open_clip ViT-B-32, both towers,
+projections and logit scale) in float32."""
+
+PAPER_FAM_BYTES = 1_426_063
+"""What the paper reports for one compressed FAM, "1.36 MB" (1.36 * 2**20), without secure aggregation."""
+
+
+def summarise(
+    config: RunConfig,
+    *,
+    evaluations: Sequence[SiteEvaluation],
+    global_evaluation: SiteEvaluation | None,
+    byte_rows: Sequence[ByteRow],
+    rounds_completed: int,
+    chosen_round: int,
+    secure_aggregation: Mapping[str, Any],
+    seconds: Mapping[str, float],
+    fam_sha256: str | None,
+    provenance: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Return the content of summary.json.
+
+    Args:
+        config: The resolved configuration.
+        evaluations: Test metrics of the sites.
+        global_evaluation: Metrics on the held-out site, where there is one.
+        byte_rows: Every message of the run.
+        rounds_completed: Rounds of training that were finished.
+        chosen_round: Round of the kept model; 0 where nothing was trained.
+        secure_aggregation: Parameters of the secure sum and dropouts by stage.
+        seconds: {encode, train, aggregate, evaluate, total: seconds}.
+        fam_sha256: Digest of the kept FAM vector, None where the method shares none.
+        provenance: Versions and digests of data and encoder.
+    """
+    return {
+        "schema": "securefed-summary-1",
+        "config_digest": config_digest(config),
+        "config": config_to_mapping(config),
+        "method": config.federation.method,
+        "rounds_completed": rounds_completed,
+        "chosen_round": chosen_round,
+        "sites": {site.site: {"test": plain_metrics(site.metrics)} for site in evaluations},
+        "mean": mean_over_sites(evaluations),
+        "worst": worst_site(evaluations),
+        "global_site": None
+        if global_evaluation is None
+        else {"site": global_evaluation.site, **plain_metrics(global_evaluation.metrics)},
+        "communication": communication(byte_rows, rounds_completed),
+        "secure_aggregation": dict(secure_aggregation),
+        "privacy": privacy(config),
+        "timing": {f"{phase}_s": round(value, 3) for phase, value in seconds.items()},
+        "fam_sha256": fam_sha256,
+        "provenance": dict(provenance),
+    }
+
+
+def communication(rows: Sequence[ByteRow], rounds: int) -> dict[str, Any]:
+    """Return bytes a client and round of training and where all of them went, counted on encoded frames.
+
+    Args:
+        rows: Every message of the run.
+        rounds: Rounds of training; a later one only scores the last model and counts in the totals alone.
+    """
+    totals: dict[str, int] = defaultdict(int)
+    stages: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
+    kinds: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
+    for row in rows:
+        totals[row.direction] += row.bytes
+        stages[row.stage][row.direction] += row.bytes
+        kinds[row.kind][row.direction] += row.bytes
+    training = [row for row in rows if row.round <= rounds]
+    client_rounds = max(1, len({(row.site, row.round) for row in training}))
+    upload, download = (
+        sum(row.bytes for row in training if row.direction == way) / client_rounds for way in ("upload", "download")
+    )
+    return {
+        "upload_bytes_per_client_round": upload,
+        "download_bytes_per_client_round": download,
+        "upload_bytes": totals.get("upload", 0),
+        "download_bytes": totals.get("download", 0),
+        "by_stage": {stage: dict(value) for stage, value in stages.items()},
+        "by_kind": {kind: dict(value) for kind, value in kinds.items()},
+        "ratio_to_fedavg_clip": FEDAVG_CLIP_BYTES / upload if upload else None,
+        "ratio_to_paper_fam": PAPER_FAM_BYTES / upload if upload else None,
+    }
+
+
+def privacy(config: RunConfig) -> dict[str, Any]:
+    """Return what is claimed: nothing, as no noise is added; and why that matters."""
+    if not config.aggregates:
+        claim = "NOT CLAIMED: nothing left the hospitals with this method, and nothing protects what is published of it"
+    elif config.secure_aggregation.enabled:
+        claim = "NOT CLAIMED: no noise was added; the server sees only sums, and a sum alone still leaks"
+    else:
+        claim = "NOT CLAIMED: no noise was added and updates were sent in clear"
+    return {"mode": "off", "epsilon": None, "delta": None, "unit": None, "claim": claim}
