@@ -1,0 +1,219 @@
+"""The client: bytes in, bytes out, exactly one state at a time, secrets erased when a state is left for good."""
+
+from typing import Self
+
+from protocols.client.input_masked import InputMasked
+from protocols.client.keys_advertised import KeysAdvertised, NonceRevealed
+from protocols.client.session import Contribute, Environment
+from protocols.client.shares_dealt import SharesDealt
+from protocols.client.state import State, read_session
+from protocols.client.survivors_signed import SurvivorsSigned
+from protocols.client.waiting import accept_round
+from protocols.entropy import Entropy, system_entropy
+from protocols.errors import DecodeError, ProtocolError, StageOrderError
+from protocols.messages import AdvertiseKeysRequest, Message, Refusal, encode_message
+from protocols.messages.limits import FIRST_REQUEST_LIMIT, request_limit
+from protocols.policy import ClientPolicy
+from protocols.roster import Ed25519Verifier, IdentityKey, Roster, SignatureVerifier
+from protocols.stages import Stage
+from protocols.wire import FrameType, Reader, decode_frame, u8, u64
+
+_REQUESTS = {
+    Stage.ADVERTISE_KEYS: FrameType.ADVERTISE_KEYS_REQUEST,
+    Stage.REVEAL_NONCES: FrameType.REVEAL_NONCES_REQUEST,
+    Stage.SHARE_KEYS: FrameType.SHARE_KEYS_REQUEST,
+    Stage.MASKED_INPUT_COLLECTION: FrameType.MASKED_INPUT_REQUEST,
+    Stage.CONSISTENCY_CHECK: FrameType.CONSISTENCY_CHECK_REQUEST,
+    Stage.UNMASKING: FrameType.UNMASKING_REQUEST,
+}
+_STATES: dict[int, type[State]] = {
+    state.TAG: state for state in (KeysAdvertised, NonceRevealed, SharesDealt, InputMasked, SurvivorsSigned)
+}
+_DUMP_MAGIC = b"SFC1"
+
+
+class ClientMachine:
+    """One client over the rounds of one run.
+
+    Rules of the machine:
+
+    - AdvertiseKeys of a round above every earlier one is accepted in any state; an unfinished round is erased first.
+    - Any other request must be of the expected stage, round and session, else it is refused and nothing changes.
+    - An expected request that is refused ends the round: its secrets are erased and the round cannot be repeated.
+    - After Unmasking nothing of the round is left.
+
+    Args:
+        identity: This client's signing key; its name is the one that the roster gives this key.
+        roster: All clients, as pinned out of band.
+        policy: What this client insists on.
+        contribute: Trains and encodes; called at MaskedInputCollection.
+        entropy: Cryptographic source.
+        verifier: Checks signatures.
+        last_round: The last round of this run that the client took part in, -1 before the first.
+
+    Raises:
+        ParameterError: The identity is not in the roster.
+    """
+
+    def __init__(
+        self,
+        identity: IdentityKey,
+        roster: Roster,
+        policy: ClientPolicy,
+        contribute: Contribute,
+        entropy: Entropy = system_entropy,
+        *,
+        verifier: SignatureVerifier | None = None,
+        last_round: int = -1,
+    ) -> None:
+        name = roster.name_of(identity.public)
+        self._environment = Environment(
+            name, identity, roster, policy, contribute, entropy, verifier or Ed25519Verifier()
+        )
+        self._state: State | None = None
+        self._last_round = last_round
+
+    @property
+    def name(self) -> str:
+        """The client's name in the roster."""
+        return self._environment.name
+
+    @property
+    def expects(self) -> Stage:
+        """The stage that continues the round; AdvertiseKeys between rounds."""
+        return Stage.ADVERTISE_KEYS if self._state is None else self._state.expects
+
+    @property
+    def last_round(self) -> int:
+        """The last round that this client took part in."""
+        return self._last_round
+
+    def handle(self, stage: str, data: bytes) -> bytes:
+        """Answer one request.
+
+        Args:
+            stage: Name of the stage, as the transport says.
+            data: The request's frame.
+
+        Returns:
+            The reply's frame.
+
+        Raises:
+            StageOrderError: Another stage, round or session than expected; nothing has changed.
+            ProtocolError: The request is refused; the round's secrets are erased.
+        """
+        if stage == Stage.ADVERTISE_KEYS.value:
+            return self._begin(data)
+        state = self._state
+        if state is None or stage != state.expects.value:
+            raise StageOrderError(self.expects.value, _known(stage))
+        self._check_order(state, data)
+        return self._advance(state, data)
+
+    def answer(self, stage: str, data: bytes) -> bytes:
+        """Answer one request, with a refusal frame where `handle` raises a `ProtocolError`."""
+        state, last_round = self._state, self._last_round
+        try:
+            return self.handle(stage, data)
+        except ProtocolError as error:
+            session_id = bytes(32) if state is None else state.session.session_id
+            return encode_message(Refusal.of(error, self._positions(state)), max(last_round, 0), session_id)
+
+    def abandon(self) -> None:
+        """End the round on this side and erase its secrets; the round cannot be repeated."""
+        if self._state is not None:
+            self._state.erase()
+            self._state = None
+
+    def dump(self) -> bytes:
+        """Return the machine's state for a process that serves one message only.
+
+        Secrecy: the bytes hold the round's secrets in clear. They must never leave the client's memory or its protected
+        storage, and an older dump must never be loaded after a newer one: a repeated stage would spend pads twice.
+        """
+        state = b"" if self._state is None else self._state.dump()
+        return _DUMP_MAGIC + u64(self._last_round + 1) + u8(0 if self._state is None else 1) + state
+
+    @classmethod
+    def load(
+        cls,
+        data: bytes,
+        identity: IdentityKey,
+        roster: Roster,
+        policy: ClientPolicy,
+        contribute: Contribute,
+        entropy: Entropy = system_entropy,
+        *,
+        verifier: SignatureVerifier | None = None,
+    ) -> Self:
+        """Rebuild a machine from its newest dump.
+
+        Raises:
+            DecodeError: The bytes are not a dump.
+        """
+        reader = Reader(data)
+        if reader.take(len(_DUMP_MAGIC)) != _DUMP_MAGIC:
+            raise DecodeError("not a client's state")
+        last_round = reader.u64() - 1
+        machine = cls(identity, roster, policy, contribute, entropy, verifier=verifier, last_round=last_round)
+        if reader.u8():
+            kind = _STATES.get(reader.u8())
+            if kind is None:
+                raise DecodeError("unknown state")
+            machine._state = kind.read(read_session(reader), reader)
+        reader.done()
+        return machine
+
+    def _begin(self, data: bytes) -> bytes:
+        header, reader = decode_frame(data, FIRST_REQUEST_LIMIT)
+        if header.type is not FrameType.ADVERTISE_KEYS_REQUEST:
+            raise DecodeError("another type of frame than expected here")
+        if header.round <= self._last_round:
+            raise StageOrderError(f"a round after {self._last_round}", f"round {header.round}")
+        request = AdvertiseKeysRequest.parse(reader)
+        reader.done()
+        if request.parameters.round != header.round:
+            raise DecodeError("header and parameters name different rounds")
+        self.abandon()
+        state, reply = accept_round(request, header.session_id, self._environment)
+        self._last_round = header.round
+        self._state = state
+        return self._frame(state, reply)
+
+    def _check_order(self, state: State, data: bytes) -> None:
+        header, _ = decode_frame(data, request_limit(state.expects, state.session.parameters))
+        if header.type is not _REQUESTS[state.expects]:
+            raise StageOrderError(state.expects.value, header.type.name)
+        if header.round != state.session.parameters.round:
+            raise StageOrderError(f"round {state.session.parameters.round}", f"round {header.round}")
+        if header.session_id != state.session.session_id:
+            raise StageOrderError("this session", "another session")
+
+    def _advance(self, state: State, data: bytes) -> bytes:
+        """Commit the next state on success; on every failure, of whatever kind, erase the round."""
+        succeeded = False
+        try:
+            following, reply = state.handle(data, self._environment)
+            frame = self._frame(state, reply)
+            succeeded = True
+        finally:
+            if not succeeded:
+                self.abandon()
+        self._state = following
+        if following is None:
+            state.erase()
+        return frame
+
+    def _frame(self, state: State, reply: Message) -> bytes:
+        return encode_message(reply, state.session.parameters.round, state.session.session_id)
+
+    def _positions(self, state: State | None) -> dict[str, int]:
+        if state is None:
+            return {}
+        roster = self._environment.roster
+        return {roster.names[place]: i for i, place in enumerate(state.session.parameters.cohort)}
+
+
+def _known(stage: str) -> str:
+    """A stage's name if it is one, so that no free text from a transport enters an error."""
+    return stage if stage in {known.value for known in Stage} else "an unknown stage"

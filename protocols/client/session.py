@@ -1,0 +1,83 @@
+"""What a client knows throughout one round, and what it works with in every round."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from protocols.entropy import Entropy
+from protocols.parameters import RoundParameters
+from protocols.policy import ClientPolicy
+from protocols.roster import IdentityKey, Roster, SignatureVerifier
+from protocols.stages import ThreatModel
+from protocols.vectors import EncodedVector
+
+
+@dataclass(frozen=True, slots=True)
+class RoundContext:
+    """What a client's training gets to know about the round.
+
+    Attributes:
+        round: Round number.
+        payload: The global model as this client received it.
+        parameters: The round's parameters.
+        client: This client's name.
+    """
+
+    round: int
+    payload: bytes | memoryview
+    parameters: RoundParameters
+    client: str
+
+
+Contribute = Callable[[RoundContext], EncodedVector]
+"""Trains and encodes: called once a round, at MaskedInputCollection."""
+
+
+@dataclass(frozen=True, slots=True)
+class Environment:
+    """What a client works with in every round; never part of its dumped state.
+
+    Attributes:
+        name: The client's name in the roster.
+        identity: Its signing key.
+        roster: All clients.
+        policy: Its floors.
+        contribute: Trains and encodes.
+        entropy: Cryptographic source.
+        verifier: Checks signatures.
+    """
+
+    name: str
+    identity: IdentityKey
+    roster: Roster
+    policy: ClientPolicy
+    contribute: Contribute
+    entropy: Entropy
+    verifier: SignatureVerifier
+
+
+@dataclass(frozen=True, slots=True)
+class ClientSession:
+    """What is fixed once a client has accepted a round.
+
+    Attributes:
+        parameters: The round's parameters.
+        session_id: 32 bytes, computed from what this client received.
+        position: Its position in the cohort.
+    """
+
+    parameters: RoundParameters
+    session_id: bytes
+    position: int
+
+    @property
+    def is_active(self) -> bool:
+        """Whether signatures are made and checked."""
+        return self.parameters.threat_model is ThreatModel.ACTIVE
+
+    def name(self, position: int, roster: Roster) -> str:
+        """Return the name of the client at a position."""
+        return roster.names[self.parameters.cohort[position]]
+
+    def identity_key(self, position: int, roster: Roster) -> bytes:
+        """Return the pinned identity key of the client at a position."""
+        return roster.key(self.parameters.cohort[position])

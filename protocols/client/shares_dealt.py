@@ -1,0 +1,140 @@
+"""SharesDealt: shares are on their way. The next request brings the others' shares; the client trains and masks."""
+
+from collections.abc import Iterable, Mapping
+from typing import Self
+
+from protocols.client.input_masked import InputMasked
+from protocols.client.received_shares import ShareOf
+from protocols.client.session import ClientSession, Environment, RoundContext
+from protocols.client.state import State
+from protocols.commitments import commit_to_share
+from protocols.errors import OutOfRangeError, ShapeError, SurvivorSetError, TooFewSurvivorsError
+from protocols.key_agreement import Endpoint, pairwise_seed, self_mask_key
+from protocols.masking import mask
+from protocols.messages import DealtShares, MaskedInputReply, MaskedInputRequest, Message, decode_message
+from protocols.messages.limits import request_limit
+from protocols.pads import Pad
+from protocols.sealing import open_shares
+from protocols.secret_values import MaskKey, MaskKeyShare, SealingKey, Secret, SelfMaskSeed, SelfMaskShare
+from protocols.session import SessionKeys
+from protocols.stages import Stage
+from protocols.vectors import EncodedVector
+from protocols.wire import Reader, u8, u16, u32
+
+
+class SharesDealt(State):
+    """Both secrets are shared; the vector is not masked yet. Holds the round's one-time pads.
+
+    Args:
+        session: The round.
+        payload: The global model as it was received.
+        secrets: Mask key, its public key, self-mask seed, and this client's share of its own seed (complete graph).
+        keys_digest: 32 bytes.
+        mask_publics: {peer: its public mask key}.
+        incoming: {peer: key that opens what it dealt to this client}.
+    """
+
+    TAG = 3
+
+    def __init__(
+        self,
+        session: ClientSession,
+        payload: bytes | memoryview,
+        secrets: tuple[MaskKey, bytes, SelfMaskSeed, SelfMaskShare | None],
+        keys_digest: bytes,
+        mask_publics: Mapping[int, bytes],
+        incoming: Mapping[int, SealingKey],
+    ) -> None:
+        super().__init__(session)
+        self._payload = payload
+        self._mask_key, self._mask_public, self._seed, self._own_share = secrets
+        self._keys = SessionKeys(session.session_id, keys_digest)
+        self._mask_publics = mask_publics
+        self._incoming = incoming
+
+    @property
+    def expects(self) -> Stage:
+        """MaskedInputCollection."""
+        return Stage.MASKED_INPUT_COLLECTION
+
+    def _handle(self, data: bytes, environment: Environment) -> tuple[State | None, Message]:
+        parameters = self.session.parameters
+        limit = request_limit(Stage.MASKED_INPUT_COLLECTION, parameters)
+        dealt = decode_message(MaskedInputRequest, data, limit)[1].shares
+        self._check_dealers(dealt)
+        received = {dealer: self._open(dealer, shares) for dealer, shares in dealt.items()}
+        encoded = environment.contribute(RoundContext(parameters.round, self._payload, parameters, environment.name))
+        self._check_vector(encoded)
+        masked = mask(encoded, self._pads(sorted(dealt), environment), parameters.ring_bits)
+        unusable = tuple(dealer for dealer, shares in received.items() if shares is None)
+        usable: dict[int, ShareOf] = {dealer: shares for dealer, shares in received.items() if shares is not None}
+        if self._own_share is not None:
+            usable[self.session.position] = (self._own_share, None)
+        following = InputMasked(self.session, self._keys.keys_digest, frozenset(dealt), usable)
+        self._mask_key.erase()
+        self._seed.erase()
+        self._own_share = None
+        return following, MaskedInputReply(unusable, parameters.ring_bits, parameters.vector_length, masked.encode())
+
+    def _check_dealers(self, dealt: Mapping[int, DealtShares]) -> None:
+        parameters = self.session.parameters
+        if not self._mask_publics.keys() >= dealt.keys():
+            raise SurvivorSetError("the server passes on shares of a client whose keys it did not show")
+        if not all(shares.sealed for shares in dealt.values()):
+            raise SurvivorSetError("the server passes on shares that are not sealed")
+        present = len(dealt) + (1 if parameters.is_complete else 0)
+        least = max(parameters.threshold, parameters.min_survivors if parameters.is_complete else 0)
+        if present < least:
+            raise TooFewSurvivorsError(self.expects.value, present, least)
+
+    def _open(self, dealer: int, dealt: DealtShares) -> tuple[SelfMaskShare, MaskKeyShare] | None:
+        """A dealer's shares, or None where they do not open or do not fit what it committed to."""
+        me, identifier = self.session.position, self.session.session_id
+        shares = open_shares(self._incoming[dealer], dealt.sealed, identifier, dealer, me)
+        if shares is None:
+            return None
+        bindings = tuple(commit_to_share(share, identifier, dealer, me) for share in shares)
+        return shares if bindings == (dealt.self_mask_commitment, dealt.mask_key_commitment) else None
+
+    def _check_vector(self, encoded: EncodedVector) -> None:
+        parameters = self.session.parameters
+        if len(encoded) != parameters.vector_length:
+            raise ShapeError((parameters.vector_length,), (len(encoded),))
+        if encoded.max_coordinate > parameters.max_coordinate:
+            raise OutOfRangeError(len(encoded), 0)
+
+    def _pads(self, peers: Iterable[int], environment: Environment) -> list[Pad]:
+        here = Endpoint(self.session.position, self._mask_public, environment.name)
+        pads = [Pad(self_mask_key(self._seed, self._keys, here.position), negative=False)]
+        for peer in peers:
+            there = Endpoint(peer, self._mask_publics[peer], self.session.name(peer, environment.roster))
+            seed = pairwise_seed(self._mask_key, here, there, self._keys)
+            pads.append(Pad(seed, negative=here.position > peer))
+        return pads
+
+    def _secrets(self) -> Iterable[Secret]:
+        own = () if self._own_share is None else (self._own_share,)
+        return (self._mask_key, self._seed, *self._incoming.values(), *own)
+
+    def _fields(self) -> Iterable[bytes | memoryview]:
+        own = b"" if self._own_share is None else self._own_share.expose()
+        yield self._mask_key.expose() + self._mask_public + self._seed.expose() + self._keys.keys_digest
+        yield u8(len(own)) + own + u32(len(self._payload))
+        yield self._payload
+        yield u16(len(self._mask_publics))
+        for peer, public in self._mask_publics.items():
+            yield u16(peer) + public + self._incoming[peer].expose()
+
+    @classmethod
+    def read(cls, session: ClientSession, reader: Reader) -> Self:
+        """Rebuild the state from a dump."""
+        mask_key, mask_public, seed = MaskKey(reader.view(32)), reader.take(32), SelfMaskSeed(reader.view(32))
+        keys_digest = reader.take(32)
+        own_share = SelfMaskShare(reader.view(SelfMaskShare.length)) if reader.u8() else None
+        payload = reader.view(reader.u32())
+        publics: dict[int, bytes] = {}
+        incoming: dict[int, SealingKey] = {}
+        for _ in range(reader.count(66)):
+            peer = reader.u16()
+            publics[peer], incoming[peer] = reader.take(32), SealingKey(reader.view(32))
+        return cls(session, payload, (mask_key, mask_public, seed, own_share), keys_digest, publics, incoming)

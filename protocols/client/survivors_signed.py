@@ -1,0 +1,88 @@
+"""SurvivorsSigned: this client signed one survivor set; it reveals shares only where a quorum signed the same."""
+
+from collections.abc import Iterable, Mapping
+from typing import Self
+
+from protocols.client.received_shares import ShareOf, read_shares, return_shares, share_fields
+from protocols.client.session import ClientSession, Environment
+from protocols.client.state import State
+from protocols.errors import SurvivorSetError, TooFewSurvivorsError
+from protocols.messages import Message, UnmaskingRequest, decode_message
+from protocols.messages.consistency import SurvivorSet
+from protocols.messages.limits import request_limit
+from protocols.roster import verify_signature
+from protocols.secret_values import Secret
+from protocols.session import SessionKeys
+from protocols.stages import Stage
+from protocols.statements import survivors_message
+from protocols.wire import Reader
+
+
+class SurvivorsSigned(State):
+    """A survivor set is signed.
+
+    Args:
+        session: The round.
+        keys_digest: 32 bytes.
+        dealers: Positions of the clients that share a pad with this one.
+        shares: {owner: its shares}.
+        survivors: The set that this client signed.
+    """
+
+    TAG = 5
+
+    def __init__(
+        self,
+        session: ClientSession,
+        keys_digest: bytes,
+        dealers: frozenset[int],
+        shares: Mapping[int, ShareOf],
+        survivors: SurvivorSet,
+    ) -> None:
+        super().__init__(session)
+        self._keys = SessionKeys(session.session_id, keys_digest)
+        self._dealers = dealers
+        self._shares = shares
+        self._survivors = survivors
+
+    @property
+    def expects(self) -> Stage:
+        """Unmasking."""
+        return Stage.UNMASKING
+
+    def _handle(self, data: bytes, environment: Environment) -> tuple[State | None, Message]:
+        limit = request_limit(Stage.UNMASKING, self.session.parameters)
+        request = decode_message(UnmaskingRequest, data, limit)[1]
+        if request.survivors != self._survivors:
+            raise SurvivorSetError("the server shows another survivor set than this client signed")
+        self._verify_quorum(request.signatures, environment)
+        return None, return_shares(self._shares, self._survivors)
+
+    def _verify_quorum(self, signatures: Mapping[int, bytes], environment: Environment) -> None:
+        parameters = self.session.parameters
+        own = {self.session.position} if parameters.is_complete else set()
+        eligible = (self._dealers | own) & self._survivors.positions
+        if not eligible >= signatures.keys():
+            raise SurvivorSetError("a signature is from no survivor that holds this client's shares")
+        if len(signatures) < parameters.threshold:
+            raise TooFewSurvivorsError(Stage.CONSISTENCY_CHECK.value, len(signatures), parameters.threshold)
+        message = survivors_message(self._keys, self._survivors)
+        for position, signature in signatures.items():
+            key = self.session.identity_key(position, environment.roster)
+            name = self.session.name(position, environment.roster)
+            verify_signature(environment.verifier, key, message, signature, "survivor set", name)
+
+    def _secrets(self) -> Iterable[Secret]:
+        return (share for both in self._shares.values() for share in both if share is not None)
+
+    def _fields(self) -> Iterable[bytes]:
+        yield self._keys.keys_digest + self._survivors.encode()
+        yield SurvivorSet.of(self.session.parameters.clients, self._dealers).encode()
+        yield from share_fields(self._shares)
+
+    @classmethod
+    def read(cls, session: ClientSession, reader: Reader) -> Self:
+        """Rebuild the state from a dump."""
+        keys_digest, survivors = reader.take(32), SurvivorSet.parse(reader)
+        dealers = SurvivorSet.parse(reader).positions
+        return cls(session, keys_digest, dealers, read_shares(reader), survivors)

@@ -1,0 +1,82 @@
+"""One secure round over any transport.
+
+Example, three hospitals in one process::
+
+    identities = {name: IdentityKey.generate(system_entropy) for name in ("bergen", "lund", "turku")}
+    roster = Roster.of(identities)
+    codec = FixedPointCodec(lengths=[1000], ranges=[0.5], value_bits=16)
+    policy = ClientPolicy(config_digest=digest, encoding_digest=codec.digest)
+
+    def contribute(context: RoundContext) -> EncodedVector:      # trains on context.payload as context.client
+        update = train(context.client, context.payload)          # float32 [1000]
+        return codec.encode(update, rounding[context.client])
+
+    clients = {name: ClientMachine(key, roster, policy, contribute) for name, key in identities.items()}
+    transport = InProcessTransport(clients, drops={("lund", 7): "MaskedInputCollection"})
+    parameters = RoundParameters.choose(round=1, roster=roster, codec=codec, config_digest=digest)
+    result = run_round(ServerMachine(parameters, roster, payload), transport)
+    mean = codec.decode_mean(result.total, len(result.survivors))
+
+The client machines live as long as the run; each round takes new parameters and a new server machine. In a simulation
+give all machines one `RememberingVerifier`, so that a signature is checked once and not by every client of the process.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+from protocols.errors import ProtocolError
+from protocols.result import RoundResult
+from protocols.server.machine import ServerMachine
+from protocols.transport import Transport
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Patience:
+    """How long a stage waits. A matter of speed and of losing slow clients, never of safety.
+
+    Attributes:
+        timeout: Seconds after which a stage ends.
+        grace: Seconds that are waited for more once `quorum` replies are there.
+        quorum: Share of the clients that were asked, 0 to 1.
+    """
+
+    timeout: float = 600.0
+    grace: float = 600.0
+    quorum: float = 1.0
+
+
+DEFAULT_PATIENCE: Final = Patience()
+
+
+def run_round(server: ServerMachine, transport: Transport, patience: Patience = DEFAULT_PATIENCE) -> RoundResult:
+    """Take a server through all stages of its round.
+
+    Args:
+        server: A fresh machine.
+        transport: Reaches the clients.
+        patience: How long each stage waits.
+
+    Returns:
+        The opened sum, with its evidence.
+
+    Raises:
+        TooFewSurvivorsError: The round ended without a sum; nothing was revealed. `server` still holds dropouts,
+            rejections and frames.
+        ReconstructionError, AggregateError: The sum cannot be opened.
+    """
+    for stage in server.stages:
+        requests = server.requests(stage.value)
+        replies, _ = transport.exchange(
+            stage.value,
+            requests,
+            round_id=server.parameters.round,
+            timeout=patience.timeout,
+            quorum=round(len(requests) * patience.quorum),
+            grace=patience.grace,
+        )
+        for client, reply in replies:
+            server.absorb(stage.value, {client: reply})
+        server.conclude(stage.value)
+    if server.result is None:
+        raise ProtocolError("the round ended without a result")
+    return server.result

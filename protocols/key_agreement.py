@@ -1,0 +1,76 @@
+"""X25519 key pairs (RFC 7748) and the keys that HKDF-SHA256 (RFC 5869) derives from what two clients share."""
+
+from dataclasses import dataclass
+
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+from protocols.errors import AuthenticationError
+from protocols.labels import Label
+from protocols.secret_values import ChannelKey, MaskKey, PairwiseSeed, SealingKey, SelfMaskPadKey, SelfMaskSeed
+from protocols.session import SessionKeys
+from protocols.wire import u16
+
+
+def public_key(private: ChannelKey | MaskKey) -> bytes:
+    """Return the 32-byte public key."""
+    return X25519PrivateKey.from_private_bytes(private.expose()).public_key().public_bytes_raw()
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """One end of a key agreement: a client's position, the public key it advertised for this use, and its name."""
+
+    position: int
+    public: bytes
+    name: str
+
+
+def sealing_keys(own: ChannelKey, me: Endpoint, peer: Endpoint, session: SessionKeys) -> tuple[SealingKey, SealingKey]:
+    """Derive the key that seals shares from `me` to `peer` and the one that opens those from `peer` to `me`.
+
+    Raises:
+        AuthenticationError: The peer's key is of small order.
+    """
+    shared = _exchange(own, peer)
+    label = Label.CHANNEL.encoded + session.session_id
+    outgoing, incoming = label + _pair(me, peer), label + _pair(peer, me)
+    return (
+        SealingKey(_derive(shared, session.keys_digest, outgoing)),
+        SealingKey(_derive(shared, session.keys_digest, incoming)),
+    )
+
+
+def pairwise_seed(own: MaskKey, me: Endpoint, peer: Endpoint, session: SessionKeys) -> PairwiseSeed:
+    """Derive the seed of the pad between two clients: the same at both ends.
+
+    Raises:
+        AuthenticationError: The peer's key is of small order.
+    """
+    low, high = (me, peer) if me.position < peer.position else (peer, me)
+    info = Label.PAIRWISE_MASK.encoded + session.session_id + _pair(low, high)
+    return PairwiseSeed(_derive(_exchange(own, peer), session.keys_digest, info))
+
+
+def self_mask_key(seed: SelfMaskSeed, session: SessionKeys, owner: int) -> SelfMaskPadKey:
+    """Derive the key of a client's self mask."""
+    info = Label.SELF_MASK.encoded + session.session_id + u16(owner)
+    return SelfMaskPadKey(_derive(seed.expose(), session.keys_digest, info))
+
+
+def _pair(first: Endpoint, second: Endpoint) -> bytes:
+    return u16(first.position) + u16(second.position) + first.public + second.public
+
+
+def _exchange(own: ChannelKey | MaskKey, peer: Endpoint) -> bytes:
+    try:
+        return X25519PrivateKey.from_private_bytes(own.expose()).exchange(
+            X25519PublicKey.from_public_bytes(peer.public)
+        )
+    except ValueError:  # the library refuses an all-zero result (RFC 7748, section 6.1)
+        raise AuthenticationError("public key", peer.name) from None
+
+
+def _derive(key_material: bytes, salt: bytes, info: bytes) -> bytes:
+    return HKDF(algorithm=hashes.SHA256(), length=32, salt=salt, info=info).derive(key_material)

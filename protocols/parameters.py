@@ -1,0 +1,255 @@
+"""The public parameters of one round: what both ends must agree on, checked as a whole, hashed into the session."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Self
+
+from protocols.codec import Codec
+from protocols.errors import DecodeError, ParameterError, RingOverflowError, TooFewSurvivorsError
+from protocols.ring import MAX_RING_BITS, required_ring_bits
+from protocols.roster import Roster
+from protocols.stages import Stage, ThreatModel, stages_of
+from protocols.wire import MAX_CLIENTS, MAX_COORDINATES, Reader, u8, u16, u32, u64
+
+MIN_COHORT = 3
+MIN_THRESHOLD = 3
+MIN_HONEST_SURVIVORS = 3
+
+_THREAT_MODELS = {1: ThreatModel.ACTIVE, 2: ThreatModel.SEMI_HONEST}
+
+
+def default_corrupt(clients: int) -> int:
+    """Return how many colluding clients a round of that size tolerates by default: one in five, rounded down.
+
+    Below five clients that is none: the sum is protected from the server alone, since three honest survivors must
+    remain beside the colluders.
+    """
+    return clients // 5
+
+
+def least_threshold(holders: int, corrupt: int, threat_model: ThreatModel) -> int:
+    """Return the least safe threshold for `holders` share holders of whom `corrupt` collude.
+
+    Active: 2 t > holders + corrupt, so that two quorums always share an honest holder and only one kind of share of a
+    client can reach the threshold. Semi-honest: t > corrupt. Never below 3.
+    """
+    least = (holders + corrupt) // 2 + 1 if threat_model is ThreatModel.ACTIVE else corrupt + 1
+    return max(MIN_THRESHOLD, least)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoundParameters:
+    """One round's parameters.
+
+    Attributes:
+        round: Round number, 0 to 2**32 - 1; a client takes part in each round of a run once.
+        threat_model: Against whom the round protects.
+        cohort: Roster places of the clients asked to take part, ascending; a client's position is its place in here.
+        neighbours: Degree of the graph of pads: len(cohort) - 1 (complete) or an even number below.
+        threshold: Shares that rebuild a secret, t.
+        corrupt: Colluding clients that the round tolerates, C.
+        min_survivors: Fewest clients whose sum is opened: at least C + 3, and t on a complete graph.
+        ring_bits: Width b of the ring, 1 to 62.
+        vector_length: Coordinates of an encoded vector.
+        max_coordinate: Largest value of one client's coordinate.
+        noise_tail: Bound of the summed noise, 0 without noise.
+        roster_digest: 32 bytes.
+        config_digest: 32 bytes; of the run's configuration.
+        encoding_digest: 32 bytes; of the codec.
+
+    Raises:
+        ParameterError: A value is out of its range or contradicts another.
+        RingOverflowError: The sum of the cohort could wrap around.
+        TooFewSurvivorsError: The cohort is smaller than three clients.
+    """
+
+    round: int
+    threat_model: ThreatModel
+    cohort: tuple[int, ...]
+    neighbours: int
+    threshold: int
+    corrupt: int
+    min_survivors: int
+    ring_bits: int
+    vector_length: int
+    max_coordinate: int
+    noise_tail: int
+    roster_digest: bytes
+    config_digest: bytes
+    encoding_digest: bytes
+
+    def __post_init__(self) -> None:
+        n = len(self.cohort)
+        if n < MIN_COHORT:
+            raise TooFewSurvivorsError(Stage.ADVERTISE_KEYS.value, n, MIN_COHORT)
+        _within("round", self.round, 0, (1 << 32) - 1)
+        _within("cohort", n, MIN_COHORT, MAX_CLIENTS)
+        if any(a >= b for a, b in zip(self.cohort, self.cohort[1:], strict=False)):
+            raise ParameterError("cohort", "must be distinct and ascending")
+        _within("cohort", self.cohort[0], 0, MAX_CLIENTS - 1)
+        _within("cohort", self.cohort[-1], 0, MAX_CLIENTS - 1)
+        _within("vector_length", self.vector_length, 1, MAX_COORDINATES)
+        _within("max_coordinate", self.max_coordinate, 1, (1 << MAX_RING_BITS) - 1)
+        _within("noise_tail", self.noise_tail, 0, (1 << MAX_RING_BITS) - 1)
+        _within("ring_bits", self.ring_bits, 1, MAX_RING_BITS)
+        if any(len(digest) != 32 for digest in (self.roster_digest, self.config_digest, self.encoding_digest)):
+            raise ParameterError("digest", "must be 32 bytes")
+        self._check_graph(n)
+        required = required_ring_bits(n, self.max_coordinate, self.noise_tail)
+        if self.ring_bits < required:
+            raise RingOverflowError(self.ring_bits, required)
+
+    def _check_graph(self, n: int) -> None:
+        _within("corrupt", self.corrupt, 0, n - MIN_HONEST_SURVIVORS)
+        _within("neighbours", self.neighbours, MIN_THRESHOLD - 1, n - 1)
+        if not self.is_complete and self.neighbours % 2:
+            raise ParameterError("neighbours", "must be even in a k-regular graph")
+        _within("threshold", self.threshold, MIN_THRESHOLD, self.holders)
+        least_survivors = self.corrupt + MIN_HONEST_SURVIVORS
+        if self.is_complete:
+            least = least_threshold(self.holders, self.corrupt, self.threat_model)
+            if self.threshold < least:
+                raise ParameterError("threshold", f"must be at least {least} for {n} clients, {self.corrupt} corrupt")
+            least_survivors = max(least_survivors, self.threshold)
+        elif self.threat_model is ThreatModel.ACTIVE and 2 * self.threshold <= self.neighbours:
+            raise ParameterError("threshold", "must be more than half of the neighbours")
+        _within("min_survivors", self.min_survivors, least_survivors, n)
+
+    @classmethod
+    def choose(
+        cls,
+        *,
+        round: int,
+        roster: Roster,
+        codec: Codec,
+        config_digest: bytes,
+        cohort: Sequence[str] | None = None,
+        threat_model: ThreatModel = ThreatModel.ACTIVE,
+        corrupt: int | None = None,
+        neighbours: int | None = None,
+        threshold: int | None = None,
+        min_survivors: int | None = None,
+        noise_tail: int = 0,
+    ) -> Self:
+        """Fill in what is not given: complete graph, least safe threshold and survivors, narrowest ring.
+
+        Args:
+            round: Round number.
+            roster: All clients.
+            codec: How updates are encoded.
+            config_digest: 32 bytes; of the run's configuration.
+            cohort: Names of the clients asked; all of the roster unless given.
+            threat_model: Against whom the round protects.
+            corrupt: Colluding clients tolerated; `default_corrupt` unless given.
+            neighbours: Degree of the graph; complete unless given. `plan` finds safe values for large cohorts.
+            threshold: Shares that rebuild a secret; needed with `neighbours`.
+            min_survivors: Fewest clients in an opened sum.
+            noise_tail: Bound of the summed noise.
+
+        Raises:
+            ParameterError: No such round can be.
+        """
+        places = roster.indices(roster.names if cohort is None else cohort)
+        n = len(places)
+        if n < MIN_COHORT:
+            raise TooFewSurvivorsError(Stage.ADVERTISE_KEYS.value, n, MIN_COHORT)
+        corrupt = default_corrupt(n) if corrupt is None else corrupt
+        complete = neighbours is None or neighbours == n - 1
+        if threshold is None:
+            if not complete:
+                raise ParameterError("threshold", "must be given for a k-regular graph: see plan()")
+            threshold = least_threshold(n, corrupt, threat_model)
+        if min_survivors is None:
+            min_survivors = max(corrupt + MIN_HONEST_SURVIVORS, threshold if complete else 0)
+        return cls(
+            round=round,
+            threat_model=threat_model,
+            cohort=places,
+            neighbours=n - 1 if neighbours is None else neighbours,
+            threshold=threshold,
+            corrupt=corrupt,
+            min_survivors=min_survivors,
+            ring_bits=required_ring_bits(n, codec.max_coordinate, noise_tail),
+            vector_length=codec.vector_length,
+            max_coordinate=codec.max_coordinate,
+            noise_tail=noise_tail,
+            roster_digest=roster.digest,
+            config_digest=config_digest,
+            encoding_digest=codec.digest,
+        )
+
+    @property
+    def clients(self) -> int:
+        """Size n of the cohort."""
+        return len(self.cohort)
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every two clients share a pad."""
+        return self.neighbours == len(self.cohort) - 1
+
+    @property
+    def holders(self) -> int:
+        """How many shares each secret is split into: n on a complete graph (the client keeps one), else k."""
+        return self.clients if self.is_complete else self.neighbours
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """The stages of this round, in order."""
+        return stages_of(self.threat_model, complete_graph=self.is_complete)
+
+    def encode(self) -> bytes:
+        """Return the parameters' bytes (SPEC.md, "Round parameters")."""
+        model = next(number for number, model in _THREAT_MODELS.items() if model is self.threat_model)
+        return b"".join(
+            (
+                u8(model),
+                u32(self.round),
+                u16(self.neighbours),
+                u16(self.threshold),
+                u16(self.corrupt),
+                u16(self.min_survivors),
+                u8(self.ring_bits),
+                u32(self.vector_length),
+                u64(self.max_coordinate),
+                u64(self.noise_tail),
+                self.roster_digest,
+                self.config_digest,
+                self.encoding_digest,
+                u16(len(self.cohort)),
+                *(u16(place) for place in self.cohort),
+            )
+        )
+
+    @classmethod
+    def decode(cls, reader: Reader) -> Self:
+        """Read parameters.
+
+        Raises:
+            DecodeError: The bytes are not parameters.
+            ParameterError: They are, but no such round can be.
+        """
+        model = _THREAT_MODELS.get(reader.u8())
+        if model is None:
+            raise DecodeError("unknown threat model")
+        return cls(
+            threat_model=model,
+            round=reader.u32(),
+            neighbours=reader.u16(),
+            threshold=reader.u16(),
+            corrupt=reader.u16(),
+            min_survivors=reader.u16(),
+            ring_bits=reader.u8(),
+            vector_length=reader.u32(),
+            max_coordinate=reader.u64(),
+            noise_tail=reader.u64(),
+            roster_digest=reader.take(32),
+            config_digest=reader.take(32),
+            encoding_digest=reader.take(32),
+            cohort=tuple(reader.u16() for _ in range(reader.count(2))),
+        )
+
+
+def _within(name: str, value: int, least: int, most: int) -> None:
+    if not least <= value <= most:
+        raise ParameterError(name, f"must be {least} to {most}, is {value}")

@@ -1,0 +1,116 @@
+"""The same round without secure aggregation: vectors in clear, the same encoding, the same survivors, the same total.
+
+The server sees every contribution. The path is there to compare with, and for data that needs no protection.
+"""
+
+from protocols.client.session import Contribute, RoundContext
+from protocols.driver import DEFAULT_PATIENCE, Patience
+from protocols.errors import DecodeError, ProtocolError, RefusedError, StageOrderError, TooFewSurvivorsError
+from protocols.masking import RunningSum
+from protocols.messages import PlainInputReply, PlainInputRequest, Refusal, decode_message, encode_message, frame_type
+from protocols.messages.limits import FIRST_REQUEST_LIMIT, reply_limit
+from protocols.packing import pack, unpack
+from protocols.parameters import RoundParameters
+from protocols.result import Direction, FrameRecord, Rejection, RoundResult, account
+from protocols.ring import lane_dtype
+from protocols.roster import Roster
+from protocols.stages import Stage
+from protocols.transport import Transport
+from protocols.vectors import MaskedVector
+from protocols.wire import HEADER_BYTES, FrameType
+
+STAGE = Stage.PLAIN_INPUT_COLLECTION.value
+NO_SESSION = bytes(32)
+
+
+class PlainClient:
+    """A client of a plain round.
+
+    Args:
+        name: Its name in the roster.
+        contribute: Trains and encodes.
+    """
+
+    def __init__(self, name: str, contribute: Contribute) -> None:
+        self.name = name
+        self._contribute = contribute
+
+    def answer(self, stage: str, data: bytes) -> bytes:
+        """Return the encoded vector, or a refusal."""
+        number = 0
+        try:
+            if stage != STAGE:
+                raise DecodeError("a plain client knows one stage only")
+            header, request = decode_message(PlainInputRequest, data, FIRST_REQUEST_LIMIT)
+            number, parameters = header.round, request.parameters
+            encoded = self._contribute(RoundContext(number, request.payload, parameters, self.name))
+            if len(encoded) != parameters.vector_length or encoded.max_coordinate > parameters.max_coordinate:
+                raise DecodeError("the contribution is of another codec")
+            width = parameters.max_coordinate.bit_length()
+            packed = pack(encoded.lanes(width), width)
+            return encode_message(PlainInputReply(width, len(encoded), packed), number, NO_SESSION)
+        except ProtocolError as error:
+            return encode_message(Refusal.of(error, {}), number, NO_SESSION)
+
+
+def run_plain_round(
+    parameters: RoundParameters,
+    roster: Roster,
+    payload: bytes,
+    transport: Transport,
+    patience: Patience = DEFAULT_PATIENCE,
+) -> RoundResult:
+    """Gather and add encoded vectors in clear.
+
+    Raises:
+        TooFewSurvivorsError: Nobody answered.
+    """
+    request = PlainInputRequest(parameters, payload)
+    frame = encode_message(request, parameters.round, NO_SESSION)
+    names = roster.select(parameters.cohort)
+    frames: list[FrameRecord] = []
+    for name in names:
+        frames.extend(account(name, parameters.round, Direction.DOWN, STAGE, frame, request))
+    replies, _ = transport.exchange(
+        STAGE,
+        dict.fromkeys(names, frame),
+        round_id=parameters.round,
+        timeout=patience.timeout,
+        quorum=round(len(names) * patience.quorum),
+        grace=patience.grace,
+    )
+    running = RunningSum(parameters.vector_length, parameters.ring_bits)
+    survivors: list[str] = []
+    rejections: list[Rejection] = []
+    for name, reply in replies:
+        message: PlainInputReply | None = None
+        try:
+            message = _take(parameters, reply)
+            running.add(_widen(message, parameters))
+            survivors.append(name)
+        except ProtocolError as error:
+            rejections.append(Rejection(name, STAGE, error))
+        frames.extend(account(name, parameters.round, Direction.UP, STAGE, reply, message))
+    if not survivors:
+        raise TooFewSurvivorsError(STAGE, 0, 1)
+    total = running.open(len(survivors), parameters.max_coordinate, parameters.noise_tail)
+    dropouts = {name: STAGE for name in names if name not in survivors}
+    ordered = tuple(name for name in names if name in survivors)
+    return RoundResult(total, ordered, dropouts, tuple(frames), tuple(rejections), {}, parameters, NO_SESSION)
+
+
+def _take(parameters: RoundParameters, reply: bytes) -> PlainInputReply:
+    if frame_type(reply) is FrameType.REFUSAL:
+        raise RefusedError(decode_message(Refusal, reply, HEADER_BYTES + 4)[1].code, None)
+    header, message = decode_message(PlainInputReply, reply, reply_limit(Stage.PLAIN_INPUT_COLLECTION, parameters))
+    if header.round != parameters.round:
+        raise StageOrderError(f"round {parameters.round}", f"round {header.round}")
+    if (message.width, message.length) != (parameters.max_coordinate.bit_length(), parameters.vector_length):
+        raise DecodeError("the vector is of another width or length")
+    return message
+
+
+def _widen(message: PlainInputReply, parameters: RoundParameters) -> MaskedVector:
+    """The plain vector as ring elements, for the same running sum."""
+    lanes = unpack(message.packed, message.length, message.width).astype(lane_dtype(parameters.ring_bits))
+    return MaskedVector(lanes, parameters.ring_bits)

@@ -1,0 +1,73 @@
+"""What a client insists on, whatever the server asks for."""
+
+from dataclasses import dataclass, field
+
+from protocols.errors import PolicyError
+from protocols.parameters import MIN_COHORT, MIN_HONEST_SURVIVORS, MIN_THRESHOLD, RoundParameters
+from protocols.roster import Roster
+from protocols.stages import ThreatModel
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClientPolicy:
+    """Floors and ceilings that a client checks before it makes any key.
+
+    The defaults allow the smallest federations (three hospitals) and rely on the rules that `RoundParameters` enforces
+    for every size: an active round needs 2 t > n + C, a sum at least C + 3 clients.
+
+    Attributes:
+        min_cohort: Fewest clients asked to take part.
+        min_threshold: Least t.
+        min_corrupt: Fewest colluding clients that the round must tolerate; raising it raises t and the survivors.
+        min_honest_survivors: Fewest survivors beyond the tolerated colluders.
+        min_neighbours: Least degree of the graph for cohorts above `complete_up_to`.
+        complete_up_to: Up to this cohort the graph must be complete.
+        max_vector_length: Longest vector, against exhaustion of memory.
+        threat_models: Accepted threat models.
+        config_digest: The run's configuration as this client knows it, or None to accept what comes.
+        encoding_digest: The codec as this client knows it, or None.
+    """
+
+    min_cohort: int = MIN_COHORT
+    min_threshold: int = MIN_THRESHOLD
+    min_corrupt: int = 0
+    min_honest_survivors: int = MIN_HONEST_SURVIVORS
+    min_neighbours: int = 20
+    complete_up_to: int = 100
+    max_vector_length: int = 1 << 26
+    threat_models: frozenset[ThreatModel] = field(default_factory=lambda: frozenset({ThreatModel.ACTIVE}))
+    config_digest: bytes | None = None
+    encoding_digest: bytes | None = None
+
+    def check(self, parameters: RoundParameters, roster: Roster) -> None:
+        """Refuse parameters below the floors.
+
+        Raises:
+            PolicyError: Names the parameter, what was offered and what is required.
+        """
+        _at_least("cohort", parameters.clients, self.min_cohort)
+        _at_least("threshold", parameters.threshold, self.min_threshold)
+        _at_least("corrupt", parameters.corrupt, self.min_corrupt)
+        _at_least("min_survivors", parameters.min_survivors, parameters.corrupt + self.min_honest_survivors)
+        if parameters.threat_model not in self.threat_models:
+            accepted = ", ".join(sorted(model.value for model in self.threat_models))
+            raise PolicyError("threat_model", parameters.threat_model.value, accepted)
+        if not parameters.is_complete:
+            if parameters.clients <= self.complete_up_to:
+                raise PolicyError("neighbours", parameters.neighbours, "a complete graph")
+            _at_least("neighbours", parameters.neighbours, self.min_neighbours)
+        if parameters.vector_length > self.max_vector_length:
+            raise PolicyError("vector_length", parameters.vector_length, f"at most {self.max_vector_length}")
+        if parameters.roster_digest != roster.digest:
+            raise PolicyError("roster_digest", parameters.roster_digest.hex(), roster.digest.hex())
+        if parameters.cohort[-1] >= len(roster):
+            raise PolicyError("cohort", parameters.cohort[-1], f"at most {len(roster) - 1}")
+        for name, own in (("config_digest", self.config_digest), ("encoding_digest", self.encoding_digest)):
+            offered: bytes = getattr(parameters, name)
+            if own is not None and own != offered:
+                raise PolicyError(name, offered.hex(), own.hex())
+
+
+def _at_least(name: str, offered: int, floor: int) -> None:
+    if offered < floor:
+        raise PolicyError(name, offered, f"at least {floor}")

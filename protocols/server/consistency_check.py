@@ -1,0 +1,61 @@
+"""ConsistencyCheck: one survivor set goes out to all survivors, their signatures come in."""
+
+from collections.abc import Mapping
+
+from protocols.masking import RunningSum
+from protocols.messages import ConsistencyCheckReply, ConsistencyCheckRequest, Message, decode_message
+from protocols.messages.consistency import SurvivorSet
+from protocols.messages.limits import reply_limit
+from protocols.roster import verify_signature
+from protocols.server.dealt import Dealings
+from protocols.server.session import ServerSession
+from protocols.server.state import ServerState
+from protocols.server.unmasking import Unmasking
+from protocols.stages import Stage
+from protocols.statements import survivors_message
+
+
+class CheckingConsistency(ServerState):
+    """The survivor set goes out, signatures come in.
+
+    Args:
+        session: The round.
+        dealings: The clients that share pads.
+        running_sum: The sum of the survivors' masked vectors.
+        survivors: Who is in it.
+    """
+
+    stage = Stage.CONSISTENCY_CHECK
+
+    def __init__(
+        self, session: ServerSession, dealings: Dealings, running_sum: RunningSum, survivors: SurvivorSet
+    ) -> None:
+        super().__init__(session)
+        self._dealings = dealings
+        self._sum = running_sum
+        self._survivors = survivors
+        self._message = survivors_message(dealings.keys, survivors)
+        self._signatures: dict[int, bytes] = {}
+
+    def requests(self) -> Mapping[int, Message]:
+        """The same set for all survivors."""
+        return dict.fromkeys(sorted(self._survivors.positions), ConsistencyCheckRequest(self._survivors))
+
+    def absorb(self, position: int, data: bytes) -> Message:
+        """Take in one signature."""
+        reply = decode_message(ConsistencyCheckReply, data, reply_limit(self.stage, self.session.parameters))[1]
+        key, name = self.session.identity_key(position), self.session.name(position)
+        verify_signature(self.session.verifier, key, self._message, reply.signature, "survivor set", name)
+        self._signatures[position] = reply.signature
+        return reply
+
+    def conclude(self) -> ServerState:
+        """Choose for each signer the quorum that it will be shown; who has no quorum is asked for nothing."""
+        parameters = self.session.parameters
+        self.require(len(self._signatures), parameters.threshold)
+        quorums: dict[int, dict[int, bytes]] = {}
+        for position in sorted(self._signatures):
+            signers = [holder for holder in self._dealings.holders(position) if holder in self._signatures]
+            if len(signers) >= parameters.threshold:
+                quorums[position] = {signer: self._signatures[signer] for signer in signers[: parameters.threshold]}
+        return Unmasking(self.session, self._dealings, self._sum, self._survivors, quorums)

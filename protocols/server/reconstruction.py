@@ -1,0 +1,110 @@
+"""From shares to pads: rebuild each secret from t shares, verify it against what its owner published, derive pads."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import combinations, islice
+
+from protocols.commitments import commit_to_seed
+from protocols.errors import DecodeError, ReconstructionError, TooFewSurvivorsError
+from protocols.key_agreement import Endpoint, pairwise_seed, public_key, self_mask_key
+from protocols.messages.consistency import SurvivorSet
+from protocols.pads import Pad
+from protocols.secret_values import MaskKey, SelfMaskSeed
+from protocols.server.dealt import Dealings
+from protocols.server.session import ServerSession
+from protocols.shamir import combine
+from protocols.stages import Stage
+
+MAX_SUBSETS = 64
+"""Subsets of t shares that are tried where the first does not rebuild what the owner published."""
+
+PADS_AT_A_TIME = 256
+"""Keystreams that are open at the same time."""
+
+
+def remaining_pads(
+    session: ServerSession,
+    dealings: Dealings,
+    survivors: SurvivorSet,
+    shares: Mapping[int, Mapping[int, bytes]],
+) -> Iterator[Sequence[Pad]]:
+    """Return the pads that are still in the sum, some at a time: self masks of survivors, pairwise pads with dropouts.
+
+    Args:
+        session: The round.
+        dealings: The clients that share pads.
+        survivors: Whose vectors are in the sum.
+        shares: {owner: {holder: share}}, checked against the owner's commitments.
+
+    Yields:
+        Pads with the sign that cancels them.
+
+    Raises:
+        TooFewSurvivorsError: An owner has fewer than t shares; raised before any pad is derived.
+        ReconstructionError: An owner's shares do not rebuild what it published.
+    """
+    needed = [owner for owner in dealings.dealt if _is_needed(dealings, survivors, owner)]
+    fewest = min((len(shares[owner]) for owner in needed), default=0)
+    if fewest < session.parameters.threshold:
+        raise TooFewSurvivorsError(Stage.UNMASKING.value, fewest, session.parameters.threshold)
+    batch: list[Pad] = []
+    for owner in needed:
+        batch.extend(_pads_of(session, dealings, survivors, owner, shares[owner]))
+        while len(batch) >= PADS_AT_A_TIME:
+            yield batch[:PADS_AT_A_TIME]
+            del batch[:PADS_AT_A_TIME]
+    if batch:
+        yield batch
+
+
+def _is_needed(dealings: Dealings, survivors: SurvivorSet, owner: int) -> bool:
+    if owner in survivors.positions:
+        return True
+    return any(neighbour in survivors.positions for neighbour in dealings.neighbours(owner))
+
+
+def _pads_of(
+    session: ServerSession, dealings: Dealings, survivors: SurvivorSet, owner: int, shares: Mapping[int, bytes]
+) -> Iterator[Pad]:
+    name = session.name(owner)
+    if owner in survivors.positions:
+        seed = _rebuild_seed(session, dealings, owner, shares)
+        yield Pad(self_mask_key(seed, dealings.keys, owner), negative=True)
+        seed.erase()
+        return
+    key = _rebuild_mask_key(session, dealings, owner, shares)
+    here = Endpoint(owner, dealings.mask_publics[owner], name)
+    for neighbour in dealings.neighbours(owner):
+        if neighbour in survivors.positions:
+            there = Endpoint(neighbour, dealings.mask_publics[neighbour], session.name(neighbour))
+            # The neighbour added the pad if it comes first, and subtracted it otherwise.
+            yield Pad(pairwise_seed(key, here, there, dealings.keys), negative=neighbour < owner)
+    key.erase()
+
+
+def _rebuild_seed(session: ServerSession, dealings: Dealings, owner: int, shares: Mapping[int, bytes]) -> SelfMaskSeed:
+    for secret in _candidates(shares, session.parameters.threshold):
+        seed = SelfMaskSeed(secret)
+        if commit_to_seed(seed, session.session_id, owner) == dealings.dealt[owner].seed_commitment:
+            return seed
+        seed.erase()
+    raise ReconstructionError(session.name(owner))
+
+
+def _rebuild_mask_key(session: ServerSession, dealings: Dealings, owner: int, shares: Mapping[int, bytes]) -> MaskKey:
+    for secret in _candidates(shares, session.parameters.threshold):
+        key = MaskKey(secret)
+        if public_key(key) == dealings.mask_publics[owner]:
+            return key
+        key.erase()
+    raise ReconstructionError(session.name(owner))
+
+
+def _candidates(shares: Mapping[int, bytes], threshold: int) -> Iterator[bytes]:
+    """The secrets that subsets of t shares rebuild; the first subset is right unless the owner dealt wrongly."""
+    for holders in islice(combinations(sorted(shares), threshold), MAX_SUBSETS):
+        try:
+            secret = combine([holder + 1 for holder in holders], [shares[holder] for holder in holders])
+        except DecodeError:
+            continue
+        if secret is not None:
+            yield secret

@@ -1,0 +1,39 @@
+"""What the server knows throughout one round."""
+
+from dataclasses import dataclass
+
+from protocols.parameters import RoundParameters
+from protocols.roster import Roster, SignatureVerifier
+from protocols.stages import ThreatModel
+
+
+@dataclass(frozen=True, slots=True)
+class ServerSession:
+    """One round at the server.
+
+    Attributes:
+        parameters: The round's parameters.
+        roster: All clients.
+        payload: The global model's bytes.
+        session_id: 32 bytes.
+        verifier: Checks signatures.
+    """
+
+    parameters: RoundParameters
+    roster: Roster
+    payload: bytes
+    session_id: bytes
+    verifier: SignatureVerifier
+
+    @property
+    def is_active(self) -> bool:
+        """Whether signatures are made and checked."""
+        return self.parameters.threat_model is ThreatModel.ACTIVE
+
+    def name(self, position: int) -> str:
+        """Return the name of the client at a position."""
+        return self.roster.names[self.parameters.cohort[position]]
+
+    def identity_key(self, position: int) -> bytes:
+        """Return the pinned identity key of the client at a position."""
+        return self.roster.key(self.parameters.cohort[position])

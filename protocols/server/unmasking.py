@@ -1,0 +1,90 @@
+"""Unmasking: shares come in, secrets are rebuilt and verified, their pads taken out, and the sum is opened."""
+
+from collections.abc import Mapping
+
+from protocols.commitments import commit_to_share
+from protocols.errors import DecodeError
+from protocols.masking import RunningSum
+from protocols.messages import Message, UnmaskingReply, UnmaskingRequest, decode_message
+from protocols.messages.consistency import SurvivorSet
+from protocols.messages.limits import reply_limit
+from protocols.secret_values import MaskKeyShare, SelfMaskShare
+from protocols.server.dealt import Dealings
+from protocols.server.reconstruction import remaining_pads
+from protocols.server.session import ServerSession
+from protocols.server.state import ServerState
+from protocols.stages import Stage
+from protocols.vectors import Aggregate
+
+
+class Unmasking(ServerState):
+    """Survivor set and quorums go out, shares come in.
+
+    Args:
+        session: The round.
+        dealings: The clients that share pads.
+        running_sum: The sum of the survivors' masked vectors.
+        survivors: Who is in it.
+        quorums: {client that is asked: {signer: signature}}.
+    """
+
+    stage = Stage.UNMASKING
+
+    def __init__(
+        self,
+        session: ServerSession,
+        dealings: Dealings,
+        running_sum: RunningSum,
+        survivors: SurvivorSet,
+        quorums: Mapping[int, Mapping[int, bytes]],
+    ) -> None:
+        super().__init__(session)
+        self._dealings = dealings
+        self._sum = running_sum
+        self.survivors = survivors
+        self._quorums = quorums
+        self._shares: dict[int, dict[int, bytes]] = {owner: {} for owner in dealings.dealt}
+        self.wrong_shares: dict[int, tuple[int, ...]] = {}
+        self.total: Aggregate | None = None
+
+    def requests(self) -> Mapping[int, Message]:
+        """Each client gets the set and the quorum that covers its shares."""
+        return {position: UnmaskingRequest(self.survivors, quorum) for position, quorum in self._quorums.items()}
+
+    def absorb(self, position: int, data: bytes) -> Message:
+        """Take in one holder's shares; wrong ones are left out and remembered, the others still count."""
+        reply = decode_message(UnmaskingReply, data, reply_limit(self.stage, self.session.parameters))[1]
+        if not set(self._dealings.holders(position)).issuperset(reply.shares):
+            raise DecodeError("a share is of a client that dealt none to its sender")
+        wrong = []
+        for owner, share in reply.shares.items():
+            if self._is_right(owner, position, share):
+                self._shares[owner][position] = share.expose()
+            else:
+                wrong.append(owner)
+        if wrong:
+            self.wrong_shares[position] = tuple(wrong)
+        return reply
+
+    def conclude(self) -> None:
+        """Rebuild, verify, cancel, open.
+
+        Raises:
+            TooFewSurvivorsError: Too few shares of some client came: the sum stays masked.
+            ReconstructionError: A client dealt shares that rebuild nothing it published.
+            AggregateError: The total is impossible.
+        """
+        parameters = self.session.parameters
+        for pads in remaining_pads(self.session, self._dealings, self.survivors, self._shares):
+            self._sum.remove(pads)
+        self._shares.clear()
+        self.total = self._sum.open(len(self.survivors.positions), parameters.max_coordinate, parameters.noise_tail)
+
+    def _is_right(self, owner: int, holder: int, share: SelfMaskShare | MaskKeyShare) -> bool:
+        """Whether a share is of the kind that opens the sum and is what its owner dealt to this holder."""
+        dealt = self._dealings.dealt[owner].shares[holder]
+        survived = owner in self.survivors.positions
+        if isinstance(share, SelfMaskShare) is not survived:
+            return False
+        expected = dealt.self_mask_commitment if survived else dealt.mask_key_commitment
+        return commit_to_share(share, self.session.session_id, owner, holder) == expected

@@ -1,0 +1,104 @@
+"""Vectors carry their secrecy in their type: encoded (private), masked (public), aggregate (public, a sum).
+
+Only a masked vector has a wire format inside a secure round; pads exist only while they are applied (pads.py).
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from protocols.errors import DecodeError, DtypeError, OutOfRangeError, ShapeError
+from protocols.packing import pack, packed_bytes, unpack
+from protocols.ring import Lanes, lane_dtype
+
+
+class EncodedVector:
+    """One client's contribution as ring integers: private, without a wire format, never printed or pickled.
+
+    Args:
+        values: Unsigned integers [d], each at most `max_coordinate`; not copied, must not change afterwards.
+        max_coordinate: The public bound of every coordinate.
+
+    Raises:
+        ShapeError, DtypeError, OutOfRangeError: The values are not that.
+    """
+
+    __slots__ = ("_values", "max_coordinate")
+
+    def __init__(self, values: Lanes, max_coordinate: int) -> None:
+        if values.ndim != 1:
+            raise ShapeError((values.size,), values.shape)
+        if values.dtype.kind != "u":
+            raise DtypeError("unsigned integers", str(values.dtype))
+        if values.size and int(values.max()) > max_coordinate:
+            beyond = np.flatnonzero(values > max_coordinate)
+            raise OutOfRangeError(len(beyond), int(beyond[0]))
+        self._values = values
+        self.max_coordinate = max_coordinate
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def lanes(self, ring_bits: int) -> Lanes:
+        """Return a copy in the machine words of a ring."""
+        return self._values.astype(lane_dtype(ring_bits))
+
+    def __repr__(self) -> str:
+        return f"<EncodedVector of {len(self)}>"
+
+    def __reduce_ex__(self, protocol: object) -> str:
+        raise TypeError("an encoded vector is private: it is never pickled or copied")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class MaskedVector:
+    """A contribution under its pads: uniform over the ring to everybody who misses one of them.
+
+    Attributes:
+        lanes: Ring elements [d].
+        ring_bits: Their width.
+    """
+
+    lanes: Lanes
+    ring_bits: int
+
+    def encode(self) -> bytes:
+        """Return the packed bytes: ceil(d * ring_bits / 8)."""
+        return pack(self.lanes, self.ring_bits)
+
+    @classmethod
+    def decode(cls, data: bytes | memoryview, length: int, ring_bits: int) -> "MaskedVector":
+        """Read packed bytes.
+
+        Raises:
+            DecodeError: The size is wrong or padding bits are not zero.
+        """
+        if len(data) != packed_bytes(length, ring_bits):
+            raise DecodeError("the masked vector has the wrong size")
+        return cls(unpack(data, length, ring_bits), ring_bits)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Aggregate:
+    """The opened sum of the survivors' encoded vectors.
+
+    Attributes:
+        lanes: Ring elements [d].
+        ring_bits: Their width.
+        survivors: How many clients are in the sum.
+        noise_tail: Bound of the summed noise; 0 without noise. With noise, sums may be negative.
+    """
+
+    lanes: Lanes
+    ring_bits: int
+    survivors: int
+    noise_tail: int = 0
+
+    def integers(self) -> NDArray[np.int64]:
+        """Return int64 [d], the sums as integers: noise may take them below zero, down to -noise_tail."""
+        values = self.lanes.astype(np.int64)
+        if not self.noise_tail:
+            return values
+        size = 1 << self.ring_bits
+        return (values + self.noise_tail) % size - self.noise_tail
