@@ -1,7 +1,11 @@
 """Single-frame DICOM images, shown as the file asks for (optional extra `dicom`)."""
 
+import contextlib
 import io
+import logging
+import struct
 import warnings
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -35,17 +39,38 @@ def decode_dicom(content: bytes, path: str, max_pixels: int) -> Image.Image:
     except ImportError as error:
         raise MissingDependencyError("DICOM images", "dicom") from error
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), _quiet(logging.getLogger("pydicom")):
             warnings.simplefilter("ignore")
             header = pydicom.dcmread(io.BytesIO(content))
             _check(header, path, max_pixels)
             return Image.fromarray(_shown(header, path)).convert("RGB")
     except (pydicom.errors.InvalidDicomError, pydicom.errors.BytesLengthException) as error:
         raise BrokenImageError(path, "it is not a DICOM file") from error
-    except (AttributeError, ValueError, TypeError, KeyError, IndexError, OSError, EOFError, OverflowError) as error:
+    except (
+        AttributeError,
+        ValueError,
+        TypeError,
+        KeyError,
+        IndexError,
+        OSError,
+        EOFError,
+        OverflowError,
+        struct.error,
+    ) as error:
         raise BrokenImageError(path, " ".join(str(error).split())[:200] or type(error).__name__) from error
     except (RuntimeError, NotImplementedError) as error:  # no decoder for the compression
         raise BrokenImageError(path, f"no decoder for it: {' '.join(str(error).split())[:160]}") from error
+
+
+@contextlib.contextmanager
+def _quiet(logger: logging.Logger) -> Iterator[None]:
+    """Keep a library from logging values of the file, which may name a patient."""
+    before = logger.disabled
+    logger.disabled = True
+    try:
+        yield
+    finally:
+        logger.disabled = before
 
 
 def _check(header: Any, path: str, max_pixels: int) -> None:

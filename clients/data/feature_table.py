@@ -19,7 +19,6 @@ file the numbers are tensors, and every list of strings is a JSON list in the fi
 
 import hashlib
 import json
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +29,7 @@ import safetensors
 import safetensors.numpy
 from numpy.typing import NDArray
 
+from clients.data.arrays import read_npz
 from clients.data.dataset import SPLITS
 from clients.data.errors import SourceFormatError
 
@@ -146,15 +146,8 @@ def _read_safetensors(path: Path) -> dict[str, Any]:
 
 
 def _read_npz(path: Path) -> dict[str, Any]:
-    content: dict[str, Any] = {}
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            for name in file.files:
-                array = file[name]
-                content[name] = array.reshape(-1).tolist() if array.dtype.kind == "U" else array
-    except (OSError, ValueError, EOFError, AttributeError, zipfile.BadZipFile) as error:
-        raise SourceFormatError(path, f"is not a readable .npz file ({' '.join(str(error).split())[:120]})") from error
-    return content
+    arrays = read_npz(path)
+    return {name: array.reshape(-1).tolist() if array.dtype.kind == "U" else array for name, array in arrays.items()}
 
 
 def _checked(path: Path, content: Mapping[str, Any]) -> FeatureTable:

@@ -1,6 +1,5 @@
 """MedMNIST files: arrays `train_images`, `train_labels`, and the same for val and test, in one .npz."""
 
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from clients.data.arrays import read_npz
 from clients.data.dataset import SPLITS, Record
 from clients.data.errors import BrokenImageError, EmptyDataError, SourceFormatError
 from clients.data.findings import DataWarning, finding
@@ -106,13 +106,7 @@ def read_medmnist(path: Path, options: DataOptions) -> tuple[tuple[Record, ...],
 
 
 def _read(path: Path) -> dict[str, NDArray[Any]]:
-    try:
-        with np.load(path, allow_pickle=False) as content:
-            if not isinstance(content, np.lib.npyio.NpzFile):
-                raise SourceFormatError(path, "is a single array; a MedMNIST file is expected")
-            return {name: content[name] for name in content.files if name.endswith(("_images", "_labels"))}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise SourceFormatError(path, f"is not a readable .npz file ({' '.join(str(error).split())[:120]})") from error
+    return read_npz(path, lambda name: name.endswith(("_images", "_labels")))
 
 
 def _labels(path: Path, split: str, arrays: dict[str, NDArray[Any]]) -> NDArray[np.int64]:

@@ -1,0 +1,165 @@
+"""Single-frame DICOM images."""
+
+import io
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from clients.data import BrokenImageError, MissingDependencyError, load_dataset
+from clients.data.dicom import decode_dicom
+
+STORED = np.array([[0, 100, 200], [300, 400, 1000]], dtype=np.uint16)
+
+
+def without_pydicom(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pydicom", None)
+
+
+def test_without_the_extra_the_error_names_it(monkeypatch):
+    without_pydicom(monkeypatch)
+    with pytest.raises(MissingDependencyError, match=r"pip install 'securefed\[dicom\]'"):
+        decode_dicom(b"", "x.dcm", 10**6)
+
+
+def test_nothing_else_imports_pydicom():
+    code = "import sys, clients.data; sys.exit('pydicom' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.fixture
+def make():
+    pydicom = pytest.importorskip("pydicom", reason="the extra `dicom` is not installed")
+    from pydicom.dataset import FileDataset, FileMetaDataset
+    from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage, generate_uid
+
+    def build(pixels=STORED, photometric="MONOCHROME2", bits=16, signed=False, **elements):
+        meta = FileMetaDataset()
+        meta.MediaStorageSOPClassUID = SecondaryCaptureImageStorage
+        meta.MediaStorageSOPInstanceUID = generate_uid()
+        meta.TransferSyntaxUID = ExplicitVRLittleEndian
+        header = FileDataset("x", {}, file_meta=meta, preamble=b"\0" * 128)
+        header.SOPClassUID = SecondaryCaptureImageStorage
+        header.SOPInstanceUID = meta.MediaStorageSOPInstanceUID
+        header.Rows, header.Columns = pixels.shape[:2]
+        header.SamplesPerPixel = 3 if pixels.ndim == 3 else 1
+        if pixels.ndim == 3:
+            header.PlanarConfiguration = 0
+        header.PhotometricInterpretation = photometric
+        header.BitsAllocated = pixels.dtype.itemsize * 8
+        header.BitsStored = bits
+        header.HighBit = bits - 1
+        header.PixelRepresentation = int(signed)
+        header.PixelData = pixels.tobytes() + (b"\0" if pixels.nbytes % 2 else b"")
+        for name, value in elements.items():
+            setattr(header, name, value)
+        buffer = io.BytesIO()
+        pydicom.dcmwrite(buffer, header)
+        return buffer.getvalue()
+
+    return build
+
+
+def grey(content):
+    image = decode_dicom(content, "x.dcm", 10**6)
+    assert image.mode == "RGB"
+    pixels = np.asarray(image)
+    assert (pixels[..., 0] == pixels[..., 1]).all()
+    return pixels[..., 0]
+
+
+def test_without_a_window_the_values_are_stretched(make):
+    np.testing.assert_array_equal(grey(make()), [[0, 26, 51], [76, 102, 255]])
+
+
+def test_padding_does_not_count_as_darkest(make):
+    signed = np.array([[-2000, 0, 100]], np.int16)
+    content = make(signed, signed=True, PixelPaddingValue=-2000)
+    np.testing.assert_array_equal(grey(content), [[0, 0, 255]])
+
+
+def test_a_window_is_applied_after_the_rescale(make):
+    # PS3.3 C.11.2.1.2.1: with centre 0 and width 101, what is at most -50.5 is black and what is above 49.5 is white.
+    content = make(RescaleSlope="0.5", RescaleIntercept="-100", WindowCenter="0", WindowWidth="101")
+    values = STORED * 0.5 - 100
+    expected = np.rint(np.clip((values + 50.5) / 100 * 255, 0, 255))
+    np.testing.assert_array_equal(grey(content), expected)
+
+
+def test_the_first_of_several_windows_counts(make):
+    both = make(WindowCenter=["100", "5000"], WindowWidth=["101", "10"])
+    np.testing.assert_array_equal(grey(both), grey(make(WindowCenter="100", WindowWidth="101")))
+
+
+def test_the_exact_and_the_sigmoid_function(make):
+    exact = make(WindowCenter="250", WindowWidth="500", VOILUTFunction="LINEAR_EXACT")
+    np.testing.assert_array_equal(grey(exact), np.rint(np.clip(STORED * 0.51, 0, 255)))
+    sigmoid = make(WindowCenter="200", WindowWidth="400", VOILUTFunction="SIGMOID")
+    np.testing.assert_array_equal(grey(sigmoid), np.rint(255 / (1 + np.exp(-4 * (STORED - 200.0) / 400))))
+
+
+def test_a_width_of_one_is_a_threshold(make):
+    content = make(WindowCenter="200", WindowWidth="1")
+    np.testing.assert_array_equal(grey(content), np.where(STORED > 199.5, 255, 0))
+
+
+def test_monochrome1_is_inverted(make):
+    np.testing.assert_array_equal(grey(make(photometric="MONOCHROME1")), 255 - grey(make()))
+    windowed = {"WindowCenter": "200", "WindowWidth": "300"}
+    np.testing.assert_array_equal(grey(make(photometric="MONOCHROME1", **windowed)), 255 - grey(make(**windowed)))
+
+
+def test_colour_is_kept(make):
+    pixels = np.random.default_rng(0).integers(0, 255, (4, 6, 3), dtype=np.uint8)
+    image = decode_dicom(make(pixels, "RGB", bits=8), "x.dcm", 10**6)
+    np.testing.assert_array_equal(np.asarray(image), pixels)
+
+
+def test_what_is_no_single_image_is_refused(make):
+    with pytest.raises(BrokenImageError, match="3 frames"):
+        decode_dicom(make(NumberOfFrames=3), "x.dcm", 10**6)
+    with pytest.raises(BrokenImageError, match="limit"):
+        decode_dicom(make(), "x.dcm", 3)
+    with pytest.raises(BrokenImageError, match="not a DICOM"):
+        decode_dicom(b"x" * 500, "x.dcm", 10**6)
+    with pytest.raises(BrokenImageError):
+        decode_dicom(make()[:-4], "x.dcm", 10**6)
+
+
+def test_a_file_without_an_image_is_refused(make):
+    import pydicom
+
+    header = pydicom.dcmread(io.BytesIO(make()))
+    del header.PixelData
+    buffer = io.BytesIO()
+    header.save_as(buffer)
+    with pytest.raises(BrokenImageError, match="without an image"):
+        decode_dicom(buffer.getvalue(), "x.dcm", 10**6)
+
+
+def test_a_folder_may_hold_dicom(make, make_folder):
+    root = make_folder({"a": {"x": 2, "y": 2}})
+    (root / "a" / "x" / "scan.dcm").write_bytes(make())
+    (root / "a" / "y" / "scan.DCM").write_bytes(make(STORED[::-1].copy()))
+    dataset, warnings = load_dataset(str(root))
+    assert len(dataset.records) == 6
+    assert "broken_image" not in {warning.kind for warning in warnings}
+
+
+def test_damaged_bytes_are_an_image_or_a_named_error(make):
+    content = make(WindowCenter="100", WindowWidth="101")
+    rng = np.random.default_rng(0)
+    for _ in range(400):
+        damaged = bytearray(content)
+        for position in rng.integers(128, len(damaged), 3):
+            damaged[position] = rng.integers(0, 256)
+        assert "\n" not in complaint(bytes(damaged[: rng.integers(130, len(damaged) + 1)]))
+
+
+def complaint(content):
+    try:
+        decode_dicom(content, "x.dcm", 10**6)
+    except BrokenImageError as error:
+        return str(error)
+    return ""

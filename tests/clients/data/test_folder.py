@@ -1,0 +1,296 @@
+"""The layout <site>/<class>/<image>, with and without a table beside it."""
+
+import pytest
+
+from clients.data import (
+    ColumnError,
+    ConflictError,
+    DataError,
+    DataOptions,
+    EmptyDataError,
+    FindingError,
+    OneClassError,
+    SiteError,
+    SourceFormatError,
+    SourceNotFoundError,
+    UnknownSplitError,
+    load_dataset,
+)
+
+TWO_SITES = {"north": {"benign": 6, "malignant": 4}, "south": {"benign": 3}}
+
+
+def kinds(warnings):
+    return {warning.kind: warning for warning in warnings}
+
+
+def test_sites_classes_and_paths_are_those_of_the_folders(make_folder):
+    root = make_folder(TWO_SITES)
+    dataset, _ = load_dataset(str(root))
+    assert dataset.name == "cohort"
+    assert dataset.sites == ("north", "south")
+    assert dataset.classes == ("benign", "malignant")
+    assert len(dataset.records) == 13
+    assert [record.path for record in dataset.records] == sorted(record.path for record in dataset.records)
+    assert dataset.class_counts("south") == {"benign": 3, "malignant": 0}
+    assert dataset.load(0).mode == "RGB"
+    assert dataset.load(0).size == (12, 10)
+
+
+def test_every_listed_ending_counts_in_any_case(make_folder, draw):
+    root = make_folder(TWO_SITES)
+    for index, ending in enumerate(("JPG", "jpeg", "png", "tif", "TIFF", "bmp")):
+        draw(100 + index).save(root / "south" / "benign" / f"x{index}.{ending}")
+    dataset, warnings = load_dataset(str(root))
+    assert len(dataset.select("south")) == 9
+    assert "broken_image" not in kinds(warnings)
+
+
+def test_a_class_that_a_site_lacks_is_an_information(make_folder):
+    _, warnings = load_dataset(str(make_folder(TWO_SITES)))
+    found = kinds(warnings)["class_missing_at_site"]
+    assert found.severity == "info"
+    assert found.examples == ("south: malignant",)
+
+
+def test_without_patients_splitting_by_content_is_said(make_folder):
+    dataset, warnings = load_dataset(str(make_folder(TWO_SITES)))
+    found = kinds(warnings)["split_by_image"]
+    assert found.count == 13
+    assert "--patient-column" in found.message
+    assert {record.split for record in dataset.records} <= {"train", "val", "test"}
+
+
+def test_broken_images_are_counted_and_left_out_or_refused(make_folder):
+    root = make_folder(TWO_SITES)
+    (root / "north" / "benign" / "000.png").write_bytes(b"not an image")
+    png = (root / "north" / "benign" / "001.png").read_bytes()
+    (root / "north" / "benign" / "001.png").write_bytes(png[:-30])
+    (root / "north" / "benign" / "002.png").write_bytes(b"")
+    dataset, warnings = load_dataset(str(root))
+    assert len(dataset.records) == 10
+    assert kinds(warnings)["broken_image"].count == 3
+    with pytest.raises(DataError, match=r"north/benign/000\.png"):
+        load_dataset(str(root), DataOptions(strict=True))
+
+
+def test_a_truncated_jpeg_is_broken(make_folder, draw):
+    root = make_folder(TWO_SITES)
+    path = root / "south" / "benign" / "cut.jpg"
+    draw(9, (64, 64)).save(path)
+    path.write_bytes(path.read_bytes()[:-200])
+    _, warnings = load_dataset(str(root))
+    assert kinds(warnings)["broken_image"].examples == ("south/benign/cut.jpg",)
+
+
+def test_what_does_not_belong_is_counted(make_folder, draw):
+    root = make_folder(TWO_SITES)
+    (root / "north" / "empty").mkdir()
+    (root / "north" / "benign" / "notes.txt").write_text("x")
+    (root / "north" / "benign" / ".hidden.png").write_text("x")
+    (root / "north" / "benign" / "deeper").mkdir()
+    draw(50).save(root / "north" / "benign" / "deeper" / "a.png")
+    draw(51).save(root / "north" / "b.png")
+    (root / ".git").mkdir()
+    dataset, warnings = load_dataset(str(root))
+    found = kinds(warnings)
+    assert found["empty_class"].examples == ("north/empty",)
+    assert found["not_an_image"].examples == ("north/benign/notes.txt",)
+    assert found["misplaced_image"].examples == ("north/b.png", "north/benign/deeper/a.png")
+    assert len(dataset.records) == 13
+    assert "empty" not in dataset.classes
+
+
+def test_nothing_there_is_a_named_error_with_a_next_step(make_folder, tmp_path, draw):
+    with pytest.raises(SourceNotFoundError, match="check --data"):
+        load_dataset(str(tmp_path / "nowhere"))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(EmptyDataError, match="<site>/<class>"):
+        load_dataset(str(tmp_path / "empty"))
+    with pytest.raises(OneClassError, match="at least two"):
+        load_dataset(str(make_folder({"a": {"x": 2}, "b": {"x": 1}}, "one")))
+    (tmp_path / "flat" / "benign").mkdir(parents=True)
+    draw(1).save(tmp_path / "flat" / "benign" / "a.png")
+    with pytest.raises(SourceFormatError, match="one folder a site"):
+        load_dataset(str(tmp_path / "flat"))
+    (tmp_path / "data.xlsx").write_bytes(b"x")
+    with pytest.raises(SourceFormatError, match=r"\.csv"):
+        load_dataset(str(tmp_path / "data.xlsx"))
+    broken = make_folder({"a": {"x": 1, "y": 1}}, "broken")
+    for path in broken.rglob("*.png"):
+        path.write_bytes(b"x")
+    with pytest.raises(EmptyDataError, match="can be read"):
+        load_dataset(str(broken))
+
+
+@pytest.mark.parametrize("error_name", ["nowhere", "."])
+def test_errors_are_one_line(error_name, tmp_path):
+    with pytest.raises(DataError) as caught:
+        load_dataset(str(tmp_path / error_name))
+    assert "\n" not in str(caught.value)
+
+
+def listed(root):
+    return sorted(path.relative_to(root).as_posix() for path in root.rglob("*.png"))
+
+
+def test_metadata_gives_patients_and_splits(make_folder, write_csv):
+    root = make_folder(TWO_SITES)
+    rows = [(path, f"p{i // 2}", ("train", "Validation", "TEST")[i % 3]) for i, path in enumerate(listed(root))]
+    write_csv(root / "metadata.csv", ("path", "lesion_id", "suggested_split"), rows)
+    dataset, warnings = load_dataset(str(root))
+    assert [record.patient for record in dataset.records] == [row[1] for row in rows]
+    assert [record.split for record in dataset.records] == [("train", "val", "test")[i % 3] for i in range(13)]
+    assert "split_by_image" not in kinds(warnings)
+    assert kinds(warnings)["patient_in_two_splits"].count == 6
+    with pytest.raises(FindingError, match="more than one split"):
+        load_dataset(str(root), DataOptions(strict=True))
+
+
+def test_without_splits_the_patient_decides(make_folder, write_csv):
+    root = make_folder({"a": {"x": 40, "y": 40}})
+    rows = [(path, f"p{i // 8}") for i, path in enumerate(listed(root))]
+    write_csv(root / "metadata.csv", ("path", "patient"), rows)
+    dataset, warnings = load_dataset(str(root))
+    by_patient = {}
+    for record in dataset.records:
+        by_patient.setdefault(record.patient, set()).add(record.split)
+    assert all(len(splits) == 1 for splits in by_patient.values())
+    assert not {"split_by_image", "patient_in_two_splits"} & set(kinds(warnings))
+
+
+def test_other_columns_are_named_by_options(make_folder, write_csv):
+    root = make_folder(TWO_SITES)
+    rows = [(path, "clinic", "nevus" if i % 2 else "melanoma", "q", "test") for i, path in enumerate(listed(root))]
+    write_csv(root / "metadata.csv", ("file", "place", "dx", "person", "part"), rows)
+    options = DataOptions(
+        path_column="file", site_column="place", label_column="dx", patient_column="person", split_column="part"
+    )
+    dataset, _ = load_dataset(str(root), options)
+    assert dataset.sites == ("clinic",)
+    assert dataset.classes == ("melanoma", "nevus")
+    assert {(record.patient, record.split) for record in dataset.records} == {("q", "test")}
+    with pytest.raises(ColumnError, match="--split-column") as caught:
+        load_dataset(str(root), DataOptions(path_column="file", split_column="absent"))
+    assert caught.value.column == "absent"
+    assert caught.value.present == ("file", "place", "dx", "person", "part")
+    with pytest.raises(ColumnError, match="--path-column"):
+        load_dataset(str(root))
+
+
+def test_table_and_folder_disagreeing_on_which_files_there_are(make_folder, write_csv):
+    root = make_folder(TWO_SITES)
+    paths = listed(root)
+    write_csv(root / "metadata.csv", ("path", "split"), [(path, "train") for path in [*paths[2:], "north/x/gone.png"]])
+    dataset, warnings = load_dataset(str(root))
+    found = kinds(warnings)
+    assert found["not_in_metadata"].examples == tuple(paths[:2])
+    assert found["missing_file"].examples == ("north/x/gone.png",)
+    assert len(dataset.records) == 11
+    write_csv(root / "metadata.csv", ("path",), [("elsewhere.png",)])
+    with pytest.raises(EmptyDataError, match="relative"):
+        load_dataset(str(root))
+    write_csv(root / "metadata.csv", ("path",), [(paths[0],), (paths[0],)])
+    with pytest.raises(SourceFormatError, match="more than once"):
+        load_dataset(str(root))
+
+
+def test_unknown_splits_are_refused_with_counts(make_folder, write_csv):
+    root = make_folder(TWO_SITES)
+    rows = [(path, "holdout" if i < 3 else "train") for i, path in enumerate(listed(root))]
+    write_csv(root / "metadata.csv", ("path", "split"), rows)
+    with pytest.raises(UnknownSplitError, match=r"'holdout' \(3 rows\)") as caught:
+        load_dataset(str(root))
+    assert caught.value.counts == {"holdout": 3}
+
+
+def test_a_label_that_contradicts_its_folder_is_refused_unless_the_column_is_named(make_folder, write_csv):
+    root = make_folder(TWO_SITES)
+    rows = [(path, "malignant") for path in listed(root)]
+    rows[0] = (rows[0][0], "benign")
+    write_csv(root / "metadata.csv", ("path", "label"), rows)
+    with pytest.raises(ConflictError, match="--label-column label") as caught:
+        load_dataset(str(root))
+    assert caught.value.count == 8
+    dataset, _ = load_dataset(str(root), DataOptions(label_column="label"))
+    assert dataset.class_counts() == {"benign": 1, "malignant": 12}
+
+
+def test_empty_splits_are_filled_and_reported(make_folder, write_csv):
+    root = make_folder(TWO_SITES)
+    rows = [(path, f"p{i}", "" if i < 4 else "train") for i, path in enumerate(listed(root))]
+    write_csv(root / "metadata.csv", ("path", "patient", "split"), rows)
+    _, warnings = load_dataset(str(root))
+    assert kinds(warnings)["missing_split"].count == 4
+
+
+def test_copies_across_splits_and_labels(make_folder, write_csv):
+    root = make_folder(TWO_SITES)
+    content = (root / "north" / "benign" / "000.png").read_bytes()
+    (root / "north" / "malignant" / "000.png").write_bytes(content)
+    rows = [(path, "test" if "malignant" in path else "train") for path in listed(root)]
+    write_csv(root / "metadata.csv", ("path", "split"), rows)
+    _, warnings = load_dataset(str(root))
+    copies = ("north/benign/000.png", "north/malignant/000.png")
+    assert kinds(warnings)["duplicate_across_splits"].examples == copies
+    assert kinds(warnings)["duplicate_with_other_label"].examples == copies
+
+
+def test_small_and_empty_splits_and_untrained_classes(make_folder, write_csv):
+    root = make_folder(TWO_SITES)
+    rows = [(path, "test" if "malignant" in path else "train") for path in listed(root)]
+    write_csv(root / "metadata.csv", ("path", "split"), rows)
+    _, warnings = load_dataset(str(root))
+    found = kinds(warnings)
+    assert found["empty_split"].examples == ("north: val", "south: test", "south: val")
+    assert found["small_split"].examples == ("north: test (4)", "south: train (3)")
+    assert found["class_not_in_training"].examples == ("malignant",)
+
+
+def test_a_patient_name_at_two_sites_is_an_information(make_folder, write_csv):
+    root = make_folder(TWO_SITES)
+    write_csv(root / "metadata.csv", ("path", "patient"), [(path, "1") for path in listed(root)])
+    _, warnings = load_dataset(str(root))
+    assert kinds(warnings)["patient_at_two_sites"].severity == "info"
+
+
+def test_the_held_out_site_is_all_test(make_folder):
+    root = make_folder(TWO_SITES)
+    dataset, warnings = load_dataset(str(root), DataOptions(global_site="south"))
+    assert dataset.sites == ("north",)
+    assert dataset.all_sites == ("north", "south")
+    assert {record.split for record in dataset.select("south")} == {"test"}
+    assert "south: train" not in kinds(warnings).get("empty_split", kinds(warnings)["small_split"]).examples
+    with pytest.raises(SiteError, match="sites: north, south"):
+        load_dataset(str(root), DataOptions(global_site="west"))
+    with pytest.raises(SiteError, match="only site"):
+        load_dataset(str(make_folder({"a": {"x": 2, "y": 2}}, "single")), DataOptions(global_site="a"))
+
+
+@pytest.mark.parametrize("table", [b"\xff\xfe\x00", b"", b"path,split,path\n", b"path,split\na,b,c\n", b'path\n"a'])
+def test_tables_that_are_none_are_refused(make_folder, table):
+    root = make_folder(TWO_SITES)
+    (root / "metadata.csv").write_bytes(table)
+    with pytest.raises(SourceFormatError):
+        load_dataset(str(root))
+
+
+def test_progress_reaches_its_total(make_folder):
+    seen = []
+    load_dataset(str(make_folder(TWO_SITES)), on_progress=lambda done, total: seen.append((done, total)))
+    assert seen[-1] == (13, 13)
+    assert [done for done, _ in seen] == list(range(1, 14))
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"split_shares": (0.5, 0.5, 0.5)},
+        {"split_shares": (1.0, 0.0, 0.0)},
+        {"split_seed": -1},
+        {"class_names": ("a", "a")},
+    ],
+)
+def test_options_out_of_range_are_refused(fields):
+    with pytest.raises(ValueError, match=next(iter(fields))):
+        DataOptions(**fields)

@@ -1,0 +1,98 @@
+"""CSV and Parquet manifests."""
+
+import pyarrow as pa
+import pytest
+from pyarrow import parquet
+
+from clients.data import (
+    ColumnError,
+    DataOptions,
+    EmptyDataError,
+    SiteError,
+    SourceFormatError,
+    fingerprint,
+    load_dataset,
+)
+
+LAYOUT = {"north": {"benign": 3, "malignant": 3}, "south": {"benign": 3}}
+
+
+@pytest.fixture
+def rows(make_folder, tmp_path):
+    root = make_folder(LAYOUT)
+    found = []
+    for index, path in enumerate(sorted(root.rglob("*.png"))):
+        site, label, _ = path.relative_to(root).parts
+        found.append((path.relative_to(tmp_path).as_posix(), label, site, f"{index:03d}", "train"))
+    return found
+
+
+HEADER = ("path", "label", "site", "patient", "split")
+
+
+def test_csv_and_parquet_say_the_same_as_the_folder(rows, tmp_path, write_csv):
+    write_csv(tmp_path / "all.csv", HEADER, rows)
+    table = pa.table({name: [row[i] for row in rows] for i, name in enumerate(HEADER)})
+    parquet.write_table(table, tmp_path / "all.parquet")
+    first, _ = load_dataset(str(tmp_path / "all.csv"))
+    second, _ = load_dataset(str(tmp_path / "all.parquet"))
+    assert first.records == second.records
+    assert first.sites == ("north", "south")
+    assert first.records[0].patient == "000"
+    assert fingerprint(first) == fingerprint(second)
+    assert first.load(0).size == (12, 10)
+
+
+def test_absolute_paths_backslashes_and_typed_parquet_cells(rows, tmp_path):
+    columns = {name: [row[i] for row in rows] for i, name in enumerate(HEADER)}
+    columns["path"] = [str(tmp_path / columns["path"][0]), *(p.replace("/", "\\") for p in columns["path"][1:])]
+    columns["patient"] = list(range(len(rows)))
+    parquet.write_table(pa.table(columns), tmp_path / "all.parquet")
+    dataset, warnings = load_dataset(str(tmp_path / "all.parquet"))
+    assert len(dataset.records) == len(rows)
+    assert not {"missing_file"} & {warning.kind for warning in warnings}
+
+
+def test_missing_files_are_counted(rows, tmp_path, write_csv):
+    write_csv(tmp_path / "all.csv", HEADER, [*rows, ("gone.png", "benign", "north", "9", "train")])
+    dataset, warnings = load_dataset(str(tmp_path / "all.csv"))
+    assert len(dataset.records) == len(rows)
+    assert next(w for w in warnings if w.kind == "missing_file").examples == ("gone.png",)
+
+
+def test_columns_patient_and_split_may_be_absent(rows, tmp_path, write_csv):
+    write_csv(tmp_path / "all.csv", HEADER[:3], [row[:3] for row in rows])
+    dataset, warnings = load_dataset(str(tmp_path / "all.csv"))
+    assert all(record.patient is None for record in dataset.records)
+    assert "split_by_image" in {warning.kind for warning in warnings}
+
+
+@pytest.mark.parametrize("absent", ["path", "label", "site"])
+def test_a_needed_column_is_asked_for_by_its_option(rows, tmp_path, write_csv, absent):
+    header = [name if name != absent else "other" for name in HEADER]
+    write_csv(tmp_path / "all.csv", header, rows)
+    with pytest.raises(ColumnError, match=f"--{absent}-column"):
+        load_dataset(str(tmp_path / "all.csv"))
+    load_dataset(str(tmp_path / "all.csv"), DataOptions(**{f"{absent}_column": "other"}))
+
+
+@pytest.mark.parametrize("site", ["../up", ".hidden", "a/b", "a\\b", "line\nbreak"])
+def test_a_site_must_be_able_to_name_a_folder(rows, tmp_path, write_csv, site):
+    write_csv(tmp_path / "all.csv", HEADER, [(rows[0][0], "benign", site, "", "")])
+    with pytest.raises(SiteError):
+        load_dataset(str(tmp_path / "all.csv"))
+
+
+def test_rows_that_say_too_little_or_twice(rows, tmp_path, write_csv):
+    write_csv(tmp_path / "all.csv", HEADER, [(rows[0][0], "", "north", "", "")])
+    with pytest.raises(SourceFormatError, match="row 1 has no label"):
+        load_dataset(str(tmp_path / "all.csv"))
+    write_csv(tmp_path / "all.csv", HEADER, [rows[0], ("./" + rows[0][0], *rows[0][1:])])
+    with pytest.raises(SourceFormatError, match="more than once"):
+        load_dataset(str(tmp_path / "all.csv"))
+    write_csv(tmp_path / "all.csv", HEADER, [])
+    with pytest.raises(EmptyDataError, match="lists no image"):
+        load_dataset(str(tmp_path / "all.csv"))
+    (tmp_path / "bad.parquet").write_bytes(b"PAR1 no")
+    with pytest.raises(SourceFormatError, match="Parquet"):
+        load_dataset(str(tmp_path / "bad.parquet"))

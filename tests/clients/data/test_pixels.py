@@ -1,0 +1,129 @@
+"""From file bytes to upright 8-bit RGB."""
+
+import io
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from clients.data import BrokenImageError
+from clients.data.pixels import MAX_PIXELS, check_image, decode_image
+
+EXIF_ORIENTATION = 0x0112
+
+
+def encoded(image, form, **options):
+    buffer = io.BytesIO()
+    image.save(buffer, form, **options)
+    return buffer.getvalue()
+
+
+def gradient():
+    return np.arange(6 * 8, dtype=np.uint8).reshape(6, 8) * 5
+
+
+@pytest.mark.parametrize("form", ["PNG", "TIFF", "BMP"])
+def test_grey_images_become_three_equal_channels(form):
+    image = decode_image(encoded(Image.fromarray(gradient()), form), "x")
+    assert image.mode == "RGB"
+    for channel in range(3):
+        np.testing.assert_array_equal(np.asarray(image)[..., channel], gradient())
+
+
+def test_exif_orientation_is_applied():
+    exif = Image.Exif()
+    exif[EXIF_ORIENTATION] = 6  # the camera was turned: rotate by 90 degrees clockwise to see it upright
+    pixels = np.zeros((16, 32, 3), np.uint8)
+    pixels[:, :16] = 255
+    image = decode_image(encoded(Image.fromarray(pixels), "JPEG", exif=exif, quality=95), "x.jpg")
+    assert image.size == (16, 32)
+    upright = np.asarray(image)
+    assert upright[:12].mean() > 250
+    assert upright[20:].mean() < 5
+
+
+def test_sixteen_bit_grey_keeps_its_shades():
+    values = np.linspace(0, 65535, 64, dtype=np.uint16).reshape(8, 8)
+    image = np.asarray(decode_image(encoded(Image.fromarray(values), "PNG"), "x.png"))[..., 0]
+    np.testing.assert_array_equal(image, np.rint(values / 257).astype(np.uint8))
+
+
+@pytest.mark.parametrize("dtype", [np.uint16, np.int32, np.float32])
+def test_wide_grey_is_stretched_from_its_darkest_to_its_brightest(dtype):
+    values = np.array([[100, 200], [300, 4195]], dtype=dtype)
+    image = np.asarray(decode_image(encoded(Image.fromarray(values), "TIFF"), "x.tif"))[..., 0]
+    np.testing.assert_array_equal(image, [[0, 6], [12, 255]])
+
+
+def test_a_flat_wide_image_is_black_and_a_broken_float_is_refused():
+    flat = np.full((4, 4), 7000, np.uint16)
+    assert not np.asarray(decode_image(encoded(Image.fromarray(flat), "PNG"), "x.png")).any()
+    with pytest.raises(BrokenImageError, match="finite"):
+        decode_image(encoded(Image.fromarray(np.array([[np.nan, 1]], np.float32)), "TIFF"), "x.tif")
+
+
+def test_transparency_is_laid_over_black():
+    pixels = np.zeros((2, 2, 4), np.uint8)
+    pixels[..., 0] = 200
+    pixels[0, 0, 3] = 255
+    image = np.asarray(decode_image(encoded(Image.fromarray(pixels), "PNG"), "x.png"))
+    assert image[0, 0].tolist() == [200, 0, 0]
+    assert image[1, 1].tolist() == [0, 0, 0]
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "CMYK", "LA", "RGBA"])
+def test_every_mode_becomes_rgb(mode):
+    image = Image.fromarray(np.dstack([gradient()] * 3)).convert(mode)
+    form = "TIFF" if mode == "CMYK" else "PNG"
+    assert decode_image(encoded(image, form), "x").mode == "RGB"
+
+
+def test_a_decompression_bomb_is_an_error_of_a_few_bytes():
+    bomb = encoded(Image.new("1", (20000, 20000)), "PNG")
+    assert len(bomb) < 100_000
+    with pytest.raises(BrokenImageError):
+        decode_image(bomb, "x.png")
+    with pytest.raises(BrokenImageError):
+        check_image(bomb, "x.png")
+    under_pillows_limit = encoded(Image.new("1", (MAX_PIXELS // 8000 + 1, 8000)), "PNG")
+    with pytest.raises(BrokenImageError, match="limit"):
+        decode_image(under_pillows_limit, "x.png")
+
+
+def test_formats_that_were_not_asked_for_are_not_tried():
+    with pytest.raises(BrokenImageError):
+        decode_image(encoded(Image.fromarray(gradient()), "GIF"), "x.png")
+
+
+SAMPLES = {
+    form: encoded(Image.fromarray(np.random.default_rng(0).integers(0, 255, (20, 20, 3), dtype=np.uint8)), form)
+    for form in ("PNG", "JPEG", "TIFF", "BMP")
+}
+
+
+def complaint(function, content):
+    try:
+        function(content, "x")
+    except BrokenImageError as error:
+        return str(error)
+    return ""
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.sampled_from(sorted(SAMPLES)), st.data())
+def test_damaged_bytes_are_an_image_or_a_named_error(form, data):
+    content = bytearray(SAMPLES[form])
+    for _ in range(data.draw(st.integers(1, 6))):
+        position = data.draw(st.integers(0, len(content) - 1))
+        content[position] = data.draw(st.integers(0, 255))
+    damaged = bytes(content[: data.draw(st.integers(0, len(content)))])
+    for function in (decode_image, check_image):
+        assert "\n" not in complaint(function, damaged)
+
+
+@pytest.mark.parametrize("form", sorted(SAMPLES))
+def test_what_passes_the_check_is_decodable(form):
+    check_image(SAMPLES[form], "x")
+    assert decode_image(SAMPLES[form], "x").size == (20, 20)
