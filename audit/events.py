@@ -9,7 +9,7 @@ from types import MappingProxyType
 
 from audit.canonical import JSON
 from audit.errors import EventRefusedError
-from audit.privacy_fields import MECHANISM, UNIT, VIEW
+from audit.privacy_fields import DELTA, MECHANISM, UNIT, VIEW
 from audit.rules import (
     DIGEST,
     KEY,
@@ -115,7 +115,7 @@ KINDS: Mapping[str, Record] = MappingProxyType(
             {
                 "unit": UNIT,
                 "adjacency": Choice(("add-or-remove-one", "replace-one")),
-                "delta": Real(0, 1, above=True),
+                "delta": DELTA,
                 "target_epsilon": Real(0, above=True),
                 "unprotected": ListOf(PROSE),
                 "values": MapOf(Scalar()),
@@ -127,7 +127,7 @@ KINDS: Mapping[str, Record] = MappingProxyType(
             {"round": _ROUND, "hospital": NAME, "release_id": NAME},
         ),
         "epsilon": Record(
-            {"view": VIEW, "delta": Real(0, 1, above=True), "upper": Nullable(Real(0)), "accountant": NAME},
+            {"view": VIEW, "delta": DELTA, "upper": Nullable(Real(0)), "accountant": NAME},
             {
                 "round": _ROUND,
                 "hospital": NAME,
@@ -146,7 +146,7 @@ KINDS: Mapping[str, Record] = MappingProxyType(
                 "mechanism": MECHANISM,
                 "repetitions": Integer(1),
             },
-            {"epsilon_after": Nullable(Real(0)), "budget": Real(0), "delta": Real(0, 1, above=True)},
+            {"epsilon_after": Nullable(Real(0)), "budget": Real(0), "delta": DELTA},
         ),
         "budget_renewed": Record(
             {

@@ -8,6 +8,9 @@ UNIT = Choice(("image", "patient", "hospital"))
 VIEW = Choice(("everybody", "aggregate-only", "aggregation-broken"))
 """Against whom: whoever sees anything that leaves a hospital, who sees only sums, or who opens single updates."""
 
+DELTA = Real(0, 1, above=True, below=True)
+"""The probability with which a guarantee may fail."""
+
 _POSITIVE = Real(0, above=True)
 _RATE = Real(0, 1, above=True)
 _GRID: dict[str, Rule] = {"l1": _POSITIVE, "l2": _POSITIVE, "shares": Integer(1), "sampling_rate": _RATE}
@@ -15,7 +18,7 @@ _GRID: dict[str, Rule] = {"l1": _POSITIVE, "l2": _POSITIVE, "shares": Integer(1)
 _SIMPLE: dict[str, Record] = {
     "gaussian": Record({"noise_multiplier": _POSITIVE}),
     "sampled-gaussian": Record({"noise_multiplier": _POSITIVE, "sampling_rate": _RATE}),
-    "grouped-sampled-gaussian": Record({"noise_multipliers": ListOf(_POSITIVE), "sampling_rate": _RATE}),
+    "grouped-sampled-gaussian": Record({"noise_multipliers": ListOf(_POSITIVE, filled=True), "sampling_rate": _RATE}),
     "skellam": Record({**_GRID, "share_variance": _POSITIVE}),
     "discrete-gaussian": Record({**_GRID, "share_sigma": _POSITIVE, "dimension": Integer(1)}),
     "unknown": Record({"reason": PROSE}),

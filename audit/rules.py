@@ -88,11 +88,12 @@ class Integer:
 
 @dataclass(frozen=True)
 class Real:
-    """A finite number within [low, high]; `above` excludes the lower end."""
+    """A finite number within [low, high]; `above` excludes the lower end, `below` the upper."""
 
     low: float = -math.inf
     high: float = math.inf
     above: bool = False
+    below: bool = False
 
     def check(self, value: JSON, where: str) -> None:
         """Check a number."""
@@ -100,7 +101,8 @@ class Real:
             raise FieldError(where, f"must be a number, is {_type(value)}")
         if not math.isfinite(value):
             raise FieldError(where, "must be finite")
-        if not self.low <= value <= self.high or (self.above and value == self.low):
+        excluded = (self.above and value == self.low) or (self.below and value == self.high)
+        if excluded or not self.low <= value <= self.high:
             raise FieldError(where, f"{value} is outside {self._range()}")
 
     def describe(self) -> str:
@@ -109,7 +111,7 @@ class Real:
 
     def _range(self) -> str:
         left = "(" if self.above or self.low == -math.inf else "["
-        right = ")" if self.high == math.inf else "]"
+        right = ")" if self.below or self.high == math.inf else "]"
         return f"{left}{self.low:g}, {self.high:g}{right}"
 
 
@@ -161,15 +163,18 @@ class Nullable:
 
 @dataclass(frozen=True)
 class ListOf:
-    """A list of values of one rule; `unique` forbids repetitions of plain values."""
+    """A list of values of one rule; `unique` forbids repetitions of plain values, `filled` the empty list."""
 
     rule: Rule
     unique: bool = False
+    filled: bool = False
 
     def check(self, value: JSON, where: str) -> None:
         """Check a list."""
         if isinstance(value, str) or not isinstance(value, Sequence):
             raise FieldError(where, f"must be a list, is {_type(value)}")
+        if self.filled and not value:
+            raise FieldError(where, "is empty")
         for index, item in enumerate(value):
             self.rule.check(item, f"{where}[{index}]")
         if self.unique and len(set(map(str, value))) != len(value):
@@ -177,7 +182,7 @@ class ListOf:
 
     def describe(self) -> str:
         """Return the rule in words."""
-        return f"list of {self.rule.describe()}"
+        return f"{'filled ' if self.filled else ''}list of {self.rule.describe()}"
 
 
 @dataclass(frozen=True)

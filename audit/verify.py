@@ -155,6 +155,8 @@ def _run(name: str, check: Callable[[], str | None]) -> Check:
         return Check(name, Outcome.FAIL, str(error), error.seq)
     except AccountingUnavailableError as error:
         return Check(name, Outcome.ABSENT, str(error))
+    except (ValueError, ArithmeticError) as error:
+        return Check(name, Outcome.FAIL, f"the log holds values that cannot be computed with ({error})")
     if detail is None:
         return Check(name, Outcome.ABSENT, "nothing of it is in the log")
     return Check(name, Outcome.PASS, detail)

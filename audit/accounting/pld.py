@@ -13,6 +13,9 @@ from audit.errors import AccountingUnavailableError
 INTERVAL = 1e-4
 """Discretisation of the privacy loss."""
 
+MEANINGLESS = 1e5
+"""An epsilon that RDP bounds no better than this is not computed: the upper bound is infinity, the lower one 0."""
+
 _MAX_POINTS = 2_000_000
 """Points of a distribution; where the loss spans more, the interval grows and the bound stays sound."""
 
@@ -53,6 +56,8 @@ def pld_epsilon(
         return 0.0
     library = _library()
     span = _span(composition, delta, adjacency)
+    if not span < MEANINGLESS:
+        return math.inf if pessimistic else 0.0
     interval = max(interval, 2 * span / _MAX_POINTS)
     total = None
     with _quiet_library():

@@ -31,6 +31,10 @@ _MAX_SAMPLED_ORDER = 256
 """Sampled discrete mechanisms are not evaluated above: the sum over orders grows, and high orders do not help them."""
 
 
+_SMALLEST_SIGMA = 0.05
+"""Below, sampling is left out of the bound: it could not make such noise meaningful."""
+
+
 def rdp_epsilon(
     composition: Composition,
     delta: float,
@@ -60,7 +64,14 @@ def rdp_epsilon(
 
 
 def _curve(mechanism: Mechanism, adjacency: Adjacency, orders: tuple[float, ...]) -> NDArray[np.float64]:
-    """Divergence bounds f64[len(orders)] of one use."""
+    """Divergence bounds f64[len(orders)] of one use; infinite beyond the range of floats."""
+    try:
+        return _finite_curve(mechanism, adjacency, orders)
+    except ArithmeticError:
+        return np.full(len(orders), math.inf)
+
+
+def _finite_curve(mechanism: Mechanism, adjacency: Adjacency, orders: tuple[float, ...]) -> NDArray[np.float64]:
     scale = 2.0 if adjacency is Adjacency.REPLACE_ONE else 1.0
     match mechanism:
         case Unknown():
@@ -95,6 +106,8 @@ def _sampled_gaussian(q: float, sigma: float, orders: tuple[float, ...]) -> NDAr
 
     Paper: Mironov, Talwar, Zhang 2019 (arXiv 1908.10530), theorem 4: A(a) = E over N(0, sigma^2) of (P/Q) ** a.
     """
+    if sigma < _SMALLEST_SIGMA:
+        return np.asarray(orders) * (1 / sigma**2 / 2)
     step = min(sigma / 16, sigma**2 / 4)
     found = np.empty(len(orders))
     for index, order in enumerate(orders):

@@ -262,6 +262,23 @@ def test_facts_of_no_known_kind_are_refused(fields):
         mechanism_of(fields)
 
 
+@pytest.mark.parametrize("sigma", [1e-3, 1e-100, 1e-300])
+def test_noise_that_means_nothing_costs_infinity(sigma):
+    for composition in (steps(sigma, 0.5, 100), steps(sigma, 1.0, 1)):
+        found = account(composition, DELTA)
+        assert math.isinf(found.upper)
+        assert found.lower == 0
+        assert not found.is_claimable
+
+
+@pytest.mark.parametrize(
+    "changes", [{"shares": 2**53 - 1}, {"dimension": 2**53 - 1}, {"share_sigma": 1e-300}, {"l2": 1e300}]
+)
+def test_extreme_facts_are_bounded_in_time(changes):
+    found = rdp_epsilon([Repeated(DiscreteGaussian(**{**vars(DISCRETE), **changes}), 2**53 - 1)], DELTA)
+    assert found >= 0
+
+
 def test_huge_losses_are_bounded_in_time():
     """One share of noise with secure aggregation broken can mean an epsilon of thousands: still a sound bound."""
     found = account(steps(0.05, 0.2, 50), DELTA)
