@@ -57,9 +57,9 @@ def prv_interval(composition: Composition, delta: float, epsilon_error: float = 
     steps = sum(count for _, _, count in parts)
     mesh = epsilon_error / math.sqrt(steps * math.log(12 / delta_error) / 2)
     reach = _reach(composition, steps, delta_error, epsilon_error)
-    half = math.ceil(reach / mesh) + 1
-    if 2 * half > _MAX_POINTS:
+    if not reach / mesh < _MAX_POINTS / 2 - 2:
         return None
+    half = math.ceil(reach / mesh) + 1
     spectrum: NDArray[np.complex128] | None = None
     shift = 0.0
     for sigma, rate, count in parts:
