@@ -5,7 +5,6 @@ the same model, bit for bit.
 """
 
 import hashlib
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -110,7 +109,6 @@ class Aggregator:
         self.initial_vector = initial_vector(embed_dim, settings, config.federation.seed, method, num_classes)
         self.before_round: Callable[[int, str], None] = lambda _number, _digest: None
         self.closing_round: OpenedRound | None = None
-        self._lost_by_stage: Counter[str] = Counter()
         bits = config.secure_aggregation.value_bits
         self._unit = (1 << bits) - 2
         lengths = [int(np.prod(shape)) for _, shape in vector_layout(embed_dim, settings, method, num_classes)]
@@ -133,9 +131,7 @@ class Aggregator:
             RoundAbortedError: Too few sites were left; nothing was revealed.
         """
         self.before_round(number, vector_digest(vector))
-        opened = self._open(self._update_codec, number, vector, contribute)
-        self._lost_by_stage.update(opened.dropouts.values())
-        return opened
+        return self._open(self._update_codec, number, vector, contribute)
 
     def open_scores(self, number: int, vector: Vector, score: Callable[[str, Vector], float]) -> float:
         """Score a model without training and return the mean over the sites; the update that is summed is one zero."""
@@ -165,8 +161,8 @@ class Aggregator:
             }
         return described
 
-    def summary(self) -> dict[str, Any]:
-        """Return the block `secure_aggregation` of summary.json."""
+    def summary(self, dropouts: Mapping[str, int]) -> dict[str, Any]:
+        """Return the block `secure_aggregation` of summary.json; `dropouts` counts lost sites by stage."""
         parameters = self._parameters(self._update_codec, 1)
         secure = self._config.secure_aggregation
         return {
@@ -177,7 +173,7 @@ class Aggregator:
             "clients": parameters.clients,
             "ring_bits": parameters.ring_bits,
             "value_bits": secure.value_bits,
-            "dropouts": {stage: self._lost_by_stage.get(stage, 0) for stage in STAGES},
+            "dropouts": {stage: dropouts.get(stage, 0) for stage in STAGES},
         }
 
     def _codec(self, lengths: Sequence[int], ranges: Sequence[float]) -> FixedPointCodec:

@@ -2,7 +2,7 @@
 
 import importlib.metadata
 import platform
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Self
@@ -117,6 +117,11 @@ class RunEvidence:
     def checkpoint(self, number: int, model_digest: str) -> None:
         """Record that a round is final."""
         self._log.append("checkpoint", {"round": number, "model_digest": model_digest})
+
+    def dropouts_by_stage(self) -> dict[str, int]:
+        """Return how often a site was lost at each stage, over all rounds that the log has."""
+        completed = [event.fields["dropouts"] for event in self._log.events if event.kind == "round_completed"]
+        return dict(Counter(str(stage) for lost in completed if isinstance(lost, Mapping) for stage in lost.values()))
 
     def interrupted(self, number: int, reason: str) -> None:
         """Record that the run stopped before its end."""

@@ -179,7 +179,7 @@ class _Run:
             vector=kept.vector,
             rounds=config.federation.rounds,
             chosen_round=kept.number,
-            secure_aggregation=aggregator.summary(),
+            secure_aggregation=aggregator.summary(evidence.dropouts_by_stage()),
             seconds=federation.seconds,
         )
 
