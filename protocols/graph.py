@@ -73,7 +73,10 @@ def graph_seed(session_id: bytes, commitments: bytes, nonces: bytes) -> bytes:
 
 
 @lru_cache(maxsize=16)
-def ring_order(seed: bytes, positions: tuple[int, ...]) -> tuple[int, ...]:
-    """Return the positions sorted by their hash under the seed: a permutation that no single client can choose."""
+def ring_order(seed: bytes, clients: int) -> tuple[int, ...]:
+    """Return all positions of the cohort sorted by their hash under the seed: an order that nobody chose.
+
+    Clients that are lost before the graph is known keep their seats, so that losing them moves nobody else.
+    """
     label = Label.ORDER.encoded + seed
-    return tuple(sorted(positions, key=lambda position: hashlib.sha256(label + u16(position)).digest()))
+    return tuple(sorted(range(clients), key=lambda position: hashlib.sha256(label + u16(position)).digest()))

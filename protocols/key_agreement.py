@@ -18,6 +18,33 @@ def public_key(private: ChannelKey | MaskKey) -> bytes:
     return X25519PrivateKey.from_private_bytes(private.expose()).public_key().public_bytes_raw()
 
 
+class AgreementKey:
+    """A private key loaded for a series of agreements; it lives as long as one stage.
+
+    Args:
+        private: The key; stays with the caller, who erases it.
+    """
+
+    __slots__ = ("_key",)
+
+    def __init__(self, private: ChannelKey | MaskKey) -> None:
+        self._key = X25519PrivateKey.from_private_bytes(private.expose())
+
+    def exchange(self, peer: "Endpoint") -> bytes:
+        """Return the shared secret.
+
+        Raises:
+            AuthenticationError: The peer's key is of small order.
+        """
+        try:
+            return self._key.exchange(X25519PublicKey.from_public_bytes(peer.public))
+        except ValueError:  # the library refuses an all-zero result (RFC 7748, section 6.1)
+            raise AuthenticationError("public key", peer.name) from None
+
+    def __repr__(self) -> str:
+        return "<AgreementKey>"
+
+
 @dataclass(frozen=True, slots=True)
 class Endpoint:
     """One end of a key agreement: a client's position, the public key it advertised for this use, and its name."""
@@ -27,13 +54,15 @@ class Endpoint:
     name: str
 
 
-def sealing_keys(own: ChannelKey, me: Endpoint, peer: Endpoint, session: SessionKeys) -> tuple[SealingKey, SealingKey]:
+def sealing_keys(
+    own: AgreementKey, me: Endpoint, peer: Endpoint, session: SessionKeys
+) -> tuple[SealingKey, SealingKey]:
     """Derive the key that seals shares from `me` to `peer` and the one that opens those from `peer` to `me`.
 
     Raises:
         AuthenticationError: The peer's key is of small order.
     """
-    shared = _exchange(own, peer)
+    shared = own.exchange(peer)
     label = Label.CHANNEL.encoded + session.session_id
     outgoing, incoming = label + _pair(me, peer), label + _pair(peer, me)
     return (
@@ -42,7 +71,7 @@ def sealing_keys(own: ChannelKey, me: Endpoint, peer: Endpoint, session: Session
     )
 
 
-def pairwise_seed(own: MaskKey, me: Endpoint, peer: Endpoint, session: SessionKeys) -> PairwiseSeed:
+def pairwise_seed(own: AgreementKey, me: Endpoint, peer: Endpoint, session: SessionKeys) -> PairwiseSeed:
     """Derive the seed of the pad between two clients: the same at both ends.
 
     Raises:
@@ -50,7 +79,7 @@ def pairwise_seed(own: MaskKey, me: Endpoint, peer: Endpoint, session: SessionKe
     """
     low, high = (me, peer) if me.position < peer.position else (peer, me)
     info = Label.PAIRWISE_MASK.encoded + session.session_id + _pair(low, high)
-    return PairwiseSeed(_derive(_exchange(own, peer), session.keys_digest, info))
+    return PairwiseSeed(_derive(own.exchange(peer), session.keys_digest, info))
 
 
 def self_mask_key(seed: SelfMaskSeed, session: SessionKeys, owner: int) -> SelfMaskPadKey:
@@ -61,15 +90,6 @@ def self_mask_key(seed: SelfMaskSeed, session: SessionKeys, owner: int) -> SelfM
 
 def _pair(first: Endpoint, second: Endpoint) -> bytes:
     return u16(first.position) + u16(second.position) + first.public + second.public
-
-
-def _exchange(own: ChannelKey | MaskKey, peer: Endpoint) -> bytes:
-    try:
-        return X25519PrivateKey.from_private_bytes(own.expose()).exchange(
-            X25519PublicKey.from_public_bytes(peer.public)
-        )
-    except ValueError:  # the library refuses an all-zero result (RFC 7748, section 6.1)
-        raise AuthenticationError("public key", peer.name) from None
 
 
 def _derive(key_material: bytes, salt: bytes, info: bytes) -> bytes:

@@ -31,8 +31,7 @@ class Label(Enum):
     MASK_KEY_SHARE = "mask-key-share"
     SURVIVORS = "survivors"
 
-    @property
-    def encoded(self) -> bytes:
-        """The label's bytes: one length byte, then `securefed/secagg/v1/<name>` in ASCII."""
-        text = f"securefed/secagg/v{VERSION}/{self.value}".encode("ascii")
-        return bytes([len(text)]) + text
+    def __init__(self, use: str) -> None:
+        text = f"securefed/secagg/v{VERSION}/{use}".encode("ascii")
+        self.encoded: bytes = bytes([len(text)]) + text
+        """The label's bytes: one length byte, then `securefed/secagg/v1/<use>` in ASCII."""

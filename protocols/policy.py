@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 from protocols.errors import PolicyError
 from protocols.parameters import MIN_COHORT, MIN_HONEST_SURVIVORS, MIN_THRESHOLD, RoundParameters
+from protocols.plan import COMPLETE_UP_TO, privacy_failure
 from protocols.roster import Roster
 from protocols.stages import ThreatModel
 
@@ -20,8 +21,8 @@ class ClientPolicy:
         min_threshold: Least t.
         min_corrupt: Fewest colluding clients that the round must tolerate; raising it raises t and the survivors.
         min_honest_survivors: Fewest survivors beyond the tolerated colluders.
-        min_neighbours: Least degree of the graph for cohorts above `complete_up_to`.
         complete_up_to: Up to this cohort the graph must be complete.
+        min_sigma: Above it, the chance that the graph exposes some client must be at most 2**-min_sigma.
         max_vector_length: Longest vector, against exhaustion of memory.
         threat_models: Accepted threat models.
         config_digest: The run's configuration as this client knows it, or None to accept what comes.
@@ -32,8 +33,8 @@ class ClientPolicy:
     min_threshold: int = MIN_THRESHOLD
     min_corrupt: int = 0
     min_honest_survivors: int = MIN_HONEST_SURVIVORS
-    min_neighbours: int = 20
-    complete_up_to: int = 100
+    complete_up_to: int = COMPLETE_UP_TO
+    min_sigma: int = 40
     max_vector_length: int = 1 << 26
     threat_models: frozenset[ThreatModel] = field(default_factory=lambda: frozenset({ThreatModel.ACTIVE}))
     config_digest: bytes | None = None
@@ -55,7 +56,16 @@ class ClientPolicy:
         if not parameters.is_complete:
             if parameters.clients <= self.complete_up_to:
                 raise PolicyError("neighbours", parameters.neighbours, "a complete graph")
-            _at_least("neighbours", parameters.neighbours, self.min_neighbours)
+            failure = privacy_failure(
+                parameters.clients,
+                parameters.corrupt,
+                parameters.clients - parameters.min_survivors,
+                parameters.neighbours,
+                parameters.threshold,
+                parameters.threat_model,
+            )
+            if failure * (1 << self.min_sigma) > 1:
+                raise PolicyError("neighbours", parameters.neighbours, f"failure below 2**-{self.min_sigma}")
         if parameters.vector_length > self.max_vector_length:
             raise PolicyError("vector_length", parameters.vector_length, f"at most {self.max_vector_length}")
         if parameters.roster_digest != roster.digest:

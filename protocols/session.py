@@ -14,10 +14,15 @@ def payload_digest(payload: bytes | memoryview) -> bytes:
     return hashlib.sha256(Label.PAYLOAD.encoded + payload).digest()
 
 
-def session_id(parameters: RoundParameters, payload: bytes | memoryview) -> bytes:
-    """Return the 32-byte id of the session: equal exactly where parameters and received model are."""
+def session_id(parameters: RoundParameters, model_digest: bytes) -> bytes:
+    """Return the 32-byte id of the session: equal exactly where parameters and received model are.
+
+    Args:
+        parameters: All public parameters.
+        model_digest: `payload_digest` of what was received.
+    """
     encoded = parameters.encode()
-    return hashlib.sha256(Label.SESSION.encoded + u32(len(encoded)) + encoded + payload_digest(payload)).digest()
+    return hashlib.sha256(Label.SESSION.encoded + u32(len(encoded)) + encoded + model_digest).digest()
 
 
 def keys_digest_complete(session: bytes, advertisements: Mapping[int, bytes]) -> bytes:

@@ -8,7 +8,7 @@ from protocols.client.session import ClientSession, Environment
 from protocols.commitments import commit_to_seed, commit_to_share, verify_nonces
 from protocols.errors import AuthenticationError, SurvivorSetError, TooFewSurvivorsError
 from protocols.graph import RingGraph, graph_seed, ring_order
-from protocols.key_agreement import Endpoint, sealing_keys
+from protocols.key_agreement import AgreementKey, Endpoint, sealing_keys
 from protocols.messages import Advertisement, DealtShares, ShareKeysReply, ShareKeysRequest
 from protocols.roster import verify_signature
 from protocols.sealing import seal_shares
@@ -102,7 +102,7 @@ def _ring_keys(session: ClientSession, commitments: PositionedBlocks, request: S
         raise TooFewSurvivorsError(Stage.SHARE_KEYS.value, len(request.nonces), least)
     verify_nonces(session.session_id, commitments, request.nonces)
     seed = graph_seed(session.session_id, commitments.encode(), request.nonces.encode())
-    graph = RingGraph(ring_order(seed, commitments.positions), session.parameters.neighbours)
+    graph = RingGraph(ring_order(seed, session.parameters.clients), session.parameters.neighbours)
     committed, revealed = dict(commitments.items()), frozenset(request.nonces.positions)
     if not revealed.issuperset(request.advertisements):
         raise SurvivorSetError("the server shows keys of a client that did not reveal its nonce")
@@ -144,6 +144,7 @@ def deal_shares(
         AuthenticationError: A peer's channel key is of small order.
     """
     channel_key, mask_key, seed = secrets
+    agreement = AgreementKey(channel_key)
     me, identifier = session.position, session.session_id
     holders = sorted({*peers.advertisements, *((me,) if session.parameters.is_complete else ())})
     points = [position + 1 for position in holders]
@@ -163,7 +164,7 @@ def deal_shares(
             there = Endpoint(
                 holder, peers.advertisements[holder].channel_public, session.name(holder, environment.roster)
             )
-            outgoing, incoming[holder] = sealing_keys(channel_key, here, there, peers.keys)
+            outgoing, incoming[holder] = sealing_keys(agreement, here, there, peers.keys)
             sealed = seal_shares(outgoing, shares, identifier, me, holder, environment.entropy)
             outgoing.erase()
         first, second = (commit_to_share(share, identifier, me, holder) for share in shares)

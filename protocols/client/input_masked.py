@@ -55,16 +55,18 @@ class InputMasked(State):
             request = decode_message(UnmaskingRequest, data, limit)[1]
             if request.signatures:
                 raise SurvivorSetError("a semi-honest round has no signatures")
-            self._check_survivors(request.survivors)
+            self._check_survivors(request.survivors, environment)
+            names = self.session.names(request.survivors.positions, environment.roster)
+            environment.participation.add(self.session.model_digest, names)
             return None, return_shares(self._shares, request.survivors)
         survivors = decode_message(ConsistencyCheckRequest, data, limit)[1].survivors
-        self._check_survivors(survivors)
+        self._check_survivors(survivors, environment)
         signature = environment.identity.sign(survivors_message(self._keys, survivors))
         following = SurvivorsSigned(self.session, self._keys.keys_digest, self._dealers, self._shares, survivors)
         self._shares = {}
         return following, ConsistencyCheckReply(signature)
 
-    def _check_survivors(self, survivors: SurvivorSet) -> None:
+    def _check_survivors(self, survivors: SurvivorSet, environment: Environment) -> None:
         parameters = self.session.parameters
         if survivors.clients != parameters.clients:
             raise SurvivorSetError("the survivor set is of another cohort")
@@ -77,6 +79,8 @@ class InputMasked(State):
         holders = len(self._dealers & survivors.positions) + (1 if parameters.is_complete else 0)
         if holders < parameters.threshold:
             raise TooFewSurvivorsError(self.expects.value, holders, parameters.threshold)
+        names = self.session.names(survivors.positions, environment.roster)
+        environment.participation.check(self.session.model_digest, names)
 
     def _secrets(self) -> Iterable[Secret]:
         return (share for both in self._shares.values() for share in both if share is not None)

@@ -104,9 +104,8 @@ class KeysAdvertised(State):
 
     def _check_commitments(self, commitments: PositionedBlocks) -> None:
         parameters = self.session.parameters
-        least = max(parameters.min_survivors, parameters.neighbours + 1)
-        if len(commitments) < least:
-            raise TooFewSurvivorsError(Stage.REVEAL_NONCES.value, len(commitments), least)
+        if len(commitments) < parameters.min_survivors:
+            raise TooFewSurvivorsError(Stage.REVEAL_NONCES.value, len(commitments), parameters.min_survivors)
         if commitments.positions[-1] >= parameters.clients:
             raise SurvivorSetError("the server shows a client outside the cohort")
         if dict(commitments.items()).get(self.session.position) != self._advertisement.nonce_commitment:

@@ -13,10 +13,11 @@ from protocols.entropy import Entropy, system_entropy
 from protocols.errors import DecodeError, ProtocolError, StageOrderError
 from protocols.messages import AdvertiseKeysRequest, Message, Refusal, encode_message
 from protocols.messages.limits import FIRST_REQUEST_LIMIT, request_limit
+from protocols.participation import Participation
 from protocols.policy import ClientPolicy
 from protocols.roster import Ed25519Verifier, IdentityKey, Roster, SignatureVerifier
 from protocols.stages import Stage
-from protocols.wire import FrameType, Reader, decode_frame, u8, u64
+from protocols.wire import FrameType, Reader, decode_frame, u8, u32, u64
 
 _REQUESTS = {
     Stage.ADVERTISE_KEYS: FrameType.ADVERTISE_KEYS_REQUEST,
@@ -50,6 +51,7 @@ class ClientMachine:
         entropy: Cryptographic source.
         verifier: Checks signatures.
         last_round: The last round of this run that the client took part in, -1 before the first.
+        participation: The sums that it has helped to open; new by default.
 
     Raises:
         ParameterError: The identity is not in the roster.
@@ -65,10 +67,12 @@ class ClientMachine:
         *,
         verifier: SignatureVerifier | None = None,
         last_round: int = -1,
+        participation: Participation | None = None,
     ) -> None:
         name = roster.name_of(identity.public)
+        self.participation = participation or Participation(policy.min_honest_survivors)
         self._environment = Environment(
-            name, identity, roster, policy, contribute, entropy, verifier or Ed25519Verifier()
+            name, identity, roster, policy, contribute, entropy, verifier or Ed25519Verifier(), self.participation
         )
         self._state: State | None = None
         self._last_round = last_round
@@ -132,7 +136,9 @@ class ClientMachine:
         storage, and an older dump must never be loaded after a newer one: a repeated stage would spend pads twice.
         """
         state = b"" if self._state is None else self._state.dump()
-        return _DUMP_MAGIC + u64(self._last_round + 1) + u8(0 if self._state is None else 1) + state
+        sums = self.participation.encode(self._environment.roster)
+        head = _DUMP_MAGIC + u64(self._last_round + 1) + u32(len(sums)) + sums
+        return head + u8(0 if self._state is None else 1) + state
 
     @classmethod
     def load(
@@ -155,7 +161,17 @@ class ClientMachine:
         if reader.take(len(_DUMP_MAGIC)) != _DUMP_MAGIC:
             raise DecodeError("not a client's state")
         last_round = reader.u64() - 1
-        machine = cls(identity, roster, policy, contribute, entropy, verifier=verifier, last_round=last_round)
+        sums = Participation.decode(reader.view(reader.u32()), policy.min_honest_survivors, roster)
+        machine = cls(
+            identity,
+            roster,
+            policy,
+            contribute,
+            entropy,
+            verifier=verifier,
+            last_round=last_round,
+            participation=sums,
+        )
         if reader.u8():
             kind = _STATES.get(reader.u8())
             if kind is None:

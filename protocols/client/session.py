@@ -1,10 +1,11 @@
 """What a client knows throughout one round, and what it works with in every round."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from protocols.entropy import Entropy
 from protocols.parameters import RoundParameters
+from protocols.participation import Participation
 from protocols.policy import ClientPolicy
 from protocols.roster import IdentityKey, Roster, SignatureVerifier
 from protocols.stages import ThreatModel
@@ -44,6 +45,7 @@ class Environment:
         contribute: Trains and encodes.
         entropy: Cryptographic source.
         verifier: Checks signatures.
+        participation: The sums that this client has helped to open.
     """
 
     name: str
@@ -53,6 +55,7 @@ class Environment:
     contribute: Contribute
     entropy: Entropy
     verifier: SignatureVerifier
+    participation: Participation
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,11 +66,13 @@ class ClientSession:
         parameters: The round's parameters.
         session_id: 32 bytes, computed from what this client received.
         position: Its position in the cohort.
+        model_digest: 32 bytes; of the download.
     """
 
     parameters: RoundParameters
     session_id: bytes
     position: int
+    model_digest: bytes
 
     @property
     def is_active(self) -> bool:
@@ -77,6 +82,10 @@ class ClientSession:
     def name(self, position: int, roster: Roster) -> str:
         """Return the name of the client at a position."""
         return roster.names[self.parameters.cohort[position]]
+
+    def names(self, positions: Iterable[int], roster: Roster) -> list[str]:
+        """Return the names of the clients at positions."""
+        return [self.name(position, roster) for position in positions]
 
     def identity_key(self, position: int, roster: Roster) -> bytes:
         """Return the pinned identity key of the client at a position."""

@@ -9,7 +9,7 @@ from protocols.client.session import ClientSession, Environment, RoundContext
 from protocols.client.state import State
 from protocols.commitments import commit_to_share
 from protocols.errors import OutOfRangeError, ShapeError, SurvivorSetError, TooFewSurvivorsError
-from protocols.key_agreement import Endpoint, pairwise_seed, self_mask_key
+from protocols.key_agreement import AgreementKey, Endpoint, pairwise_seed, self_mask_key
 from protocols.masking import mask
 from protocols.messages import DealtShares, MaskedInputReply, MaskedInputRequest, Message, decode_message
 from protocols.messages.limits import request_limit
@@ -106,9 +106,10 @@ class SharesDealt(State):
     def _pads(self, peers: Iterable[int], environment: Environment) -> list[Pad]:
         here = Endpoint(self.session.position, self._mask_public, environment.name)
         pads = [Pad(self_mask_key(self._seed, self._keys, here.position), negative=False)]
+        agreement = AgreementKey(self._mask_key)
         for peer in peers:
             there = Endpoint(peer, self._mask_publics[peer], self.session.name(peer, environment.roster))
-            seed = pairwise_seed(self._mask_key, here, there, self._keys)
+            seed = pairwise_seed(agreement, here, there, self._keys)
             pads.append(Pad(seed, negative=here.position > peer))
         return pads
 

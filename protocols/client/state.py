@@ -84,8 +84,8 @@ class State(ABC):
         if self._spent:
             raise SpentError(type(self).__name__)
         parameters = self.session.parameters.encode()
-        head = u8(self.TAG) + u32(len(parameters)) + parameters + self.session.session_id + u16(self.session.position)
-        return b"".join((head, *self._fields()))
+        session = self.session.session_id + self.session.model_digest + u16(self.session.position)
+        return b"".join((u8(self.TAG), u32(len(parameters)), parameters, session, *self._fields()))
 
 
 def read_session(reader: Reader) -> ClientSession:
@@ -97,7 +97,8 @@ def read_session(reader: Reader) -> ClientSession:
     inner = Reader(reader.view(reader.u32()))
     parameters = RoundParameters.decode(inner)
     inner.done()
-    session = ClientSession(parameters, reader.take(32), reader.u16())
+    session_id, model_digest = reader.take(32), reader.take(32)
+    session = ClientSession(parameters, session_id, reader.u16(), model_digest)
     if session.position >= parameters.clients:
         raise DecodeError("the position is outside the cohort")
     return session

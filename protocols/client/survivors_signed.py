@@ -56,6 +56,8 @@ class SurvivorsSigned(State):
         if request.survivors != self._survivors:
             raise SurvivorSetError("the server shows another survivor set than this client signed")
         self._verify_quorum(request.signatures, environment)
+        names = self.session.names(self._survivors.positions, environment.roster)
+        environment.participation.add(self.session.model_digest, names)
         return None, return_shares(self._shares, self._survivors)
 
     def _verify_quorum(self, signatures: Mapping[int, bytes], environment: Environment) -> None:

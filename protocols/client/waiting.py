@@ -7,7 +7,7 @@ from protocols.errors import PolicyError, SessionMismatchError
 from protocols.key_agreement import public_key
 from protocols.messages import AdvertiseKeysReply, AdvertiseKeysRequest, Advertisement
 from protocols.secret_values import ChannelKey, GraphNonce, MaskKey, SelfMaskSeed
-from protocols.session import session_id
+from protocols.session import payload_digest, session_id
 from protocols.statements import advertisement_message
 
 
@@ -30,10 +30,11 @@ def accept_round(
     place = environment.roster.index(environment.name)
     if place not in parameters.cohort:
         raise PolicyError("cohort", "without this client", "its own place in it")
-    own_session = session_id(parameters, request.payload)
+    model_digest = payload_digest(request.payload)
+    own_session = session_id(parameters, model_digest)
     if own_session != claimed_session:
         raise SessionMismatchError("the server")
-    session = ClientSession(parameters, own_session, parameters.cohort.index(place))
+    session = ClientSession(parameters, own_session, parameters.cohort.index(place), model_digest)
     secrets = RoundSecrets(
         ChannelKey(environment.entropy(32)),
         MaskKey(environment.entropy(32)),

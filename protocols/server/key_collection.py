@@ -64,7 +64,7 @@ class CollectingKeys(ServerState):
         parameters = self.session.parameters
         advertised = dict(sorted(self._advertisements.items()))
         if not parameters.is_complete:
-            self.require(len(advertised), max(parameters.min_survivors, parameters.neighbours + 1))
+            self.require(len(advertised), parameters.min_survivors)
             return CollectingNonces(self.session, advertised)
         self.require(len(advertised), max(parameters.min_survivors, parameters.threshold))
         encoded = {position: entry.encode() for position, entry in advertised.items()}
@@ -99,11 +99,11 @@ class CollectingNonces(ServerState):
         return reply
 
     def conclude(self) -> ServerState:
-        """Order the ring: clients that did not reveal keep their seat, empty."""
+        """Order the ring: whoever is lost keeps a seat, empty, so that nobody is moved by a loss."""
         parameters, identifier = self.session.parameters, self.session.session_id
         self.require(len(self._nonces), parameters.min_survivors)
         nonces = PositionedBlocks.of(self._nonces)
         seed = graph_seed(identifier, self._commitments.encode(), nonces.encode())
-        graph = RingGraph(ring_order(seed, self._commitments.positions), parameters.neighbours)
+        graph = RingGraph(ring_order(seed, parameters.clients), parameters.neighbours)
         present = {position: self._advertisements[position] for position in nonces.positions}
         return CollectingShares(self.session, present, nonces, SessionKeys(identifier, seed), graph)

@@ -20,7 +20,7 @@ from protocols.server.key_collection import CollectingKeys
 from protocols.server.session import ServerSession
 from protocols.server.state import ServerState
 from protocols.server.unmasking import Unmasking
-from protocols.session import session_id
+from protocols.session import payload_digest, session_id
 from protocols.stages import Stage
 from protocols.wire import HEADER_BYTES, FrameType, decode_frame
 
@@ -52,7 +52,7 @@ class ServerMachine:
             raise ParameterError("roster_digest", "the parameters belong to another roster")
         self.parameters = parameters
         self._session = ServerSession(
-            parameters, roster, payload, session_id(parameters, payload), verifier or Ed25519Verifier()
+            parameters, roster, payload, session_id(parameters, payload_digest(payload)), verifier or Ed25519Verifier()
         )
         self._state: ServerState | None = CollectingKeys(self._session)
         self._positions = {self._session.name(position): position for position in range(parameters.clients)}

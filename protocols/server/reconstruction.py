@@ -5,7 +5,7 @@ from itertools import combinations, islice
 
 from protocols.commitments import commit_to_seed
 from protocols.errors import DecodeError, ReconstructionError, TooFewSurvivorsError
-from protocols.key_agreement import Endpoint, pairwise_seed, public_key, self_mask_key
+from protocols.key_agreement import AgreementKey, Endpoint, pairwise_seed, public_key, self_mask_key
 from protocols.messages.consistency import SurvivorSet
 from protocols.pads import Pad
 from protocols.secret_values import MaskKey, SelfMaskSeed
@@ -72,12 +72,13 @@ def _pads_of(
         seed.erase()
         return
     key = _rebuild_mask_key(session, dealings, owner, shares)
+    agreement = AgreementKey(key)
     here = Endpoint(owner, dealings.mask_publics[owner], name)
     for neighbour in dealings.neighbours(owner):
         if neighbour in survivors.positions:
             there = Endpoint(neighbour, dealings.mask_publics[neighbour], session.name(neighbour))
             # The neighbour added the pad if it comes first, and subtracted it otherwise.
-            yield Pad(pairwise_seed(key, here, there, dealings.keys), negative=neighbour < owner)
+            yield Pad(pairwise_seed(agreement, here, there, dealings.keys), negative=neighbour < owner)
     key.erase()
 
 

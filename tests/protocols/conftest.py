@@ -46,7 +46,7 @@ class Cohort:
         self.roster = Roster.of(self.identities)
         self.verifier = RememberingVerifier()
         if self.policy is None:
-            self.policy = ClientPolicy(threat_models=frozenset(ThreatModel), complete_up_to=2, min_neighbours=2)
+            self.policy = ClientPolicy(threat_models=frozenset(ThreatModel), complete_up_to=2, min_sigma=0)
         self.machines = {name: self.machine(name) for name in self.names}
 
     def update(self, name: str, number: int = 1) -> np.ndarray:

@@ -1,0 +1,75 @@
+"""The byte formula: how many bytes each stage carries for one client, from the parameters alone (SPEC.md, "Bytes")."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from protocols.packing import packed_bytes
+from protocols.sealing import SEALED_BYTES
+from protocols.secret_values import SelfMaskShare
+from protocols.stages import Stage, ThreatModel, stages_of
+from protocols.wire import HEADER_BYTES
+
+PARAMETER_BYTES = 132
+"""Round parameters without the cohort's places."""
+
+_DEALT = 2 + 16 + 16 + 1
+
+
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """Bytes of one client at one stage.
+
+    Attributes:
+        down: Request.
+        up: Reply.
+    """
+
+    down: int
+    up: int
+
+
+def expected_traffic(
+    clients: int,
+    neighbours: int,
+    threshold: int,
+    threat_model: ThreatModel,
+    vector_length: int,
+    ring_bits: int,
+    payload_bytes: int,
+) -> Mapping[Stage, Traffic]:
+    """Return the exact bytes of one client at each stage of a round in which nobody is lost.
+
+    Args:
+        clients: n.
+        neighbours: k.
+        threshold: t.
+        threat_model: Decides on signatures.
+        vector_length: d.
+        ring_bits: b.
+        payload_bytes: Size of the download.
+    """
+    complete, active = neighbours == clients - 1, threat_model is ThreatModel.ACTIVE
+    advertisement = 65 + (0 if complete else 32) + (64 if active else 0)
+    survivors = 2 + (clients + 7) // 8
+    own = 1 if complete else 0
+    bodies = {
+        Stage.ADVERTISE_KEYS: (8 + PARAMETER_BYTES + 2 * clients + payload_bytes, advertisement),
+        Stage.REVEAL_NONCES: (2 + 34 * clients, 32),
+        Stage.SHARE_KEYS: (
+            2 + (neighbours + 1) * (2 + advertisement) + 2 + (0 if complete else 34 * clients),
+            34 + (neighbours + own) * _DEALT + neighbours * SEALED_BYTES,
+        ),
+        Stage.MASKED_INPUT_COLLECTION: (
+            2 + neighbours * (_DEALT + SEALED_BYTES),
+            7 + packed_bytes(vector_length, ring_bits),
+        ),
+        Stage.CONSISTENCY_CHECK: (survivors, 64),
+        Stage.UNMASKING: (
+            survivors + 2 + (66 * threshold if active else 0),
+            2 + (neighbours + own) * (3 + SelfMaskShare.length),
+        ),
+    }
+    return {
+        stage: Traffic(HEADER_BYTES + bodies[stage][0], HEADER_BYTES + bodies[stage][1])
+        for stage in stages_of(threat_model, complete_graph=complete)
+    }
