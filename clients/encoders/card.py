@@ -1,5 +1,6 @@
 """What is known of an encoder without loading it, remembered beside the feature cache."""
 
+import contextlib
 import hashlib
 import importlib.metadata
 import json
@@ -76,7 +77,8 @@ def write_atomically(path: Path, content: bytes) -> None:
             os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
         raise FeatureCacheError(path.parent, error.strerror or str(error)) from error
 
 

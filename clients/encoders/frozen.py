@@ -68,13 +68,15 @@ class FrozenEncoder:
             else torch.autocast(self.device.type, dtype=self._autocast)
         )
         with torch.inference_mode(), autocast:
-            return _normalised(self._model.encode_image(batch))
+            features = self._model.encode_image(batch)
+        return _normalised(features)
 
     def encode_texts(self, texts: Sequence[str]) -> Tensor:
         """Return the features of texts, rows of norm 1, on the CPU: float32[N, D]."""
         self._freeze()
         with torch.inference_mode():
-            return _normalised(self._model.encode_text(self._tokenize(list(texts)).to(self.device)))
+            features = self._model.encode_text(self._tokenize(list(texts)).to(self.device))
+        return _normalised(features)
 
     def _freeze(self) -> None:
         for module in self._model.modules():
@@ -82,4 +84,5 @@ class FrozenEncoder:
 
 
 def _normalised(features: Tensor) -> Tensor:
-    return nn.functional.normalize(features.float(), dim=-1).cpu().clone()
+    with torch.no_grad():  # and not in inference mode, whose tensors could not be used in training
+        return nn.functional.normalize(features.clone().float(), dim=-1).cpu()

@@ -1,5 +1,6 @@
 """Features from and to files, in the format of clients.data.feature_table."""
 
+import contextlib
 import uuid
 from collections.abc import Sequence
 from pathlib import Path
@@ -55,7 +56,8 @@ def export_features(bundle: FeatureBundle, path: Path) -> None:
         write_feature_table(table, temporary)
         temporary.replace(path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
         raise FeatureFileError(path, f"cannot be written ({error.strerror})") from error
 
 

@@ -31,9 +31,10 @@ def prepare_features(
 ) -> FeatureBundle:
     """Return the features of a data set, encoding only what is not in the cache.
 
-    Images are encoded in the order of their digests in batches of one size, so the features are the same bit by bit
-    for any order of files and for any part of them that was already cached. Where everything is cached the encoder
-    is not loaded.
+    Images are encoded in the order of their digests in batches of one size, so a repetition gives the same features bit
+    by bit, whatever the files are called and whatever order they come in. Another batch size, or another part of them
+    already cached, can change a feature by float32 rounding (clients.encoders.encoding says when). Where everything is
+    cached the encoder is not loaded.
 
     Args:
         dataset: The data set.
