@@ -50,3 +50,9 @@ def test_labels_are_as_specified():
     for label in (SERVER_LABEL, WITNESS_LABEL):
         assert f"`{label.decode().rstrip()}\\n`" in SPEC
         assert f"{len(label)} bytes" in SPEC
+
+
+def test_the_label_of_renewals_is_as_specified():
+    from audit.ledger.policy import RENEWAL_LABEL
+
+    assert f"`{RENEWAL_LABEL.decode().rstrip()}\\n` ({len(RENEWAL_LABEL)} bytes)" in SPEC

@@ -1,0 +1,25 @@
+"""The privacy budget across runs: accounts, charges, policies and renewals in one file that several processes share."""
+
+from audit.ledger.accounts import Account, Budget, BudgetLine, Charge
+from audit.ledger.check import check_ledger
+from audit.ledger.errors import BudgetExceededError, LedgerError
+from audit.ledger.ledger import AccountStatus, FaultPoint, Ledger
+from audit.ledger.policy import Policy, Renewal, SignedRenewal
+from audit.ledger.release import charged_release
+
+__all__ = [
+    "Account",
+    "AccountStatus",
+    "Budget",
+    "BudgetExceededError",
+    "BudgetLine",
+    "Charge",
+    "FaultPoint",
+    "Ledger",
+    "LedgerError",
+    "Policy",
+    "Renewal",
+    "SignedRenewal",
+    "charged_release",
+    "check_ledger",
+]

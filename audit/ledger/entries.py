@@ -1,0 +1,179 @@
+"""The entries of a ledger: chained canonical JSON lines, like those of a log, and the state that they add up to."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from audit.accounting import Adjacency, Repeated, mechanism_of
+from audit.canonical import CanonicalError, decode_canonical, encode_canonical
+from audit.errors import EvidenceError
+from audit.ledger.accounts import ALL_DATA, Account, Budget, BudgetLine, Charge
+from audit.ledger.policy import ADJACENCY, RENEWAL_RULE, SignedRenewal, renewal_of
+from audit.log import GENESIS
+from audit.privacy_fields import DELTA, MECHANISM, UNIT
+from audit.rules import DIGEST, KEY, NAME, SIGNATURE, TIME, FieldError, Integer, Nullable, Real, Record, Rule, Tagged
+
+_ENVELOPE: dict[str, Rule] = {"seq": Integer(), "prev": DIGEST, "time": TIME}
+_CHARGE: dict[str, Rule] = {
+    "hospital": NAME,
+    "fingerprint": DIGEST,
+    "unit": UNIT,
+    "run_id": NAME,
+    "release_id": NAME,
+    "mechanism": MECHANISM,
+    "repetitions": Integer(1),
+}
+
+ENTRY = Tagged(
+    "kind",
+    {
+        "policy": Record(
+            {
+                **_ENVELOPE,
+                "hospital": NAME,
+                "unit": UNIT,
+                "epsilon": Real(0, above=True),
+                "delta": DELTA,
+                "adjacency": ADJACENCY,
+                "signer": KEY,
+            }
+        ),
+        "renewed": Record({**_ENVELOPE, "renewal": RENEWAL_RULE, "signature": SIGNATURE}),
+        "reserved": Record({**_ENVELOPE, **_CHARGE}),
+        "released": Record({**_ENVELOPE, "release_id": NAME}),
+        "committed": Record({**_ENVELOPE, "release_id": NAME}),
+        "refused": Record({**_ENVELOPE, **_CHARGE, "epsilon": Nullable(Real(0)), "budget": Real(0)}),
+    },
+)
+"""Forms of entries."""
+
+_NEXT = {"reserved": "released", "released": "committed"}
+
+
+@dataclass
+class Spent:
+    """One charge and how far it came; it counts from its reservation on."""
+
+    seq: int
+    time: str
+    account: Account
+    charge: Charge
+    line: BudgetLine
+    state: str = "reserved"
+
+
+@dataclass
+class State:
+    """What the entries so far add up to.
+
+    Attributes:
+        size: Entries.
+        digest: SHA-256 of the last one.
+        budgets: Limits by line.
+        charges: All charges by release.
+        refusals: Entries of refused releases.
+        renewals: Entries of renewals.
+    """
+
+    size: int = 0
+    digest: str = GENESIS
+    budgets: dict[BudgetLine, Budget] = field(default_factory=dict)
+    charges: dict[str, Spent] = field(default_factory=dict)
+    refusals: list[Mapping[str, Any]] = field(default_factory=list)
+    renewals: list[Mapping[str, Any]] = field(default_factory=list)
+
+    def line_of(self, account: Account) -> BudgetLine | None:
+        """Return the line that pays for an account; None where there is no budget."""
+        for fingerprint in (account.fingerprint, ALL_DATA):
+            line = BudgetLine(account.hospital, account.unit, fingerprint)
+            if line in self.budgets:
+                return line
+        return None
+
+    def composition(self, line: BudgetLine) -> list[Repeated]:
+        """Return everything that a line has to answer for.
+
+        A data set that got a line of its own takes all of its charges there, and those made before count in both.
+        """
+        return [
+            Repeated(spent.charge.mechanism, spent.charge.repetitions)
+            for spent in self.charges.values()
+            if spent.line == line
+            or (
+                spent.account.fingerprint == line.fingerprint
+                and (spent.account.hospital, spent.account.unit) == (line.hospital, line.unit)
+            )
+        ]
+
+    def take(self, encoded: bytes) -> None:
+        """Add an entry.
+
+        Raises:
+            EvidenceError: The entry is damaged, out of order, or not allowed after those before it.
+        """
+        seq = self.size
+        try:
+            value: Any = decode_canonical(encoded)
+            ENTRY.check(value, "entry")
+        except (CanonicalError, FieldError) as error:
+            raise EvidenceError(seq, f"the ledger entry is damaged: {error}") from error
+        if value["seq"] != seq or value["prev"] != self.digest:
+            raise EvidenceError(seq, "the ledger entry does not follow from the one before it")
+        self._apply(value, seq)
+        self.size += 1
+        self.digest = hashlib.sha256(encoded).hexdigest()
+
+    def encode(self, kind: str, time: str, fields: Mapping[str, Any]) -> bytes:
+        """Return the bytes of the next entry."""
+        return encode_canonical({"seq": self.size, "prev": self.digest, "time": time, "kind": kind, **fields})
+
+    def _apply(self, value: Mapping[str, Any], seq: int) -> None:
+        match value["kind"]:
+            case "policy":
+                line = BudgetLine(value["hospital"], value["unit"])
+                if line in self.budgets:
+                    raise EvidenceError(
+                        seq, f"{line.hospital} has a budget for {line.unit} already; only a renewal changes it"
+                    )
+                adjacency = Adjacency(value["adjacency"])
+                self.budgets[line] = Budget(value["epsilon"], value["delta"], adjacency, value["signer"])
+            case "renewed":
+                self._renew(SignedRenewal(renewal_of(value["renewal"]), value["signature"]), seq)
+                self.renewals.append(value)
+            case "reserved":
+                self._reserve(value, seq)
+            case "refused":
+                self.refusals.append(value)
+            case state:
+                spent = self.charges.get(value["release_id"])
+                if spent is None or _NEXT.get(spent.state) != state:
+                    known = "unknown" if spent is None else spent.state
+                    raise EvidenceError(
+                        seq, f"the release {value['release_id']!r} is {known} and cannot become {state}"
+                    )
+                spent.state = state
+
+    def _renew(self, signed: SignedRenewal, seq: int) -> None:
+        renewal = signed.renewal
+        common = self.budgets.get(BudgetLine(renewal.line.hospital, renewal.line.unit))
+        if common is None:
+            raise EvidenceError(seq, f"{renewal.line.hospital} has no budget for {renewal.line.unit} to renew")
+        old = self.budgets.get(renewal.line, Budget(0.0, common.delta, common.adjacency, common.signer))
+        if not signed.is_by(old.signer):
+            raise EvidenceError(seq, "the renewal is not signed by the signer of the budget")
+        if renewal.serial != old.serial + 1:
+            raise EvidenceError(seq, f"the renewal has the serial {renewal.serial}, the next one is {old.serial + 1}")
+        self.budgets[renewal.line] = Budget(renewal.epsilon, old.delta, old.adjacency, old.signer, renewal.serial)
+
+    def _reserve(self, value: Mapping[str, Any], seq: int) -> None:
+        if value["release_id"] in self.charges:
+            raise EvidenceError(
+                seq, f"the release {value['release_id']!r} was charged before; fresh noise is a new release"
+            )
+        account = Account(value["hospital"], value["fingerprint"], value["unit"])
+        line = self.line_of(account)
+        if line is None:
+            raise EvidenceError(seq, f"{account.hospital} has no budget for the unit {account.unit}")
+        charge = Charge(value["run_id"], value["release_id"], mechanism_of(value["mechanism"]), value["repetitions"])
+        self.charges[charge.release_id] = Spent(seq, value["time"], account, charge, line)

@@ -1,0 +1,42 @@
+"""What a caller of the ledger may have to react to.
+
+AuditError
+    LedgerError              the database cannot be used, or an entry does not fit: fix it and try again
+    BudgetExceededError      the release would exceed the budget: it must not happen (exit code 4)
+"""
+
+from pathlib import Path
+
+from audit.errors import AuditError
+
+
+class LedgerError(AuditError):
+    """The ledger cannot be used as asked."""
+
+    def __init__(self, path: Path, reason: str) -> None:
+        super().__init__(f"{path}: {reason}")
+        self.path = path
+        self.reason = reason
+
+
+class BudgetExceededError(AuditError):
+    """A release was refused, and the refusal recorded, before anything left.
+
+    Attributes:
+        hospital: Whose data it is about.
+        unit: Unit of privacy.
+        epsilon: What all releases would cost together with this one.
+        budget: The limit.
+    """
+
+    exit_code = 4
+
+    def __init__(self, hospital: str, unit: str, epsilon: float, budget: float) -> None:
+        super().__init__(
+            f"the privacy budget of {hospital} ({unit} level) is {budget:g} and this release would bring it to "
+            f"{epsilon:.4g}; nothing was sent. Use more noise or fewer rounds, or have the budget renewed by its signer"
+        )
+        self.hospital = hospital
+        self.unit = unit
+        self.epsilon = epsilon
+        self.budget = budget

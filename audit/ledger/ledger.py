@@ -1,0 +1,320 @@
+"""The budget across runs: every release is charged before it leaves, and refused where it would exceed the limit.
+
+Charges are facts about noise; epsilon is composed anew from all of them. A charge counts from its reservation on and is
+never taken back: a crash at any instant keeps it. Several processes may use one ledger; each step is one transaction.
+"""
+
+import math
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, Self
+
+from audit.accounting import Composition, Repeated, mechanism_fields, rdp_epsilon, upper_epsilon
+from audit.errors import EvidenceError
+from audit.ledger.accounts import Account, Budget, BudgetLine, Charge
+from audit.ledger.entries import Spent, State
+from audit.ledger.errors import BudgetExceededError, LedgerError
+from audit.ledger.policy import Policy, SignedRenewal
+from audit.log import Clock, system_clock
+
+_WAIT_SECONDS = 120.0
+_SCHEMA = "CREATE TABLE IF NOT EXISTS entries (seq INTEGER PRIMARY KEY CHECK (seq >= 0), line BLOB NOT NULL) STRICT"
+
+
+class FaultPoint(StrEnum):
+    """Every instant between two steps at which a process may be killed; tests kill it at each."""
+
+    BEFORE_RESERVE = "before reserve"
+    WITHIN_RESERVE = "within reserve, entry written, transaction open"
+    AFTER_RESERVE = "after reserve"
+    WITHIN_RELEASE = "within release, entry written, transaction open"
+    AFTER_RELEASE = "after release"
+    WITHIN_COMMIT = "within commit, entry written, transaction open"
+    AFTER_COMMIT = "after commit"
+
+
+def _no_fault(_: FaultPoint) -> None:
+    pass
+
+
+@dataclass(frozen=True)
+class AccountStatus:
+    """Where an account stands.
+
+    Attributes:
+        account: The account.
+        line: The line that pays for it.
+        budget: Its limit.
+        spent: Upper bound on epsilon of all that the line answers for.
+        charges: Releases of the line, in order.
+        refused: Releases that were refused for this hospital and unit.
+        renewals: Renewals of the line.
+    """
+
+    account: Account
+    line: BudgetLine
+    budget: Budget
+    spent: float
+    charges: tuple[Spent, ...]
+    refused: int
+    renewals: int
+
+    @property
+    def remaining(self) -> float:
+        """What is left of epsilon; the cost of further releases does not simply subtract from it."""
+        return max(0.0, self.budget.epsilon - self.spent)
+
+
+class Ledger:
+    """A ledger in a file; a context manager. One object per process and thread.
+
+    Args:
+        path: The database, made where it is new.
+        clock: Where the times of entries come from; nothing depends on them.
+        fault: Called at each FaultPoint.
+
+    Raises:
+        LedgerError: The file is no ledger or cannot be used.
+        EvidenceError: An entry was changed.
+    """
+
+    def __init__(
+        self, path: Path, clock: Clock = system_clock, fault: Callable[[FaultPoint], None] = _no_fault
+    ) -> None:
+        self.path = path
+        self._clock = clock
+        self._fault = fault
+        self._state = State()
+        try:
+            self._connection = sqlite3.connect(path, timeout=_WAIT_SECONDS, isolation_level=None)
+        except sqlite3.Error as error:
+            raise LedgerError(path, f"cannot be opened ({error})") from error
+        try:
+            self._connection.execute("PRAGMA journal_mode = WAL")
+            self._connection.execute("PRAGMA synchronous = FULL")
+            self._connection.execute(_SCHEMA)
+            self._catch_up()
+        except sqlite3.Error as error:
+            self._connection.close()
+            raise LedgerError(path, f"is no ledger or cannot be used ({error})") from error
+        except EvidenceError:
+            self._connection.close()
+            raise
+
+    def install(self, policy: Policy) -> None:
+        """Give lines their first budget; lines that have this very budget already are left as they are.
+
+        Raises:
+            LedgerError: A line has another budget: only a signed renewal changes it.
+        """
+        with self._transaction():
+            for line, budget in policy.budgets.items():
+                known = self._state.budgets.get(line)
+                if known is not None and known != budget:
+                    reason = f"{line.hospital} has another budget for {line.unit}; only a signed renewal changes it"
+                    raise LedgerError(self.path, reason)
+                if known is not None:
+                    continue
+                self._write(
+                    "policy",
+                    {
+                        "hospital": line.hospital,
+                        "unit": line.unit,
+                        "epsilon": budget.epsilon,
+                        "delta": budget.delta,
+                        "adjacency": str(budget.adjacency),
+                        "signer": budget.signer,
+                    },
+                )
+
+    def renew(self, signed: SignedRenewal) -> None:
+        """Take in a signed renewal.
+
+        Raises:
+            EvidenceError: It is not signed by the budget's signer, or is old; nothing is changed.
+        """
+        with self._transaction():
+            self._write("renewed", {"renewal": signed.renewal.fields(), "signature": signed.signature})
+
+    def reserve(self, account: Account, charge: Charge) -> float:
+        """Charge a release before it happens; return an upper bound on epsilon with it.
+
+        Raises:
+            BudgetExceededError: The release would exceed the budget; the refusal is recorded and nothing is charged.
+            LedgerError: The account has no budget, or the release was charged before.
+        """
+        self._fault(FaultPoint.BEFORE_RESERVE)
+        refused: BudgetExceededError | None = None
+        with self._transaction():
+            line = self._state.line_of(account)
+            if line is None:
+                raise LedgerError(
+                    self.path, f"{account.hospital} has no budget for the unit {account.unit}; install a policy first"
+                )
+            if charge.release_id in self._state.charges:
+                raise LedgerError(
+                    self.path, f"the release {charge.release_id!r} was charged before; fresh noise is a new release"
+                )
+            budget = self._state.budgets[line]
+            more = [*self._state.composition(line), Repeated(charge.mechanism, charge.repetitions)]
+            epsilon = _bound(more, budget)
+            fields = {
+                "hospital": account.hospital,
+                "fingerprint": account.fingerprint,
+                "unit": account.unit,
+                "run_id": charge.run_id,
+                "release_id": charge.release_id,
+                "mechanism": mechanism_fields(charge.mechanism),
+                "repetitions": charge.repetitions,
+            }
+            if epsilon > budget.epsilon:
+                stated = epsilon if math.isfinite(epsilon) else None
+                self._write("refused", {**fields, "epsilon": stated, "budget": budget.epsilon})
+                refused = BudgetExceededError(account.hospital, account.unit, epsilon, budget.epsilon)
+            else:
+                self._write("reserved", fields)
+                self._fault(FaultPoint.WITHIN_RESERVE)
+        if refused is not None:
+            raise refused
+        self._fault(FaultPoint.AFTER_RESERVE)
+        return epsilon
+
+    def release(self, release_id: str) -> None:
+        """Record that a reserved release leaves now; only after this may it be sent.
+
+        Raises:
+            EvidenceError: It is not reserved.
+        """
+        with self._transaction():
+            self._write("released", {"release_id": release_id})
+            self._fault(FaultPoint.WITHIN_RELEASE)
+        self._fault(FaultPoint.AFTER_RELEASE)
+
+    def commit(self, release_id: str) -> None:
+        """Record that a release has been sent.
+
+        Raises:
+            EvidenceError: It was not released.
+        """
+        with self._transaction():
+            self._write("committed", {"release_id": release_id})
+            self._fault(FaultPoint.WITHIN_COMMIT)
+        self._fault(FaultPoint.AFTER_COMMIT)
+
+    def status(self, account: Account) -> AccountStatus:
+        """Return where an account stands.
+
+        Raises:
+            LedgerError: It has no budget.
+        """
+        self._catch_up()
+        line = self._state.line_of(account)
+        if line is None:
+            raise LedgerError(self.path, f"{account.hospital} has no budget for the unit {account.unit}")
+        budget = self._state.budgets[line]
+        composition = self._state.composition(line)
+        return AccountStatus(
+            account=account,
+            line=line,
+            budget=budget,
+            spent=upper_epsilon(composition, budget.delta, budget.adjacency),
+            charges=tuple(
+                spent for spent in self._state.charges.values() if self._state.line_of(spent.account) == line
+            ),
+            refused=sum(
+                (entry["hospital"], entry["unit"]) == (account.hospital, account.unit) for entry in self._state.refusals
+            ),
+            renewals=budget.serial,
+        )
+
+    def accounts(self) -> tuple[Account, ...]:
+        """Return every account that was charged or refused, in the order of their first entry."""
+        self._catch_up()
+        found = [spent.account for spent in self._state.charges.values()]
+        found += [Account(e["hospital"], e["fingerprint"], e["unit"]) for e in self._state.refusals]
+        return tuple(dict.fromkeys(found))
+
+    def budgets(self) -> dict[BudgetLine, Budget]:
+        """Return the present limit of every line."""
+        self._catch_up()
+        return dict(self._state.budgets)
+
+    def charges(self, run_id: str | None = None) -> tuple[Spent, ...]:
+        """Return all charges, or those of one run, in order."""
+        self._catch_up()
+        return tuple(s for s in self._state.charges.values() if run_id is None or s.charge.run_id == run_id)
+
+    def composition(self, line: BudgetLine) -> list[Repeated]:
+        """Return everything that a line has to answer for."""
+        self._catch_up()
+        return self._state.composition(line)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the last entry: names the whole ledger."""
+        self._catch_up()
+        return self._state.digest
+
+    def close(self) -> None:
+        """Close the database."""
+        self._connection.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        """Hold the write lock over a block; what it wrote is durable after it, or undone whole."""
+        before = (self._state.size, self._state.digest)
+        try:
+            self._connection.execute("BEGIN IMMEDIATE")
+        except sqlite3.Error as error:
+            raise LedgerError(self.path, f"cannot be locked ({error})") from error
+        try:
+            self._catch_up()
+            before = (self._state.size, self._state.digest)
+            yield
+            self._connection.execute("COMMIT")
+        except BaseException as error:
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
+            if (self._state.size, self._state.digest) != before:
+                self._state = State()
+            if isinstance(error, sqlite3.Error):
+                raise LedgerError(self.path, f"cannot be written ({error})") from error
+            raise
+
+    def _catch_up(self) -> None:
+        """Read the entries that other processes have added."""
+        rows = self._connection.execute(
+            "SELECT seq, line FROM entries WHERE seq >= ? ORDER BY seq", (self._state.size,)
+        )
+        for seq, line in rows:
+            if seq != self._state.size:
+                raise EvidenceError(self._state.size, "a ledger entry is missing")
+            self._state.take(bytes(line))
+
+    def _write(self, kind: str, fields: dict[str, Any]) -> None:
+        time = self._clock().astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+        seq, line = self._state.size, self._state.encode(kind, time, fields)
+        self._state.take(line)
+        self._connection.execute("INSERT INTO entries (seq, line) VALUES (?, ?)", (seq, line))
+
+
+def _bound(composition: Composition, budget: Budget) -> float:
+    """An upper bound on epsilon, as cheap as the answer to `does it fit` allows: RDP, a coarse PLD, the PLD."""
+    cheap = rdp_epsilon(composition, budget.delta, budget.adjacency)
+    if cheap <= budget.epsilon or cheap > 10 * (budget.epsilon + 1):
+        return cheap
+    coarse = upper_epsilon(composition, budget.delta, budget.adjacency, coarse=True)
+    if coarse <= budget.epsilon or coarse > 1.1 * (budget.epsilon + 0.1):
+        return coarse
+    return upper_epsilon(composition, budget.delta, budget.adjacency)

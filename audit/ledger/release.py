@@ -1,0 +1,67 @@
+"""One release, from the charge to the record: the only order in which a crash can neither lose nor refund a charge."""
+
+import math
+from collections.abc import Callable
+from typing import TypeVar
+
+from audit.accounting import mechanism_fields
+from audit.canonical import JSON
+from audit.ledger.accounts import Account, Charge
+from audit.ledger.errors import BudgetExceededError
+from audit.ledger.ledger import Ledger
+from audit.log import EventLog
+
+T = TypeVar("T")
+
+
+def charged_release(
+    ledger: Ledger, log: EventLog, account: Account, charge: Charge, send: Callable[[], T], *, round: int
+) -> T:
+    """Reserve, record, release, send, commit; return what `send` returns.
+
+    The charge is durable in the ledger and in the log before `send` is called.
+
+    Args:
+        ledger: The budget.
+        log: The run's log, which records reservation, privacy event and commitment, or the refusal.
+        account: The data that is released about.
+        charge: What it costs.
+        send: Lets the noisy value leave.
+        round: Round of the run.
+
+    Raises:
+        BudgetExceededError: The release would exceed the budget; ledger and log record it, `send` was not called.
+    """
+    noise: dict[str, JSON] = {"mechanism": mechanism_fields(charge.mechanism), "repetitions": charge.repetitions}
+    paid: dict[str, JSON] = {
+        "hospital": account.hospital,
+        "fingerprint": account.fingerprint,
+        "unit": account.unit,
+        "release_id": charge.release_id,
+        **noise,
+    }
+    try:
+        ledger.reserve(account, charge)
+    except BudgetExceededError as error:
+        log.append(
+            "refused",
+            {
+                "what": charge.release_id,
+                "reason": str(error),
+                "round": round,
+                "hospital": account.hospital,
+                "epsilon": error.epsilon if math.isfinite(error.epsilon) else None,
+                "budget": error.budget,
+            },
+        )
+        raise
+    with log.batch():
+        log.append("charge", {**paid, "state": "reserved"})
+        log.append(
+            "privacy_event", {**noise, "hospital": account.hospital, "round": round, "release_id": charge.release_id}
+        )
+    ledger.release(charge.release_id)
+    sent = send()
+    ledger.commit(charge.release_id)
+    log.append("charge", {**paid, "state": "committed"})
+    return sent

@@ -1,0 +1,348 @@
+"""The budget across runs: composed by PLD, refused before it is exceeded, renewed only by its signer."""
+
+import shutil
+import sqlite3
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from audit import AuditError, EventLog, EvidenceError, read_events
+from audit.accounting import Gaussian, Repeated, SampledGaussian, Skellam, Unknown, upper_epsilon
+from audit.ledger import (
+    Account,
+    BudgetExceededError,
+    BudgetLine,
+    Ledger,
+    LedgerError,
+    Policy,
+    Renewal,
+    SignedRenewal,
+    charged_release,
+    check_ledger,
+)
+from tests.audit.ledger.money import ACCOUNT, FINGERPRINT, LINE, NOISE, SIGNER, charge, policy
+from tests.audit.runs import Ticks, key_of
+
+OTHER = "cd" * 32
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "ledger.db"
+
+
+@pytest.fixture
+def ledger(path):
+    with Ledger(path, Ticks()) as opened:
+        opened.install(policy())
+        yield opened
+
+
+def spend(ledger, name, account=ACCOUNT, **arguments):
+    epsilon = ledger.reserve(account, charge(name, **arguments))
+    ledger.release(name)
+    ledger.commit(name)
+    return epsilon
+
+
+def test_two_runs_compose_to_less_than_their_sum(path):
+    run = {"mechanism": SampledGaussian(1.2, 0.016), "repetitions": 3100}
+    with Ledger(path) as ledger:
+        ledger.install(policy(epsilon=6.0))
+        spend(ledger, "first", **run)
+        assert f"{ledger.status(ACCOUNT).spent:.2f}" == "3.99"
+        spend(ledger, "second", **run, run_id="r2")
+        status = ledger.status(ACCOUNT)
+        assert f"{status.spent:.2f}" == "5.89"
+        assert f"{status.remaining:.2f}" == "0.11"
+        with pytest.raises(BudgetExceededError) as caught:
+            ledger.reserve(ACCOUNT, charge("third", **run))
+    error = caught.value
+    assert error.exit_code == 4
+    assert (error.hospital, error.unit, error.budget) == ("north", "image", 6.0)
+    assert error.epsilon > 7
+
+
+def test_a_refused_release_is_recorded_and_costs_nothing(ledger):
+    spend(ledger, "small")
+    before = ledger.status(ACCOUNT)
+    with pytest.raises(BudgetExceededError):
+        ledger.reserve(ACCOUNT, charge("big", Gaussian(0.1)))
+    after = ledger.status(ACCOUNT)
+    assert (after.spent, len(after.charges), after.refused) == (before.spent, 1, 1)
+    spend(ledger, "small again")
+
+
+def test_what_nobody_can_account_is_refused(ledger):
+    with pytest.raises(BudgetExceededError, match="inf"):
+        ledger.reserve(ACCOUNT, charge("x", Unknown("accuracy in clear")))
+    with pytest.raises(BudgetExceededError):
+        ledger.reserve(ACCOUNT, charge("y", Gaussian(1e-9)))
+
+
+def test_discrete_noise_is_charged_by_rdp(ledger):
+    noise = Skellam(l1=1e5, l2=2000.0, share_variance=1e7, shares=10)
+    spend(ledger, "sum", mechanism=noise, repetitions=5)
+    assert ledger.status(ACCOUNT).spent == upper_epsilon([Repeated(noise, 5)], 1e-5)
+
+
+def test_a_release_is_charged_once_and_moves_forward_only(ledger):
+    ledger.reserve(ACCOUNT, charge("a"))
+    with pytest.raises(LedgerError, match="fresh noise is a new release"):
+        ledger.reserve(ACCOUNT, charge("a"))
+    with pytest.raises(EvidenceError, match="cannot become committed"):
+        ledger.commit("a")
+    ledger.release("a")
+    with pytest.raises(EvidenceError, match="cannot become released"):
+        ledger.release("a")
+    ledger.commit("a")
+    with pytest.raises(EvidenceError, match="cannot become"):
+        ledger.commit("a")
+    with pytest.raises(EvidenceError, match="unknown"):
+        ledger.release("b")
+    assert [spent.state for spent in ledger.status(ACCOUNT).charges] == ["committed"]
+
+
+def test_a_hospital_without_a_policy_is_refused(ledger):
+    with pytest.raises(LedgerError, match="no budget"):
+        ledger.reserve(Account("south", FINGERPRINT, "image"), charge("x"))
+    with pytest.raises(LedgerError, match="no budget"):
+        ledger.reserve(Account("north", FINGERPRINT, "patient"), charge("x"))
+    with pytest.raises(LedgerError, match="no budget"):
+        ledger.status(Account("south", FINGERPRINT, "image"))
+
+
+@pytest.mark.parametrize("renamed", [OTHER, "00" * 32])
+def test_renamed_copied_or_extended_data_opens_no_new_budget(ledger, renamed):
+    spend(ledger, "first", repetitions=3)
+    account = Account("north", renamed, "image")
+    assert ledger.status(account).spent == ledger.status(ACCOUNT).spent
+    with pytest.raises(BudgetExceededError):
+        ledger.reserve(account, charge("second", repetitions=10))
+
+
+def test_a_clock_set_back_changes_nothing(path):
+    present = datetime(2026, 6, 1, tzinfo=UTC)
+    with Ledger(path, lambda: present) as ledger:
+        ledger.install(policy())
+        spend(ledger, "first", repetitions=6)
+        spent = ledger.status(ACCOUNT).spent
+    for moved in (present - timedelta(days=4000), present + timedelta(days=4000)):
+        with Ledger(path, lambda moved=moved: moved) as ledger:
+            assert ledger.status(ACCOUNT).spent == spent
+            with pytest.raises(BudgetExceededError):
+                ledger.reserve(ACCOUNT, charge("second", repetitions=6))
+
+
+# renewals
+
+
+def renewal(epsilon=6.0, serial=1, line=LINE, key=SIGNER):
+    return Renewal(line, serial, epsilon, "second study, approved").sign(key)
+
+
+def test_a_signed_renewal_sets_a_new_total(ledger):
+    spend(ledger, "first", repetitions=6)
+    with pytest.raises(BudgetExceededError):
+        ledger.reserve(ACCOUNT, charge("second", repetitions=6))
+    ledger.renew(SignedRenewal.decode(renewal().encode()))
+    spend(ledger, "third", repetitions=6)
+    status = ledger.status(ACCOUNT)
+    assert (status.budget.epsilon, status.renewals, status.refused) == (6.0, 1, 1)
+    assert status.spent == upper_epsilon([Repeated(NOISE, 12)], 1e-5)
+
+
+@pytest.mark.parametrize(
+    ("signed", "reason"),
+    [
+        (renewal(key=key_of("mallory")), "not signed"),
+        (renewal(serial=2), "serial"),
+        (renewal(line=BudgetLine("south", "image")), "no budget"),
+        (SignedRenewal(Renewal(LINE, 1, 100.0, "x"), renewal().signature), "not signed"),
+    ],
+)
+def test_other_renewals_change_nothing(ledger, signed, reason):
+    with pytest.raises(EvidenceError, match=reason):
+        ledger.renew(signed)
+    assert ledger.status(ACCOUNT).budget.epsilon == 3.0
+    spend(ledger, "still works")
+
+
+def test_a_renewal_counts_once(ledger):
+    ledger.renew(renewal())
+    ledger.renew(renewal(epsilon=4.0, serial=2))
+    with pytest.raises(EvidenceError, match="serial"):
+        ledger.renew(renewal())
+    assert ledger.status(ACCOUNT).budget.epsilon == 4.0
+
+
+def test_a_data_set_that_its_signer_calls_disjoint_has_its_own_budget(ledger):
+    account = Account("north", OTHER, "image")
+    spend(ledger, "before", account=account)
+    ledger.renew(renewal(epsilon=2.0, line=BudgetLine("north", "image", OTHER)))
+    spend(ledger, "own", account=account)
+    spend(ledger, "common")
+    assert ledger.status(account).spent == upper_epsilon([Repeated(NOISE, 2)], 1e-5)
+    assert ledger.status(ACCOUNT).spent == upper_epsilon([Repeated(NOISE, 2)], 1e-5)
+    assert ledger.status(account).budget.epsilon == 2.0
+
+
+@pytest.mark.parametrize("encoded", [b"", b"{}", renewal().encode()[:-3], renewal().encode().replace(b"/1", b"/2")])
+def test_damaged_renewals_raise_the_one_error(encoded):
+    with pytest.raises(EvidenceError):
+        SignedRenewal.decode(encoded)
+
+
+# policies
+
+POLICY = f"""
+format = "securefed-budget-policy/1"
+
+[[budget]]
+hospital = "north"
+unit = "image"
+epsilon = 3
+delta = 1e-5
+adjacency = "add-or-remove-one"
+signer = "{SIGNER.public_key().public_bytes_raw().hex()}"
+"""
+
+
+def test_a_policy_file_is_read_and_installed_once(tmp_path, ledger):
+    (tmp_path / "policy.toml").write_text(POLICY)
+    read = Policy.read(tmp_path / "policy.toml")
+    assert read == policy()
+    ledger.install(read)
+    (tmp_path / "policy.toml").write_text(POLICY.replace("epsilon = 3", "epsilon = 30"))
+    with pytest.raises(LedgerError, match="only a signed renewal"):
+        ledger.install(Policy.read(tmp_path / "policy.toml"))
+    assert ledger.budgets()[LINE].epsilon == 3
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("epsilon = 3", "epsilon = 0"),
+        ("epsilon = 3", "epsilon = inf"),
+        ("epsilon = 3", "epsilom = 3"),
+        ("delta = 1e-5", "delta = 1.0"),
+        ('"image"', '"person"'),
+        ("/1", "/2"),
+        ("[[budget]]", "[budget]"),
+        ("signer = ", "signer = 0 #"),
+        ("add-or-remove-one", "any"),
+        ("format", "[x"),
+    ],
+)
+def test_a_policy_with_an_error_is_refused(tmp_path, old, new):
+    (tmp_path / "policy.toml").write_text(POLICY.replace(old, new))
+    with pytest.raises(LedgerError):
+        Policy.read(tmp_path / "policy.toml")
+
+
+def test_a_policy_that_repeats_a_line_or_is_missing_is_refused(tmp_path):
+    (tmp_path / "policy.toml").write_text(POLICY + POLICY[POLICY.index("[[") :])
+    with pytest.raises(LedgerError, match="two budgets"):
+        Policy.read(tmp_path / "policy.toml")
+    with pytest.raises(LedgerError, match="cannot be read"):
+        Policy.read(tmp_path / "absent.toml")
+
+
+# the file
+
+
+def test_a_ledger_goes_on_where_it_was(path, ledger):
+    spend(ledger, "first")
+    with Ledger(path) as again:
+        assert again.digest == ledger.digest
+        spend(again, "second")
+    assert len(ledger.status(ACCOUNT).charges) == 2
+    assert ledger.accounts() == (ACCOUNT,)
+    assert [spent.charge.release_id for spent in ledger.charges("r1")] == ["first", "second"]
+    assert ledger.charges("r2") == ()
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "UPDATE entries SET line = CAST(replace(line, '\"repetitions\":1', '\"repetitions\":2') AS BLOB) WHERE seq = 1",
+        "DELETE FROM entries WHERE seq = 1",
+        "UPDATE entries SET line = x'00' WHERE seq = 0",
+        "UPDATE entries SET seq = 9 WHERE seq = 3",
+    ],
+)
+def test_a_changed_ledger_is_refused(path, ledger, damage):
+    spend(ledger, "first")
+    connection = sqlite3.connect(path)
+    connection.execute(damage)
+    connection.commit()
+    connection.close()
+    with pytest.raises(EvidenceError):
+        Ledger(path)
+
+
+def test_what_is_no_ledger_is_named(tmp_path):
+    (tmp_path / "text.db").write_text("this is no database, and long enough to be told from an empty one" * 20)
+    with pytest.raises(LedgerError, match="no ledger"):
+        Ledger(tmp_path / "text.db")
+    with pytest.raises(LedgerError, match="cannot be opened"):
+        Ledger(tmp_path / "nowhere" / "ledger.db")
+
+
+# ledger and log
+
+
+def release_two(tmp_path, ledger):
+    with EventLog.create(tmp_path / "audit.jsonl", {"run_id": "r1", "operation": "simulation"}, Ticks()) as log:
+        for name in ("one", "two"):
+            assert charged_release(ledger, log, ACCOUNT, charge(name), lambda: "sent", round=1) == "sent"
+        with pytest.raises(BudgetExceededError):
+            charged_release(ledger, log, ACCOUNT, charge("three", Gaussian(0.1)), lambda: pytest.fail("sent"), round=2)
+    return read_events(tmp_path / "audit.jsonl")
+
+
+def test_a_release_stands_in_the_log_before_it_is_sent(tmp_path, ledger, path):
+    with EventLog.create(tmp_path / "audit.jsonl", {"run_id": "r1", "operation": "simulation"}, Ticks()) as log:
+
+        def send():
+            kinds = [event.kind for event in read_events(tmp_path / "audit.jsonl")]
+            assert kinds == ["run_started", "charge", "privacy_event"]
+            assert ledger.charges()[0].state == "released"
+
+        charged_release(ledger, log, ACCOUNT, charge("one"), send, round=1)
+    assert check_ledger(path, {"r1": read_events(tmp_path / "audit.jsonl")}).startswith("1 charges of 1 logs agree")
+
+
+def test_ledger_and_log_agree_or_the_first_bad_event_is_named(tmp_path, ledger, path):
+    events = release_two(tmp_path, ledger)
+    assert [event.kind for event in events] == [
+        "run_started",
+        *["charge", "privacy_event", "charge"] * 2,
+        "refused",
+    ]
+    assert events[-1].fields["budget"] == 3
+    assert check_ledger(path, {"r1": events}).startswith("2 charges")
+    with pytest.raises(EvidenceError) as caught:
+        check_ledger(path, {"r1": events[:4]})
+    assert "'two'" in caught.value.reason
+    with pytest.raises(EvidenceError) as caught:
+        check_ledger(path, {"r2": events})
+    assert caught.value.seq == 1
+
+
+def test_a_ledger_restored_from_before_is_noticed(tmp_path, ledger, path):
+    with Ledger(path) as second:
+        second.digest  # noqa: B018 (reads all entries)
+    shutil.copy(path, tmp_path / "old.db")
+    for suffix in ("-wal", "-shm"):
+        if path.with_name(path.name + suffix).exists():
+            shutil.copy(path.with_name(path.name + suffix), tmp_path / f"old.db{suffix}")
+    events = release_two(tmp_path, ledger)
+    with pytest.raises(EvidenceError) as caught:
+        check_ledger(tmp_path / "old.db", {"r1": events})
+    assert caught.value.seq == 1
+
+
+def test_every_error_has_an_exit_code():
+    assert issubclass(LedgerError, AuditError)
+    assert (LedgerError.exit_code, BudgetExceededError.exit_code, EvidenceError.exit_code) == (1, 4, 3)
