@@ -11,6 +11,8 @@ _COMMANDS = {
     "evaluate": ("securefed.commands.evaluate", "Compute all metrics of a finished run on a split."),
     "predict": ("securefed.commands.predict", "Classify images with a run's FAM and a hospital's MLP."),
     "encode": ("securefed.commands.encode", "Fill the feature cache and export features."),
+    "protocol": ("securefed.commands.protocol", "Choose safe parameters; attack this installation."),
+    "keys": ("securefed.commands.keys", "Make identity keys and the roster that pins them."),
     "data": ("securefed.commands.data", "Look at a data set before anything is trained on it."),
 }
 """Command name to module and one-line help; a module is imported only when its command runs."""
@@ -43,11 +45,9 @@ class _LazyGroup(click.Group):
 )
 @click.version_option(package_name="securefed", prog_name="securefed")
 def cli() -> None:
-    r"""SecureFed: several hospitals fine-tune one frozen CLIP; only masked sums leave them.
+    """SecureFed: several hospitals fine-tune one frozen CLIP; only masked sums leave them.
 
-    \b
-    securefed simulate --secure-agg                   a federation on synthetic scans
-    securefed simulate --data FOLDER --encoder NAME   on images of your own: FOLDER/<site>/<class>/<image>
+    Start with `simulate`, which needs no data and no network.
     """
 
 

@@ -18,7 +18,7 @@ from protocols.client.session import Contribute, RoundContext
 from protocols.codec import FixedPointCodec
 from protocols.driver import run_round
 from protocols.entropy import system_entropy
-from protocols.errors import AggregateError, ReconstructionError, TooFewSurvivorsError
+from protocols.errors import AggregateError, ReconstructionError, SpentError, TooFewSurvivorsError
 from protocols.parameters import (
     MIN_COHORT,
     MIN_HONEST_SURVIVORS,
@@ -26,7 +26,9 @@ from protocols.parameters import (
     default_corrupt,
     least_threshold,
 )
+from protocols.participation import Participation
 from protocols.plain import PlainClient, run_plain_round
+from protocols.plan import COMPLETE_UP_TO, plan
 from protocols.policy import ClientPolicy
 from protocols.result import Direction, FrameRecord, RoundResult
 from protocols.roster import IdentityKey, RememberingVerifier, Roster
@@ -118,6 +120,10 @@ class Aggregator:
         self._identities = {site: IdentityKey.generate(system_entropy) for site in self._sites}
         self._roster = Roster.of(self._identities)
         self._verifier = RememberingVerifier()
+        self._participation = {site: Participation(MIN_HONEST_SURVIVORS) for site in self._sites}
+        self._machines: dict[bytes, dict[str, ClientMachine]] = {}
+        self._contribute: Contribute = _nothing_to_contribute
+        self._choices = self._plan()
 
     def open_round(self, number: int, vector: Vector, contribute: Callable[[str, Vector], Contribution]) -> OpenedRound:
         """Run one round and return what it opened.
@@ -182,16 +188,22 @@ class Aggregator:
         )
 
     def _parameters(self, codec: FixedPointCodec, number: int) -> RoundParameters:
-        secure = self._config.secure_aggregation
         return RoundParameters.choose(
             round=number,
             roster=self._roster,
             codec=codec,
             config_digest=self._digest,
-            threat_model=ThreatModel(secure.threat_model),
-            corrupt=None if secure.corrupt < 0 else secure.corrupt,
-            threshold=secure.threshold or None,
+            **self._choices,
         )
+
+    def _plan(self) -> dict[str, Any]:
+        """The graph and the threshold: complete up to 100 hospitals, above that the least safe ring."""
+        secure, n = self._config.secure_aggregation, len(self._sites)
+        corrupt = default_corrupt(n) if secure.corrupt < 0 else secure.corrupt
+        model = ThreatModel(secure.threat_model)
+        if n <= COMPLETE_UP_TO:
+            return {"threat_model": model, "corrupt": corrupt, "threshold": secure.threshold or None}
+        return plan(n, corrupt / n, secure.losses, threat_model=model).choices
 
     def _open(
         self,
@@ -227,15 +239,8 @@ class Aggregator:
     ) -> RoundResult:
         if not self._config.secure_aggregation.enabled:
             return self._run_plain(parameters, payload, encode, lost)
-        policy = ClientPolicy(
-            config_digest=self._digest,
-            encoding_digest=parameters.encoding_digest,
-            threat_models=frozenset({parameters.threat_model}),
-        )
-        clients = {
-            site: ClientMachine(identity, self._roster, policy, encode, verifier=self._verifier)
-            for site, identity in self._identities.items()
-        }
+        self._contribute = encode
+        clients = self._clients(parameters)
         drops = {(site, parameters.round): stage for site, stage in lost.items()}
         server = ServerMachine(parameters, self._roster, payload, verifier=self._verifier)
         try:
@@ -243,6 +248,31 @@ class Aggregator:
         except (TooFewSurvivorsError, ReconstructionError, AggregateError) as error:
             stage = error.stage if isinstance(error, TooFewSurvivorsError) else "Unmasking"
             raise RoundAbortedError(parameters.round, stage, str(error)) from error
+
+    def _clients(self, parameters: RoundParameters) -> dict[str, ClientMachine]:
+        """One machine a site and codec, for the whole run; a site's machines know the same earlier sums."""
+        if parameters.encoding_digest not in self._machines:
+            policy = ClientPolicy(
+                config_digest=self._digest,
+                encoding_digest=parameters.encoding_digest,
+                threat_models=frozenset({parameters.threat_model}),
+            )
+            self._machines[parameters.encoding_digest] = {
+                site: ClientMachine(
+                    identity,
+                    self._roster,
+                    policy,
+                    self._contribute_now,
+                    verifier=self._verifier,
+                    participation=self._participation[site],
+                )
+                for site, identity in self._identities.items()
+            }
+        return self._machines[parameters.encoding_digest]
+
+    def _contribute_now(self, context: RoundContext) -> EncodedVector:
+        """The machines outlive a round; what they contribute belongs to the round in progress."""
+        return self._contribute(context)
 
     def _run_plain(
         self, parameters: RoundParameters, payload: bytes, encode: Contribute, lost: Mapping[str, str]
@@ -298,11 +328,19 @@ def check_cohort(config: RunConfig, sites: Sequence[str]) -> None:
             f"use at most {n - MIN_HONEST_SURVIVORS}",
         )
     least = least_threshold(n, corrupt, ThreatModel(secure.threat_model))
+    if secure.threshold and n > COMPLETE_UP_TO:
+        raise ConfigError(
+            "secure_aggregation.threshold", f"is planned for more than {COMPLETE_UP_TO} hospitals; leave it at 0"
+        )
     if secure.threshold and not least <= secure.threshold <= n:
         raise ConfigError(
             "secure_aggregation.threshold",
             f"{secure.threshold} is not safe for {n} hospitals of whom {corrupt} may collude; use {least} to {n}",
         )
+
+
+def _nothing_to_contribute(context: RoundContext) -> EncodedVector:
+    raise SpentError(f"contribution to round {context.round}")
 
 
 def _byte_rows(frames: Sequence[FrameRecord]) -> tuple[ByteRow, ...]:

@@ -9,6 +9,7 @@ from typing import Any, Self
 
 from audit.canonical import JSON
 from audit.log import Clock, EventLog
+from clients.data import DataWarning
 from clients.encoders import FeatureBundle
 from securefed.aggregation import OpenedRound
 from securefed.config import RunConfig, config_digest, config_to_mapping
@@ -43,8 +44,8 @@ class RunEvidence:
         """Open the log of an interrupted run; raises EvidenceError where it does not verify."""
         return cls(EventLog.open(folder.log, now))
 
-    def data(self, bundle: FeatureBundle, name: str, warnings: Sequence[str]) -> None:
-        """Record what is trained on: names and digests, no counts."""
+    def data(self, bundle: FeatureBundle, name: str, warnings: Sequence[DataWarning]) -> None:
+        """Record what is trained on: names, digests and kinds of findings; no file names, no counts of images."""
         described: dict[str, JSON] = {
             "name": name,
             "fingerprint": bundle.data_fingerprint,
@@ -52,7 +53,7 @@ class RunEvidence:
             "classes": list(bundle.classes),
         }
         if warnings:
-            described["warnings"] = [text[:4000] for text in warnings]
+            described["warnings"] = [f"{warning.kind}: {warning.count}" for warning in warnings]
         if bundle.global_site is not None:
             described["held_out_site"] = bundle.global_site.site
         self._log.append("data_described", described)

@@ -101,7 +101,7 @@ class _Run:
         self._observer.started(folder.path, _what_runs(config))
         with RunEvidence.begin(folder, config, self._now) as evidence:
             bundle = self._encode(dataset, device, warnings)
-            evidence.data(bundle, dataset.name, [warning.message for warning in warnings])
+            evidence.data(bundle, dataset.name, warnings)
             return self._go(folder, evidence, bundle, device)
 
     def resume(self, folder: RunFolder) -> RunResult:
@@ -116,8 +116,12 @@ class _Run:
 
     def _encode(self, dataset: Any, device: str, warnings: Sequence[DataWarning]) -> FeatureBundle:
         for warning in warnings:
+            if warning.severity == "warning":
+                self._observer.warned(warning.message)
+        bundle = encode_sites(self._config, dataset, device, self._cache, self._observer)
+        for warning in bundle.warnings:
             self._observer.warned(warning.message)
-        return encode_sites(self._config, dataset, device, self._cache, self._observer)
+        return bundle
 
     def _go(self, folder: RunFolder, evidence: RunEvidence, bundle: FeatureBundle, device: str) -> RunResult:
         try:
@@ -125,8 +129,9 @@ class _Run:
                 outcome = self._federate(folder, evidence, bundle, device)
             else:
                 outcome = self._train_alone(folder, bundle, device)
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as interrupt:
             evidence.interrupted(self._round, "stopped by the user")
+            interrupt.add_note(f"{self._round} rounds are finished; go on with: simulate --resume {folder.path}")
             raise
         except RoundAbortedError as error:
             evidence.round_aborted(error)

@@ -12,6 +12,7 @@ from securefed.commands.options import (
     json_option,
     resolve_config,
 )
+from securefed.errors import RunFolderError
 
 
 @click.group("data", short_help="Look at a data set before anything is trained on it.")
@@ -19,15 +20,15 @@ def command() -> None:
     """Look at a data set before anything is trained on it."""
 
 
-@command.command("inspect")
+@command.command("inspect", short_help="Count images and list what deserves a look.")
 @click.argument("source", default="demo")
-@click.option("--clients", type=int, metavar="N", help="Partition a single-site set over N hospitals.")
+@click.option("--clients", type=int, metavar="N", help="Deal a single-site set to N hospitals ...")
 @click.option("--alpha", type=float, metavar="A", help="... by Dirichlet(A) instead of IID.")
-@click.option("--path-column", metavar="NAME", help="Column of the image path. Likewise:")
-@click.option("--label-column", metavar="NAME", help="  the class,")
-@click.option("--site-column", metavar="NAME", help="  the hospital,")
-@click.option("--patient-column", metavar="NAME", help="  the patient,")
-@click.option("--split-column", metavar="NAME", help="  train, val or test.")
+@click.option("--path-column", metavar="NAME", help="Column with the image path.")
+@click.option("--label-column", metavar="NAME", help="Column with the class.")
+@click.option("--site-column", metavar="NAME", help="Column with the hospital.")
+@click.option("--patient-column", metavar="NAME", help="Column with the patient.")
+@click.option("--split-column", metavar="NAME", help="Column with train, val or test.")
 @config_option
 @json_option
 def inspect_command(
@@ -38,9 +39,9 @@ def inspect_command(
     as_json: bool,
     **flags: Any,
 ) -> None:
-    """Count images by site, class and split, and list what deserves a look: broken images, leaks, gaps.
+    """Count images by site, class and split, and list what deserves a look.
 
-    SOURCE is demo, a folder, a CSV/Parquet manifest or a MedMNIST .npz. Exit code 1 where an image cannot be read.
+    SOURCE is demo, a folder <site>/<class>/<image>, a CSV or Parquet manifest, or a MedMNIST .npz.
     """
     from rich.console import Console
 
@@ -55,3 +56,19 @@ def inspect_command(
         click.echo(json.dumps(report.to_dict()))
     else:
         print_report(report, Console(highlight=False))
+
+
+@command.command("demo", short_help="Write the synthetic cohort as an example.")
+@click.argument("folder", type=click.Path(path_type=Path))
+def demo_command(*, folder: Path) -> None:
+    """Write the synthetic cohort to FOLDER, as an example of the layout.
+
+    The scans are drawn by a program; none is of a patient.
+    """
+    from clients.demo import write_cohort
+
+    try:
+        count = write_cohort(folder)
+    except OSError as error:
+        raise RunFolderError(folder, f"{error.strerror or 'is not empty'}; name a new folder") from error
+    click.echo(f"{count} synthetic scans in {folder}")

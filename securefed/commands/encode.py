@@ -19,7 +19,7 @@ from securefed.commands.options import (
 
 @click.command("encode", short_help="Fill the feature cache and export features.")
 @data_options
-@click.option("--device", metavar="NAME", help="auto, cpu or cuda. [default: auto]")
+@click.option("--device", metavar="NAME", help="auto, cpu or cuda. [auto]")
 @click.option(
     "--export", type=click.Path(path_type=Path), metavar="FILE", help="Write features as .safetensors or .npz."
 )

@@ -14,8 +14,8 @@ from securefed.commands.options import cache_option, json_option
 @click.option(
     "--split", type=click.Choice(["train", "val", "test"]), default="test", show_default=True, help="Which images."
 )
-@click.option("--data", metavar="SOURCE", help="Other data of the same sites and classes. [default: the run's own]")
-@click.option("--device", metavar="NAME", default="auto", help="auto, cpu or cuda. [default: auto]")
+@click.option("--data", metavar="SOURCE", help="Other data of the same sites. [the run's own]")
+@click.option("--device", metavar="NAME", default="auto", help="auto, cpu or cuda. [auto]")
 @cache_option
 @click.option("--quiet", is_flag=True, help="No progress on stderr.")
 @json_option

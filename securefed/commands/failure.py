@@ -9,7 +9,16 @@ from click.exceptions import Abort, ClickException, Exit
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells have it."""
 
-_USAGE_ERRORS = ("SourceNotFoundError", "ColumnError", "MissingDependencyError", "EncoderSpecError", "PartitionError")
+_USAGE_ERRORS = (
+    "SourceNotFoundError",
+    "ColumnError",
+    "SiteError",
+    "MissingDependencyError",
+    "PartitionError",
+    "UnknownEncoderError",
+    "InvalidEncoderError",
+)
+"""Errors of `clients` that come from what the user typed."""
 _PACKAGES = ("securefed.", "clients.", "protocols.", "audit.")
 
 
@@ -26,7 +35,8 @@ def run_with_one_line_errors(group: click.Group) -> int:
     except Exit as error:
         return error.exit_code
     except (Abort, KeyboardInterrupt) as error:
-        hint = next(iter(getattr(error, "__notes__", ())), "")
+        notes = [*getattr(error, "__notes__", ()), *getattr(error.__cause__, "__notes__", ())]
+        hint = next(iter(notes), "")
         click.echo(f"\ninterrupted{': ' + hint if hint else ''}", err=True)
         return INTERRUPTED
     except BrokenPipeError:

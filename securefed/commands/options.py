@@ -43,7 +43,7 @@ RUN_FLAGS = {
 def config_option(command: Command) -> Command:
     """Add --config and --set."""
     command = click.option(
-        "--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Any other key, e.g. training.batch_size=64."
+        "--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Any key, e.g. training.batch_size=64."
     )(command)
     return click.option(
         "--config", "config_file", type=click.Path(path_type=Path), metavar="TOML", help="Configuration; flags win."
@@ -54,19 +54,17 @@ def data_options(command: Command) -> Command:
     """Add the flags that say what the data and the encoder are."""
     for declaration in reversed(
         [
-            click.option("--data", metavar="SOURCE", help="demo, a folder, a CSV/Parquet manifest or a MedMNIST .npz."),
-            click.option(
-                "--encoder", metavar="NAME", help="demo, ViT-B-32/openai, hf-hub:..., local-dir:..., features:..."
-            ),
-            click.option("--clients", type=int, metavar="N", help="Partition a single-site set over N hospitals."),
+            click.option("--data", metavar="SOURCE", help="demo, a folder, a manifest, a MedMNIST .npz."),
+            click.option("--encoder", metavar="NAME", help="ViT-B-32/openai, hf-hub:..., local-dir:..."),
+            click.option("--clients", type=int, metavar="N", help="Deal a single-site set to N hospitals ..."),
             click.option("--alpha", type=float, metavar="A", help="... by Dirichlet(A) instead of IID."),
-            click.option("--global-site", metavar="SITE", help="Hold this site out of training and test on it."),
-            click.option("--path-column", metavar="NAME", help="Column of the image path. Likewise:"),
-            click.option("--label-column", metavar="NAME", help="  the class,"),
-            click.option("--site-column", metavar="NAME", help="  the hospital,"),
-            click.option("--patient-column", metavar="NAME", help="  the patient,"),
-            click.option("--split-column", metavar="NAME", help="  train, val or test."),
-            click.option("--strict", is_flag=True, default=None, help="Refuse unreadable images, do not skip them."),
+            click.option("--global-site", metavar="SITE", help="Hold a site out and test on it."),
+            click.option("--path-column", metavar="NAME", help="Column with the image path."),
+            click.option("--label-column", metavar="NAME", help="Column with the class."),
+            click.option("--site-column", metavar="NAME", help="Column with the hospital."),
+            click.option("--patient-column", metavar="NAME", help="Column with the patient."),
+            click.option("--split-column", metavar="NAME", help="Column with train, val or test."),
+            click.option("--strict", is_flag=True, default=None, help="Refuse bad images, do not skip them."),
         ]
     ):
         command = declaration(command)
@@ -79,13 +77,13 @@ def cache_option(command: Command) -> Command:
         "--cache-dir",
         type=click.Path(path_type=Path),
         metavar="DIR",
-        help="Feature cache. [default: $SECUREFED_CACHE or ~/.cache/securefed]",
+        help="Feature cache. [~/.cache/securefed]",
     )(command)
 
 
 def json_option(command: Command) -> Command:
     """Add --json."""
-    return click.option("--json", "as_json", is_flag=True, help="Print one JSON object for machines.")(command)
+    return click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")(command)
 
 
 def resolve_config(

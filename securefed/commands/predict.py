@@ -11,9 +11,9 @@ from securefed.commands.options import cache_option, json_option
 @click.command("predict", short_help="Classify images with a run's FAM and a hospital's MLP.")
 @click.argument("run", type=click.Path(path_type=Path))
 @click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--site", metavar="SITE", help="Whose MLP joins in. [default: none, the FAM alone]")
-@click.option("--encoder", metavar="NAME", help="Where the run's encoder is on this machine. [default: as in the run]")
-@click.option("--device", metavar="NAME", default="auto", help="auto, cpu or cuda. [default: auto]")
+@click.option("--site", metavar="SITE", help="Whose MLP joins in. [none: the FAM alone]")
+@click.option("--encoder", metavar="NAME", help="Where the run's encoder is. [as in the run]")
+@click.option("--device", metavar="NAME", default="auto", help="auto, cpu or cuda. [auto]")
 @click.option("--top", type=click.IntRange(1), default=3, show_default=True, help="Classes to print an image.")
 @cache_option
 @json_option

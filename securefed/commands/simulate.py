@@ -20,20 +20,18 @@ from securefed.errors import ConfigError
 
 @click.command("simulate", short_help="Run a whole federation on this machine, round by round.")
 @data_options
-@click.option("--method", metavar="NAME", help="fedmedclip, fedclip, local, zero-shot, linear-probe, fedavg-mlp.")
-@click.option("--profile", metavar="NAME", help="Hyperparameters and losses: default, or paper (as published).")
-@click.option("--rounds", type=int, metavar="N", help="Rounds of training. [default: 50]")
-@click.option(
-    "--seed", type=int, metavar="N", help="Seed of partition, start and batches (never of keys). [default: 0]"
-)
-@click.option("--device", metavar="NAME", help="auto, cpu or cuda. [default: auto]")
-@click.option("--secure-agg/--no-secure-agg", default=None, help="Sum updates under pairwise masks. [default: on]")
-@click.option("--threat-model", metavar="NAME", help="active (the server may lie) or semi-honest. [default: active]")
-@click.option("--threshold", type=int, metavar="T", help="Hospitals that open a sum. [default: smallest safe]")
-@click.option("--value-bits", type=int, metavar="B", help="Bits of an encoded coordinate, 8 to 22. [default: 16]")
-@click.option("--dropout", type=float, metavar="RATE", help="Lose each site in a round with this probability.")
+@click.option("--method", metavar="NAME", help="fedmedclip, fedclip, local, zero-shot, ...")
+@click.option("--profile", metavar="NAME", help="default, or paper: exactly as published.")
+@click.option("--rounds", type=int, metavar="N", help="Rounds of training. [50]")
+@click.option("--seed", type=int, metavar="N", help="Seed of all but keys and pads. [0]")
+@click.option("--device", metavar="NAME", help="auto, cpu or cuda. [auto]")
+@click.option("--secure-agg/--no-secure-agg", default=None, help="Sum under pairwise masks. [on]")
+@click.option("--threat-model", metavar="NAME", help="active or semi-honest server. [active]")
+@click.option("--threshold", type=int, metavar="T", help="Hospitals that open a sum. [smallest safe]")
+@click.option("--value-bits", type=int, metavar="B", help="Bits of a coordinate, 8 to 22. [16]")
+@click.option("--dropout", type=float, metavar="RATE", help="Lose sites at random in every round.")
 @click.option("--drop", multiple=True, metavar="SITE@ROUND:STAGE", help="Lose a site, e.g. north@3:Unmasking.")
-@click.option("--output", type=click.Path(path_type=Path), metavar="DIR", help="Run folder. [default: runs/<time>-...]")
+@click.option("--output", type=click.Path(path_type=Path), metavar="DIR", help="Run folder. [runs/<time>-...]")
 @click.option("--resume", type=click.Path(path_type=Path), metavar="RUN", help="Continue an interrupted run.")
 @cache_option
 @config_option

@@ -113,6 +113,7 @@ class SecureAggregationConfig:
         threat_model: `active` (the server may lie) or `semi-honest` (the server follows the protocol).
         threshold: Hospitals whose shares open a sum; 0 takes the smallest safe one.
         corrupt: Hospitals that may collude with the server; -1 takes one in five, rounded down.
+        losses: Share of the hospitals that may be lost in a round; sizes the graph of more than 100 hospitals.
         value_bits: Bits of one encoded coordinate, 8 to 22.
         update_range: Public bound on the absolute value of a coordinate of an update; what lies beyond is clamped at
             the hospital and only the number of clamped coordinates is summed, under the masks.
@@ -122,6 +123,7 @@ class SecureAggregationConfig:
     threat_model: str = "active"
     threshold: int = 0
     corrupt: int = -1
+    losses: float = 0.1
     value_bits: int = 16
     update_range: float = 0.25
 
@@ -130,6 +132,7 @@ class SecureAggregationConfig:
         _check(self.threat_model in THREAT_MODELS, f"{key}.threat_model", f"use {' or '.join(THREAT_MODELS)}")
         _check(self.threshold >= 0, f"{key}.threshold", f"{self.threshold} is negative; 0 chooses it")
         _check(self.corrupt >= -1, f"{key}.corrupt", f"{self.corrupt}: use -1 (automatic), 0 or more")
+        _check(0 <= self.losses < 1, f"{key}.losses", f"{self.losses}: use a share from 0 to below 1")
         _check(8 <= self.value_bits <= 22, f"{key}.value_bits", f"{self.value_bits}: use 8 to 22")
         _check(0 < self.update_range <= 1e6, f"{key}.update_range", f"{self.update_range}: use a positive bound")
 

@@ -1,0 +1,76 @@
+"""Identity keys of the parties: made where they are used, their public halves gathered into one roster."""
+
+import json
+import re
+from pathlib import Path
+
+from audit.roster import Roster, public_hex
+from audit.signing_key import create_key
+from securefed.errors import ConfigError, RunFolderError
+
+PUBLIC_FORMAT = "securefed-public-key/1"
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+
+
+def new_identity(name: str, folder: Path) -> tuple[Path, Path]:
+    """Make an Ed25519 key pair and write `<name>.key` (for its owner only) and `<name>.pub` (to hand out).
+
+    Raises:
+        ConfigError: The name cannot be a file name.
+        KeyFileError: The key exists already or cannot be written.
+    """
+    if not _NAME.fullmatch(name):
+        raise ConfigError("NAME", f"{name!r}: use letters, digits, dots, dashes and underscores")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunFolderError(folder, f"cannot be made ({error.strerror}); name a writable folder") from error
+    secret, public = folder / f"{name}.key", folder / f"{name}.pub"
+    key = create_key(secret)
+    content = {"format": PUBLIC_FORMAT, "name": name, "key": public_hex(key)}
+    public.write_text(json.dumps(content) + "\n", encoding="utf-8")
+    return secret, public
+
+
+def read_public(path: Path) -> tuple[str, str]:
+    """Return (name, key in hex) of a .pub file; raises ConfigError where it is none."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError("PUBLIC", f"{path} cannot be read ({error.strerror}); check the path") from error
+    except ValueError as error:
+        raise ConfigError("PUBLIC", f"{path} is no public key of `keys new`") from error
+    if not isinstance(content, dict) or set(content) != {"format", "name", "key"}:
+        raise ConfigError("PUBLIC", f"{path} is no public key of `keys new`")
+    name, key = content["name"], content["key"]
+    valid = content["format"] == PUBLIC_FORMAT and isinstance(name, str) and isinstance(key, str)
+    if not valid or not _NAME.fullmatch(name) or not re.fullmatch(r"[0-9a-f]{64}", key):
+        raise ConfigError("PUBLIC", f"{path} is damaged; ask its owner for it again")
+    return name, key
+
+
+def make_roster(server: Path, hospitals: list[Path], output: Path) -> Roster:
+    """Gather public keys into a roster file that every party pins before the study.
+
+    Raises:
+        ConfigError: A key or a name stands twice.
+        RunFolderError: The file exists or cannot be written.
+    """
+    _, server_key = read_public(server)
+    members: dict[str, str] = {}
+    for path in hospitals:
+        name, key = read_public(path)
+        if name in members:
+            raise ConfigError("PUBLIC", f"two hospitals are called {name}; one must make a key with another name")
+        members[name] = key
+    if len({server_key, *members.values()}) != len(members) + 1:
+        raise ConfigError("PUBLIC", "one key stands twice; every party makes a key of its own")
+    roster = Roster(server_key, members)
+    try:
+        with output.open("xb") as stream:
+            stream.write(roster.encode())
+    except FileExistsError as error:
+        raise RunFolderError(output, "exists already and a roster is never overwritten; name a new file") from error
+    except OSError as error:
+        raise RunFolderError(output, f"cannot be written ({error.strerror})") from error
+    return roster

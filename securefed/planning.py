@@ -1,0 +1,69 @@
+"""What a consortium lead asks of the protocol before a study, in plain values."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from protocols.plan import plan
+from protocols.stages import ThreatModel
+from securefed.config import THREAT_MODELS
+from securefed.errors import ConfigError
+
+
+def plan_cohort(
+    *,
+    clients: int,
+    corrupt: float,
+    dropout: float,
+    sigma: int,
+    eta: int,
+    threat_model: str,
+    dimension: int,
+    value_bits: int,
+) -> dict[str, Any]:
+    """Return graph, threshold, ring, failure probabilities (base-2 logarithms, None for never) and bytes by stage.
+
+    Raises:
+        ConfigError: The threat model is unknown.
+        ParameterError, NoSafePlanError: The numbers cannot be meant, or nothing is safe for them.
+    """
+    if threat_model not in THREAT_MODELS:
+        raise ConfigError("--threat-model", f"{threat_model!r}: use {' or '.join(THREAT_MODELS)}")
+    planned = plan(
+        clients,
+        corrupt,
+        dropout,
+        sigma,
+        eta,
+        ThreatModel(threat_model),
+        vector_length=dimension,
+        value_bits=value_bits,
+    )
+    stages = {stage.value: {"up": traffic.up, "down": traffic.down} for stage, traffic in planned.traffic.items()}
+    return {
+        "clients": planned.clients,
+        "threat_model": threat_model,
+        "complete": planned.is_complete,
+        "corrupt": planned.corrupt,
+        "dropouts": planned.dropouts,
+        "neighbours": planned.neighbours,
+        "threshold": planned.threshold,
+        "min_survivors": planned.min_survivors,
+        "ring_bits": planned.ring_bits,
+        "exposure_log2": _finite(planned.privacy_failure_log2),
+        "failure_log2": _finite(planned.correctness_failure_log2),
+        "bytes": stages,
+        "upload_bytes": sum(ways["up"] for ways in stages.values()),
+        "download_bytes": sum(ways["down"] for ways in stages.values()),
+    }
+
+
+def run_attacks(ids: Sequence[str]) -> list[dict[str, Any]]:
+    """Run the attack catalogue (all of it, or the given ids) and return one plain report an attack."""
+    from protocols.attacks import run_catalogue
+
+    return [report.to_dict() for report in run_catalogue(ids or None)]
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
