@@ -69,7 +69,7 @@ def test_the_first_commands_of_the_readme_are_those_of_the_ci_script():
 
 
 @pytest.mark.parametrize(
-    "page", sorted(path.relative_to(ROOT).as_posix() for path in ROOT.glob("docs/**/*.md")) + ["README.md"]
+    "page", [*sorted(path.relative_to(ROOT).as_posix() for path in ROOT.glob("docs/**/*.md")), "README.md"]
 )
 def test_links_lead_somewhere(page):
     path = ROOT / page
