@@ -172,6 +172,6 @@ def _heads_in_words(found: HeadsChecked, *, is_pinned: bool) -> str:
     whose = (
         "the roster given" if is_pinned else "the roster in the folder itself (give the one agreed on with --roster)"
     )
-    kept = f", {found.kept_elsewhere} of them as hospitals kept them" if found.kept_elsewhere else ""
+    kept = f" ({found.kept_elsewhere} copies as hospitals kept them)" if found.kept_elsewhere else ""
     open_end = f"; the last {found.unsigned} events are not signed" if found.unsigned else ""
     return f"{found.heads} tree heads{kept}, signed by {found.signers} parties of {whose}{open_end}"
