@@ -1,5 +1,6 @@
 """The public parameters of one round: what both ends must agree on, checked as a whole, hashed into the session."""
 
+import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
@@ -9,11 +10,28 @@ from protocols.errors import DecodeError, ParameterError, RingOverflowError, Too
 from protocols.ring import MAX_RING_BITS, required_ring_bits
 from protocols.roster import Roster
 from protocols.stages import Stage, ThreatModel, stages_of
-from protocols.wire import MAX_CLIENTS, MAX_COORDINATES, Reader, u8, u16, u32, u64
+from protocols.wire import MAX_CLIENTS, MAX_COORDINATES, Reader
 
 MIN_COHORT = 3
 MIN_THRESHOLD = 3
 MIN_HONEST_SURVIVORS = 3
+
+_FIXED = struct.Struct("<BIHHHHBIQQ32s32s32s")
+_FIELDS = (
+    "round",
+    "neighbours",
+    "threshold",
+    "corrupt",
+    "min_survivors",
+    "ring_bits",
+    "vector_length",
+    "max_coordinate",
+    "noise_tail",
+    "roster_digest",
+    "config_digest",
+    "encoding_digest",
+)
+"""The fields of the fixed part after the threat model, in the order of the format."""
 
 _THREAT_MODELS = {1: ThreatModel.ACTIVE, 2: ThreatModel.SEMI_HONEST}
 
@@ -201,53 +219,40 @@ class RoundParameters:
     def encode(self) -> bytes:
         """Return the parameters' bytes (SPEC.md, "Round parameters")."""
         model = next(number for number, model in _THREAT_MODELS.items() if model is self.threat_model)
-        return b"".join(
-            (
-                u8(model),
-                u32(self.round),
-                u16(self.neighbours),
-                u16(self.threshold),
-                u16(self.corrupt),
-                u16(self.min_survivors),
-                u8(self.ring_bits),
-                u32(self.vector_length),
-                u64(self.max_coordinate),
-                u64(self.noise_tail),
-                self.roster_digest,
-                self.config_digest,
-                self.encoding_digest,
-                u16(len(self.cohort)),
-                *(u16(place) for place in self.cohort),
-            )
+        fixed = _FIXED.pack(
+            model,
+            self.round,
+            self.neighbours,
+            self.threshold,
+            self.corrupt,
+            self.min_survivors,
+            self.ring_bits,
+            self.vector_length,
+            self.max_coordinate,
+            self.noise_tail,
+            self.roster_digest,
+            self.config_digest,
+            self.encoding_digest,
         )
+        return fixed + struct.pack(f"<H{self.clients}H", self.clients, *self.cohort)
 
     @classmethod
-    def decode(cls, reader: Reader) -> Self:
+    def decode(cls, data: bytes | memoryview) -> Self:
         """Read parameters.
 
         Raises:
             DecodeError: The bytes are not parameters.
             ParameterError: They are, but no such round can be.
         """
-        model = _THREAT_MODELS.get(reader.u8())
+        reader = Reader(data)
+        number, *heads = _FIXED.unpack(reader.view(_FIXED.size))
+        model = _THREAT_MODELS.get(number)
         if model is None:
             raise DecodeError("unknown threat model")
-        return cls(
-            threat_model=model,
-            round=reader.u32(),
-            neighbours=reader.u16(),
-            threshold=reader.u16(),
-            corrupt=reader.u16(),
-            min_survivors=reader.u16(),
-            ring_bits=reader.u8(),
-            vector_length=reader.u32(),
-            max_coordinate=reader.u64(),
-            noise_tail=reader.u64(),
-            roster_digest=reader.take(32),
-            config_digest=reader.take(32),
-            encoding_digest=reader.take(32),
-            cohort=tuple(reader.u16() for _ in range(reader.count(2))),
-        )
+        count = reader.count(2)
+        cohort = struct.unpack(f"<{count}H", reader.view(2 * count))
+        reader.done()
+        return cls(threat_model=model, cohort=cohort, **dict(zip(_FIELDS, heads, strict=True)))
 
 
 def _within(name: str, value: int, least: int, most: int) -> None:

@@ -42,7 +42,7 @@ class PlainClient:
             if stage != STAGE:
                 raise DecodeError("a plain client knows one stage only")
             header, request = decode_message(PlainInputRequest, data, FIRST_REQUEST_LIMIT)
-            number, parameters = header.round, request.parameters
+            number, parameters = header.round, RoundParameters.decode(request.parameters)
             encoded = self._contribute(RoundContext(number, request.payload, parameters, self.name))
             if len(encoded) != parameters.vector_length or encoded.max_coordinate > parameters.max_coordinate:
                 raise DecodeError("the contribution is of another codec")
@@ -65,7 +65,7 @@ def run_plain_round(
     Raises:
         TooFewSurvivorsError: Nobody answered.
     """
-    request = PlainInputRequest(parameters, payload)
+    request = PlainInputRequest(parameters.encode(), payload)
     frame = encode_message(request, parameters.round, NO_SESSION)
     names = roster.select(parameters.cohort)
     frames: list[FrameRecord] = []

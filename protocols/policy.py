@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from protocols.errors import PolicyError
-from protocols.parameters import MIN_COHORT, MIN_HONEST_SURVIVORS, MIN_THRESHOLD, RoundParameters
+from protocols.parameters import MIN_COHORT, MIN_HONEST_SURVIVORS, MIN_THRESHOLD, RoundParameters, default_corrupt
 from protocols.plan import COMPLETE_UP_TO, privacy_failure
 from protocols.roster import Roster
 from protocols.stages import ThreatModel
@@ -19,7 +19,7 @@ class ClientPolicy:
     Attributes:
         min_cohort: Fewest clients asked to take part.
         min_threshold: Least t.
-        min_corrupt: Fewest colluding clients that the round must tolerate; raising it raises t and the survivors.
+        min_corrupt: Fewest colluding clients that the round must tolerate; None for `default_corrupt`, one in five.
         min_honest_survivors: Fewest survivors beyond the tolerated colluders.
         complete_up_to: Up to this cohort the graph must be complete.
         min_sigma: Above it, the chance that the graph exposes some client must be at most 2**-min_sigma.
@@ -31,7 +31,7 @@ class ClientPolicy:
 
     min_cohort: int = MIN_COHORT
     min_threshold: int = MIN_THRESHOLD
-    min_corrupt: int = 0
+    min_corrupt: int | None = None
     min_honest_survivors: int = MIN_HONEST_SURVIVORS
     complete_up_to: int = COMPLETE_UP_TO
     min_sigma: int = 40
@@ -48,7 +48,8 @@ class ClientPolicy:
         """
         _at_least("cohort", parameters.clients, self.min_cohort)
         _at_least("threshold", parameters.threshold, self.min_threshold)
-        _at_least("corrupt", parameters.corrupt, self.min_corrupt)
+        least_corrupt = default_corrupt(parameters.clients) if self.min_corrupt is None else self.min_corrupt
+        _at_least("corrupt", parameters.corrupt, least_corrupt)
         _at_least("min_survivors", parameters.min_survivors, parameters.corrupt + self.min_honest_survivors)
         if parameters.threat_model not in self.threat_models:
             accepted = ", ".join(sorted(model.value for model in self.threat_models))

@@ -188,10 +188,8 @@ class ClientMachine:
             raise StageOrderError(f"a round after {self._last_round}", f"round {header.round}")
         request = AdvertiseKeysRequest.parse(reader)
         reader.done()
-        if request.parameters.round != header.round:
-            raise DecodeError("header and parameters name different rounds")
+        state, reply = accept_round(request, header, self._environment)
         self.abandon()
-        state, reply = accept_round(request, header.session_id, self._environment)
         self._last_round = header.round
         self._state = state
         return self._frame(state, reply)

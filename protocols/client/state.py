@@ -92,11 +92,9 @@ def read_session(reader: Reader) -> ClientSession:
     """Read the session that every dump begins with.
 
     Raises:
-        DecodeError: The bytes are not one.
+        DecodeError, ParameterError: The bytes are not one.
     """
-    inner = Reader(reader.view(reader.u32()))
-    parameters = RoundParameters.decode(inner)
-    inner.done()
+    parameters = RoundParameters.decode(reader.view(reader.u32()))
     session_id, model_digest = reader.take(32), reader.take(32)
     session = ClientSession(parameters, session_id, reader.u16(), model_digest)
     if session.position >= parameters.clients:

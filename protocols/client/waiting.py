@@ -6,33 +6,36 @@ from protocols.commitments import commit_to_nonce
 from protocols.errors import PolicyError, SessionMismatchError
 from protocols.key_agreement import public_key
 from protocols.messages import AdvertiseKeysReply, AdvertiseKeysRequest, Advertisement
+from protocols.parameters import RoundParameters
 from protocols.secret_values import ChannelKey, GraphNonce, MaskKey, SelfMaskSeed
 from protocols.session import payload_digest, session_id
 from protocols.statements import advertisement_message
+from protocols.wire import Header
 
 
 def accept_round(
-    request: AdvertiseKeysRequest, claimed_session: bytes, environment: Environment
+    request: AdvertiseKeysRequest, header: Header, environment: Environment
 ) -> tuple[KeysAdvertised, AdvertiseKeysReply]:
     """Check a round against this client's policy and advertise fresh keys for it.
 
     Args:
         request: Parameters and model.
-        claimed_session: The session id in the request's header.
+        header: The request's header.
         environment: The client's own.
 
     Raises:
+        DecodeError, ParameterError: The parameters are malformed or cannot be meant.
         PolicyError: The round offers less than this client insists on, or does not include it.
         SessionMismatchError: The server's session id is not that of what arrived here.
     """
-    parameters = request.parameters
+    parameters = RoundParameters.decode(request.parameters)
     environment.policy.check(parameters, environment.roster)
     place = environment.roster.index(environment.name)
     if place not in parameters.cohort:
         raise PolicyError("cohort", "without this client", "its own place in it")
     model_digest = payload_digest(request.payload)
     own_session = session_id(parameters, model_digest)
-    if own_session != claimed_session:
+    if own_session != header.session_id or parameters.round != header.round:
         raise SessionMismatchError("the server")
     session = ClientSession(parameters, own_session, parameters.cohort.index(place), model_digest)
     secrets = RoundSecrets(

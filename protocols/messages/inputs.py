@@ -9,7 +9,6 @@ from protocols.errors import DecodeError
 from protocols.messages.frames import FrameKind
 from protocols.messages.keys import AdvertiseKeysRequest
 from protocols.packing import packed_bytes
-from protocols.parameters import RoundParameters
 from protocols.ring import MAX_RING_BITS
 from protocols.wire import MAX_COORDINATES, FrameType, Reader, u8, u32
 
@@ -54,7 +53,7 @@ class MaskedInputReply:
 class PlainInputRequest:
     """The round's parameters and the global model, for a round without secure aggregation."""
 
-    parameters: RoundParameters
+    parameters: bytes
     payload: bytes | memoryview
     TYPE: ClassVar = FrameType.PLAIN_INPUT_REQUEST
 
@@ -68,7 +67,6 @@ class PlainInputRequest:
 
         Raises:
             DecodeError: The bytes are not such a body.
-            ParameterError: The parameters cannot be meant.
         """
         same = AdvertiseKeysRequest.parse(reader)
         return cls(same.parameters, same.payload)

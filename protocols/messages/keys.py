@@ -7,7 +7,6 @@ from typing import ClassVar, Self
 from protocols.blocks import PositionedBlocks
 from protocols.errors import DecodeError
 from protocols.messages.frames import FrameKind
-from protocols.parameters import RoundParameters
 from protocols.roster import SIGNATURE_BYTES
 from protocols.wire import MAX_PAYLOAD_BYTES, FrameType, Reader, u8, u32
 
@@ -20,18 +19,17 @@ class AdvertiseKeysRequest:
     """The round's parameters and the global model.
 
     Attributes:
-        parameters: All public parameters.
+        parameters: The bytes of `RoundParameters`; they are read and checked apart from the frame.
         payload: The download, opaque to the protocol; hashed into the session id as it was received.
     """
 
-    parameters: RoundParameters
+    parameters: bytes
     payload: bytes | memoryview
     TYPE: ClassVar = FrameType.ADVERTISE_KEYS_REQUEST
 
     def body(self) -> Sequence[bytes | memoryview]:
         """Return parameters' length, parameters, payload's length, payload."""
-        encoded = self.parameters.encode()
-        return (u32(len(encoded)), encoded, u32(len(self.payload)), self.payload)
+        return (u32(len(self.parameters)), self.parameters, u32(len(self.payload)), self.payload)
 
     @classmethod
     def parse(cls, reader: Reader) -> Self:
@@ -39,12 +37,8 @@ class AdvertiseKeysRequest:
 
         Raises:
             DecodeError: The bytes are not such a body.
-            ParameterError: The parameters cannot be meant.
         """
-        inner = Reader(reader.view(reader.u32()))
-        parameters = RoundParameters.decode(inner)
-        inner.done()
-        length = reader.u32()
+        parameters, length = reader.take(reader.u32()), reader.u32()
         if length > MAX_PAYLOAD_BYTES:
             raise DecodeError("the payload is too large")
         return cls(parameters, reader.view(length))

@@ -37,7 +37,7 @@ class CollectingKeys(ServerState):
 
     def requests(self) -> Mapping[int, Message]:
         """The same request for the whole cohort."""
-        request = AdvertiseKeysRequest(self.session.parameters, self.session.payload)
+        request = AdvertiseKeysRequest(self.session.parameters.encode(), self.session.payload)
         return dict.fromkeys(range(self.session.parameters.clients), request)
 
     def absorb(self, position: int, data: bytes) -> Message:

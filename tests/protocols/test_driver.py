@@ -24,7 +24,7 @@ def test_total_is_the_plain_sum(cohort, clients, threat_model):
 def test_one_dropout_at_any_stage_leaves_the_sum_of_the_survivors(cohort, clients, stage, threat_model):
     federation = cohort(clients, threat_model=threat_model)
     lost = federation.names[1]
-    result = federation.run({lost: stage})
+    result = federation.run(drops={lost: stage})
     survivors = [name for name in federation.names if stage in LATE or name != lost]
     assert result.survivors == tuple(survivors)
     assert list(result.dropouts) == [lost]
@@ -35,7 +35,7 @@ def test_one_dropout_at_any_stage_leaves_the_sum_of_the_survivors(cohort, client
 def test_without_secure_aggregation_total_and_survivors_are_the_same(cohort, stage):
     federation = cohort(5, codec=FixedPointCodec([40, 60], [0.5, 0.01], 12))
     drops = {federation.names[3]: stage}
-    secure, plain = federation.run(drops), federation.run_plain(drops)
+    secure, plain = federation.run(drops=drops), federation.run_plain(drops)
     assert secure.survivors == plain.survivors
     assert np.array_equal(secure.total.lanes, plain.total.lanes)
     decoded = federation.codec.decode_sum(secure.total, len(secure.survivors))
@@ -51,9 +51,8 @@ def test_rounds_follow_each_other_with_the_same_clients(cohort):
 
 def test_too_many_dropouts_end_the_round_with_the_stage_and_the_numbers(cohort):
     federation = cohort(5)
-    server_error = pytest.raises(TooFewSurvivorsError)
-    with server_error as caught:
-        federation.run(dict.fromkeys(federation.names[:2], "ShareKeys"))
+    with pytest.raises(TooFewSurvivorsError) as caught:
+        federation.run(drops=dict.fromkeys(federation.names[:2], "ShareKeys"))
     assert (caught.value.stage, caught.value.survivors, caught.value.required) == ("ShareKeys", 3, 4)
 
 
@@ -101,7 +100,9 @@ def test_a_k_regular_graph_reveals_nonces_and_survives_dropouts(cohort):
     federation = cohort(30, length=64, choices={"neighbours": 12, "threshold": 8, "corrupt": 1})
     names = federation.names
     assert Stage.REVEAL_NONCES in federation.parameters().stages
-    result = federation.run({names[2]: "AdvertiseKeys", names[9]: "RevealNonces", names[20]: "MaskedInputCollection"})
+    result = federation.run(
+        drops={names[2]: "AdvertiseKeys", names[9]: "RevealNonces", names[20]: "MaskedInputCollection"}
+    )
     survivors = [name for name in names if name not in (names[2], names[9], names[20])]
     assert result.survivors == tuple(survivors)
     assert np.array_equal(result.total.integers(), federation.expected(survivors))
