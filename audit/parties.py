@@ -5,6 +5,7 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from audit.canonical import JSON
 from audit.errors import LogWriteError
 from audit.heads import HeadBook, SignedHead, Witness
 from audit.log import EventLog
@@ -46,7 +47,7 @@ class SimulatedParties:
 
     def announce(self, log: EventLog) -> None:
         """Record the roster in the log of a new run."""
-        keys = {"server": self.roster.server, "hospitals": dict(self.roster.hospitals)}
+        keys: dict[str, JSON] = {"server": self.roster.server, "hospitals": dict(self.roster.hospitals)}
         log.append("roster", {"digest": self.roster.digest, **keys})
 
     def publish(self, log: EventLog, round: int, reachable: Sequence[str]) -> SignedHead:
