@@ -137,5 +137,5 @@ def _class_names(path: Path, highest: int, options: DataOptions) -> tuple[tuple[
     if highest < len(known):
         return known, ()
     names = tuple(f"class {index:0{len(str(highest))}d}" for index in range(highest + 1))
-    text = f"the {len(names)} classes have no names, so prompts cannot describe them; name them in [data] class_names"
+    text = f"the {len(names)} classes have no names, so prompts cannot describe them; give their names in class_names"
     return names, (finding("unnamed_classes", names, text),)

@@ -8,6 +8,7 @@ from clients.data.dataset import SPLITS, ImageDataset
 from clients.data.errors import BrokenImageError
 from clients.data.findings import DataWarning, finding
 from clients.data.fingerprint import fingerprint
+from clients.data.precomputed import NoImages
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ class DataReport:
         images: Number of images.
         classes: Names of the classes.
         sites: One report a site, sorted by name.
-        image_sizes: {"WIDTHxHEIGHT": images}, the most frequent first, as decoded.
+        image_sizes: {"WIDTHxHEIGHT": images}, the most frequent first, as decoded; empty where there are only features.
         warnings: All findings; `broken_image` among them counts images that could not be decoded to the end.
     """
 
@@ -82,7 +83,7 @@ def inspect(
     warnings: Sequence[DataWarning] = (),
     on_progress: Callable[[int, int], None] | None = None,
 ) -> DataReport:
-    """Decode every image and count everything.
+    """Decode every image, if there are any, and count everything.
 
     Args:
         dataset: The data set.
@@ -91,7 +92,8 @@ def inspect(
     """
     sizes: Counter[str] = Counter()
     broken: list[str] = []
-    for index, record in enumerate(dataset.records):
+    records = () if isinstance(dataset.source, NoImages) else dataset.records
+    for index, record in enumerate(records):
         try:
             image = dataset.load(index)
         except BrokenImageError:
@@ -99,7 +101,7 @@ def inspect(
         else:
             sizes[f"{image.width}x{image.height}"] += 1
         if on_progress is not None:
-            on_progress(index + 1, len(dataset.records))
+            on_progress(index + 1, len(records))
     found = list(warnings)
     if broken:
         text = f"{len(broken)} images cannot be decoded to the end; repair or remove them"

@@ -6,6 +6,7 @@ from clients.encoders.errors import (
     FeatureCacheError,
     FeatureFileError,
     InvalidEncoderError,
+    UnknownClassError,
     UnknownEncoderError,
     WeightsMissingError,
 )
@@ -26,6 +27,7 @@ __all__ = [
     "InvalidEncoderError",
     "LabelledFeatures",
     "SiteFeatures",
+    "UnknownClassError",
     "UnknownEncoderError",
     "WeightsMissingError",
     "default_cache_dir",

@@ -3,6 +3,7 @@
 EncoderError
     UnknownEncoderError      no encoder has that name
     WeightsMissingError      the weights are not on this machine and could not be fetched
+    UnknownClassError        prompts are given for a class that does not exist
     InvalidEncoderError      the encoder's files cannot be used
     FeatureFileError         a file of precomputed features cannot be used
     FeatureCacheError        the feature cache cannot be written
@@ -24,6 +25,15 @@ class UnknownEncoderError(EncoderError):
         super().__init__(f"encoder {name!r}: {reason}{hint}")
         self.name = name
         self.reason = reason
+
+
+class UnknownClassError(EncoderError):
+    """Prompts are given for the class `label`, which is none of `classes`."""
+
+    def __init__(self, label: str, classes: Iterable[str]) -> None:
+        self.classes = tuple(classes)
+        super().__init__(f"prompts are given for {label!r}, which is no class; classes: {', '.join(self.classes)}")
+        self.label = label
 
 
 class WeightsMissingError(EncoderError):
@@ -64,7 +74,7 @@ class FeatureCacheError(EncoderError):
 
     def __init__(self, path: object, reason: str) -> None:
         super().__init__(
-            f"{path}: the feature cache cannot be written ({reason}); name another folder with SECUREFED_CACHE"
+            f"{path}: the feature cache cannot be written ({reason}); name another folder with --cache-dir or SECUREFED_CACHE"
         )
         self.path = str(path)
         self.reason = reason

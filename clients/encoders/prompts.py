@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from clients.encoders.errors import UnknownClassError
 from clients.encoders.options import EncodeOptions
 
 
@@ -15,11 +16,11 @@ def class_prompts(classes: Sequence[str], options: EncodeOptions) -> tuple[tuple
     "a picture of a basal cell carcinoma".
 
     Raises:
-        ValueError: `options.class_prompts` has a class that is not in `classes`.
+        UnknownClassError: `options.class_prompts` has a class that is not in `classes`.
     """
     unknown = sorted(set(options.class_prompts) - set(classes))
     if unknown:
-        raise ValueError(f"class_prompts has {unknown[0]!r}, which is no class; classes: {', '.join(classes)}")
+        raise UnknownClassError(unknown[0], classes)
     prompts = []
     for label in classes:
         words = " ".join(label.replace("_", " ").replace("-", " ").split())

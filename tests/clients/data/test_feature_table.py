@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from clients.data import BrokenImageError, DataOptions, SourceFormatError, fingerprint, load_dataset
+from clients.data import BrokenImageError, DataOptions, SourceFormatError, fingerprint, inspect, load_dataset
 from clients.data.feature_table import FeatureTable, read_feature_table, write_feature_table
 
 N, D, C = 12, 8, 3
@@ -171,6 +171,8 @@ def test_a_file_of_features_is_a_data_set(tmp_path):
     assert "broken_image" not in {warning.kind for warning in warnings}
     with pytest.raises(BrokenImageError, match="features and no images"):
         dataset.load(0)
+    report = inspect(dataset, warnings)
+    assert (report.images, report.image_sizes, report.warnings) == (N, {}, warnings)
     held, _ = load_dataset(f"features:{tmp_path / 'f.npz'}", DataOptions(global_site="south"))
     assert held.sites == ("north",)
     assert fingerprint(held) != fingerprint(dataset)

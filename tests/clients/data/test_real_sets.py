@@ -25,6 +25,7 @@ def test_the_brain_set_is_as_its_description_says():
     assert dataset.sites == ("axial", "coronal", "sagittal")
     assert dataset.class_counts() == {"glioma": 720, "meningioma": 680, "pituitary_tumor": 720}
     assert warnings == ()
+    assert fingerprint(dataset) == "e98ff16bb5c89707c8501c0a31b6d9b0659e35c8751a8c01801e4472cbc3e38f"
     report = inspect(dataset)
     assert report.image_sizes == {"224x224": 2120}
     assert all(site.patients is None for site in report.sites)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from clients.encoders import EncodeOptions
+from clients.encoders import EncodeOptions, UnknownClassError
 from clients.encoders.prompts import average_prompts, class_prompts
 
 
@@ -20,7 +20,7 @@ def test_several_templates_and_own_prompts():
 
 
 def test_prompts_of_no_class_are_refused():
-    with pytest.raises(ValueError, match="'fish'"):
+    with pytest.raises(UnknownClassError, match="'fish'"):
         class_prompts(("cat",), EncodeOptions(class_prompts={"fish": ("x",)}))
 
 
