@@ -10,10 +10,13 @@ import hashlib
 import json
 import uuid
 from collections.abc import Iterable, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
+import safetensors
 import safetensors.numpy
 from numpy.typing import NDArray
 from safetensors import SafetensorError
@@ -31,6 +34,14 @@ class CachedRows:
 
     rows: dict[str, NDArray[np.float32]]
     damaged: int
+
+
+class _Entries(NamedTuple):
+    """What is in one file: digests (hex), features float32[n, D], and which entries are intact bool[n]."""
+
+    names: list[str]
+    features: NDArray[np.float32]
+    intact: NDArray[np.bool_]
 
 
 class FeatureCache:
@@ -52,7 +63,8 @@ class FeatureCache:
     def read(self, digests: Iterable[str]) -> CachedRows:
         """Return the cached features of some inputs.
 
-        Damaged files and entries, and entries that belong to another key, are removed and counted.
+        Files without any of them are passed over. In all others damaged entries, and entries that belong to another
+        key, are removed and counted; so are files that are damaged as a whole.
 
         Args:
             digests: SHA-256 (hex) of the inputs.
@@ -64,7 +76,7 @@ class FeatureCache:
         found: dict[str, NDArray[np.float32]] = {}
         damaged = 0
         for path in sorted(self.folder.glob("*.safetensors")):
-            entries = self._entries(path)
+            entries = self._entries(path, wanted)
             if entries is None:
                 damaged += 1
                 self._remove(path)
@@ -103,16 +115,22 @@ class FeatureCache:
             write_atomically(description, json.dumps(self._description, indent=1, sort_keys=True).encode())
         write_atomically(self.folder / f"{uuid.uuid4().hex}.safetensors", content)
 
-    def _entries(self, path: Path) -> tuple[list[str], NDArray[np.float32], NDArray[np.bool_]] | None:
-        """Return digests, features and which of them are intact; None where the file as a whole is not."""
+    def _entries(self, path: Path, wanted: AbstractSet[str]) -> _Entries | None:
+        """Return digests, features and which of them are intact; None where the file as a whole is not.
+
+        Nothing is returned of a file that has none of the wanted ones: the features are not even read then.
+        """
+        nothing = _Entries([], np.empty((0, self.width), np.float32), np.empty(0, np.bool_))
         try:
-            tensors = safetensors.numpy.load(path.read_bytes())
+            with safetensors.safe_open(path, framework="numpy") as file:
+                digests = file.get_tensor("digests")
+                names = [row.tobytes().hex() for row in digests]
+                if digests.shape == (len(names), 32) and digests.dtype == np.uint8 and wanted.isdisjoint(names):
+                    return nothing
+                features, checksums = file.get_tensor("features"), file.get_tensor("checksums")
         except FileNotFoundError:  # another run has just removed it as damaged
-            return [], np.empty((0, self.width), np.float32), np.empty(0, np.bool_)
-        except (OSError, SafetensorError, ValueError, KeyError):
-            return None
-        digests, features, checksums = (tensors.get(name) for name in ("digests", "features", "checksums"))
-        if digests is None or features is None or checksums is None:
+            return nothing
+        except (OSError, SafetensorError, ValueError, KeyError, TypeError):
             return None
         shapes = ((len(digests), 32), (len(digests), self.width), (len(digests), _CHECKSUM_BYTES))
         if (digests.shape, features.shape, checksums.shape) != shapes:
@@ -121,7 +139,7 @@ class FeatureCache:
             return None
         expected = [self._checksum(digests[i], features[i]) for i in range(len(digests))]
         intact = np.array([np.array_equal(checksums[i], expected[i]) for i in range(len(digests))], dtype=np.bool_)
-        return [row.tobytes().hex() for row in digests], features, intact
+        return _Entries(names, features, intact)
 
     def _checksum(self, digest: NDArray[np.uint8], feature: NDArray[np.float32]) -> NDArray[np.uint8]:
         content = self.key.encode() + digest.tobytes() + feature.astype("<f4").tobytes()

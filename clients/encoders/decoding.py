@@ -1,6 +1,7 @@
 """Images read, decoded and preprocessed in batches, in worker processes where that pays."""
 
 import os
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -73,12 +74,14 @@ def decoded_batches(
     Raises:
         EncoderError: A worker process died (as a rule for want of memory).
     """
-    loader = DataLoader(
-        _Images(source, paths, preprocess),
-        batch_size=batch_size,
-        num_workers=workers if len(paths) >= _FEW_IMAGES else 0,
-        collate_fn=_collate,
-    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # more workers than cores: whoever asked for them has a reason
+        loader = DataLoader(
+            _Images(source, paths, preprocess),
+            batch_size=batch_size,
+            num_workers=workers if len(paths) >= _FEW_IMAGES else 0,
+            collate_fn=_collate,
+        )
     try:
         yield from loader
     except RuntimeError as error:

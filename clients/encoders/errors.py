@@ -74,7 +74,8 @@ class FeatureCacheError(EncoderError):
 
     def __init__(self, path: object, reason: str) -> None:
         super().__init__(
-            f"{path}: the feature cache cannot be written ({reason}); name another folder with --cache-dir or SECUREFED_CACHE"
+            f"{path}: the feature cache cannot be written ({reason}); "
+            "name another folder with --cache-dir or SECUREFED_CACHE"
         )
         self.path = str(path)
         self.reason = reason

@@ -88,8 +88,21 @@ def test_every_damaged_byte_is_detected_and_the_rest_is_kept(cache):
         if position >= data_start:
             assert found.damaged >= 1
             assert len(found.rows) == 2
-        assert same(cache.read(expected).rows, found.rows)
-        assert cache.read(expected).damaged == 0
+        again = FeatureCache(cache.folder.parents[1], DESCRIPTION, WIDTH).read(expected)
+        assert same(again.rows, found.rows)
+        assert again.damaged == 0
+
+
+def test_files_without_a_wanted_entry_are_not_read(cache):
+    cache.add(rows(1))
+    path = shards(cache)[0]
+    content = bytearray(path.read_bytes())
+    content[8 + int.from_bytes(content[:8], "little")] ^= 1  # the first byte of the features
+    path.write_bytes(bytes(content))
+    assert cache.read([digest(2)]).damaged == 0
+    assert path.exists()
+    assert cache.read([digest(1)]).damaged == 1
+    assert not path.exists()
 
 
 def test_truncated_and_foreign_files_are_removed_and_counted(cache):
@@ -101,12 +114,16 @@ def test_truncated_and_foreign_files_are_removed_and_counted(cache):
         found = cache.read([digest(1)])
         assert (found.rows, found.damaged) == ({}, 1)
         assert not path.exists()
-    arrays = {"digests": np.zeros((2, 32), np.uint8), "features": np.zeros((2, WIDTH), np.float16)}
+    names = np.frombuffer(bytes.fromhex(digest(1)) * 2, np.uint8).reshape(2, 32)
+    arrays = {"digests": names, "features": np.zeros((2, WIDTH), np.float16)}
     path.write_bytes(safetensors.numpy.save(arrays))
     assert cache.read([digest(1)]).damaged == 1
     arrays["checksums"] = np.zeros((2, 16), np.uint8)
     path.write_bytes(safetensors.numpy.save(arrays))
     assert cache.read([digest(1)]).damaged == 1
+    arrays["features"] = np.zeros((2, WIDTH), np.float32)
+    path.write_bytes(safetensors.numpy.save(arrays))
+    assert cache.read([digest(1)]).damaged == 2
 
 
 def test_writers_side_by_side_lose_nothing(cache):
