@@ -11,6 +11,7 @@ _COMMANDS = {
     "evaluate": ("securefed.commands.evaluate", "Compute all metrics of a finished run on a split."),
     "predict": ("securefed.commands.predict", "Classify images with a run's FAM and a hospital's MLP."),
     "encode": ("securefed.commands.encode", "Fill the feature cache and export features."),
+    "audit": ("securefed.commands.audit", "Check the evidence of a run."),
     "protocol": ("securefed.commands.protocol", "Choose safe parameters; attack this installation."),
     "keys": ("securefed.commands.keys", "Make identity keys and the roster that pins them."),
     "data": ("securefed.commands.data", "Look at a data set before anything is trained on it."),

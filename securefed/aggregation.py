@@ -17,7 +17,6 @@ from protocols.client.machine import ClientMachine
 from protocols.client.session import Contribute, RoundContext
 from protocols.codec import FixedPointCodec
 from protocols.driver import run_round
-from protocols.entropy import system_entropy
 from protocols.errors import AggregateError, ReconstructionError, SpentError, TooFewSurvivorsError
 from protocols.parameters import (
     MIN_COHORT,
@@ -93,7 +92,7 @@ class Aggregator:
 
     Args:
         config: The run's configuration.
-        sites: The hospitals.
+        identities: {site: its long-term key}, in the order of the data set.
         embed_dim: Width D of the features.
         num_classes: Number C of classes.
 
@@ -103,9 +102,11 @@ class Aggregator:
         closing_round: What `open_scores` has opened, None before.
     """
 
-    def __init__(self, config: RunConfig, sites: Sequence[str], embed_dim: int, num_classes: int) -> None:
+    def __init__(
+        self, config: RunConfig, identities: Mapping[str, IdentityKey], embed_dim: int, num_classes: int
+    ) -> None:
         self._config = config
-        self._sites = tuple(sites)
+        self._sites = tuple(identities)
         self._digest = bytes.fromhex(config_digest(config))
         settings, method = config.training, config.federation.method
         self.initial_vector = initial_vector(embed_dim, settings, config.federation.seed, method, num_classes)
@@ -117,7 +118,7 @@ class Aggregator:
         ranges = [config.secure_aggregation.update_range] * len(lengths)
         self._update_codec = self._codec(lengths, ranges)
         self._score_codec = self._codec([1], [1.0])
-        self._identities = {site: IdentityKey.generate(system_entropy) for site in self._sites}
+        self._identities = dict(identities)
         self._roster = Roster.of(self._identities)
         self._verifier = RememberingVerifier()
         self._participation = {site: Participation(MIN_HONEST_SURVIVORS) for site in self._sites}

@@ -9,40 +9,62 @@ from typing import Any, Self
 
 from audit.canonical import JSON
 from audit.log import Clock, EventLog
+from audit.parties import SimulatedParties
 from clients.data import DataWarning
 from clients.encoders import FeatureBundle
+from protocols.roster import IdentityKey, IdentitySeed
 from securefed.aggregation import OpenedRound
 from securefed.config import RunConfig, config_digest, config_to_mapping
-from securefed.errors import ConfigError, RoundAbortedError
+from securefed.errors import ConfigError, RoundAbortedError, RunFolderError
 from securefed.run_folder import RunFolder
 
 _WAYS = {"upload": "up", "download": "down"}
 
 
 class RunEvidence:
-    """The event log of one run, in the words of the federation."""
+    """The event log of one run, in the words of the federation; after every round its head is signed by all parties.
 
-    def __init__(self, log: EventLog) -> None:
+    Attributes:
+        identities: {site: its long-term key}, which also signs its messages in the protocol.
+    """
+
+    def __init__(self, log: EventLog, folder: RunFolder, sites: Sequence[str]) -> None:
         self._log = log
+        self._sites = tuple(sites)
+        folders = {site: folder.site(site) for site in sites}
+        self._parties = SimulatedParties(folder.path, folders)
+        self.identities = {
+            site: IdentityKey(IdentitySeed((path / "identity.key").read_bytes())) for site, path in folders.items()
+        }
 
     @classmethod
-    def begin(cls, folder: RunFolder, config: RunConfig, now: Clock) -> "RunEvidence":
-        """Start the log of a new run."""
+    def begin(cls, folder: RunFolder, config: RunConfig, sites: Sequence[str], now: Clock) -> "RunEvidence":
+        """Start the log of a new run, with a roster of new keys."""
         header: dict[str, JSON] = {
             "run_id": folder.path.name,
             "operation": "simulation",
             "software": software_versions(),
             "seeded": True,
         }
-        evidence = cls(EventLog.create(folder.log, header, now))
+        evidence = cls(EventLog.create(folder.log, header, now), folder, sites)
         values = config_to_mapping(config)
         evidence._log.append("config", {"digest": config_digest(config), "values": values})
+        evidence._parties.announce(evidence._log)
         return evidence
 
     @classmethod
-    def reopen(cls, folder: RunFolder, now: Clock) -> "RunEvidence":
-        """Open the log of an interrupted run; raises EvidenceError where it does not verify."""
-        return cls(EventLog.open(folder.log, now))
+    def reopen(cls, folder: RunFolder, sites: Sequence[str], now: Clock) -> "RunEvidence":
+        """Open the log of an interrupted run.
+
+        Raises:
+            EvidenceError: It does not verify.
+            RunFolderError: The run has ended.
+        """
+        log = EventLog.open(folder.log, now)
+        if log.events[-1].kind == "run_completed":
+            log.close()
+            raise RunFolderError(folder.path, "has ended already; start a new run without --resume")
+        return cls(log, folder, sites)
 
     def data(self, bundle: FeatureBundle, name: str, warnings: Sequence[DataWarning]) -> None:
         """Record what is trained on: names, digests and kinds of findings; no file names, no counts of images."""
@@ -116,13 +138,18 @@ class RunEvidence:
         self._log.append("round_aborted", fields)
 
     def checkpoint(self, number: int, model_digest: str) -> None:
-        """Record that a round is final."""
+        """Record that a round is final, and have the log signed by the server and every hospital that is there."""
         self._log.append("checkpoint", {"round": number, "model_digest": model_digest})
+        self._parties.publish(self._log, number, self._sites)
 
     def dropouts_by_stage(self) -> dict[str, int]:
         """Return how often a site was lost at each stage, over all rounds that the log has."""
-        completed = [event.fields["dropouts"] for event in self._log.events if event.kind == "round_completed"]
-        return dict(Counter(str(stage) for lost in completed if isinstance(lost, Mapping) for stage in lost.values()))
+        last = {
+            event.fields["round"]: event.fields["dropouts"] for event in self._log.events if "dropouts" in event.fields
+        }
+        return dict(
+            Counter(str(stage) for lost in last.values() if isinstance(lost, Mapping) for stage in lost.values())
+        )
 
     def interrupted(self, number: int, reason: str) -> None:
         """Record that the run stopped before its end."""
@@ -134,6 +161,7 @@ class RunEvidence:
         if model_digest is not None:
             fields["model_digest"] = model_digest
         self._log.append("run_completed", fields)
+        self._parties.publish(self._log, rounds, self._sites)
 
     def __enter__(self) -> Self:
         """Return the evidence."""

@@ -56,11 +56,12 @@ def vector_digest(vector: NDArray[np.float32]) -> str:
 def save_model(folder: RunFolder, model: SavedModel) -> None:
     """Write fam.safetensors: one tensor a parameter, `text_features`, and the rest as metadata."""
     arrays: dict[str, NDArray[Any]] = {"text_features": model.text_features}
-    offset = 0
+    offset, names = 0, []
     for name, shape in vector_layout(model.text_features.shape[1], model.settings, model.method, len(model.classes)):
         size = int(np.prod(shape))
         arrays[name] = model.vector[offset : offset + size].reshape(shape)
         offset += size
+        names.append(name)
     if offset != model.vector.size:
         raise RunFolderError(folder.model, f"{model.vector.size} parameters do not fit the layout of {offset}")
     metadata = {
@@ -73,6 +74,7 @@ def save_model(folder: RunFolder, model: SavedModel) -> None:
         "encoder": model.encoder,
         "encoder_digest": model.encoder_digest,
         "sites": json.dumps(model.sites),
+        "layout": json.dumps(names),
         "fam_sha256": vector_digest(model.vector),
     }
     folder.write_arrays(folder.model, arrays, metadata)

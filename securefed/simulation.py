@@ -15,7 +15,7 @@ from securefed.baselines import NOTHING_SHARED, train_alone
 from securefed.checkpoint import Snapshot, delete_checkpoint, load_checkpoint, save_checkpoint
 from securefed.config import RunConfig, load_config, write_config
 from securefed.dropouts import check_schedule
-from securefed.errors import ConfigError, RoundAbortedError, RunFolderError
+from securefed.errors import ConfigError, RoundAbortedError
 from securefed.evidence import RunEvidence, utc_now
 from securefed.federation import Federation, RoundReport
 from securefed.hospitals import Hospitals
@@ -74,8 +74,6 @@ def resume_run(
         EvidenceError: Its event log does not verify.
     """
     folder = RunFolder.open(path)
-    if folder.summary.exists():
-        raise RunFolderError(path, "has ended already; start a new run without --resume")
     return _Run(load_config(folder.config), cache_dir, observer or Observer(), now).resume(folder)
 
 
@@ -99,7 +97,7 @@ class _Run:
         folder = RunFolder.create(runs_dir, f"{config.federation.method}-{dataset.name}", self._now(), output)
         write_config(config, folder.config)
         self._observer.started(folder.path, _what_runs(config))
-        with RunEvidence.begin(folder, config, self._now) as evidence:
+        with RunEvidence.begin(folder, config, dataset.sites, self._now) as evidence:
             bundle = self._encode(dataset, device, warnings)
             evidence.data(bundle, dataset.name, warnings)
             return self._go(folder, evidence, bundle, device)
@@ -109,7 +107,7 @@ class _Run:
         device = resolve_device(config.federation.device)
         dataset, warnings = load_sites(config.data, config.federation.seed)
         self._observer.started(folder.path, _what_runs(config))
-        with RunEvidence.reopen(folder, self._now) as evidence:
+        with RunEvidence.reopen(folder, dataset.sites, self._now) as evidence:
             bundle = self._encode(dataset, device, warnings)
             evidence.check_same_data(bundle)
             return self._go(folder, evidence, bundle, device)
@@ -152,7 +150,7 @@ class _Run:
         if config.federation.select == "best-val":
             _require_validation(bundle)
         hospitals = Hospitals(bundle, config.training, config.federation.method, config.federation.seed, device)
-        aggregator = Aggregator(config, hospitals.sites, bundle.embed_dim, len(bundle.classes))
+        aggregator = Aggregator(config, evidence.identities, bundle.embed_dim, len(bundle.classes))
         federation = Federation(hospitals, aggregator, aggregator.initial_vector, config.federation.select)
         checkpoint = load_checkpoint(folder)
         self._round = checkpoint.current.number if checkpoint else 0
