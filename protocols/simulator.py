@@ -4,9 +4,9 @@ The machines are the real ones. Interceptors stand between them and the server, 
 """
 
 import hashlib
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,7 @@ from protocols.client.session import RoundContext
 from protocols.codec import FixedPointCodec
 from protocols.driver import run_round
 from protocols.entropy import Entropy, ReproducibleEntropy
+from protocols.messages import Message, decode_message, encode_message
 from protocols.parameters import RoundParameters
 from protocols.plain import PlainClient, run_plain_round
 from protocols.policy import ClientPolicy
@@ -25,6 +26,8 @@ from protocols.server.machine import ServerMachine
 from protocols.stages import Stage, ThreatModel
 from protocols.transport import Handler, InProcessTransport, Replies
 from protocols.vectors import EncodedVector
+
+M = TypeVar("M", bound=Message)
 
 DEFAULT_CONFIG = hashlib.sha256(b"a simulated configuration").digest()
 DEFAULT_PAYLOAD = b"a simulated global model"
@@ -75,6 +78,46 @@ class Recorder(Interceptor):
             if (seen_stage, name, way) == (stage, client, direction):
                 return frame
         raise KeyError((stage, client, direction))
+
+
+class Alter(Interceptor):
+    """Changes the frames of one stage and direction, of one client or of all.
+
+    Args:
+        stage: Name of the stage.
+        direction: "down" (requests) or "up" (replies).
+        change: Takes a frame, returns what arrives instead: one frame, several, or none.
+        client: Whose frames; None for everybody's.
+    """
+
+    def __init__(
+        self, stage: str, direction: str, change: Callable[[bytes], bytes | Sequence[bytes]], client: str | None = None
+    ) -> None:
+        self._stage, self._direction, self._change, self._client = stage, direction, change, client
+
+    def request(self, stage: str, client: str, frame: bytes) -> Iterable[bytes]:
+        """Change a request, or pass it on."""
+        return self._apply(stage, client, "down", frame)
+
+    def reply(self, stage: str, client: str, frame: bytes) -> Iterable[bytes]:
+        """Change a reply, or pass it on."""
+        return self._apply(stage, client, "up", frame)
+
+    def _apply(self, stage: str, client: str, direction: str, frame: bytes) -> Iterable[bytes]:
+        if (stage, direction) != (self._stage, self._direction) or self._client not in (None, client):
+            return (frame,)
+        changed = self._change(frame)
+        return (changed,) if isinstance(changed, bytes) else changed
+
+
+def rewrite(frame: bytes, kind: type[M], change: Callable[[M], M]) -> bytes:
+    """Return a frame with its message changed and its header kept.
+
+    Raises:
+        DecodeError: The frame holds no such message.
+    """
+    header, message = decode_message(kind, frame, len(frame))
+    return encode_message(change(message), header.round, header.session_id)
 
 
 class InterceptedTransport:

@@ -169,4 +169,7 @@ def deal_shares(
             outgoing.erase()
         first, second = (commit_to_share(share, identifier, me, holder) for share in shares)
         dealt[holder] = DealtShares(first, second, sealed)
+        for share in shares:
+            if share is not own_share:
+                share.erase()
     return Dealing(ShareKeysReply(commit_to_seed(seed, identifier, me), dealt), incoming, own_share)

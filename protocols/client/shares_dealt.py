@@ -71,8 +71,8 @@ class SharesDealt(State):
         if self._own_share is not None:
             usable[self.session.position] = (self._own_share, None)
         following = InputMasked(self.session, self._keys.keys_digest, frozenset(dealt), usable)
-        self._mask_key.erase()
-        self._seed.erase()
+        for secret in (self._mask_key, self._seed, *self._incoming.values()):
+            secret.erase()
         self._own_share = None
         return following, MaskedInputReply(unusable, parameters.ring_bits, parameters.vector_length, masked.encode())
 
