@@ -9,24 +9,24 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from clients.method.hospital import Hospital
     from clients.method.layout import initial_vector, vector_layout
-    from clients.method.predictor import SitePredictor
     from clients.method.settings import AGGREGATED_METHODS, METHODS, SettingsError, TrainingSettings
+    from clients.method.stored import predict_stored
 
 __all__ = [
     "AGGREGATED_METHODS",
     "METHODS",
     "Hospital",
     "SettingsError",
-    "SitePredictor",
     "TrainingSettings",
     "initial_vector",
+    "predict_stored",
     "vector_layout",
 ]
 
 _HOMES = {
     "Hospital": "hospital",
-    "SitePredictor": "predictor",
     "initial_vector": "layout",
+    "predict_stored": "stored",
     "vector_layout": "layout",
 }
 

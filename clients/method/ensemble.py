@@ -11,6 +11,9 @@ LogProbabilities = npt.NDArray[np.float64]
 _RIDGE = 1.0
 """Nats per unit squared by which the exponents are drawn to their start; it decides when validation images are few."""
 
+_LEAST = 0.01
+"""Exponent of a pool's only member where even less would be likelier."""
+
 _NEWTON_STEPS = 30
 
 
@@ -38,14 +41,14 @@ def fit_pool(members: list[LogProbabilities], labels: npt.NDArray[np.int64], sta
 
     The problem is convex; Newton's method solves it. A ridge around `start` keeps the exponents finite where the
     members separate the classes, and is all there is without images. A member whose exponent would be negative is
-    left out.
+    left out; the last one stays, at a small exponent, so that its order of the classes survives.
     """
     active = list(range(len(members)))
     while True:
         exponents = _newton(np.stack([members[k] for k in active]), labels, np.array([start[k] for k in active]))
         if (exponents >= 0).all() or len(active) == 1:
             full = np.zeros(len(members))
-            full[active] = np.maximum(exponents, 0.0)
+            full[active] = exponents if len(active) > 1 else np.maximum(exponents, _LEAST)
             return Pool(tuple(float(e) for e in full))
         del active[int(exponents.argmin())]
 

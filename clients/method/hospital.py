@@ -80,9 +80,9 @@ class Hospital:
         self._device = torch.device(device)
         self._text_features = text_features
         self._logit_scale = logit_scale
-        self._log_prior = log_class_frequencies(site.train.labels, len(text_features))
         self._probe: LinearProbe | None = None
-        self._model = build_model(text_features, logit_scale, settings, method, site.site, seed, device)
+        log_prior = log_class_frequencies(site.train.labels, len(text_features))
+        self._model = build_model(text_features, logit_scale, settings, method, site.site, seed, device, log_prior)
         self._calibration: Calibration | None = None
         self._calibrated_for: Vector | None = None
         self._train = None if self._model is None else self._to_device(site.train)
@@ -181,7 +181,7 @@ class Hospital:
             refresh_batch_norm(model, self._train[0])
         if self._settings.ensemble == "pool":
             val = self.site.val
-            self._calibration = calibrate(model, val.features, val.labels, self._log_prior)
+            self._calibration = calibrate(model, val.features, val.labels)
         self._calibrated_for = global_vector.copy()
 
     def _fit_probe(self) -> LinearProbe:

@@ -46,38 +46,36 @@ def entropy_share(first: Tensor, second: Tensor) -> Tensor:
 
 
 def class_wise_distillation(
-    mlp_logits: Tensor, similarities: Tensor, *, logit_scale: float, temperature: float, adaptive: bool
+    mlp_logits: Tensor, similarities: Tensor, fam_logits: Tensor, *, temperature: float, adaptive: bool
 ) -> Tensor:
     """Return (1/C) sum_c [w_i q_i^c log(q_i^c/p_i^c) + (1 - w_i) p_i^c log(p_i^c/q_i^c)] float[B]; the sum is L_sim.
 
     p^c and q^c are softmaxes over the batch of class c's column of logits, divided by the temperature. `similarities`
     are the cosines z @ text_features.T without logit scale. w_i = H(q_i) / (H(p_i) + H(q_i)) is the entropy share of
-    the FAM's prediction of example i (over the classes, at logit scale), taken as a constant; with adaptive=False it
+    the FAM's prediction of example i (over the classes, from `fam_logits`), taken as a constant; with adaptive=False it
     is 1/2, as in the reference code.
 
     Paper: L_sim.
     """
     log_p = F.log_softmax(mlp_logits / temperature, dim=0)
     log_q = F.log_softmax(similarities / temperature, dim=0)
-    weight = _fam_share(mlp_logits, logit_scale * similarities, adaptive)[:, None]
+    weight = _fam_share(mlp_logits, fam_logits, adaptive)[:, None]
     p, q = log_p.exp(), log_q.exp()
     return (weight * q * (log_q - log_p) + (1 - weight) * p * (log_p - log_q)).mean(dim=1)
 
 
-def per_example_distillation(
-    mlp_logits: Tensor, similarities: Tensor, *, logit_scale: float, temperature: float, adaptive: bool
-) -> Tensor:
+def per_example_distillation(mlp_logits: Tensor, fam_logits: Tensor, *, temperature: float, adaptive: bool) -> Tensor:
     """Return w_i KL(p_i* || q_i) + (1 - w_i) KL(q_i* || p_i) float[B]; teachers * are constants, the mean is L_sim.
 
-    The softmaxes run over the classes, of mlp_logits and logit_scale * similarities divided by the temperature: no
+    The softmaxes run over the classes, of mlp_logits and fam_logits divided by the temperature: no
     example sees another one. w_i is the entropy share of the FAM, so the less certain side learns more; with
     adaptive=False it is 1/2.
 
     Paper: a departure from L_sim (docs/method.md).
     """
     log_p = F.log_softmax(mlp_logits / temperature, dim=-1)
-    log_q = F.log_softmax(logit_scale / temperature * similarities, dim=-1)
-    weight = _fam_share(mlp_logits, logit_scale * similarities, adaptive)
+    log_q = F.log_softmax(fam_logits / temperature, dim=-1)
+    weight = _fam_share(mlp_logits, fam_logits, adaptive)
     p, q = log_p.detach(), log_q.detach()
     to_fam = (p.exp() * (p - log_q)).sum(-1)
     to_mlp = (q.exp() * (q - log_p)).sum(-1)

@@ -18,9 +18,8 @@ class _MaskedRows(torch.autograd.Function):
     """y = (x W^T) * m, or (x W^T + b) * m, with the straight-through gradient of m = [mean_j |W_ij| >= k_i].
 
     One function instead of a chain of them, so that the large gradient, that of W, is made in one place. If `memory`
-    (float[2, out, in]) is given, it is made there and `weight.grad` is that memory: on a CPU, fresh pages for it cost more
-    than the arithmetic. Without, nothing is changed in place, and `torch.func.vmap` and `torch.func.grad` work
-    through it.
+    (float[2, out, in]) is given, it is made there and `weight.grad` is that memory: on a CPU, fresh pages for it cost
+    more than the arithmetic. Without, nothing is changed in place, and `torch.func.vmap` and `torch.func.grad` work.
     """
 
     generate_vmap_rule = True

@@ -23,9 +23,11 @@ class HospitalModel(nn.Module):
         settings: Losses and shapes.
         fam: The FAM.
         mlp: The private MLP or None.
+        log_prior: float32[C], log class frequencies of the hospital.
     """
 
     text_features: Tensor
+    log_prior: Tensor
 
     def __init__(
         self,
@@ -34,9 +36,11 @@ class HospitalModel(nn.Module):
         settings: TrainingSettings,
         fam: FeatureAdaptationModule,
         mlp: PrivateMlp | None,
+        log_prior: Tensor,
     ) -> None:
         super().__init__()
         self.register_buffer("text_features", text_features, persistent=False)
+        self.register_buffer("log_prior", log_prior)
         self.logit_scale = logit_scale
         self.settings = settings
         self.fam = fam
@@ -46,12 +50,21 @@ class HospitalModel(nn.Module):
         self, image_features: Tensor, generator: torch.Generator | None = None
     ) -> tuple[Tensor, Tensor, Tensor | None]:
         """Return adapted features float[B, D], cosines float[B, C] and the MLP's logits float[B, C] or None."""
+        if self.training and self.settings.feature_dropout:
+            keep = torch.empty_like(image_features).bernoulli_(1 - self.settings.feature_dropout, generator=generator)
+            image_features = F.normalize(image_features * keep, dim=-1)
         adapted = self.fam(image_features)
         similarities = adapted @ self.text_features.T
         if self.mlp is None:
             return adapted, similarities, None
         seen = adapted if self.settings.mlp_to_fam else adapted.detach()
         return adapted, similarities, self.mlp(seen, image_features, generator)
+
+    def fam_logits(self, similarities: Tensor) -> Tensor:
+        """Return the FAM's logits float[B, C] of cosines: at logit scale, plus the hospital's log class frequencies."""
+        logits = self.logit_scale * similarities
+        adjustment = self.settings.prior_adjustment
+        return logits + adjustment * self.log_prior if adjustment else logits
 
     def loss(
         self,
@@ -70,10 +83,11 @@ class HospitalModel(nn.Module):
         """
         settings = self.settings
         adapted, similarities, mlp_logits = self(image_features, generator)
+        fam_logits = self.fam_logits(similarities)
         if settings.fam_loss == "contrastive":
             per_example = losses.contrastive_loss(adapted, self.text_features, labels, self.logit_scale)
         else:
-            per_example = losses.classification_loss(self.logit_scale * similarities, labels, settings.label_smoothing)
+            per_example = losses.classification_loss(fam_logits, labels, settings.label_smoothing)
         if mlp_logits is not None:
             per_example = per_example + losses.classification_loss(mlp_logits, labels, settings.label_smoothing)
         if class_weights is not None:
@@ -81,21 +95,21 @@ class HospitalModel(nn.Module):
         total = per_example.mean()
         if mlp_logits is None or settings.distillation == "off" or not settings.distillation_strength:
             return total
-        class_wise = settings.distillation == "class-wise"
-        distil = losses.class_wise_distillation if class_wise else losses.per_example_distillation
-        per_example = distil(
-            mlp_logits,
-            similarities,
-            logit_scale=self.logit_scale,
-            temperature=settings.distillation_temperature,
-            adaptive=settings.distillation_weight == "adaptive",
-        )
-        return total + settings.distillation_strength * (per_example.sum() if class_wise else per_example.mean())
+        temperature, adaptive = settings.distillation_temperature, settings.distillation_weight == "adaptive"
+        if settings.distillation == "class-wise":
+            distillation = losses.class_wise_distillation(
+                mlp_logits, similarities, fam_logits, temperature=temperature, adaptive=adaptive
+            ).sum()
+        else:
+            distillation = losses.per_example_distillation(
+                mlp_logits, fam_logits, temperature=temperature, adaptive=adaptive
+            ).mean()
+        return total + settings.distillation_strength * distillation
 
     @torch.no_grad()
     def log_probabilities(self, image_features: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Return log softmax float[N, C] of the FAM (at logit scale) and of the MLP or None, in eval mode."""
+        """Return log softmax float[N, C] of the FAM and of the MLP or None, in eval mode."""
         self.eval()
         _, similarities, mlp_logits = self(image_features)
-        fam = F.log_softmax(self.logit_scale * similarities, dim=-1)
+        fam = F.log_softmax(self.fam_logits(similarities), dim=-1)
         return fam, None if mlp_logits is None else F.log_softmax(mlp_logits, dim=-1)

@@ -24,8 +24,11 @@ def build_model(
     site: str,
     seed: int,
     device: str,
+    log_prior: npt.NDArray[np.float64] | None = None,
 ) -> HospitalModel | None:
     """Return a hospital's fresh model: the FAM as in `initial_vector`, an MLP of its own; None for baselines without.
+
+    Without log class frequencies (float64[C]) all classes count alike.
 
     Raises:
         SettingsError: The method is unknown.
@@ -40,7 +43,9 @@ def build_model(
     if method != "fedclip":
         mlp = PrivateMlp(embed_dim, num_classes, settings, seeded_generator("private MLP", seed, site))
     text = torch.from_numpy(np.array(text_features, dtype=np.float32))
-    return HospitalModel(text, logit_scale, settings, fam, mlp).to(torch.device(device))
+    prior = np.full(num_classes, -np.log(num_classes)) if log_prior is None else log_prior
+    log_frequencies = torch.from_numpy(prior.astype(np.float32))
+    return HospitalModel(text, logit_scale, settings, fam, mlp, log_frequencies).to(torch.device(device))
 
 
 def shared_part(model: HospitalModel, method: str) -> list[tuple[str, nn.Parameter]]:
@@ -58,13 +63,13 @@ def private_part(model: HospitalModel, method: str) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def load_private_part(model: HospitalModel, method: str, state: Mapping[str, npt.NDArray[np.generic]]) -> None:
-    """Copy arrays named as in `private_part` into the model; names outside of `fam.` and `mlp.` are left alone.
+    """Copy arrays named as in `private_part` into the model; names outside of the model are left alone.
 
     Raises:
         ValueError: Names or shapes do not fit the method and settings.
     """
     tensors = private_part(model, method)
-    given = {name for name in state if name.startswith(("fam.", "mlp."))}
+    given = {name for name in state if name == "log_prior" or name.startswith(("fam.", "mlp."))}
     if given != tensors.keys():
         raise ValueError(f"the private state does not fit these settings: {', '.join(sorted(given ^ tensors.keys()))}")
     for name, tensor in tensors.items():

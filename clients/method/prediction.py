@@ -11,7 +11,6 @@ from clients.method.ensemble import Pool, entropy_ensemble, fit_pool
 from clients.method.model import HospitalModel
 
 Features = npt.NDArray[np.float32]
-State = Mapping[str, npt.NDArray[np.generic]]
 
 _PREFIX = "calibration."
 _SMOOTHING = 1.0
@@ -23,13 +22,11 @@ class Calibration:
     """What a hospital fits on its own validation images; private like the MLP.
 
     Attributes:
-        log_prior: float64[C], log class frequencies of the hospital's training images, smoothed.
-        fam: Temperature of the FAM as a pool of one.
+        fam: Temperature of the FAM, as a pool of one.
         mlp: The same of the MLP; None without one.
-        ensemble: Exponents of FAM, MLP (if there is one) and class frequencies.
+        ensemble: Exponents of FAM and MLP (if there is one).
     """
 
-    log_prior: npt.NDArray[np.float64]
     fam: Pool
     mlp: Pool | None
     ensemble: Pool
@@ -37,11 +34,10 @@ class Calibration:
     def state(self) -> dict[str, npt.NDArray[np.generic]]:
         """Return the calibration as named arrays."""
         pools = {"fam": self.fam, "mlp": self.mlp, "ensemble": self.ensemble}
-        arrays = {name: np.array(pool.exponents) for name, pool in pools.items() if pool is not None}
-        return {_PREFIX + name: array for name, array in ({"log_prior": self.log_prior} | arrays).items()}
+        return {_PREFIX + name: np.array(pool.exponents) for name, pool in pools.items() if pool is not None}
 
     @classmethod
-    def from_state(cls, state: State) -> "Calibration | None":
+    def from_state(cls, state: Mapping[str, npt.NDArray[np.generic]]) -> "Calibration | None":
         """Rebuild it from named arrays; None if they hold none."""
         if _PREFIX + "ensemble" not in state:
             return None
@@ -49,8 +45,7 @@ class Calibration:
         def pool(name: str) -> Pool:
             return Pool(tuple(float(e) for e in state[_PREFIX + name]))
 
-        mlp = pool("mlp") if _PREFIX + "mlp" in state else None
-        return cls(state[_PREFIX + "log_prior"].astype(np.float64), pool("fam"), mlp, pool("ensemble"))
+        return cls(pool("fam"), pool("mlp") if _PREFIX + "mlp" in state else None, pool("ensemble"))
 
 
 def log_class_frequencies(labels: npt.NDArray[np.int64], num_classes: int) -> npt.NDArray[np.float64]:
@@ -60,20 +55,13 @@ def log_class_frequencies(labels: npt.NDArray[np.int64], num_classes: int) -> np
     return frequencies
 
 
-def calibrate(
-    model: HospitalModel, image_features: Features, labels: npt.NDArray[np.int64], log_prior: npt.NDArray[np.float64]
-) -> Calibration:
+def calibrate(model: HospitalModel, image_features: Features, labels: npt.NDArray[np.int64]) -> Calibration:
     """Fit temperatures and ensemble exponents on validation images (none: the starting values)."""
     fam, mlp = _log_probabilities(model, image_features)
-    prior = np.broadcast_to(log_prior, fam.shape)
+    fam_alone = fit_pool([fam], labels, (1.0,))
     if mlp is None:
-        return Calibration(log_prior, fit_pool([fam], labels, (1.0,)), None, fit_pool([fam, prior], labels, (1.0, 0.0)))
-    return Calibration(
-        log_prior,
-        fit_pool([fam], labels, (1.0,)),
-        fit_pool([mlp], labels, (1.0,)),
-        fit_pool([fam, mlp, prior], labels, (0.5, 0.5, 0.0)),
-    )
+        return Calibration(fam_alone, None, fam_alone)
+    return Calibration(fam_alone, fit_pool([mlp], labels, (1.0,)), fit_pool([fam, mlp], labels, (0.5, 0.5)))
 
 
 def predict_parts(
@@ -85,16 +73,14 @@ def predict_parts(
     FAM on its own is its own ensemble.
     """
     fam, mlp = _log_probabilities(model, image_features)
-    if calibration is None:
-        parts = {"fam": np.exp(fam).astype(np.float32)}
-        if mlp is None:
-            return parts | {"ensemble": parts["fam"]}
-        return parts | {"mlp": np.exp(mlp).astype(np.float32), "ensemble": entropy_ensemble(fam, mlp)}
-    prior = np.broadcast_to(calibration.log_prior, fam.shape)
-    parts = {"fam": calibration.fam(fam)}
-    if mlp is None or calibration.mlp is None:
-        return parts | {"ensemble": calibration.ensemble(fam, prior)}
-    return parts | {"mlp": calibration.mlp(mlp), "ensemble": calibration.ensemble(fam, mlp, prior)}
+    fam_alone = np.exp(fam).astype(np.float32) if calibration is None else calibration.fam(fam)
+    if mlp is None:
+        return {"fam": fam_alone, "ensemble": fam_alone}
+    if calibration is None or calibration.mlp is None:
+        mlp_alone, ensemble = np.exp(mlp).astype(np.float32), entropy_ensemble(fam, mlp)
+    else:
+        mlp_alone, ensemble = calibration.mlp(mlp), calibration.ensemble(fam, mlp)
+    return {"fam": fam_alone, "mlp": mlp_alone, "ensemble": ensemble}
 
 
 def _log_probabilities(

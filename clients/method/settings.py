@@ -53,6 +53,11 @@ class TrainingSettings:
         label_smoothing: Smoothing of the targets of both cross entropies, in [0, 1).
         class_balance: Exponent t of the loss weights n_c ** -t of the classes at the hospital; 0 weighs all images
             alike, 1 all classes.
+        prior_adjustment: Factor in [0, 1] on the hospital's log class frequencies, which are added to the FAM's
+            logits in training and in prediction: the shared module then learns what tells classes apart and nobody's
+            case mix.
+        feature_dropout: Share of the entries of the encoder's features that are dropped in training (before they are
+            brought back to unit length), in [0, 1).
         distillation: `off`, `class-wise` (softmax over the batch, as published) or `per-example` (softmax over the
             classes).
         distillation_strength: Factor lambda of the distillation loss.
@@ -77,7 +82,7 @@ class TrainingSettings:
 
     batch_size: int = 32
     local_epochs: int = 1
-    fam_learning_rate: float = 1e-4
+    fam_learning_rate: float = 5e-4
     mlp_learning_rate: float = 3e-4
     learning_rate_decay: float = 0.97
     adam_beta1: float = 0.9
@@ -88,6 +93,8 @@ class TrainingSettings:
     fam_loss: str = "class-prompt"
     label_smoothing: float = 0.0
     class_balance: float = 0.0
+    prior_adjustment: float = 1.0
+    feature_dropout: float = 0.3
     distillation: str = "per-example"
     distillation_strength: float = 0.04
     distillation_weight: str = "adaptive"
@@ -111,10 +118,13 @@ class TrainingSettings:
             "fam_learning_rate", "mlp_learning_rate", "adam_epsilon", "distillation_temperature", "threshold_window"
         )
         self._within("learning_rate_decay", above=0.0, to=1.0)
-        self._below_one("adam_beta1", "adam_beta2", "label_smoothing", "mlp_dropout", "reset_keep_ratio")
+        self._below_one(
+            "adam_beta1", "adam_beta2", "label_smoothing", "feature_dropout", "mlp_dropout", "reset_keep_ratio"
+        )
         for field in ("weight_decay", "distillation_strength", "mlp_input_rms", "mlp_layers", "mlp_width"):
             self._at_least(field, 0)
         self._within("class_balance", above=None, to=1.0)
+        self._within("prior_adjustment", above=None, to=1.0)
         self._one_of("fam_form", FAM_FORMS)
         self._one_of("fam_loss", FAM_LOSSES)
         self._one_of("distillation", DISTILLATIONS)
@@ -136,6 +146,8 @@ class TrainingSettings:
             mlp_learning_rate=1e-4,
             fam_form="published",
             fam_loss="contrastive",
+            prior_adjustment=0.0,
+            feature_dropout=0.0,
             distillation="class-wise",
             mlp_layers=3,
             mlp_width=512,

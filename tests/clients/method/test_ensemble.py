@@ -74,3 +74,11 @@ def test_separable_images_give_finite_exponents():
     labels = np.arange(6) % 3
     certain = log_softmax(100.0 * np.eye(3)[labels])
     assert 0 < fit_pool([certain], labels, (1.0,)).exponents[0] < 10
+
+
+def test_an_only_member_that_misleads_keeps_its_order():
+    labels = np.arange(30) % 3
+    wrong = log_softmax(-10.0 * np.eye(3)[labels])
+    pool = fit_pool([wrong], labels, (1.0,))
+    assert 0 < pool.exponents[0] <= 0.01
+    np.testing.assert_array_equal(pool(wrong).argmax(1), wrong.argmax(1))

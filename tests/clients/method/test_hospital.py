@@ -7,8 +7,8 @@ import pytest
 
 from clients.method.hospital import Hospital
 from clients.method.layout import initial_vector, vector_layout
-from clients.method.predictor import SitePredictor
 from clients.method.settings import METHODS, SettingsError, TrainingSettings
+from clients.method.stored import predict_stored
 
 CLASSES, WIDTH = 3, 16
 PROFILES = {"default": TrainingSettings.default(), "paper": TrainingSettings.paper()}
@@ -56,8 +56,11 @@ def test_every_method_trains_and_predicts(method, profile):
         assert probabilities.shape == (21, CLASSES)
         assert probabilities.dtype == np.float32
         np.testing.assert_allclose(probabilities.sum(1), 1, rtol=1e-5)
-    stored = SitePredictor(TEXT, 100.0, settings, method, vector, hospital.private_state())
-    for part, probabilities in stored.predict(hospital.site.test.features).items():
+    stored = predict_stored(
+        vector, hospital.private_state(), hospital.site.test.features, TEXT, 100.0, settings, method
+    )
+    assert stored.keys() == parts.keys()
+    for part, probabilities in stored.items():
         np.testing.assert_array_equal(probabilities, parts[part])
 
 
@@ -76,7 +79,63 @@ def test_the_vector_is_the_fam_and_nothing_else():
     names = [name for name, _ in vector_layout(512, TrainingSettings.paper())]
     assert names == [f"fam.{layer}.{part}" for layer in ("first", "second") for part in ("weight", "bias", "threshold")]
     assert len(initial_vector(512, TrainingSettings.paper(), 0)) == 526_336
-    assert all(name.startswith("mlp.") for name in make_hospital().private_state() if "calibration" not in name)
+    assert not any(name.startswith("fam.") for name in make_hospital().private_state())
+
+
+@pytest.mark.parametrize("method", ["fedmedclip", "fedavg-mlp", "fedclip"])
+def test_a_place_that_did_not_train_gets_the_fam_alone(method):
+    settings = PROFILES["default"]
+    hospital, vector = make_hospital(settings, method), start(settings, method)
+    vector = vector + hospital.train_round(vector, 1)
+    parts = predict_stored(vector, {}, hospital.site.test.features, TEXT, 100.0, settings, method)
+    assert parts.keys() == {"fam", "ensemble"}
+    np.testing.assert_array_equal(parts["fam"], parts["ensemble"])
+    assert predict_stored(
+        start(settings, "local"), {}, hospital.site.test.features, TEXT, 100.0, settings, "local"
+    ).keys() == {"ensemble"}
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_results_do_not_depend_on_other_hospitals_or_their_order(profile):
+    settings = PROFILES[profile]
+    vector = start(settings)
+    alone = make_hospital(settings, name="b").train_round(vector, 3)
+    hospitals = {name: make_hospital(settings, name=name) for name in ("c", "a", "b")}
+    updates = {name: hospital.train_round(vector, 3) for name, hospital in hospitals.items()}
+    np.testing.assert_array_equal(updates["b"], alone)
+    assert (updates["a"] != updates["b"]).any()
+
+
+def test_local_keeps_its_fam_at_home():
+    settings = PROFILES["default"]
+    hospital = make_hospital(settings, "local")
+    nothing = start(settings, "local")
+    before = hospital.predict(nothing)["fam"]
+    assert hospital.train_round(nothing, 1).shape == (0,)
+    assert (hospital.predict(nothing)["fam"] != before).any()
+    assert "fam.first.weight" in hospital.private_state()
+
+
+def test_a_site_without_images_sends_an_update_of_zeros():
+    hospital = make_hospital(count=0)
+    assert not hospital.train_round(start(), 1).any()
+
+
+def test_a_state_of_other_settings_is_refused():
+    state = make_hospital(PROFILES["paper"]).private_state()
+    with pytest.raises(ValueError, match="private state does not fit"):
+        make_hospital().load_private_state(state)
+    state = make_hospital().private_state()
+    state["mlp.head.bias"] = state["mlp.head.bias"][1:]
+    with pytest.raises(ValueError, match=r"mlp.head.bias has shape"):
+        make_hospital().load_private_state(state)
+
+
+def test_metrics_of_a_split():
+    hospital = make_hospital()
+    metrics = hospital.evaluate(start(), "val")
+    assert metrics.keys() == {"fam", "mlp", "ensemble"}
+    assert metrics["mlp"].num_images == 21
 
 
 def test_an_unknown_method_is_refused():

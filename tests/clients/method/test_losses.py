@@ -68,7 +68,7 @@ def test_class_wise_distillation_runs_over_the_batch(adaptive):
     w = fam_share()[:, None] if adaptive else 0.5
     expected = (w * q * np.log(q / p) + (1 - w) * p * np.log(p / q)).sum() / C
     actual = losses.class_wise_distillation(
-        tensor(MLP), tensor(COSINES), logit_scale=SCALE, temperature=T, adaptive=adaptive
+        tensor(MLP), tensor(COSINES), tensor(SCALE * COSINES), temperature=T, adaptive=adaptive
     )
     assert actual.shape == (B,)
     np.testing.assert_allclose(actual.sum().item(), expected, rtol=1e-12)
@@ -79,9 +79,7 @@ def test_per_example_distillation_runs_over_the_classes(adaptive):
     p, q = softmax(MLP / T, 1), softmax(SCALE * COSINES / T, 1)
     w = fam_share() if adaptive else 0.5
     expected = w * (p * np.log(p / q)).sum(1) + (1 - w) * (q * np.log(q / p)).sum(1)
-    actual = losses.per_example_distillation(
-        tensor(MLP), tensor(COSINES), logit_scale=SCALE, temperature=T, adaptive=adaptive
-    )
+    actual = losses.per_example_distillation(tensor(MLP), tensor(SCALE * COSINES), temperature=T, adaptive=adaptive)
     np.testing.assert_allclose(actual.numpy(), expected, rtol=1e-12)
 
 
@@ -90,7 +88,7 @@ def test_per_example_distillation_teaches_the_less_certain_side_more():
 
     def gradient_norms(mlp, fam):
         mlp, fam = mlp.clone().requires_grad_(), fam.clone().requires_grad_()
-        losses.per_example_distillation(mlp, fam, logit_scale=1.0, temperature=T, adaptive=True).sum().backward()
+        losses.per_example_distillation(mlp, fam, temperature=T, adaptive=True).sum().backward()
         return mlp.grad.norm().item(), fam.grad.norm().item()
 
     mlp, fam = gradient_norms(certain, vague)
@@ -100,12 +98,8 @@ def test_per_example_distillation_teaches_the_less_certain_side_more():
 
 
 def test_no_example_sees_another_one_where_that_is_claimed():
-    whole = losses.per_example_distillation(
-        tensor(MLP), tensor(COSINES), logit_scale=SCALE, temperature=T, adaptive=True
-    )
-    single = losses.per_example_distillation(
-        tensor(MLP[:1]), tensor(COSINES[:1]), logit_scale=SCALE, temperature=T, adaptive=True
-    )
+    whole = losses.per_example_distillation(tensor(MLP), tensor(SCALE * COSINES), temperature=T, adaptive=True)
+    single = losses.per_example_distillation(tensor(MLP[:1]), tensor(SCALE * COSINES[:1]), temperature=T, adaptive=True)
     np.testing.assert_allclose(single.numpy(), whole[:1].numpy(), rtol=1e-12)
 
 

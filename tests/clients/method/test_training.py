@@ -14,6 +14,7 @@ from clients.method.settings import TrainingSettings
 from clients.method.training import class_weights, make_optimizer, refresh_batch_norm, train_epochs
 
 D, C = 32, 3
+LOG_PRIOR = torch.log(torch.tensor([0.5, 0.3, 0.2]))
 PROFILES = {"default": TrainingSettings.default(), "paper": TrainingSettings.paper()}
 FAST = {
     name: dataclasses.replace(profile, fam_learning_rate=5e-3, mlp_learning_rate=5e-3, learning_rate_decay=0.99)
@@ -33,7 +34,7 @@ def unit(rows):
 def make_model(settings, seed=0):
     fam = FeatureAdaptationModule(D, settings, generator(seed))
     mlp = PrivateMlp(D, C, settings, generator(seed + 1))
-    return HospitalModel(unit(torch.randn(C, D, generator=generator(7))), 100.0, settings, fam, mlp)
+    return HospitalModel(unit(torch.randn(C, D, generator=generator(7))), 100.0, settings, fam, mlp, LOG_PRIOR)
 
 
 def sample(count=97, noise=1.0):
@@ -96,13 +97,12 @@ def test_a_step_without_own_gradient_memory_is_the_same():
 
 
 def test_the_mlps_gradient_stops_where_it_is_told_to():
-    settings = TrainingSettings(mlp_to_fam=False, distillation="off", fam_loss="class-prompt", mlp_dropout=0.0)
+    settings = TrainingSettings(mlp_to_fam=False, distillation="off", mlp_dropout=0.0, feature_dropout=0.0)
     x, y = sample()
     model = make_model(settings).train()
     model.loss(x, y).backward()
-    fam_only = HospitalModel(
-        model.text_features, 100.0, settings, FeatureAdaptationModule(D, settings, generator()), None
-    )
+    fam = FeatureAdaptationModule(D, settings, generator())
+    fam_only = HospitalModel(model.text_features, 100.0, settings, fam, None, LOG_PRIOR)
     fam_only.loss(x, y).backward()
     for ours, alone in zip(model.fam.parameters(), fam_only.fam.parameters(), strict=True):
         np.testing.assert_allclose(ours.grad.numpy(), alone.grad.numpy(), rtol=1e-4, atol=1e-7)
@@ -141,7 +141,7 @@ def test_class_weights():
 
 
 def test_class_weights_enter_the_loss():
-    settings = TrainingSettings(distillation="off", mlp_dropout=0.0)
+    settings = TrainingSettings(distillation="off", mlp_dropout=0.0, feature_dropout=0.0)
     x, y = sample(12)
     model = make_model(settings).train()
     single = torch.stack([model.loss(x[i : i + 1], y[i : i + 1]) for i in range(12)])
