@@ -4,6 +4,7 @@ import hashlib
 import json
 import pickle
 import warnings
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -79,6 +80,9 @@ def load_encoder(spec: EncoderSpec, compute: Compute) -> FrozenEncoder:
                 require_pretrained=True,
             )
             tokenize = open_clip.get_tokenizer(spec.model)
+            model.eval()
+            configuration = {**open_clip.get_model_config(spec.model), "force_quick_gelu": quick_gelu}
+            card = describe(model, tokenize, configuration)
     except (
         RuntimeError,
         ValueError,
@@ -92,23 +96,20 @@ def load_encoder(spec: EncoderSpec, compute: Compute) -> FrozenEncoder:
         pickle.UnpicklingError,
     ) as error:
         raise InvalidEncoderError(spec.text, f"cannot be loaded ({' '.join(str(error).split())[:240]})") from error
-    configuration = open_clip.get_model_config(spec.model)
-    card = describe(model, {**configuration, "force_quick_gelu": quick_gelu})
     return FrozenEncoder(model, tokenize, preprocess, card, compute.device, compute.precision)
 
 
-def describe(model: Any, configuration: dict[str, Any]) -> EncoderCard:
+def describe(model: Any, tokenize: Callable[[list[str]], Tensor], configuration: Mapping[str, object]) -> EncoderCard:
     """Make the card of a loaded model, before it is moved or cast.
 
     Its digest is SHA-256 over the label `securefed/encoder/v1`, the digest of the weights, and the canonical JSON of
     configuration and preprocessing.
     """
     preprocessing = dict(model.visual.preprocess_cfg)
-    content = json.dumps([configuration, preprocessing], sort_keys=True, default=str)
+    content = json.dumps([dict(configuration), preprocessing], sort_keys=True, default=str)
     digest = hashlib.sha256(_LABEL + bytes.fromhex(weights_digest(model)) + content.encode()).hexdigest()
     with torch.inference_mode():
-        text = torch.zeros((1, int(model.context_length)), dtype=torch.int64)
-        embed_dim = int(model.encode_text(text).shape[-1])
+        embed_dim = int(model.encode_text(tokenize(["a picture"])).shape[-1])
     return EncoderCard(digest, embed_dim, float(model.logit_scale.detach().exp()))
 
 
