@@ -100,6 +100,7 @@ class Aggregator:
         initial_vector: float32[d], the shared parameters before the first round.
         before_round: Called with (round, digest of the global model) before anything of a round is sent.
         closing_round: What `open_scores` has opened, None before.
+        aborted: Rounds that were begun without being opened so far; a protocol round has a number of its own.
     """
 
     def __init__(
@@ -112,6 +113,8 @@ class Aggregator:
         self.initial_vector = initial_vector(embed_dim, settings, config.federation.seed, method, num_classes)
         self.before_round: Callable[[int, str], None] = lambda _number, _digest: None
         self.closing_round: OpenedRound | None = None
+        self.aborted = 0
+        self._number = self._aborted_before = 0
         bits = config.secure_aggregation.value_bits
         self._unit = (1 << bits) - 2
         lengths = [int(np.prod(shape)) for _, shape in vector_layout(embed_dim, settings, method, num_classes)]
@@ -213,14 +216,20 @@ class Aggregator:
         vector: Vector,
         contribute: Callable[[str, Vector], Contribution],
     ) -> OpenedRound:
-        lost = dropouts_of_round(self._config.simulation, self._sites, number, self._config.federation.seed)
+        seed = self._config.federation.seed
+        lost = dropouts_of_round(self._config.simulation, self._sites, number, seed, attempt=self._attempt(number))
 
         def encode(context: RoundContext) -> EncodedVector:
             received = np.frombuffer(context.payload, dtype="<f4").astype(np.float32)
             return self._encode(codec, context.client, number, contribute(context.client, received))
 
         payload = np.ascontiguousarray(vector, dtype="<f4").tobytes()
-        result = self._run(self._parameters(codec, number), payload, encode, lost)
+        try:
+            result = self._run(self._parameters(codec, number + self.aborted), payload, encode, lost)
+        except _NotOpenedError as error:
+            self.aborted += 1
+            rows = _byte_rows(error.frames, number)
+            raise RoundAbortedError(number, error.stage, str(error.__cause__), dict(lost), rows) from error.__cause__
         survivors = len(result.survivors)
         score, clamped = codec.decode_counters(result.total)
         return OpenedRound(
@@ -232,7 +241,7 @@ class Aggregator:
             rejected={rejection.client: type(rejection.error).__name__ for rejection in result.rejections},
             digest=hashlib.sha256(result.total.integers().astype("<i8").tobytes()).hexdigest(),
             session=result.session_id.hex(),
-            byte_rows=_byte_rows(result.frames),
+            byte_rows=_byte_rows(result.frames, number),
         )
 
     def _run(
@@ -248,7 +257,7 @@ class Aggregator:
             return run_round(server, InProcessTransport(clients, drops))
         except (TooFewSurvivorsError, ReconstructionError, AggregateError) as error:
             stage = error.stage if isinstance(error, TooFewSurvivorsError) else "Unmasking"
-            raise RoundAbortedError(parameters.round, stage, str(error)) from error
+            raise _NotOpenedError(stage, server.frames) from error
 
     def _clients(self, parameters: RoundParameters) -> dict[str, ClientMachine]:
         """One machine a site and codec, for the whole run; a site's machines know the same earlier sums."""
@@ -286,9 +295,28 @@ class Aggregator:
             if stage in _BEFORE_THE_SUM
         }
         try:
+            self._check_survivors(parameters, lost)
             return run_plain_round(parameters, self._roster, payload, InProcessTransport(clients, drops))
         except TooFewSurvivorsError as error:
-            raise RoundAbortedError(parameters.round, error.stage, str(error)) from error
+            raise _NotOpenedError(error.stage, ()) from error
+
+    def _check_survivors(self, parameters: RoundParameters, lost: Mapping[str, str]) -> None:
+        """Give up where the same losses would end a round under masks, so that both paths take part in the same rounds.
+
+        Exact on a complete graph; on a ring a round under masks can also end where one hospital's neighbours are lost.
+        """
+        left = len(self._sites)
+        for stage in STAGES:
+            left -= sum(lost_at == stage for lost_at in lost.values())
+            needed = parameters.min_survivors if stage in _BEFORE_THE_SUM else parameters.threshold
+            if left < needed:
+                raise TooFewSurvivorsError(stage, left, needed)
+
+    def _attempt(self, number: int) -> int:
+        """How often this round was begun before: losses at random are drawn anew."""
+        if number != self._number:
+            self._number, self._aborted_before = number, self.aborted
+        return self.aborted - self._aborted_before
 
     def _encode(self, codec: FixedPointCodec, site: str, number: int, contribution: Contribution) -> EncodedVector:
         clamped, count = codec.saturate(contribution.update)
@@ -344,9 +372,18 @@ def _nothing_to_contribute(context: RoundContext) -> EncodedVector:
     raise SpentError(f"contribution to round {context.round}")
 
 
-def _byte_rows(frames: Sequence[FrameRecord]) -> tuple[ByteRow, ...]:
+class _NotOpenedError(Exception):
+    """A protocol round ended at `stage` without a sum, after `frames` had passed; its cause says why."""
+
+    def __init__(self, stage: str, frames: Sequence[FrameRecord]) -> None:
+        super().__init__(stage)
+        self.stage = stage
+        self.frames = frames
+
+
+def _byte_rows(frames: Sequence[FrameRecord], number: int) -> tuple[ByteRow, ...]:
     ways = {Direction.UP: "upload", Direction.DOWN: "download"}
     return tuple(
-        ByteRow(frame.round, frame.client, ways[frame.direction], frame.stage, frame.kind.value, frame.bytes)
+        ByteRow(number, frame.client, ways[frame.direction], frame.stage, frame.kind.value, frame.bytes)
         for frame in frames
     )

@@ -9,14 +9,14 @@ from securefed.errors import ConfigError
 
 
 def dropouts_of_round(
-    config: SimulationConfig, sites: Sequence[str], round_number: int, seed: int
+    config: SimulationConfig, sites: Sequence[str], round_number: int, seed: int, attempt: int = 0
 ) -> Mapping[str, str]:
     """Return {site: stage at which it is lost} for one round.
 
-    The draws of `config.dropout` depend on (seed, round) alone, so that a resumed run loses the same sites; entries of
-    `config.drop` are stronger.
+    The draws of `config.dropout` depend on (seed, round, attempt) alone, so that a resumed run loses the same sites;
+    entries of `config.drop` are stronger.
     """
-    rng = np.random.Generator(np.random.Philox(key=[seed, round_number], counter=[0, 0, 0, 0xD0]))
+    rng = np.random.Generator(np.random.Philox(key=[seed, round_number], counter=[0, 0, attempt, 0xD0]))
     lost: dict[str, str] = {}
     for site in sorted(sites):
         chance, stage = rng.random(), STAGES[int(rng.integers(len(STAGES)))]

@@ -6,6 +6,8 @@ SecureFedError
     RoundAbortedError    a round ended without opening a sum: too few hospitals were left (exit code 1)
 """
 
+from collections.abc import Mapping, Sequence
+
 
 class SecureFedError(Exception):
     """Base of all errors that `securefed` raises on purpose; `exit_code` is what the command line returns."""
@@ -34,9 +36,24 @@ class RunFolderError(SecureFedError):
 
 
 class RoundAbortedError(SecureFedError):
-    """A round ended without a sum; nothing of anybody's update was revealed."""
+    """A round ended without a sum; nothing of anybody's update was revealed.
 
-    def __init__(self, round_number: int, stage: str, cause: str) -> None:
+    Attributes:
+        round_number: The round.
+        stage: Where it ended.
+        cause: Why.
+        dropouts: {site: stage} of the sites that were lost.
+        byte_rows: Every message that had passed (securefed.run_folder.ByteRow).
+    """
+
+    def __init__(
+        self,
+        round_number: int,
+        stage: str,
+        cause: str,
+        dropouts: Mapping[str, str] | None = None,
+        byte_rows: Sequence[object] = (),
+    ) -> None:
         super().__init__(
             f"round {round_number} was aborted and nothing was revealed: {cause}. "
             "The finished rounds are kept; bring the lost sites back and continue with --resume"
@@ -44,3 +61,5 @@ class RoundAbortedError(SecureFedError):
         self.round_number = round_number
         self.stage = stage
         self.cause = cause
+        self.dropouts = dict(dropouts or {})
+        self.byte_rows = tuple(byte_rows)

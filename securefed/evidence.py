@@ -16,7 +16,7 @@ from protocols.roster import IdentityKey, IdentitySeed
 from securefed.aggregation import OpenedRound
 from securefed.config import RunConfig, config_digest, config_to_mapping
 from securefed.errors import ConfigError, RoundAbortedError, RunFolderError
-from securefed.run_folder import RunFolder
+from securefed.run_folder import ByteRow, RunFolder
 
 _WAYS = {"upload": "up", "download": "down"}
 
@@ -123,7 +123,7 @@ class RunEvidence:
             "survivors": list(opened.survivors),
             "dropouts": dict(opened.dropouts),
             "aggregate_digest": opened.digest,
-            "bytes": byte_tree(opened),
+            "bytes": byte_tree(opened.byte_rows),
             "session": opened.session,
         }
         if model_digest is not None:
@@ -135,7 +135,16 @@ class RunEvidence:
     def round_aborted(self, error: RoundAbortedError) -> None:
         """Record that a round ended without a sum."""
         fields: dict[str, JSON] = {"round": error.round_number, "stage": error.stage, "cause": error.cause[:4000]}
+        if error.dropouts:
+            fields["dropouts"] = dict(error.dropouts)
+        rows = [row for row in error.byte_rows if isinstance(row, ByteRow)]
+        if rows:
+            fields["bytes"] = byte_tree(rows)
         self._log.append("round_aborted", fields)
+
+    def aborted_rounds(self) -> int:
+        """Return how many protocol rounds have ended without a sum so far."""
+        return sum(event.kind == "round_aborted" for event in self._log.events)
 
     def checkpoint(self, number: int, model_digest: str) -> None:
         """Record that a round is final, and have the log signed by the server and every hospital that is there."""
@@ -172,10 +181,10 @@ class RunEvidence:
         self._log.close()
 
 
-def byte_tree(opened: OpenedRound) -> dict[str, JSON]:
+def byte_tree(rows: Sequence[ByteRow]) -> dict[str, JSON]:
     """Return {client: {up or down: {stage: {kind: bytes}}}} of a round."""
     tree: Any = defaultdict(lambda: defaultdict(lambda: defaultdict(lambda: defaultdict(int))))
-    for row in opened.byte_rows:
+    for row in rows:
         tree[row.site][_WAYS[row.direction]][row.stage][row.kind] += row.bytes
     return {
         client: {way: {stage: dict(kinds) for stage, kinds in stages.items()} for way, stages in ways.items()}

@@ -16,7 +16,24 @@ from cli import cli
 from securefed.commands.failure import run_with_one_line_errors
 
 ROOT = Path(__file__).resolve().parents[1]
-COMMANDS = [[], ["simulate"], ["evaluate"], ["predict"], ["encode"], ["data"], ["data", "inspect"], ["data", "demo"]]
+COMMANDS = [
+    [],
+    ["simulate"],
+    ["evaluate"],
+    ["predict"],
+    ["encode"],
+    ["data"],
+    ["data", "inspect"],
+    ["data", "demo"],
+    ["audit"],
+    ["audit", "verify"],
+    ["keys"],
+    ["keys", "new"],
+    ["keys", "roster"],
+    ["protocol"],
+    ["protocol", "plan"],
+    ["protocol", "attack"],
+]
 
 
 @pytest.fixture
@@ -227,3 +244,75 @@ def test_ctrl_c_tells_how_to_go_on_and_resume_ends_with_the_same_model(images, t
     resumed = subprocess.run([*base, "--resume", str(cut), "--json"], env=environment, capture_output=True, text=True)
     assert resumed.returncode == 0, resumed.stderr
     assert json.loads(resumed.stdout)["fam_sha256"] == json.loads(whole.stdout)["fam_sha256"]
+
+
+def test_a_run_verifies_and_a_changed_one_does_not(call, images):
+    call("simulate", "--data", images, "--rounds", 2, "--output", "run", "--quiet")
+    code, out, err = call("audit", "verify", "run", "--roster", "run/roster.json")
+    assert (code, err) == (0, ""), out
+    assert "FAIL" not in out
+    log = Path("run/audit.jsonl")
+    content = log.read_bytes()
+    log.write_bytes(content.replace(b'"survivors":["a","b"', b'"survivors":["b","a"', 1))
+    assert log.read_bytes() != content
+    code, out, err = call("audit", "verify", "run", "--json")
+    assert code == 3
+    assert json.loads(out)["is_verified"] is False
+    assert json.loads(out)["first_bad_event"] > 0
+    assert "DOES NOT VERIFY" in err
+
+
+def test_verification_does_not_load_torch(call, images, tmp_path):
+    call("simulate", "--data", images, "--rounds", 1, "--output", "run", "--quiet")
+    code = (
+        "import sys, cli; cli.cli(['audit', 'verify', 'run'], standalone_mode=False); assert 'torch' not in sys.modules"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, check=True, capture_output=True)
+
+
+def test_keys_are_made_and_gathered_into_a_roster(call):
+    for name in ("server", "north", "south"):
+        code, out, _ = call("keys", "new", name, "--folder", "keys")
+        assert code == 0
+        assert len(out.strip()) == 64
+        assert Path(f"keys/{name}.key").stat().st_mode & 0o077 == 0
+        assert Path(f"keys/{name}.key").read_bytes() not in Path(f"keys/{name}.pub").read_bytes()
+    code, out, _ = call(
+        "keys", "roster", "roster.json", "--server", "keys/server.pub", "keys/north.pub", "keys/south.pub"
+    )
+    assert code == 0
+    assert len(out.strip()) == 64
+    for arguments, says in (
+        (["new", "north", "--folder", "keys"], "never overwritten"),
+        (["new", "../x"], "use letters"),
+        (["roster", "roster.json", "--server", "keys/server.pub", "keys/north.pub"], "never overwritten"),
+        (["roster", "r2", "--server", "keys/server.pub", "keys/north.pub", "keys/north.pub"], "two hospitals"),
+        (["roster", "r2", "--server", "keys/north.pub", "keys/north.pub"], "stands twice"),
+        (["roster", "r2", "--server", "keys/server.key", "keys/north.pub"], "no public key"),
+    ):
+        code, _, err = call("keys", *arguments)
+        assert code in (1, 2)
+        assert says in err
+        assert "Traceback" not in err
+
+
+def test_a_plan_gives_the_known_values_and_refuses_what_is_not_safe(call):
+    options = ["--threat-model", "semi-honest", "--corrupt", "0.33", "--dropout", "0.1", "--json"]
+    code, out, _ = call("protocol", "plan", "--clients", 1000, *options)
+    planned = json.loads(out)
+    assert (code, planned["neighbours"], planned["threshold"]) == (0, 102, 72)
+    code, out, _ = call("protocol", "plan", "--clients", 10)
+    assert code == 0
+    assert "threshold t           7" in out
+    code, out, err = call("protocol", "plan", "--clients", 10, "--corrupt", "0.33", "--dropout", "0.33")
+    assert (code, out) == (1, "")
+    assert "fewer than 3 honest" in err
+
+
+def test_the_attack_catalogue_finds_nothing_broken(call):
+    code, out, _ = call("protocol", "attack", "--json")
+    reports = json.loads(out)
+    assert code == 0
+    assert {f"A{number}" for number in range(1, 22)} <= {report["id"] for report in reports}
+    assert not [report for report in reports if report["outcome"] == "broken"]

@@ -86,6 +86,7 @@ class FederationConfig:
         select: `best-val` keeps the model of the round with the best mean validation accuracy over the sites (only
             the sum over sites leaves the masks), `last` keeps the last.
         seed: Seed of partitions, initialisation, batches and rounding. Keys and pads never come from it.
+        attempts: How often a round is begun in all where losses at random end it without a sum.
         device: `auto`, `cpu` or `cuda`.
     """
 
@@ -93,6 +94,7 @@ class FederationConfig:
     rounds: int = 50
     select: str = "best-val"
     seed: int = 0
+    attempts: int = 10
     device: str = "auto"
 
     def __post_init__(self) -> None:
@@ -101,6 +103,7 @@ class FederationConfig:
         _check(self.rounds <= 100_000, "federation.rounds", f"{self.rounds} is above 100000")
         _check(self.select in ("best-val", "last"), "federation.select", f"{self.select!r}: use best-val or last")
         _check(0 <= self.seed < 2**63, "federation.seed", f"{self.seed}: use 0 to 2**63 - 1")
+        _check(self.attempts >= 1, "federation.attempts", f"{self.attempts} is not possible; use 1 or more")
         _check(self.device in ("auto", "cpu", "cuda"), "federation.device", f"{self.device!r}: use auto, cpu or cuda")
 
 
