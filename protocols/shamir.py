@@ -44,7 +44,7 @@ def split(secrets: Sequence[bytes], holders: Sequence[int], threshold: int, entr
     _check_points(holders)
     coefficients = np.empty((threshold, LIMBS * len(secrets)), dtype=np.int64)
     coefficients[0] = np.concatenate([_to_limbs(secret) for secret in secrets])
-    coefficients[1:] = _uniform((threshold - 1) * LIMBS * len(secrets), entropy).reshape(threshold - 1, -1)
+    coefficients[1:] = _uniform((threshold - 1) * LIMBS * len(secrets), entropy).reshape(coefficients[1:].shape)
     values = _matmul(_powers(_round_up(max(holders)), threshold)[np.asarray(holders) - 1], coefficients).astype("<u4")
     coefficients.fill(0)
     return [

@@ -1,0 +1,459 @@
+"""The requirements of SPEC.md on the server, each tested against clients that break the rules."""
+
+import dataclasses
+import sys
+
+import numpy as np
+import pytest
+
+from protocols import (
+    AggregateError,
+    AuthenticationError,
+    DecodeError,
+    ParameterError,
+    ReconstructionError,
+    Roster,
+    ServerMachine,
+    SessionMismatchError,
+    StageOrderError,
+    ThreatModel,
+    TooFewSurvivorsError,
+)
+from protocols.client import dealing
+from protocols.commitments import commit_to_share
+from protocols.messages import (
+    AdvertiseKeysReply,
+    AdvertiseKeysRequest,
+    ConsistencyCheckReply,
+    DealtShares,
+    MaskedInputReply,
+    RevealNoncesReply,
+    ShareKeysReply,
+    UnmaskingReply,
+    decode_message,
+    encode_message,
+)
+from protocols.secret_values import MaskKeyShare, SelfMaskShare
+from protocols.server.input_collection import CollectingInputs
+from protocols.simulator import DEFAULT_PAYLOAD, Alter, Interceptor, Recorder, rewrite
+from protocols.stages import Stage
+from protocols.wire import Reader
+
+EASY = {"corrupt": 0, "threshold": 4, "min_survivors": 4}
+
+
+def check_sum(federation, result, without=()):
+    survivors = [name for name in federation.names if name not in without]
+    assert list(result.survivors) == survivors
+    assert np.array_equal(result.total.integers(), federation.expected(survivors))
+
+
+class Replay(Interceptor):
+    """Sends every reply twice, and once more in the name of another client."""
+
+    def reply(self, stage, client, frame):
+        return (frame, frame)
+
+    def invent(self, stage):
+        return ((("site-999"), b"SF"),)
+
+
+def test_each_client_is_heard_once_at_each_stage(cohort):
+    """[M-30] The server MUST take one reply of each client it asked at each stage, and refuse all others; a refused
+    reply puts only its sender out of the stage.
+    """
+    federation = cohort(5)
+    result = federation.run(Replay())
+    check_sum(federation, result)
+    assert not result.dropouts
+    second = [r for r in result.rejections if isinstance(r.error, StageOrderError)]
+    assert sorted({(r.client, r.stage) for r in second}) == sorted(
+        (name, stage.value) for name in federation.names for stage in federation.parameters().stages
+    )
+    assert {r.client for r in result.rejections if isinstance(r.error, AuthenticationError)} == {"site-999"}
+
+
+def forged(kind, change):
+    return lambda frame: rewrite(frame, kind, change)
+
+
+def flip(data, place=0):
+    data = bytes(data)
+    return data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :]
+
+
+@pytest.mark.parametrize(
+    ("stage", "change", "error"),
+    [
+        ("AdvertiseKeys", lambda frame: b"", DecodeError),
+        ("AdvertiseKeys", lambda frame: frame + b"\0", DecodeError),
+        ("AdvertiseKeys", lambda frame: frame[:8] + bytes(32) + frame[40:], SessionMismatchError),
+        ("AdvertiseKeys", lambda frame: frame[:4] + b"\x02" + frame[5:], StageOrderError),
+        ("AdvertiseKeys", lambda frame: flip(frame, 60), AuthenticationError),
+        (
+            "AdvertiseKeys",
+            forged(
+                AdvertiseKeysReply,
+                lambda m: AdvertiseKeysReply(dataclasses.replace(m.advertisement, signature=b"")),
+            ),
+            AuthenticationError,
+        ),
+        (
+            "AdvertiseKeys",
+            forged(
+                AdvertiseKeysReply,
+                lambda m: AdvertiseKeysReply(
+                    dataclasses.replace(m.advertisement, mask_public=m.advertisement.channel_public)
+                ),
+            ),
+            AuthenticationError,
+        ),
+        ("RevealNonces", forged(RevealNoncesReply, lambda m: RevealNoncesReply(bytes(32))), Exception),
+        (
+            "ShareKeys",
+            forged(
+                ShareKeysReply,
+                lambda m: dataclasses.replace(m, shares={p: s for p, s in m.shares.items() if p != 1}),
+            ),
+            DecodeError,
+        ),
+        (
+            "ShareKeys",
+            forged(ShareKeysReply, lambda m: dataclasses.replace(m, shares={**m.shares, 77: m.shares[1]})),
+            DecodeError,
+        ),
+        (
+            "ShareKeys",
+            forged(
+                ShareKeysReply,
+                lambda m: dataclasses.replace(m, shares={**m.shares, 1: dataclasses.replace(m.shares[1], sealed=b"")}),
+            ),
+            DecodeError,
+        ),
+        (
+            "MaskedInputCollection",
+            forged(MaskedInputReply, lambda m: dataclasses.replace(m, ring_bits=20, packed=bytes(500))),
+            DecodeError,
+        ),
+        (
+            "MaskedInputCollection",
+            forged(MaskedInputReply, lambda m: dataclasses.replace(m, length=199, packed=bytes(473))),
+            DecodeError,
+        ),
+        (
+            "MaskedInputCollection",
+            forged(MaskedInputReply, lambda m: dataclasses.replace(m, unusable=(2, 77))),
+            DecodeError,
+        ),
+        ("MaskedInputCollection", lambda frame: frame + bytes(1 << 20), DecodeError),
+        (
+            "ConsistencyCheck",
+            forged(ConsistencyCheckReply, lambda m: ConsistencyCheckReply(flip(m.signature))),
+            AuthenticationError,
+        ),
+        (
+            "Unmasking",
+            forged(UnmaskingReply, lambda m: UnmaskingReply({**m.shares, 77: SelfMaskShare(bytes(36))})),
+            DecodeError,
+        ),
+        ("Unmasking", lambda frame: b"garbage", DecodeError),
+    ],
+)
+def test_a_client_that_breaks_the_rules_is_dropped_by_name(cohort, stage, change, error):
+    if stage == "RevealNonces":
+        federation = cohort(12, length=4, choices={"neighbours": 8, "threshold": 5, "corrupt": 0})
+    else:
+        federation = cohort(6, choices=EASY)
+    culprit = "site-004"
+    result = federation.run(Alter(stage, "up", change, culprit))
+    assert result.dropouts == {culprit: stage}
+    assert [(r.client, r.stage) for r in result.rejections] == [(culprit, stage)]
+    assert isinstance(result.rejections[0].error, error)
+    check_sum(federation, result, without=(culprit,) if stage not in ("ConsistencyCheck", "Unmasking") else ())
+
+
+def test_keys_of_another_client_are_refused(cohort):
+    federation, recorder = cohort(6, choices=EASY), Recorder()
+    federation.run_until(Stage.SHARE_KEYS, recorder, server=federation.server())
+    stolen = recorder.find("AdvertiseKeys", "site-001", "up")
+    result = federation.run(Alter("AdvertiseKeys", "up", lambda frame: stolen, "site-004"), number=2)
+    assert result.dropouts == {"site-004": "AdvertiseKeys"}
+
+
+class LateVector(Interceptor):
+    """Holds one client's masked vector back until a later stage."""
+
+    def __init__(self, client, until):
+        self._client, self._until, self._held = client, until, b""
+
+    def reply(self, stage, client, frame):
+        if stage == "MaskedInputCollection" and client == self._client:
+            self._held = frame
+            return ()
+        return (frame,)
+
+    def invent(self, stage):
+        return ((self._client, self._held),) if stage == self._until else ()
+
+
+@pytest.mark.parametrize("until", ["ConsistencyCheck", "Unmasking"])
+def test_a_late_vector_is_worth_nothing(cohort, until):
+    """[M-31] A vector that comes after MaskedInputCollection has ended MUST NOT enter the sum."""
+    federation = cohort(6, choices=EASY)
+    result = federation.run(LateVector("site-002", until))
+    check_sum(federation, result, without=("site-002",))
+    assert result.dropouts == {"site-002": "MaskedInputCollection"}
+    assert [(r.client, r.stage, type(r.error)) for r in result.rejections] == [("site-002", until, AuthenticationError)]
+
+
+@pytest.mark.parametrize("dropped", [False, True])
+@pytest.mark.parametrize(
+    "forge",
+    [
+        lambda share: type(share)(flip(share.expose(), 7)),
+        lambda share: type(share)(b"\xff" * 36),
+        lambda share: type(share)(bytes(36)),
+        lambda share: (MaskKeyShare if isinstance(share, SelfMaskShare) else SelfMaskShare)(share.expose()),
+    ],
+)
+def test_wrong_shares_are_traced_to_their_sender(cohort, forge, dropped):
+    """[M-32] The server MUST leave out a share that does not fit its owner's commitment, name the holder that sent it,
+    and use the other shares.
+    """
+    federation = cohort(7, choices=EASY)
+    liars = ["site-001", "site-005"]
+    alterations = [
+        Alter(
+            "Unmasking",
+            "up",
+            forged(UnmaskingReply, lambda m: UnmaskingReply({owner: forge(s) for owner, s in m.shares.items()})),
+            liar,
+        )
+        for liar in liars
+    ]
+    drops = {"site-003": "MaskedInputCollection"} if dropped else {}
+    result = federation.run(*alterations, drops=drops)
+    check_sum(federation, result, without=tuple(drops))
+    assert sorted({r.client for r in result.rejections}) == liars
+    assert len(result.rejections) == 2 * 7
+    assert "share of site-000" in {r.error.what for r in result.rejections}
+
+
+def test_a_share_of_another_holder_is_wrong(cohort):
+    federation, recorder = cohort(6, choices=EASY), Recorder()
+
+    def swap(frame):
+        others = decode_message(UnmaskingReply, recorder.find("Unmasking", "site-000", "up"), 10**6)[1].shares
+        return rewrite(frame, UnmaskingReply, lambda m: UnmaskingReply({**m.shares, 3: others[3]}))
+
+    result = federation.run(recorder, Alter("Unmasking", "up", swap, "site-004"))
+    check_sum(federation, result)
+    assert [(r.client, r.error.what) for r in result.rejections] == [("site-004", "share of site-003")]
+
+
+def deal_wrongly(federation, dealer, holders, broken):
+    """The dealer gives some holders points that are on no common polynomial, under correct seals and commitments."""
+    machine = federation.machines[dealer]
+    real = dealing.split
+
+    def crooked(secrets, points, threshold, entropy):
+        shares = real(secrets, points, threshold, entropy)
+        for kind in broken:
+            for holder in holders:
+                shares[kind][holder] = flip(shares[kind][holder], 5 * holder)
+        return shares
+
+    class Crooked:
+        def answer(self, stage, data):
+            dealing.split = crooked if stage == "ShareKeys" else real
+            try:
+                return machine.answer(stage, data)
+            finally:
+                dealing.split = real
+
+    federation.machines[dealer] = Crooked()
+
+
+@pytest.mark.parametrize("dropped", [False, True])
+def test_secrets_are_verified_after_rebuilding(cohort, dropped):
+    """[M-33] A rebuilt mask key MUST give the advertised public key and a rebuilt seed its commitment; where a subset
+    of shares does not, others are tried, then the owner is named and the round ends.
+    """
+    drops = {"site-002": "MaskedInputCollection"} if dropped else {}
+    federation = cohort(7, choices=EASY)
+    deal_wrongly(federation, "site-002", [6], broken=(0, 1))
+    check_sum(federation, federation.run(drops=drops), without=tuple(drops))
+    federation = cohort(7, choices=EASY)
+    deal_wrongly(federation, "site-002", [0], broken=(0, 1))
+    check_sum(federation, federation.run(drops=drops), without=tuple(drops))
+    federation = cohort(7, choices=EASY)
+    deal_wrongly(federation, "site-002", [0, 3, 4, 5], broken=(0, 1))
+    with pytest.raises(ReconstructionError) as caught:
+        federation.run(drops=drops)
+    assert caught.value.owner == "site-002"
+
+
+@pytest.mark.parametrize("threat_model", ThreatModel)
+@pytest.mark.parametrize(
+    "stage", ["AdvertiseKeys", "ShareKeys", "MaskedInputCollection", "ConsistencyCheck", "Unmasking"]
+)
+def test_below_the_threshold_the_round_ends_with_numbers(cohort, stage, threat_model):
+    """[M-34] With fewer clients or shares than a stage needs the round MUST end with an error that names stage, number
+    and need, and open nothing.
+    """
+    federation, recorder = (
+        cohort(7, threat_model=threat_model, choices={"threshold": 5, "min_survivors": 5}),
+        Recorder(),
+    )
+    server = federation.server()
+    with pytest.raises(TooFewSurvivorsError) as caught:
+        federation.run(recorder, drops=dict.fromkeys(federation.names[:3], stage), server=server)
+    expected = "Unmasking" if threat_model is ThreatModel.SEMI_HONEST and stage == "ConsistencyCheck" else stage
+    assert (caught.value.stage, caught.value.survivors, caught.value.required) == (expected, 4, 5)
+    assert server.result is None
+    assert set(server.dropouts) == set(federation.names[:3])
+    shared = [name for s, name, way, _ in recorder.transcript if (s, way) == ("Unmasking", "up")]
+    assert len(shared) == (4 if expected == "Unmasking" else 0)
+
+
+def test_each_owner_needs_its_own_threshold(cohort):
+    federation = cohort(6, choices=EASY)
+    alterations = [
+        Alter(
+            "Unmasking",
+            "up",
+            forged(UnmaskingReply, lambda m: UnmaskingReply({o: s for o, s in m.shares.items() if o != 3})),
+            name,
+        )
+        for name in federation.names[:3]
+    ]
+    with pytest.raises(TooFewSurvivorsError) as caught:
+        federation.run(*alterations)
+    assert (caught.value.survivors, caught.value.required) == (3, 4)
+
+
+def test_a_total_with_pads_left_in_it_is_refused(cohort):
+    """A client that masks with other pads than it agreed to: the sum is noise, and the server says so."""
+    federation = cohort(5)
+    noise = np.random.default_rng(0).bytes(475)
+    alter = Alter(
+        "MaskedInputCollection",
+        "up",
+        forged(MaskedInputReply, lambda m: dataclasses.replace(m, packed=noise)),
+        "site-001",
+    )
+    with pytest.raises(AggregateError):
+        federation.run(alter)
+
+
+def test_only_the_sum_of_masked_vectors_is_kept(cohort):
+    """[M-36] The server MUST add masked vectors as they come and keep none of them."""
+    federation = cohort(5, length=50_000)
+    server = federation.server()
+    requests = federation.run_until(Stage.MASKED_INPUT_COLLECTION, server=server)
+    state = server._state
+    assert isinstance(state, CollectingInputs)
+    for name, request in requests.items():
+        before = reachable_bytes(state)
+        reply = federation.machines[name].answer("MaskedInputCollection", request)
+        assert len(reply) > 100_000
+        server.absorb("MaskedInputCollection", {name: reply})
+        assert reachable_bytes(state) - before < 5_000
+
+
+def reachable_bytes(root):
+    """Bytes of all arrays, bytes and containers that hang on an object."""
+    seen, todo, total = set(), [root], 0
+    while todo:
+        item = todo.pop()
+        if id(item) in seen or isinstance(item, type):
+            continue
+        seen.add(id(item))
+        total += sys.getsizeof(item)
+        if isinstance(item, dict):
+            todo += [*item.keys(), *item.values()]
+        elif isinstance(item, (list, tuple, set, frozenset)):
+            todo += list(item)
+        elif isinstance(item, np.ndarray):
+            todo += [] if item.base is None else [item.base]
+        else:
+            todo += [getattr(item, slot) for slot in getattr(type(item), "__slots__", ()) if hasattr(item, slot)]
+            todo += [vars(item)] if hasattr(item, "__dict__") else []
+    return total
+
+
+def test_stages_come_in_order_at_the_server(cohort):
+    federation = cohort(5)
+    server = federation.server()
+    for call in (server.requests, lambda stage: server.absorb(stage, {}), server.conclude):
+        with pytest.raises(StageOrderError):
+            call("ShareKeys")
+    federation.run(server=server)
+    with pytest.raises(StageOrderError):
+        server.requests("AdvertiseKeys")
+
+
+def test_a_client_with_another_model_is_named(cohort):
+    """The server sends one client another model: its keys do not enter the session, and it is named."""
+    federation = cohort(6, choices=EASY)
+    other = ServerMachine(federation.parameters(), federation.roster, b"another model")
+
+    def swap(frame):
+        message = AdvertiseKeysRequest(federation.parameters().encode(), b"another model")
+        return encode_message(message, 1, other.session_id)
+
+    result = federation.run(Alter("AdvertiseKeys", "down", swap, "site-003"))
+    assert result.dropouts == {"site-003": "AdvertiseKeys"}
+    assert isinstance(result.rejections[0].error, SessionMismatchError)
+    assert result.rejections[0].error.peer == "site-003"
+
+
+def test_clients_refuse_a_client_with_another_model(cohort):
+    """The server itself shows two models and passes the keys on: signatures fail at both ends, by name."""
+    federation = cohort(6, choices=EASY)
+    session = federation.server().session_id
+    other = ServerMachine(federation.parameters(), federation.roster, b"another model")
+
+    def swap(frame):
+        message = AdvertiseKeysRequest(federation.parameters().encode(), b"another model")
+        return encode_message(message, 1, other.session_id)
+
+    class Unchecked:
+        def verify(self, public_key, message, signature):
+            return True
+
+    server = ServerMachine(federation.parameters(), federation.roster, DEFAULT_PAYLOAD, verifier=Unchecked())
+    interceptors = [
+        Alter("AdvertiseKeys", "down", swap, "site-003"),
+        Alter("AdvertiseKeys", "up", lambda frame: frame[:8] + session + frame[40:], "site-003"),
+        Alter("ShareKeys", "down", lambda frame: frame[:8] + other.session_id + frame[40:], "site-003"),
+    ]
+    with pytest.raises(TooFewSurvivorsError):
+        federation.run(*interceptors, server=server)
+    named = {r.client: r.error.subject for r in server.rejections if r.client != "site-003"}
+    assert named == {name: "site-003" for name in federation.names if name != "site-003"}
+    assert "site-003" in {r.client for r in server.rejections}
+
+
+def test_another_roster_is_refused(cohort):
+    federation = cohort(5)
+    other = Roster({**{name: key.public for name, key in federation.identities.items()}, "mallory": b"\x01" * 32})
+    with pytest.raises(ParameterError):
+        ServerMachine(federation.parameters(), other, b"")
+
+
+def test_share_commitments_bind_owner_holder_and_kind():
+    share = SelfMaskShare(bytes(36))
+    commitments = {
+        commit_to_share(share, b"s" * 32, 1, 2),
+        commit_to_share(share, b"s" * 32, 2, 1),
+        commit_to_share(share, b"s" * 32, 1, 3),
+        commit_to_share(share, b"t" * 32, 1, 2),
+        commit_to_share(MaskKeyShare(bytes(36)), b"s" * 32, 1, 2),
+    }
+    assert len(commitments) == 5
+
+
+def test_dealt_shares_have_one_size():
+    with pytest.raises(DecodeError):
+        DealtShares.parse(Reader(bytes(32) + b"\x05" + bytes(5)))
