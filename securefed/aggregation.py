@@ -100,7 +100,6 @@ class Aggregator:
         initial_vector: float32[d], the shared parameters before the first round.
         before_round: Called with (round, digest of the global model) before anything of a round is sent.
         closing_round: What `open_scores` has opened, None before.
-        aborted: Rounds that were begun without being opened so far; a protocol round has a number of its own.
     """
 
     def __init__(
@@ -113,8 +112,6 @@ class Aggregator:
         self.initial_vector = initial_vector(embed_dim, settings, config.federation.seed, method, num_classes)
         self.before_round: Callable[[int, str], None] = lambda _number, _digest: None
         self.closing_round: OpenedRound | None = None
-        self.aborted = 0
-        self._number = self._aborted_before = 0
         bits = config.secure_aggregation.value_bits
         self._unit = (1 << bits) - 2
         lengths = [int(np.prod(shape)) for _, shape in vector_layout(embed_dim, settings, method, num_classes)]
@@ -128,6 +125,7 @@ class Aggregator:
         self._machines: dict[bytes, dict[str, ClientMachine]] = {}
         self._contribute: Contribute = _nothing_to_contribute
         self._choices = self._plan()
+        self._bearable = self._losses_that_a_round_survives()
 
     def open_round(self, number: int, vector: Vector, contribute: Callable[[str, Vector], Contribution]) -> OpenedRound:
         """Run one round and return what it opened.
@@ -209,6 +207,12 @@ class Aggregator:
             return {"threat_model": model, "corrupt": corrupt, "threshold": secure.threshold or None}
         return plan(n, corrupt / n, secure.losses, threat_model=model).choices
 
+    def _losses_that_a_round_survives(self) -> int:
+        parameters = self._parameters(self._update_codec, 1)
+        if parameters.is_complete:
+            return parameters.clients - max(parameters.threshold, parameters.min_survivors)
+        return parameters.clients - parameters.min_survivors
+
     def _open(
         self,
         codec: FixedPointCodec,
@@ -217,7 +221,7 @@ class Aggregator:
         contribute: Callable[[str, Vector], Contribution],
     ) -> OpenedRound:
         seed = self._config.federation.seed
-        lost = dropouts_of_round(self._config.simulation, self._sites, number, seed, attempt=self._attempt(number))
+        lost = dropouts_of_round(self._config.simulation, self._sites, number, seed, self._bearable)
 
         def encode(context: RoundContext) -> EncodedVector:
             received = np.frombuffer(context.payload, dtype="<f4").astype(np.float32)
@@ -225,9 +229,8 @@ class Aggregator:
 
         payload = np.ascontiguousarray(vector, dtype="<f4").tobytes()
         try:
-            result = self._run(self._parameters(codec, number + self.aborted), payload, encode, lost)
+            result = self._run(self._parameters(codec, number), payload, encode, lost)
         except _NotOpenedError as error:
-            self.aborted += 1
             rows = _byte_rows(error.frames, number)
             raise RoundAbortedError(number, error.stage, str(error.__cause__), dict(lost), rows) from error.__cause__
         survivors = len(result.survivors)
@@ -311,12 +314,6 @@ class Aggregator:
             needed = parameters.min_survivors if stage in _BEFORE_THE_SUM else parameters.threshold
             if left < needed:
                 raise TooFewSurvivorsError(stage, left, needed)
-
-    def _attempt(self, number: int) -> int:
-        """How often this round was begun before: losses at random are drawn anew."""
-        if number != self._number:
-            self._number, self._aborted_before = number, self.aborted
-        return self.aborted - self._aborted_before
 
     def _encode(self, codec: FixedPointCodec, site: str, number: int, contribution: Contribution) -> EncodedVector:
         clamped, count = codec.saturate(contribution.update)

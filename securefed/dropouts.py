@@ -9,19 +9,28 @@ from securefed.errors import ConfigError
 
 
 def dropouts_of_round(
-    config: SimulationConfig, sites: Sequence[str], round_number: int, seed: int, attempt: int = 0
+    config: SimulationConfig, sites: Sequence[str], round_number: int, seed: int, bearable: int
 ) -> Mapping[str, str]:
     """Return {site: stage at which it is lost} for one round.
 
-    The draws of `config.dropout` depend on (seed, round, attempt) alone, so that a resumed run loses the same sites;
-    entries of `config.drop` are stronger.
+    The draws of `config.dropout` depend on (seed, round) alone, so that a resumed run loses the same sites; entries of
+    `config.drop` are stronger, and are kept whatever they lead to.
+
+    Args:
+        config: Rate and named losses.
+        sites: All sites.
+        round_number: The round.
+        seed: Seed of the run.
+        bearable: Sites that may be lost at random; of more, those with the smallest draws are. A round beyond that
+            would end without a sum, and clients refuse to sum updates of one model over another set afterwards.
     """
-    rng = np.random.Generator(np.random.Philox(key=[seed, round_number], counter=[0, 0, attempt, 0xD0]))
-    lost: dict[str, str] = {}
+    rng = np.random.Generator(np.random.Philox(key=[seed, round_number], counter=[0, 0, 0, 0xD0]))
+    drawn: dict[str, tuple[float, str]] = {}
     for site in sorted(sites):
         chance, stage = rng.random(), STAGES[int(rng.integers(len(STAGES)))]
         if chance < config.dropout:
-            lost[site] = stage
+            drawn[site] = chance, stage
+    lost = {site: drawn[site][1] for site in sorted(drawn, key=lambda site: drawn[site][0])[:bearable]}
     named = config.schedule()
     return {**lost, **{site: stage for (site, number), stage in named.items() if number == round_number}}
 

@@ -142,10 +142,6 @@ class RunEvidence:
             fields["bytes"] = byte_tree(rows)
         self._log.append("round_aborted", fields)
 
-    def aborted_rounds(self) -> int:
-        """Return how many protocol rounds have ended without a sum so far."""
-        return sum(event.kind == "round_aborted" for event in self._log.events)
-
     def checkpoint(self, number: int, model_digest: str) -> None:
         """Record that a round is final, and have the log signed by the server and every hospital that is there."""
         self._log.append("checkpoint", {"round": number, "model_digest": model_digest})

@@ -6,20 +6,16 @@ Hospitals train, updates are encoded and masked, the sum is opened, the model mo
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
-from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from securefed.aggregation import Aggregator, Contribution, OpenedRound
 from securefed.checkpoint import Checkpoint, Snapshot
-from securefed.errors import RoundAbortedError
 from securefed.hospitals import Hospitals
 from securefed.selection import BestRound, Score
 
 Vector = NDArray[np.float32]
-Opened = TypeVar("Opened")
 
 
 @dataclass(frozen=True)
@@ -50,25 +46,13 @@ class Federation:
         aggregator: How contributions become a sum (under masks or in clear: the same integers either way).
         vector: float32[d], the global model to start from.
         select: `best-val` or `last` (securefed/selection.py).
-        attempts: How often a round is begun before its abort ends the run.
-        aborted: Called with every abort that is not the last.
     """
 
-    def __init__(
-        self,
-        hospitals: Hospitals,
-        aggregator: Aggregator,
-        vector: Vector,
-        select: str,
-        attempts: int = 1,
-        aborted: Callable[[RoundAbortedError], None] = lambda _error: None,
-    ) -> None:
+    def __init__(self, hospitals: Hospitals, aggregator: Aggregator, vector: Vector, select: str) -> None:
         self._hospitals = hospitals
         self._aggregator = aggregator
         self._vector = vector
         self._scored = select == "best-val"
-        self._attempts = attempts
-        self._aborted = aborted
         self._best_round = BestRound()
         self._best: Snapshot | None = None
         self._current = Snapshot(0, vector, hospitals.private_states())
@@ -94,7 +78,7 @@ class Federation:
             RoundAbortedError: A round ended without a sum.
         """
         for number in range(self._current.number + 1, rounds + 1):
-            opened = self._until_opened(partial(self._open_round, number))
+            opened = self._open_round(number)
             self._vector = (self._vector + opened.mean_update).astype(np.float32)
             self._current = Snapshot(number, self._vector, self._hospitals.private_states())
             with self._clock("evaluate"):
@@ -103,16 +87,6 @@ class Federation:
                 RoundReport(number, opened, self._checkpoint(), accuracy, self._hospitals.keep_ratios(self._vector))
             )
         return self._keep(rounds)
-
-    def _until_opened(self, begin: Callable[[], Opened]) -> Opened:
-        """Begin a round again, from the same state, where it ends without a sum and attempts are left."""
-        for _ in range(self._attempts - 1):
-            try:
-                return begin()
-            except RoundAbortedError as error:
-                self._hospitals.load_private_states(self._current.private)
-                self._aborted(error)
-        return begin()
 
     def _open_round(self, number: int) -> OpenedRound:
         """One round: every hospital that is not lost receives the model, trains and contributes; the sum is opened."""
@@ -137,9 +111,7 @@ class Federation:
         if not self._scored:
             return self._current
         with self._clock("aggregate"):
-            mean = self._until_opened(
-                lambda: self._aggregator.open_scores(rounds + 1, self._vector, self._hospitals.score)
-            )
+            mean = self._aggregator.open_scores(rounds + 1, self._vector, self._hospitals.score)
         self._take_score(Score(rounds, mean))
         assert self._best is not None  # noqa: S101 (a score was taken in just now)
         return self._best

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from clients.data import DataOptions, DataWarning, ImageDataset, load_dataset, partition
+from clients.data import DataOptions, DataWarning, ImageDataset, check_dataset, load_dataset, partition
 from clients.encoders import EncodeOptions, FeatureBundle, prepare_features
 from securefed.config import DataConfig, RunConfig
 from securefed.errors import ConfigError
@@ -18,11 +18,15 @@ def load_sites(config: DataConfig, seed: int) -> tuple[ImageDataset, tuple[DataW
         patient_column=config.patient_column or None,
         split_column=config.split_column or None,
         global_site=config.global_site or None,
+        class_names=config.class_names,
         strict=config.strict,
     )
     dataset, warnings = load_dataset(config.source, options)
     if config.clients:
         dataset = partition(dataset, config.clients, config.alpha or None, seed)
+        after = check_dataset(dataset)
+        known = {warning.kind for warning in after}
+        warnings = (*(warning for warning in warnings if warning.kind not in known), *after)
     return dataset, warnings
 
 

@@ -151,15 +151,7 @@ class _Run:
             _require_validation(bundle)
         hospitals = Hospitals(bundle, config.training, config.federation.method, config.federation.seed, device)
         aggregator = Aggregator(config, evidence.identities, bundle.embed_dim, len(bundle.classes))
-        federation = Federation(
-            hospitals,
-            aggregator,
-            aggregator.initial_vector,
-            config.federation.select,
-            attempts=config.federation.attempts if config.simulation.dropout else 1,
-            aborted=lambda error: self._aborted(evidence, error),
-        )
-        aggregator.aborted = evidence.aborted_rounds()
+        federation = Federation(hospitals, aggregator, aggregator.initial_vector, config.federation.select)
         checkpoint = load_checkpoint(folder)
         self._round = checkpoint.current.number if checkpoint else 0
         if checkpoint is not None:
@@ -193,10 +185,6 @@ class _Run:
             secure_aggregation=aggregator.summary(evidence.dropouts_by_stage()),
             seconds=federation.seconds,
         )
-
-    def _aborted(self, evidence: RunEvidence, error: RoundAbortedError) -> None:
-        evidence.round_aborted(error)
-        self._observer.warned(f"round {error.round_number} was aborted ({error.cause}) and is begun again")
 
     def _train_alone(self, folder: RunFolder, bundle: FeatureBundle, device: str) -> Outcome:
         config = self._config

@@ -11,6 +11,9 @@ INTERRUPTED = 130
 
 _USAGE_ERRORS = (
     "SourceNotFoundError",
+    "SourceFormatError",
+    "UnknownClassError",
+    "UnknownSplitError",
     "ColumnError",
     "SiteError",
     "MissingDependencyError",

@@ -31,6 +31,7 @@ class DataConfig:
         split_column: Column with train, val or test.
         global_site: Site that is held out of training and only tested on; "" for none.
         clients: Number of hospitals over which a single-site set is partitioned; 0 keeps the sites.
+        class_names: Names of the classes 0, 1, ... of a MedMNIST file; empty takes the known or numbered names.
         alpha: Concentration of the Dirichlet partition; 0 for an IID partition.
         strict: Refuse a data set with unreadable images instead of leaving them out.
     """
@@ -44,6 +45,7 @@ class DataConfig:
     global_site: str = ""
     clients: int = 0
     alpha: float = 0.0
+    class_names: tuple[str, ...] = ()
     strict: bool = False
 
     def __post_init__(self) -> None:
@@ -86,7 +88,6 @@ class FederationConfig:
         select: `best-val` keeps the model of the round with the best mean validation accuracy over the sites (only
             the sum over sites leaves the masks), `last` keeps the last.
         seed: Seed of partitions, initialisation, batches and rounding. Keys and pads never come from it.
-        attempts: How often a round is begun in all where losses at random end it without a sum.
         device: `auto`, `cpu` or `cuda`.
     """
 
@@ -94,7 +95,6 @@ class FederationConfig:
     rounds: int = 50
     select: str = "best-val"
     seed: int = 0
-    attempts: int = 10
     device: str = "auto"
 
     def __post_init__(self) -> None:
@@ -103,7 +103,6 @@ class FederationConfig:
         _check(self.rounds <= 100_000, "federation.rounds", f"{self.rounds} is above 100000")
         _check(self.select in ("best-val", "last"), "federation.select", f"{self.select!r}: use best-val or last")
         _check(0 <= self.seed < 2**63, "federation.seed", f"{self.seed}: use 0 to 2**63 - 1")
-        _check(self.attempts >= 1, "federation.attempts", f"{self.attempts} is not possible; use 1 or more")
         _check(self.device in ("auto", "cpu", "cuda"), "federation.device", f"{self.device!r}: use auto, cpu or cuda")
 
 
@@ -145,7 +144,8 @@ class SimulationConfig:
     """Losses that the simulation brings about.
 
     Attributes:
-        dropout: Probability that a site is lost in a round, at a stage drawn uniformly.
+        dropout: Probability that a site is lost in a round, at a stage drawn uniformly; at random no more sites are lost
+            than the round survives (docs/run-folder.md).
         drop: Sites to lose, each `SITE@ROUND:STAGE`.
     """
 

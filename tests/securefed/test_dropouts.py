@@ -9,14 +9,14 @@ SITES = [f"site{index}" for index in range(10)]
 
 def test_draws_depend_on_seed_and_round_alone():
     config = SimulationConfig(dropout=0.4)
-    first = [dropouts_of_round(config, SITES, number, 7) for number in range(1, 30)]
-    assert first == [dropouts_of_round(config, list(reversed(SITES)), number, 7) for number in range(1, 30)]
-    assert first != [dropouts_of_round(config, SITES, number, 8) for number in range(1, 30)]
+    first = [dropouts_of_round(config, SITES, number, 7, 10) for number in range(1, 30)]
+    assert first == [dropouts_of_round(config, list(reversed(SITES)), number, 7, 10) for number in range(1, 30)]
+    assert first != [dropouts_of_round(config, SITES, number, 8, 10) for number in range(1, 30)]
 
 
 def test_the_rate_is_kept_and_every_stage_occurs():
     config = SimulationConfig(dropout=0.3)
-    lost = [stage for number in range(1, 401) for stage in dropouts_of_round(config, SITES, number, 0).values()]
+    lost = [stage for number in range(1, 401) for stage in dropouts_of_round(config, SITES, number, 0, 10).values()]
     # 4,000 draws: six standard deviations of the binomial are 0.044
     assert abs(len(lost) / 4000 - 0.3) < 0.044
     assert set(lost) == set(STAGES)
@@ -24,11 +24,18 @@ def test_the_rate_is_kept_and_every_stage_occurs():
 
 def test_a_named_drop_is_kept_to_its_round():
     config = SimulationConfig(drop=("site3@2:ShareKeys",))
-    assert dropouts_of_round(config, SITES, 2, 0) == {"site3": "ShareKeys"}
-    assert dropouts_of_round(config, SITES, 1, 0) == {}
+    assert dropouts_of_round(config, SITES, 2, 0, 10) == {"site3": "ShareKeys"}
+    assert dropouts_of_round(config, SITES, 1, 0, 10) == {}
 
 
 @pytest.mark.parametrize(("entry", "says"), [("nobody@1:Unmasking", "no site"), ("site1@9:Unmasking", "has 5 rounds")])
 def test_a_drop_that_cannot_happen_is_refused(entry, says):
     with pytest.raises(ConfigError, match=says):
         check_schedule(SimulationConfig(drop=(entry,)), SITES, 5)
+
+
+def test_no_more_are_lost_at_random_than_a_round_survives_but_named_ones_are_lost_whatever_follows():
+    config = SimulationConfig(dropout=0.5, drop=("site0@3:ShareKeys", "site1@3:ShareKeys", "site2@3:ShareKeys"))
+    sizes = [len(dropouts_of_round(config, SITES, number, 0, 2)) for number in range(1, 40)]
+    assert max(size for number, size in enumerate(sizes, 1) if number != 3) == 2
+    assert sizes[2] >= 3
