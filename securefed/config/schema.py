@@ -144,8 +144,8 @@ class SimulationConfig:
     """Losses that the simulation brings about.
 
     Attributes:
-        dropout: Probability that a site is lost in a round, at a stage drawn uniformly; at random no more sites are lost
-            than the round survives (docs/run-folder.md).
+        dropout: Probability that a site is lost in a round, at a stage drawn uniformly; at random no more are lost than
+            the round survives (docs/run-folder.md).
         drop: Sites to lose, each `SITE@ROUND:STAGE`.
     """
 
