@@ -4,9 +4,10 @@ import logging
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import Any
 
-from audit.accounting.mechanisms import Adjacency, Composition, Gaussian, SampledGaussian, merged
+from audit.accounting.mechanisms import Adjacency, Composition, Gaussian, Repeated, SampledGaussian, merged
 from audit.accounting.rdp import rdp_epsilon
 from audit.errors import AccountingUnavailableError
 
@@ -54,21 +55,27 @@ def pld_epsilon(
         raise ValueError("only compositions of Gaussian mechanisms have a privacy loss distribution here")
     if not composition:
         return 0.0
-    library = _library()
     span = _span(composition, delta, adjacency)
     if not span < MEANINGLESS:
         return math.inf if pessimistic else 0.0
     interval = max(interval, 2 * span / _MAX_POINTS)
+    total = _composed(merged(composition), adjacency, pessimistic=pessimistic, interval=interval)
+    return max(0.0, float(total.get_epsilon_for_delta(delta)))
+
+
+@lru_cache(maxsize=4)
+def _composed(parts: tuple[Repeated, ...], adjacency: Adjacency, *, pessimistic: bool, interval: float) -> Any:
+    """The distribution of a whole composition; a report asks for the same one at several deltas."""
+    library = _library()
     total = None
     with _quiet_library():
-        for repeated in merged(composition):
+        for repeated in parts:
             mechanism = repeated.mechanism
             assert isinstance(mechanism, Gaussian | SampledGaussian)  # noqa: S101 (narrows the type)
             single = _distribution(library, mechanism, adjacency, pessimistic=pessimistic, interval=interval)
             power = single.self_compose(repeated.count) if repeated.count > 1 else single
             total = power if total is None else total.compose(power)
-        assert total is not None  # noqa: S101
-        return max(0.0, float(total.get_epsilon_for_delta(delta)))
+    return total
 
 
 def _distribution(

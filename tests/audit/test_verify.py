@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from audit import EventLog, EvidenceError
+from audit.accounting import pld
 from audit.canonical import decode_canonical, encode_canonical
 from audit.roster import Roster
 from audit.verify import Outcome, verify_run
@@ -425,6 +426,7 @@ def test_a_summary_that_claims_more_than_the_log_is_found(tmp_path):
 
 def test_without_the_accountant_epsilon_is_absent_not_passed(private_run, monkeypatch):
     monkeypatch.setitem(sys.modules, "dp_accounting.pld", None)
+    pld._composed.cache_clear()
     found = verify_run(private_run)
     assert found.checks[-1].outcome is Outcome.ABSENT
     assert "pip install dp-accounting" in found.checks[-1].detail

@@ -1,0 +1,218 @@
+"""One report from the files of a run folder: the same files give the same bytes, on any machine, at any time."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from audit.accounting.calibrate import upper_epsilon
+from audit.accounting.mechanisms import Adjacency
+from audit.canonical import encode_canonical
+from audit.check_epsilon import composition_of
+from audit.errors import EvidenceError
+from audit.history import RunHistory, read_history
+from audit.log import read_events
+from audit.report.communication import communication_section
+from audit.report.form import REPORT, REPORT_FORMAT
+from audit.report.pitfalls import pitfalls_section
+from audit.report.privacy import claim_section, hospitals_of, is_claimed, trust_section
+from audit.report.purpose import SIGN_OFF, purpose_section
+from audit.report.questions import questions_section
+from audit.report.utility import utility_section
+from audit.report.verdicts import hospital_sentence, verdicts_section
+from audit.verify import Verification, verify_run
+
+Report = dict[str, Any]
+
+
+def build_report(folder: Path, *, roster: Path | None = None, heads: Sequence[Path] = ()) -> Report:
+    """Return the report of a run folder as JSON; its form is audit/report/schema.json.
+
+    Args:
+        folder: The run folder.
+        roster: The roster agreed on before the run.
+        heads: Heads files kept elsewhere.
+
+    Raises:
+        EvidenceError: The log cannot be read at all, so that nothing can be said about the run.
+        AccountingUnavailableError: Privacy is claimed and no accountant is installed.
+    """
+    verification = verify_run(folder, roster=roster, heads=heads)
+    history = read_history(read_events(folder / "audit.jsonl"))
+    claim = claim_section(history)
+    utility = utility_section(folder, history)
+    communication = communication_section(history)
+    report: Report = {
+        "format": REPORT_FORMAT,
+        "verdicts": verdicts_section(history, verification, claim, communication),
+        "identity": _identity(history, verification),
+        "data": _data(history),
+        "purpose": purpose_section(history),
+        "claim": claim,
+        "protocol": _protocol(history),
+        "trust": trust_section(history),
+        "hospitals": _hospitals(history, claim),
+        "rounds": _rounds(history),
+        "communication": communication,
+        "empirical": _empirical(history),
+        "utility": utility,
+        "questions": questions_section(history, claim, utility),
+        "pitfalls": pitfalls_section(history, claim),
+        "limitations": _limitations(history, verification),
+        "sign_off": list(SIGN_OFF),
+    }
+    REPORT.check(report, "report")
+    return decode_report(encode_report(report))
+
+
+def encode_report(report: Report) -> bytes:
+    """Return the canonical bytes of report.json, which a signature is over: one line and a line end."""
+    return encode_canonical(report) + b"\n"
+
+
+def decode_report(encoded: bytes) -> Report:
+    """Read report.json; raises EvidenceError where it is none of this version."""
+    try:
+        report = json.loads(encoded)
+        REPORT.check(report, "report")
+    except ValueError as error:
+        raise EvidenceError(-1, f"this is no report of version 1: {error}") from error
+    assert isinstance(report, dict)  # noqa: S101 (checked just now)
+    return report
+
+
+def _identity(history: RunHistory, verification: Verification) -> Report:
+    header: Any = history.started.fields
+    config, roster, ended = history.last("config"), history.last("roster"), history.completed
+    keys: Any = {} if roster is None else roster.fields
+    final: Any = {} if ended is None else ended.fields
+    return {
+        "run_id": history.run_id,
+        "operation": header["operation"],
+        "started": history.started.time,
+        "ended": None if ended is None else ended.time,
+        "seeded": bool(header.get("seeded", False)),
+        "commit": header.get("commit"),
+        "modified": header.get("modified"),
+        "software": dict(header.get("software", {})),
+        "config_digest": None if config is None else config.fields["digest"],
+        "model_digest": final.get("model_digest"),
+        "rounds": final.get("rounds", len(history.results)),
+        "chosen_round": final.get("chosen_round"),
+        "events": verification.events,
+        "root": verification.root,
+        "is_verified": verification.is_verified,
+        "is_complete": verification.is_complete,
+        "is_pinned": verification.is_pinned,
+        "first_bad_event": verification.first_bad_event,
+        "checks": [
+            {"name": check.name, "outcome": str(check.outcome), "detail": check.detail[:4000], "event": check.seq}
+            for check in verification.checks
+        ],
+        "server_key": keys.get("server"),
+        "hospital_keys": dict(keys.get("hospitals", {})),
+    }
+
+
+def _data(history: RunHistory) -> Report:
+    data, encoder = history.last("data_described"), history.last("encoder_described")
+    known: Any = {} if data is None else data.fields
+    frozen: Any = {} if encoder is None else encoder.fields
+    return {
+        "name": known.get("name"),
+        "fingerprint": known.get("fingerprint"),
+        "hospitals": hospitals_of(history),
+        "held_out": known.get("held_out_site"),
+        "classes": list(known.get("classes", [])),
+        "declared_counts": dict(known.get("declared_counts", {})),
+        "warnings": list(known.get("warnings", [])),
+        "encoder": frozen.get("name"),
+        "encoder_digest": frozen.get("digest"),
+        "embed_dim": frozen.get("embed_dim"),
+    }
+
+
+def _protocol(history: RunHistory) -> Report:
+    event = history.last("protocol_described")
+    if event is None:
+        return {}
+    fields: Any = event.fields
+    return {name: value for name, value in fields.items() if name != "values"} | dict(fields.get("values", {}))
+
+
+def _hospitals(history: RunHistory, claim: Report) -> list[Report]:
+    protocol = history.last("protocol_described")
+    masked = protocol is not None and bool(protocol.fields["secure_aggregation"])
+    found = []
+    for name in hospitals_of(history):
+        took_part = [record for record in history.results if name in record.bytes]
+        rows = [row for record in took_part for row in record.byte_rows() if row.client == name]
+        charges: Any = [event.fields for event in history.of_kind("charge") if event.fields["hospital"] == name]
+        entry = {
+            "name": name,
+            "rounds": sum(name in record.survivors for record in history.results),
+            "sent": sum(row.bytes for row in rows if row.way == "up"),
+            "received": sum(row.bytes for row in rows if row.way == "down"),
+            "epsilon": _epsilon_of(history, name),
+            "budget": next((fields["budget"] for fields in reversed(charges) if "budget" in fields), None),
+            "charges": len({fields["release_id"] for fields in charges}),
+            "refused": sum(event.fields.get("hospital") == name for event in history.of_kind("refused")),
+            "renewals": sum(event.fields["hospital"] == name for event in history.of_kind("budget_renewed")),
+        }
+        sentence = hospital_sentence(name, entry, len(history.results), masked=masked, claim=claim)
+        found.append({**entry, "sentence": sentence})
+    return found
+
+
+def _epsilon_of(history: RunHistory, hospital: str) -> float | None:
+    if not is_claimed(history):
+        return None
+    assert history.claim is not None  # noqa: S101 (narrows the type)
+    stated: Any = history.claim.fields
+    adjacency = Adjacency(stated.get("adjacency", "add-or-remove-one"))
+    value = upper_epsilon(composition_of(history, hospital), stated["delta"], adjacency)
+    return value if value < float("inf") else None
+
+
+def _rounds(history: RunHistory) -> list[Report]:
+    stated: dict[int, float] = {}
+    for event in history.of_kind("epsilon"):
+        fields: Any = event.fields
+        if "round" in fields and fields["upper"] is not None:
+            stated[fields["round"]] = max(stated.get(fields["round"], 0.0), fields["upper"])
+    return [
+        {
+            "round": record.number,
+            "cohort": len(record.cohort),
+            "survivors": len(record.survivors),
+            "dropouts": dict(record.dropouts),
+            "epsilon": stated.get(record.number),
+            "aggregate_digest": record.aggregate_digest,
+            "superseded": record.superseded,
+            "bytes": {"up": record.total("up"), "down": record.total("down")},
+        }
+        for record in history.rounds
+    ]
+
+
+def _empirical(history: RunHistory) -> list[Report]:
+    found = []
+    for event in history.of_kind("attack"):
+        fields: Any = event.fields
+        kept = {name: fields[name] for name in ("name", "setting", "outcome")}
+        found.append({**kept, "reason": fields.get("reason", ""), "values": dict(fields["values"])})
+    return found
+
+
+def _limitations(history: RunHistory, verification: Verification) -> list[str]:
+    found = []
+    if history.started.fields["operation"] == "simulation":
+        found.append("All parties ran on one machine: the record shows how the protocol went, not who ran it.")
+    if not verification.is_pinned:
+        found.append("Signatures were checked against the roster that came with the run, if at all.")
+    if not is_claimed(history):
+        found.append("A sum over few hospitals can reveal much about each of them; only noise bounds that.")
+    if history.last("encoder_described") is not None:
+        found.append("The frozen encoder was trained on other data, whose privacy is not a matter of this record.")
+    found.append("The record shows what the software wrote; it cannot show that the machine ran this software.")
+    return found

@@ -1,0 +1,65 @@
+"""The checklist for training with differential privacy, ticked from what the run recorded.
+
+It follows the list of pitfalls in the documentation of jax_privacy (2026), in our own words.
+"""
+
+from typing import Any
+
+from audit.history import RunHistory
+
+RECORDED = (
+    ("normaliser, rate and steps are public constants", "public_constants"),
+    ("sensitivity equals the clip norm", "sensitivity_checked"),
+    ("no operation across examples", "per_example_validated"),
+    ("empty batches still add noise", "empty_batches"),
+    ("non-finite gradients are dropped", "non_finite_dropped"),
+)
+"""Pitfalls, and the value of the privacy claim by which a run records that it avoids each."""
+
+
+def pitfalls_section(history: RunHistory, claim: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the checklist; without a claim nothing of it applies."""
+    if claim["claim"] != "CLAIMED":
+        return [
+            {
+                "name": "training with differential privacy",
+                "outcome": "NOT APPLICABLE",
+                "detail": "No noise was added: there is nothing to get wrong, and no protection by it either.",
+            }
+        ]
+    assert history.claim is not None  # noqa: S101 (narrows the type)
+    stated: Any = history.claim.fields
+    values = stated.get("values", {})
+    source = values.get("noise_source")
+    rows = [
+        (
+            "accounting matches the sampling",
+            "PASS" if claim["epsilon"] is not None else "FAIL",
+            "epsilon was composed from the recorded mechanisms, each with its sampling",
+        ),
+        (
+            "accountants agree",
+            "FAIL" if claim["contradictions"] else "PASS",
+            "; ".join(claim["contradictions"]) or "the bounds of all accountants contain one another",
+        ),
+        (
+            "neighbouring relation is stated",
+            "PASS" if "adjacency" in stated else "FAIL",
+            f"neighbours by {claim['adjacency']}, one {claim['unit']}",
+        ),
+        (
+            "randomness is cryptographic",
+            {"cryptographic": "PASS", None: "NOT SHOWN"}.get(source, "FAIL"),
+            f"noise source: {source or 'not recorded'}",
+        ),
+        (
+            "side information is listed",
+            "PASS" if "unprotected" in stated else "NOT SHOWN",
+            "; ".join(claim["unprotected"]) or "the run lists none",
+        ),
+    ]
+    for name, key in RECORDED:
+        shown = values.get(key)
+        outcome = "NOT SHOWN" if shown is None else ("PASS" if shown else "FAIL")
+        rows.append((name, outcome, "the run recorded nothing of it" if shown is None else "as the run recorded it"))
+    return [{"name": name, "outcome": outcome, "detail": detail} for name, outcome, detail in rows]

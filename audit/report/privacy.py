@@ -1,0 +1,193 @@
+"""What the report says about privacy: the claim with its numbers, and the guarantee against each adversary."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from audit.accounting.calibrate import upper_epsilon
+from audit.accounting.epsilon import Epsilon, account
+from audit.accounting.mechanisms import Adjacency, Composition
+from audit.accounting.views import against_broken_aggregation, against_colluders
+from audit.check_epsilon import composition_of
+from audit.history import RunHistory
+
+_DELTAS = (1e-4, 1e-5, 1e-6, 1e-7, 1e-8)
+_FALSE_POSITIVES = (0.001, 0.01, 0.1)
+_UNITS = {"image": "one image", "patient": "all images of one patient", "hospital": "all data of one hospital"}
+_NEIGHBOURS = {"add-or-remove-one": "adding or removing", "replace-one": "replacing"}
+
+
+def is_claimed(history: RunHistory) -> bool:
+    """Return whether the run claims differential privacy."""
+    return history.claim is not None and history.claim.fields["claim"] == "CLAIMED"
+
+
+def hospitals_of(history: RunHistory) -> list[str]:
+    """Return the hospitals of a run, in the order of the data."""
+    data = history.last("data_described")
+    if data is not None:
+        held_out = data.fields.get("held_out_site")
+        sites: Any = data.fields["sites"]
+        return [site for site in sites if site != held_out]
+    return sorted({name for record in history.rounds for name in record.cohort})
+
+
+def worst_composition(history: RunHistory, delta: float, adjacency: Adjacency) -> tuple[Composition, Epsilon]:
+    """Return what was released about the hospital that pays most, and what it costs."""
+    names: Sequence[str | None] = hospitals_of(history) or [None]
+    distinct = {tuple(composition_of(history, name)) for name in names}
+    costs = [(composition, account(composition, delta, adjacency)) for composition in distinct]
+    return max(costs, key=lambda cost: cost[1].upper)
+
+
+def claim_section(history: RunHistory) -> dict[str, Any]:
+    """Return the formal claim; without one, that there is none and why."""
+    claim = history.claim
+    stated: Any = {} if claim is None else claim.fields
+    section: dict[str, Any] = {
+        "mode": stated.get("mode", "off"),
+        "claim": "NOT CLAIMED",
+        "reason": stated.get("reason", "the log states no privacy claim"),
+        "statement": (
+            "No differential privacy is claimed. What left the hospitals, and the shared model, may reveal something "
+            "about the people in their data; a sum alone leaks."
+        ),
+        "unit": None,
+        "adjacency": None,
+        "delta": None,
+        "target_epsilon": stated.get("target_epsilon"),
+        "epsilon": None,
+        "lower": None,
+        "accountant": None,
+        "cross_checks": {},
+        "contradictions": [],
+        "by_delta": [],
+        "attacker": [],
+        "events": _events(history),
+        "unprotected": list(stated.get("unprotected", [])),
+    }
+    if not is_claimed(history):
+        return section
+    delta, adjacency = stated["delta"], Adjacency(stated.get("adjacency", "add-or-remove-one"))
+    composition, found = worst_composition(history, delta, adjacency)
+    profile = [(value, upper_epsilon(composition, value, adjacency)) for value in _DELTAS]
+    unit, neighbours = _UNITS[stated.get("unit", "image")], _NEIGHBOURS[adjacency]
+    section |= {
+        "claim": "CLAIMED",
+        "unit": stated.get("unit", "image"),
+        "adjacency": str(adjacency),
+        "delta": delta,
+        "epsilon": _finite(found.upper),
+        "lower": found.lower,
+        "accountant": found.accountant,
+        "cross_checks": dict(found.cross_checks),
+        "contradictions": list(found.contradictions),
+        "by_delta": [{"delta": value, "epsilon": _finite(epsilon)} for value, epsilon in profile],
+        "attacker": [
+            {"false_positives": rate, "true_positives": true_positives(rate, [*profile, (delta, found.upper)])}
+            for rate in _FALSE_POSITIVES
+        ],
+        "statement": (
+            f"The chance of any outcome that an observer may see changes by a factor of at most exp({found.upper:.4g}),"
+            f" apart from a probability of {delta:g}, by {neighbours} {unit} at a hospital."
+            if math.isfinite(found.upper)
+            else "The releases of this run cannot be accounted: their cost is infinite, nothing follows from the claim."
+        ),
+    }
+    return section
+
+
+def true_positives(false_positives: float, profile: Sequence[tuple[float, float]]) -> float:
+    """Return a bound on an attacker's true-positive rate at a false-positive rate, from pairs of (delta, epsilon).
+
+    Paper: Kairouz, Oh, Viswanath 2015 (arXiv 1311.0776), the trade-off of testing membership under (epsilon, delta).
+    """
+    best = 1.0
+    for delta, epsilon in profile:
+        if math.isfinite(epsilon) and epsilon < 700:
+            best = min(best, math.exp(epsilon) * false_positives + delta)
+            best = min(best, 1 - math.exp(-epsilon) * (1 - delta - false_positives))
+    return max(false_positives, min(1.0, best))
+
+
+def trust_section(history: RunHistory) -> list[dict[str, Any]]:
+    """Return who sees what, what protects against each, and epsilon where one is claimed."""
+    protocol = history.last("protocol_described")
+    values: Any = {} if protocol is None else protocol.fields
+    masked = bool(values.get("secure_aggregation", False))
+    active = values.get("threat_model") == "active"
+    corrupt = values.get("corrupt", 0)
+    costs = _costs(history)
+    if masked:
+        helped = f"{corrupt} hospitals help" if corrupt else "no hospital helps"
+        honest = "may lie" if active else "follows the protocol"
+        server = f"Pairwise masks hide single updates from a server that {honest} and that {helped}."
+        colluder = "The same masks; but hospitals that pool what they know can subtract their own part of a sum."
+    else:
+        server = "Nothing: updates were sent in clear."
+        colluder = "Transport only: a hospital sees no update of another, but the server could pass them on."
+    return [
+        {
+            "adversary": "the server",
+            "sees": "the sum of the updates of a round and who took part"
+            if masked
+            else "every update of every hospital",
+            "protection": server,
+            "epsilon": costs["aggregate"] if masked else costs["broken"],
+        },
+        {
+            "adversary": "another hospital",
+            "sees": "every global model, and its own update",
+            "protection": colluder,
+            "epsilon": costs["colluder"],
+        },
+        {
+            "adversary": "whoever breaks the aggregation",
+            "sees": "single updates",
+            "protection": "Noise that each hospital adds itself, if it does.",
+            "epsilon": costs["broken"],
+        },
+        {
+            "adversary": "whoever gets the shared model",
+            "sees": "the final FAM and nothing of a round",
+            "protection": "What protects the sum protects the model made of it.",
+            "epsilon": costs["aggregate"],
+        },
+    ]
+
+
+def _costs(history: RunHistory) -> dict[str, float | None]:
+    if not is_claimed(history):
+        return {"aggregate": None, "colluder": None, "broken": None}
+    assert history.claim is not None  # noqa: S101 (narrows the type)
+    stated: Any = history.claim.fields
+    delta, adjacency = stated["delta"], Adjacency(stated.get("adjacency", "add-or-remove-one"))
+    composition, found = worst_composition(history, delta, adjacency)
+    views = {
+        "colluder": tuple(against_colluders(composition, 1)),
+        "broken": tuple(against_broken_aggregation(composition)),
+    }
+    costs = {
+        name: found.upper if view == tuple(composition) else upper_epsilon(view, delta, adjacency)
+        for name, view in views.items()
+    }
+    return {"aggregate": _finite(found.upper), **{name: _finite(cost) for name, cost in costs.items()}}
+
+
+def _events(history: RunHistory) -> list[dict[str, Any]]:
+    """The mechanisms of the run as they were recorded, equal ones counted together."""
+    from audit.accounting.fields import mechanism_fields, mechanism_of
+
+    counts: dict[Any, int] = {}
+    for event in history.of_kind("privacy_event"):
+        fields: Any = event.fields
+        key = (fields.get("hospital"), mechanism_of(fields["mechanism"]))
+        counts[key] = counts.get(key, 0) + fields["repetitions"]
+    return [
+        {"hospital": hospital, "mechanism": mechanism_fields(mechanism), "repetitions": count}
+        for (hospital, mechanism), count in counts.items()
+    ]
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None

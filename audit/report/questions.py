@@ -1,0 +1,96 @@
+"""The 13 questions of a reviewer, answered from the run; what the run cannot answer is an open item.
+
+They follow the evaluation of differential privacy guarantees in NIST SP 800-226 (2025), in our own words.
+"""
+
+from typing import Any
+
+from audit.history import RunHistory
+from audit.report.purpose import declared
+
+QUESTIONS = (
+    "What are epsilon and delta, and are the original parameters given?",
+    "Is delta small against the number of people?",
+    "What is the unit of privacy, and how much may one unit contribute?",
+    "Which variant of differential privacy is it?",
+    "What is the total over all analyses of the same data, and what happens when the budget is spent?",
+    "Was anything else released from the same data?",
+    "Is the implementation a well-tested library?",
+    "What is the utility, and is it equal for all groups?",
+    "Who is trusted with what?",
+    "Is the result released once or can it be queried?",
+    "What about floating point, timing and the random generator?",
+    "Who can reach the raw data and the keys?",
+    "Is the collection of these data necessary?",
+)
+_OPEN = "open: to be answered by the controller"
+_LIBRARIES = (
+    "Epsilon is computed by dp-accounting and checked against two independent implementations. Clipping and noise "
+    "are this project's own, with tests that show that faults of each kind are noticed."
+)
+_NONE = "No differential privacy is claimed."
+
+
+def questions_section(history: RunHistory, claim: dict[str, Any], utility: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return each question with its answer and whether it is open."""
+    formal = _claimed(history, claim) if claim["claim"] == "CLAIMED" else _unclaimed(claim)
+    answers = [
+        *formal[:7],
+        _utility(utility),
+        _trust(history),
+        "A model is released once; the run answers no queries.",
+        formal[7],
+        "",
+        declared(history, "necessity"),
+    ]
+    return [
+        {"question": question, "answer": answer or _OPEN, "state": "answered" if answer else "open"}
+        for question, answer in zip(QUESTIONS, answers, strict=True)
+    ]
+
+
+def _claimed(history: RunHistory, claim: dict[str, Any]) -> list[str]:
+    """The answers about the formal guarantee where there is one: questions 1 to 7 and 11."""
+    epsilon = "infinite" if claim["epsilon"] is None else f"{claim['epsilon']:.4g}"
+    charged = len({event.fields["release_id"] for event in history.of_kind("charge")})
+    return [
+        f"epsilon {epsilon} at delta {claim['delta']:g} by {claim['accountant']}; the mechanisms stand in the claim.",
+        f"delta is {claim['delta']:g}; compare it with one over the number of people in the data.",
+        f"One {claim['unit']}; its contribution to a step is clipped once.",
+        f"(epsilon, delta), neighbours by {claim['adjacency']}.",
+        f"{charged} releases of this run were charged to a ledger that refuses what would exceed the budget."
+        if charged
+        else "This run was charged to no ledger: other runs on the same data add to what it reveals.",
+        "; ".join(claim["unprotected"]),
+        _LIBRARIES,
+        "Noise comes from a cryptographic generator; continuous noise is computed in floating point.",
+    ]
+
+
+def _unclaimed(claim: dict[str, Any]) -> list[str]:
+    released = "; ".join(claim["unprotected"]) or "Everything was: nothing that left a hospital carried noise."
+    return [
+        *[_NONE] * 5,
+        released,
+        "The secure aggregation is this project's own; its specification and its attack tests come with it.",
+        "Masks come from a cryptographic generator and sums are exact integers.",
+    ]
+
+
+def _utility(utility: dict[str, Any]) -> str:
+    mean = utility["mean"].get("ensemble", {}).get("accuracy")
+    if mean is None:
+        return ""
+    return (
+        f"Mean accuracy over the hospitals is {100 * mean:.1f} %; each hospital stands in the table. Groups of people "
+        "within a hospital were not compared."
+    )
+
+
+def _trust(history: RunHistory) -> str:
+    protocol = history.last("protocol_described")
+    if protocol is None:
+        return "Nothing was sent to anybody."
+    if protocol.fields["secure_aggregation"]:
+        return "The server sees sums only; the table of adversaries says what each party could learn."
+    return "The server sees every update and is trusted with it."

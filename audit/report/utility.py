@@ -1,0 +1,65 @@
+"""How good the model is, per hospital, on average and at the worst hospital."""
+
+import json
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from audit.history import RunHistory
+
+_METRICS = ("accuracy", "balanced_accuracy", "macro_f1", "auroc", "ece")
+_LOWER_IS_BETTER = ("ece",)
+
+
+def utility_section(folder: Path, history: RunHistory) -> dict[str, Any]:
+    """Return the test metrics: of the log's last evaluation, else of summary.json, whose digest the log holds."""
+    logged = [event for event in history.of_kind("evaluation") if event.fields["split"] == "test"]
+    sites: dict[str, Any] = {}
+    source: str = "not measured"
+    number: Any = None
+    if logged:
+        fields: Any = logged[-1].fields
+        sites, source, number = fields["values"], f"event {logged[-1].seq} of the log", fields["round"]
+    elif history.completed is not None:
+        number = history.completed.fields["chosen_round"]
+        try:
+            sites = _of_summary(folder / "summary.json")
+            source = "summary.json, whose digest the log holds"
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            source = "summary.json cannot be read"
+    kept = {
+        site: {part: {name: metrics.get(name) for name in _METRICS} for part, metrics in parts.items()}
+        for site, parts in sites.items()
+    }
+    return {"source": source, "round": number, "sites": kept, "mean": _mean(kept), "worst": _worst(kept)}
+
+
+def _of_summary(path: Path) -> dict[str, Any]:
+    sites = json.loads(path.read_bytes()).get("sites", {})
+    return {site: entry["test"] for site, entry in sites.items()}
+
+
+def _mean(sites: dict[str, Any]) -> dict[str, Any]:
+    parts = dict.fromkeys(part for entry in sites.values() for part in entry)
+    return {
+        part: {name: _average([entry[part][name] for entry in sites.values() if part in entry]) for name in _METRICS}
+        for part in parts
+    }
+
+
+def _average(values: list[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return fmean(known) if known else None
+
+
+def _worst(sites: dict[str, Any]) -> dict[str, Any]:
+    """The hospital at which the ensemble is worst, by metric."""
+    found = {}
+    for name in _METRICS:
+        values = {site: entry["ensemble"][name] for site, entry in sites.items() if "ensemble" in entry}
+        values = {site: value for site, value in values.items() if value is not None}
+        if values:
+            pick = max if name in _LOWER_IS_BETTER else min
+            site = pick(values, key=lambda site: values[site])
+            found[name] = {"site": site, "value": values[site]}
+    return found

@@ -1,0 +1,152 @@
+"""The first page: one line a claim, and one plain sentence a hospital."""
+
+from typing import Any
+
+from audit.history import RunHistory
+from audit.report.privacy import is_claimed
+from audit.verify import Verification
+
+
+def verdicts_section(
+    history: RunHistory, verification: Verification, claim: dict[str, Any], communication: dict[str, Any]
+) -> list[dict[str, str]]:
+    """Return what is claimed and whether it holds."""
+    return [
+        _record(verification),
+        _aggregation(history),
+        _privacy(history, verification, claim),
+        _budget(history),
+        _attacks(history),
+        _bytes(verification, communication),
+    ]
+
+
+def hospital_sentence(name: str, entry: dict[str, Any], rounds: int, *, masked: bool, claim: dict[str, Any]) -> str:
+    """Return what the run means for one hospital, in words."""
+    if not rounds:
+        return f"{name} trained on its own; nothing left it."
+    took = f"{name} took part in {entry['rounds']} of {rounds} rounds, sent {megabytes(entry['sent'])} and received "
+    took += f"{megabytes(entry['received'])}. Its images, features and private classifier are in no kind of message. "
+    how = "Its updates left under masks that only a sum removes. " if masked else "Its updates left in clear. "
+    if claim["claim"] != "CLAIMED":
+        privacy = "No differential privacy is claimed: the sum may reveal something about its patients."
+    elif entry["epsilon"] is None:
+        privacy = "Its differential privacy could not be accounted: nothing may be concluded from the claim."
+    else:
+        privacy = f"Its {claim['unit']}s are protected with epsilon {entry['epsilon']:.3g} at delta {claim['delta']:g}."
+        if entry["budget"] is not None:
+            privacy += f" Its budget over all runs is {entry['budget']:g}."
+    return took + how + privacy
+
+
+def megabytes(count: float) -> str:
+    """Return bytes as people read them; a MB is 10**6 bytes."""
+    return f"{count / 1e6:,.2f} MB" if count >= 1e5 else f"{count / 1e3:,.2f} kB"
+
+
+def _line(subject: str, verdict: str, sentence: str) -> dict[str, str]:
+    return {"subject": subject, "verdict": verdict, "sentence": sentence}
+
+
+def _record(verification: Verification) -> dict[str, str]:
+    subject = "The record"
+    if verification.failed:
+        where = verification.first_bad_event
+        at = f" The first bad event is number {where}." if where >= 0 else ""
+        return _line(subject, "FAIL", f"The record does not verify: {verification.failed[0].detail}.{at}")
+    signed = next(check for check in verification.checks if check.name == "signatures")
+    if signed.outcome != "PASS":
+        return _line(subject, "NOT CLAIMED", "The record is whole and in order, but nobody signed it.")
+    if not verification.is_complete:
+        return _line(subject, "NOT CLAIMED", "The record verifies as far as it goes; the run did not reach its end.")
+    whose = "agreed on before the run" if verification.is_pinned else "that came with the run"
+    return _line(subject, "PASS", f"The record is whole, in order, and signed by all parties of the roster {whose}.")
+
+
+def _aggregation(history: RunHistory) -> dict[str, str]:
+    subject = "Secure aggregation"
+    protocol = history.last("protocol_described")
+    if protocol is None or not history.rounds:
+        return _line(subject, "NOT CLAIMED", "Nothing was aggregated in this run.")
+    fields: Any = protocol.fields
+    if not fields["secure_aggregation"]:
+        return _line(subject, "NOT CLAIMED", "Updates were sent in clear: the server could read each of them.")
+    threshold = fields.get("threshold", 1)
+    short = [record.number for record in history.rounds if len(record.survivors) < threshold]
+    if short:
+        return _line(
+            subject, "FAIL", f"Round {short[0]} was opened with fewer hospitals than the threshold of {threshold}."
+        )
+    lost = sum(len(record.dropouts) for record in history.results)
+    losses = f" {lost} losses of hospitals were survived." if lost else ""
+    model = "that may lie" if fields.get("threat_model") == "active" else "that follows the protocol"
+    return _line(
+        subject,
+        "PASS",
+        f"In all {len(history.results)} rounds updates were summed under pairwise masks; a server {model} sees the sum "
+        f"of at least {threshold} hospitals and no single update.{losses}",
+    )
+
+
+def _privacy(history: RunHistory, verification: Verification, claim: dict[str, Any]) -> dict[str, str]:
+    subject = "Differential privacy"
+    if not is_claimed(history):
+        return _line(subject, "NOT CLAIMED", claim["reason"].removeprefix("NOT CLAIMED: "))
+    if claim["contradictions"]:
+        return _line(subject, "FAIL", claim["contradictions"][0])
+    if claim["epsilon"] is None:
+        return _line(subject, "FAIL", "What was released cannot be accounted: epsilon is infinite.")
+    if any(check.name in ("epsilon", "history") for check in verification.failed):
+        return _line(subject, "FAIL", "The stated epsilon is not the one that the recorded events give.")
+    target = claim["target_epsilon"]
+    if target is not None and claim["epsilon"] > target:
+        return _line(subject, "FAIL", f"epsilon is {claim['epsilon']:.4g}, above the target of {target:g}.")
+    for event in history.of_kind("attack"):
+        if event.fields["name"] == "one-run audit" and event.fields["outcome"] == "FAIL":
+            return _line(subject, "FAIL", "An attack on a copy of the run found more leakage than the claim allows.")
+    return _line(subject, "PASS", claim["statement"])
+
+
+def _budget(history: RunHistory) -> dict[str, str]:
+    subject = "Privacy budget"
+    refused = history.of_kind("refused")
+    if not history.of_kind("charge"):
+        return _line(subject, "NOT CLAIMED", "The run was charged to no ledger.")
+    exceeded = [
+        event.fields["hospital"]
+        for event in history.of_kind("charge")
+        if _above(event.fields.get("epsilon_after"), event.fields.get("budget"))
+    ]
+    if exceeded:
+        return _line(subject, "FAIL", f"The budget of {exceeded[0]} was exceeded.")
+    more = f" {len(refused)} releases were refused." if refused else ""
+    return _line(
+        subject, "PASS", f"Every release was charged before it left, within the budget of each hospital.{more}"
+    )
+
+
+def _above(value: object, limit: object) -> bool:
+    return isinstance(value, float | int) and isinstance(limit, float | int) and value > limit
+
+
+def _attacks(history: RunHistory) -> dict[str, str]:
+    subject = "Attacks tried"
+    found = history.of_kind("attack")
+    if not found:
+        return _line(subject, "NOT CLAIMED", "No attack was tried on this run.")
+    failed = [str(event.fields["name"]) for event in found if event.fields["outcome"] == "FAIL"]
+    if failed:
+        return _line(subject, "FAIL", f"{len(failed)} of {len(found)} attacks succeeded: {', '.join(failed)}.")
+    return _line(subject, "PASS", f"None of {len(found)} attacks did better than the claims allow.")
+
+
+def _bytes(verification: Verification, communication: dict[str, Any]) -> dict[str, str]:
+    subject = "Communication"
+    if not communication["client_rounds"]:
+        return _line(subject, "NOT CLAIMED", "Nothing was sent.")
+    failed = next((check for check in verification.failed if check.name == "bytes"), None)
+    if failed is not None:
+        return _line(subject, "FAIL", f"The bytes do not add up: {failed.detail}.")
+    mean = communication["per_client_round"]
+    sent, received = megabytes(mean["up"]), megabytes(mean["down"])
+    return _line(subject, "PASS", f"A hospital sent {sent} and received {received} a round, counted on encoded frames.")

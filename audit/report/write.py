@@ -1,0 +1,75 @@
+"""Report files in a run folder."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from audit.errors import LogWriteError
+from audit.report.build import Report, build_report, encode_report
+from audit.report.html import render_html
+from audit.report.markdown import render_markdown
+
+FORMATS = ("html", "md", "json")
+"""Formats by the ending of their file."""
+
+
+def render(report: Report, format: str) -> bytes:
+    """Return a report in one of FORMATS.
+
+    Raises:
+        ValueError: There is no such format.
+    """
+    match format:
+        case "html":
+            return render_html(report).encode()
+        case "md":
+            return render_markdown(report).encode()
+        case "json":
+            return encode_report(report)
+    raise ValueError(f"{format!r} is no format of a report; use {', '.join(FORMATS)}")
+
+
+def write_report(
+    folder: Path,
+    formats: Sequence[str] = FORMATS,
+    *,
+    output: Path | None = None,
+    roster: Path | None = None,
+    heads: Sequence[Path] = (),
+) -> tuple[Report, dict[str, Path]]:
+    """Build the report of a run and write `report.<format>` for each format.
+
+    Args:
+        folder: The run folder.
+        formats: Some of FORMATS.
+        output: Folder to write to; the run folder by default.
+        roster: The roster agreed on before the run.
+        heads: Heads files kept elsewhere.
+
+    Returns:
+        The report, and {format: path}.
+
+    Raises:
+        EvidenceError: The log cannot be read at all.
+        LogWriteError: A file cannot be written.
+    """
+    report = build_report(folder, roster=roster, heads=heads)
+    paths = {}
+    for name in formats:
+        path = (output or folder) / f"report.{name}"
+        temporary = path.with_name(path.name + ".part")
+        try:
+            temporary.write_bytes(render(report, name))
+            temporary.replace(path)
+        except OSError as error:
+            raise LogWriteError(path, f"cannot be written ({error.strerror}); name another folder") from error
+        paths[name] = path
+    return report, paths
+
+
+def verdict_lines(report: Report) -> list[str]:
+    """Return the three lines for a terminal: the privacy claim, the bytes, the verification."""
+    by_subject = {line["subject"]: line for line in report["verdicts"]}
+    names = {"Differential privacy": "privacy", "Communication": "bytes", "The record": "record"}
+    return [
+        f"{names[subject]}: {by_subject[subject]['verdict']}: {by_subject[subject]['sentence']}" for subject in names
+    ]

@@ -1,0 +1,381 @@
+"""The report: made from files alone, the same every time, and saying no number that is not in the record."""
+
+import json
+import re
+import shutil
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+import audit.report
+from audit import EvidenceError
+from audit.accounting import Repeated, upper_epsilon
+from audit.canonical import decode_canonical, encode_canonical
+from audit.history import read_history
+from audit.log import read_events
+from audit.report import (
+    FORMATS,
+    build_report,
+    decode_report,
+    encode_report,
+    render,
+    render_html,
+    render_markdown,
+    verdict_lines,
+    write_report,
+)
+from audit.report.charts import bars, line_chart, stacked_bars, timeline
+from audit.report.form import REPORT
+from audit.report.privacy import true_positives
+from audit.report.schema import json_schema
+from tests.audit.runs import SITES, STEP, STEPS, Run, rechained, roster_of, signed_again
+
+VOID = {"meta", "line", "rect", "circle", "polyline", "br"}
+
+
+class Page(HTMLParser):
+    """Collects what a test asks of a page; refuses tags that do not nest."""
+
+    def __init__(self, page):
+        super().__init__()
+        self.tags, self.numbers, self.ids, self.links, self.headings, self.text = [], [], [], [], [], []
+        self._open = []
+        self.feed(page)
+        assert self._open == []
+
+    def handle_starttag(self, tag, attributes):
+        given = dict(attributes)
+        self.tags.append((tag, given))
+        if tag not in VOID:
+            self._open.append(tag)
+        if tag == "data":
+            self.numbers.append(float(given["value"]))
+        if re.fullmatch("h[1-6]", tag):
+            self.headings.append(int(tag[1]))
+        if "id" in given:
+            self.ids.append(given["id"])
+        if "href" in given:
+            self.links.append(given["href"])
+
+    def handle_startendtag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+
+    def handle_endtag(self, tag):
+        assert self._open.pop() == tag
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+
+def numbers_in(value):
+    if isinstance(value, dict):
+        return {found for item in value.values() for found in numbers_in(item)}
+    if isinstance(value, list):
+        return {found for item in value for found in numbers_in(item)}
+    return {float(value)} if isinstance(value, int | float) and not isinstance(value, bool) else set()
+
+
+@pytest.fixture
+def private_report(private_run):
+    return build_report(private_run)
+
+
+@pytest.fixture
+def report(complete_run):
+    return build_report(complete_run)
+
+
+def test_a_report_is_the_same_every_time_and_survives_its_file(private_run, tmp_path):
+    first = build_report(private_run)
+    moved = shutil.copytree(private_run, tmp_path / "elsewhere")
+    for name in FORMATS:
+        assert render(first, name) == render(build_report(moved), name)
+    assert render_html(decode_report(encode_report(first))) == render_html(first)
+
+
+def test_the_published_schema_is_that_of_the_code(private_report):
+    path = Path(audit.report.__file__).parent / "schema.json"
+    schema = json.loads(path.read_text())
+    assert schema == json_schema(REPORT, "SecureFed audit report, version 1")
+    jsonschema = pytest.importorskip("jsonschema")
+    jsonschema.Draft202012Validator.check_schema(schema)
+    jsonschema.validate(json.loads(encode_report(private_report)), schema)
+
+
+@pytest.mark.parametrize("encoded", [b"", b"[]", b"{}", b'{"format":"securefed-report/2"}', b"\xff"])
+def test_other_files_are_no_report(encoded):
+    with pytest.raises(EvidenceError):
+        decode_report(encoded)
+
+
+@pytest.mark.parametrize("kind", ["complete_run", "private_run"])
+def test_the_page_is_whole_and_fetches_nothing(request, kind):
+    page = render_html(build_report(request.getfixturevalue(kind)))
+    parsed = Page(page)
+    names = {tag for tag, _ in parsed.tags}
+    assert not names & {"script", "link", "img", "iframe", "object", "embed", "form", "input"}
+    assert not re.search(r"(https?:)?//|@import|url\(|javascript:", page)
+    assert all(link.startswith("#") and link[1:] in parsed.ids for link in parsed.links)
+    assert len(set(parsed.ids)) == len(parsed.ids)
+    assert parsed.headings[0] == 1
+    assert parsed.headings.count(1) == 1
+    assert all(after <= before + 1 for before, after in zip(parsed.headings, parsed.headings[1:], strict=False))
+    for tag, given in parsed.tags:
+        if tag == "svg":
+            assert given["role"] == "img"
+            assert given["aria-label"]
+        if tag == "html":
+            assert given["lang"] == "en"
+    assert page.count("<table>") == page.count("<caption>")
+    assert page.count("<svg") == page.count("<title>") - 1
+    assert "viewport" in page
+
+
+@pytest.mark.parametrize("kind", ["complete_run", "private_run"])
+def test_every_number_of_the_page_is_in_the_report(request, kind):
+    report = build_report(request.getfixturevalue(kind))
+    shown = Page(render_html(report)).numbers
+    assert len(shown) > 40
+    assert set(shown) <= numbers_in(report)
+
+
+def test_every_number_of_the_report_follows_from_the_log(private_run, private_report):
+    history = read_history(read_events(private_run / "audit.jsonl"))
+    rows = [row for record in history.rounds for row in record.byte_rows()]
+    up = sum(row.bytes for row in rows if row.way == "up")
+    down = sum(row.bytes for row in rows if row.way == "down")
+    communication = private_report["communication"]
+    assert communication["total"] == {"up": up, "down": down}
+    for name in ("by_client", "by_stage", "by_kind"):
+        assert sum(both["up"] for both in communication[name].values()) == up
+        assert sum(both["down"] for both in communication[name].values()) == down
+    assert sum(sum(entry["kinds"].values()) for entry in communication["by_round"]) == up
+    assert communication["per_client_round"]["up"] == up / 6
+    assert sum(entry["sent"] for entry in private_report["hospitals"]) == up
+    epsilon = upper_epsilon([Repeated(STEP, STEPS * 2)], 1e-5)
+    assert private_report["claim"]["epsilon"] == epsilon
+    assert {entry["epsilon"] for entry in private_report["hospitals"]} == {epsilon}
+    assert private_report["rounds"][-1]["epsilon"] == epsilon
+
+
+def verdicts(report):
+    return {line["subject"]: line["verdict"] for line in report["verdicts"]}
+
+
+def test_a_run_without_noise_claims_nothing_and_warns(report):
+    assert verdicts(report) == {
+        "The record": "PASS",
+        "Secure aggregation": "NOT CLAIMED",
+        "Differential privacy": "NOT CLAIMED",
+        "Privacy budget": "NOT CLAIMED",
+        "Attacks tried": "NOT CLAIMED",
+        "Communication": "PASS",
+    }
+    assert "a sum alone leaks" in report["claim"]["statement"]
+    assert all("No differential privacy is claimed" in entry["sentence"] for entry in report["hospitals"])
+    assert report["pitfalls"][0]["outcome"] == "NOT APPLICABLE"
+    assert {row["epsilon"] for row in report["trust"]} == {None}
+
+
+def test_a_private_run_states_its_claim_for_every_adversary(private_report):
+    claim = private_report["claim"]
+    assert verdicts(private_report)["Differential privacy"] == "PASS"
+    assert (claim["unit"], claim["adjacency"], claim["delta"]) == ("image", "add-or-remove-one", 1e-5)
+    assert claim["lower"] < claim["epsilon"] <= claim["cross_checks"]["RDP"]
+    assert "adding or removing one image" in claim["statement"]
+    assert {row["epsilon"] for row in private_report["trust"]} == {claim["epsilon"]}
+    epsilons = [entry["epsilon"] for entry in claim["by_delta"]]
+    assert epsilons == sorted(epsilons)
+    assert [event["repetitions"] for event in claim["events"]] == [2 * STEPS] * 3
+
+
+def test_a_pinned_roster_is_said(complete_run, tmp_path):
+    (tmp_path / "roster.json").write_bytes(roster_of().encode())
+    report = build_report(complete_run, roster=tmp_path / "roster.json")
+    assert report["identity"]["is_pinned"]
+    assert "agreed on before the run" in report["verdicts"][0]["sentence"]
+
+
+def test_a_changed_run_fails_on_the_first_page(complete_run):
+    (complete_run / "summary.json").write_text("{}")
+    report = build_report(complete_run)
+    assert verdicts(report)["The record"] == "FAIL"
+    assert "summary.json was changed" in report["verdicts"][0]["sentence"]
+    page = render_html(report)
+    assert page.index("FAIL") < page.index("Contents")
+    (complete_run / "audit.jsonl").write_bytes(b"")
+    with pytest.raises(EvidenceError):
+        build_report(complete_run)
+
+
+def test_an_unfinished_run_is_reported_as_such(run):
+    report = build_report(run.folder)
+    assert verdicts(report)["The record"] == "NOT CLAIMED"
+    assert "did not reach its end" in render_html(report)
+    assert report["identity"]["ended"] is None
+
+
+def edited(folder, kind, edit):
+    lines = (folder / "audit.jsonl").read_bytes().splitlines()
+    found = [decode_canonical(line) for line in lines]
+    for event in found:
+        if event["kind"] == kind:
+            edit(event)
+    for site in SITES:
+        shutil.rmtree(folder / "sites" / site, ignore_errors=True)
+    signed_again(folder, rechained([encode_canonical(event) for event in found]))
+
+
+def test_what_cannot_be_accounted_fails(private_run):
+    edited(private_run, "privacy_event", lambda f: f.update(mechanism={"type": "unknown", "reason": "in clear"}))
+    report = build_report(private_run)
+    assert report["claim"]["epsilon"] is None
+    assert verdicts(report)["Differential privacy"] == "FAIL"
+    assert "could not be accounted" in report["hospitals"][0]["sentence"]
+    render_html(report)
+
+
+def test_a_missed_target_fails(private_run):
+    edited(private_run, "privacy_claim", lambda f: f.update(target_epsilon=0.01))
+    report = build_report(private_run)
+    assert verdicts(report)["Differential privacy"] == "FAIL"
+
+
+def append_events(run, *events):
+    for kind, fields in events:
+        run.log.append(kind, fields)
+
+
+PROTOCOL = {"secure_aggregation": True, "clients": 3, "dimension": 1000, "threat_model": "active", "threshold": 3}
+
+
+def rich_run(tmp_path):
+    """A run with everything that a report can show: purpose, data, protocol, losses, metrics, attacks, refusals."""
+    run = Run(tmp_path / "rich", rounds=0)
+    append_events(
+        run,
+        ("purpose", {"values": {"purpose": "tumour typing <b>", "necessity": "no other data", "grant": "X-1"}}),
+        (
+            "data_described",
+            {
+                "name": "scans",
+                "fingerprint": "ab" * 32,
+                "sites": [*SITES, "east"],
+                "held_out_site": "east",
+                "classes": ["a", "b|c"],
+                "declared_counts": {"north": {"train": 12}},
+                "warnings": ["unreadable: 2"],
+            },
+        ),
+        ("encoder_described", {"name": "ViT & co", "digest": "cd" * 32, "embed_dim": 512}),
+        ("protocol_described", {**PROTOCOL, "ring_bits": 18, "values": {"neighbours": 2}}),
+    )
+    run.round(1)
+    run.start(2)
+    from tests.audit.runs import round_fields
+
+    lost = {**round_fields(2), "dropouts": {"west": "Unmasking"}}
+    run.log.append("round_completed", lost)
+    values = {site: {"ensemble": {"accuracy": 0.5 + 0.1 * place, "ece": 0.1}} for place, site in enumerate(SITES)}
+    append_events(
+        run,
+        ("evaluation", {"round": 2, "split": "test", "leaves_hospital": False, "values": values}),
+        ("refused", {"what": "r3", "reason": "budget", "hospital": "north", "budget": 3}),
+    )
+    folder = run.complete(2)
+    lines = (folder / "audit.jsonl").read_bytes().splitlines()
+    moment = json.loads(lines[-1])["time"]
+    attack = {"kind": "attack", "time": moment, "name": "inversion", "setting": "masked", "outcome": "PASS"}
+    values = {"values": {"cosine": 0.01, "tried": 32}}
+    lines = rechained([*lines, encode_canonical({**attack, **values})])
+    (folder / "audit.jsonl").write_bytes(b"".join(line + b"\n" for line in lines))
+    return folder
+
+
+def test_everything_that_a_run_can_record_is_shown(tmp_path):
+    report = build_report(rich_run(tmp_path))
+    page, plain = render_html(report), render_markdown(report)
+    parsed = Page(page)
+    words = " ".join(parsed.text)
+    for expected in ("tumour typing <b>", "X-1", "b|c", "ViT & co", "west (Unmasking)", "inversion", "unreadable: 2"):
+        assert expected in words
+    assert "tumour typing <b>" not in page
+    assert set(parsed.numbers) <= numbers_in(report)
+    assert report["data"]["hospitals"] == list(SITES)
+    assert report["utility"]["worst"]["accuracy"] == {"site": "north", "value": 0.5}
+    assert report["utility"]["worst"]["ece"]["value"] == 0.1
+    assert report["utility"]["mean"]["ensemble"]["accuracy"] == pytest.approx(0.6)
+    assert report["hospitals"][0]["refused"] == 1
+    assert verdicts(report)["Secure aggregation"] == "PASS"
+    assert verdicts(report)["Attacks tried"] == "PASS"
+    assert "1 losses of hospitals" in report["verdicts"][1]["sentence"]
+    assert [row["state"] for row in report["questions"]].count("open") == 1
+    assert len(report["questions"]) == 13
+    assert "necessity (GDPR 35(7)(b))" not in report["purpose"]["open_items"]
+    assert "west (Unmasking)" in plain
+    assert "b\\|c" not in plain or "b|c" in words
+    comparison = {entry["name"]: entry["bytes"] for entry in report["communication"]["comparison"]}
+    assert comparison["ring bits x coordinates / 8"] == 2250
+
+
+def test_too_few_in_a_sum_fails(tmp_path):
+    folder = rich_run(tmp_path)
+    edited(folder, "protocol_described", lambda f: f.update(threshold=4))
+    assert verdicts(build_report(folder))["Secure aggregation"] == "FAIL"
+
+
+def test_a_successful_attack_fails(tmp_path):
+    folder = rich_run(tmp_path)
+    edited(folder, "attack", lambda f: f.update(outcome="FAIL"))
+    report = build_report(folder)
+    assert verdicts(report)["Attacks tried"] == "FAIL"
+    assert "1 of 1 attacks succeeded: inversion" in report["verdicts"][4]["sentence"]
+
+
+def test_no_file_name_and_no_value_of_a_patient_reaches_the_report(complete_run):
+    (complete_run / "sites" / "north" / "PATIENT-4711.txt").write_text("PATIENT-4711")
+    for name in FORMATS:
+        assert b"PATIENT-4711" not in render(build_report(complete_run), name)
+
+
+def test_reports_are_written_beside_the_run(complete_run, tmp_path):
+    report, paths = write_report(complete_run)
+    assert sorted(path.name for path in paths.values()) == ["report.html", "report.json", "report.md"]
+    assert decode_report(paths["json"].read_bytes()) == json.loads(encode_report(report))
+    lines = verdict_lines(report)
+    assert [line.split(":")[0] for line in lines] == ["privacy", "bytes", "record"]
+    assert build_report(complete_run) == report
+    with pytest.raises(ValueError, match="no format"):
+        render(report, "docx")
+    with pytest.raises(audit.LogWriteError):
+        write_report(complete_run, output=tmp_path / "nowhere")
+
+
+def test_the_tradeoff_of_a_claim_bounds_every_attack():
+    assert true_positives(0.01, [(0.0, 0.0)]) == pytest.approx(0.01)
+    assert true_positives(0.01, [(0.0, 1.0)]) == pytest.approx(0.02718, abs=1e-5)
+    assert true_positives(0.5, [(0.0, 1.0)]) == pytest.approx(1 - 0.5 / 2.71828, abs=1e-5)
+    assert true_positives(0.1, [(0.5, 0.0)]) == pytest.approx(0.6)
+    assert true_positives(0.1, [(1e-5, float("inf"))]) == 1
+    assert true_positives(0.1, [(1e-5, 1000.0)]) == 1
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 50, 500])
+def test_charts_of_any_length_are_well_formed(count):
+    points = [(float(x), float(x * x)) for x in range(1, count + 1)]
+    columns = [(str(x), {"payload": 10.0 * x, "keys & shares": 1.0}) for x in range(count)]
+    rows = {"north": [None, "Unmasking"] * count, "<site>": [None] * count}
+    for drawing in (
+        line_chart("t<", 'd"', {"a": points}, x_label="x", y_label="y", limit=("limit", 5.0)),
+        line_chart("t", "d", {}, x_label="x", y_label="y"),
+        stacked_bars("t", "d", columns, x_label="x", y_label="y"),
+        bars("t", "d", {str(x): (float(x), None if x % 2 else 3.0) for x in range(count)}, unit="u"),
+        timeline("t", "d", rows),
+    ):
+        parsed = Page(drawing)
+        assert parsed.tags[0][0] == "svg"
+        for tag, given in parsed.tags:
+            if tag == "rect":
+                assert float(given["width"]) > 0
+                assert float(given["height"]) > 0
