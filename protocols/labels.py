@@ -13,7 +13,6 @@ class Label(Enum):
     """The uses of hashes, key derivations and signatures."""
 
     SESSION = "session"
-    PARAMETERS = "parameters"
     PAYLOAD = "payload"
     ROSTER = "roster"
     ENCODING = "encoding"

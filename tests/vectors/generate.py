@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from protocols import FixedPointCodec, ReproducibleEntropy, RoundContext, Stage
 from protocols.codec import FixedPointCodec as Codec
 from protocols.commitments import commit_to_nonce, commit_to_seed
-from protocols.graph import RingGraph, graph_seed, ring_order
+from protocols.graph import CompleteGraph, RingGraph, graph_seed, ring_order
 from protocols.key_agreement import AgreementKey, Endpoint, pairwise_seed, sealing_keys, self_mask_key
 from protocols.labels import Label
 from protocols.messages import (
@@ -53,15 +53,9 @@ def round_vectors(federation: SimulatedFederation, lost: str, comment: str) -> d
     clients = {name: _client_secrets(federation, name) for name in names}
     keys = _session_keys(recorder, names, parameters, session)
     order = () if parameters.is_complete else ring_order(keys.keys_digest, parameters.clients)
+    graph = CompleteGraph(len(names)) if parameters.is_complete else RingGraph(order, parameters.neighbours)
     pairs = [
-        _pair(clients, keys, names.index(a), names.index(b))
-        for a in names
-        for b in names
-        if a < b
-        and (
-            parameters.is_complete
-            or names.index(b) in RingGraph(order, parameters.neighbours).neighbours(names.index(a))
-        )
+        _pair(clients, keys, low, high) for low in range(len(names)) for high in graph.neighbours(low) if high > low
     ]
     described = {}
     for position, name in enumerate(names):
@@ -103,9 +97,8 @@ def _client_secrets(federation: SimulatedFederation, name: str) -> dict[str, byt
         drawn.append("nonce")
     secrets = {what: entropy(32) for what in drawn}
     for use in ("channel", "mask"):
-        secrets[f"{use}_public"] = (
-            X25519PrivateKey.from_private_bytes(secrets[f"{use}_private"]).public_key().public_bytes_raw()
-        )
+        private = X25519PrivateKey.from_private_bytes(secrets[f"{use}_private"])
+        secrets[f"{use}_public"] = private.public_key().public_bytes_raw()
     return secrets
 
 

@@ -1,0 +1,90 @@
+import random
+from fractions import Fraction
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from protocols import IsolationError
+from protocols.participation import Participation, isolated, rank
+from protocols.roster import Roster
+
+ABCDEF = frozenset("abcdef")
+
+
+def slow_rank(rows):
+    """Gaussian elimination in fractions."""
+    matrix = [[Fraction(int(client in row)) for client in "abcdef"] for row in rows]
+    found = 0
+    for column in range(6):
+        pivot = next((i for i in range(found, len(matrix)) if matrix[i][column]), None)
+        if pivot is None:
+            continue
+        matrix[found], matrix[pivot] = matrix[pivot], matrix[found]
+        for i in range(len(matrix)):
+            if i != found and matrix[i][column]:
+                factor = matrix[i][column] / matrix[found][column]
+                matrix[i] = [a - factor * b for a, b in zip(matrix[i], matrix[found], strict=True)]
+        found += 1
+    return found
+
+
+@given(st.lists(st.frozensets(st.sampled_from("abcdef"), min_size=1), max_size=8))
+@settings(max_examples=200, deadline=None)
+def test_rank_and_isolation_agree_with_fractions(rows):
+    assert rank(rows) == slow_rank(rows)
+    expected = [c for c in "abcdef" if rows and slow_rank([*rows, frozenset(c)]) == slow_rank(rows)]
+    assert list(isolated(rows)) == expected
+
+
+def test_removing_one_client_isolates_it():
+    assert isolated([ABCDEF, ABCDEF - {"f"}]) == ("f",)
+    assert isolated([ABCDEF, ABCDEF - {"e", "f"}]) == ()
+    assert isolated([frozenset("abc"), frozenset("bcd"), frozenset("acd"), frozenset("abd")]) == ("a", "b", "c", "d")
+    assert rank([]) == 0
+    assert isolated([]) == ()
+
+
+@pytest.mark.parametrize(
+    ("second", "singled_out"),
+    [("abcde", ("f",)), ("abcd", ("e", "f")), ("abc", None), ("abcdef", None)],
+)
+def test_sums_over_one_model_must_differ_in_enough_clients(second, singled_out):
+    sums = Participation(3)
+    sums.check(b"m" * 32, ABCDEF)
+    sums.add(b"m" * 32, ABCDEF)
+    if singled_out is None:
+        sums.check(b"m" * 32, second)
+        return
+    with pytest.raises(IsolationError) as caught:
+        sums.check(b"m" * 32, second)
+    assert caught.value.clients == singled_out
+    sums.check(b"n" * 32, second)
+
+
+def test_combinations_of_several_sums_are_seen():
+    """Any two of these differ in four clients or more; the first three add up to twice the fourth and three times x."""
+    sums, model = Participation(3), b"m" * 32
+    for row in ("abcdefx", "defghix", "abcghix"):
+        sums.check(model, row)
+        sums.add(model, row)
+    with pytest.raises(IsolationError) as caught:
+        sums.check(model, "abcdefghi")
+    assert caught.value.clients == ("x",)
+
+
+def test_a_sum_of_one_client_is_refused_at_once():
+    with pytest.raises(IsolationError):
+        Participation(3).check(b"m" * 32, "a")
+
+
+def test_history_survives_storage():
+    roster = Roster({name: name.encode() * 32 for name in "abcdef"})
+    sums = Participation(3)
+    for model in (b"m" * 32, b"n" * 32):
+        for row in random.Random(1).sample([ABCDEF, ABCDEF - set("abc"), ABCDEF - set("def")], 2):
+            sums.add(model, row)
+    again = Participation.decode(sums.encode(roster), 3, roster)
+    assert again.by_model == sums.by_model
+    assert again.rows == sums.rows
+    assert len(sums.rows) == 4

@@ -1,0 +1,155 @@
+from fractions import Fraction
+from math import comb
+
+import pytest
+
+from protocols import ClientPolicy, FixedPointCodec, NoSafePlanError, ParameterError, RoundParameters, ThreatModel
+from protocols.plan import find_ring, plan, privacy_failure
+from protocols.simulator import SimulatedFederation
+from protocols.tails import disconnection, log2_of, tail_above, tail_below
+from protocols.traffic import expected_traffic
+
+SEMI_HONEST, ACTIVE = ThreatModel.SEMI_HONEST, ThreatModel.ACTIVE
+KNOWN = [
+    (SEMI_HONEST, 0.05, 0.05, 1000, 30, 17),
+    (SEMI_HONEST, 0.05, 0.05, 10000, 34, 20),
+    (SEMI_HONEST, 0.10, 0.10, 1000, 48, 27),
+    (SEMI_HONEST, 0.10, 0.10, 10000, 54, 31),
+    (SEMI_HONEST, 0.20, 0.10, 1000, 68, 44),
+    (SEMI_HONEST, 0.20, 0.10, 10000, 80, 51),
+    (SEMI_HONEST, 0.20, 0.20, 1000, 98, 54),
+    (SEMI_HONEST, 0.20, 0.20, 10000, 122, 67),
+    (SEMI_HONEST, 0.33, 0.05, 1000, 78, 60),
+    (SEMI_HONEST, 0.33, 0.05, 10000, 92, 70),
+    (SEMI_HONEST, 0.33, 0.10, 1000, 102, 72),
+    (SEMI_HONEST, 0.33, 0.10, 10000, 126, 88),
+    (SEMI_HONEST, 0.33, 0.33, 1000, 286, 150),
+    (ACTIVE, 0.05, 0.05, 1000, 52, 37),
+    (ACTIVE, 0.05, 0.05, 10000, 62, 44),
+    (ACTIVE, 0.10, 0.10, 1000, 96, 67),
+    (ACTIVE, 0.10, 0.10, 10000, 122, 85),
+    (ACTIVE, 0.20, 0.10, 1000, 140, 104),
+    (ACTIVE, 0.20, 0.10, 10000, 184, 136),
+    (ACTIVE, 0.20, 0.20, 1000, 302, 206),
+    (ACTIVE, 0.33, 0.10, 1000, 218, 171),
+    (ACTIVE, 0.33, 0.10, 10000, 310, 242),
+]
+
+
+@pytest.mark.parametrize(("threat_model", "corrupt", "dropout", "clients", "neighbours", "threshold"), KNOWN)
+def test_rings_agree_with_the_reference_finder(threat_model, corrupt, dropout, clients, neighbours, threshold):
+    found = plan(clients, corrupt, dropout, threat_model=threat_model)
+    assert (found.neighbours, found.threshold) == (neighbours, threshold)
+    assert found.privacy_failure_log2 <= -40
+    assert found.correctness_failure_log2 <= -20
+    assert found.min_survivors == clients - found.dropouts
+
+
+def test_more_correctness_costs_neighbours():
+    assert find_ring(1000, 100, 100, 40, 30, SEMI_HONEST) == (52, 28)
+    assert find_ring(1000, 200, 200, 40, 30, SEMI_HONEST) == (112, 59)
+    assert find_ring(10000, 1000, 1000, 40, 30, SEMI_HONEST) == (60, 32)
+
+
+@pytest.mark.parametrize(
+    ("clients", "corrupt", "dropout", "threshold"),
+    [
+        (5, 0.2, 0.2, 4),
+        (10, 0.2, 0.2, 7),
+        (20, 0.2, 0.2, 13),
+        (50, 0.2, 0.2, 31),
+        (100, 0.2, 0.2, 61),
+        (100, 0.33, 0.1, 67),
+    ],
+)
+def test_up_to_100_clients_the_graph_is_complete_and_certain(clients, corrupt, dropout, threshold):
+    found = plan(clients, corrupt, dropout)
+    assert (found.neighbours, found.threshold) == (clients - 1, threshold)
+    assert found.privacy_failure_log2 == found.correctness_failure_log2 == -float("inf")
+    assert found.is_complete
+
+
+@pytest.mark.parametrize(
+    ("clients", "corrupt", "dropout", "name"),
+    [(10, 0.33, 0.33, "clients"), (4, 0.2, 0.1, "clients"), (3, 0.0, 0.1, "clients"), (100, 0.4, 0.4, "threshold")],
+)
+def test_what_cannot_be_safe_is_refused_with_the_reason(clients, corrupt, dropout, name):
+    with pytest.raises(NoSafePlanError) as caught:
+        plan(clients, corrupt, dropout)
+    assert caught.value.name == name
+
+
+@pytest.mark.parametrize(
+    ("clients", "corrupt", "dropout"), [(2, 0, 0), (10, -0.1, 0), (10, 1, 0), (10, 0, 1), (20000, 0, 0)]
+)
+def test_arguments_out_of_range(clients, corrupt, dropout):
+    with pytest.raises(ParameterError):
+        plan(clients, corrupt, dropout)
+
+
+def test_shares_are_rounded_up_as_they_were_written():
+    assert plan(50, 0.1, 0.1).corrupt == 5
+    assert plan(10, 0.11, 0.0).corrupt == 2
+    assert plan(30, 0.1, 0.1).dropouts == 3
+
+
+def test_tails_are_exact():
+    population, marked, draws = 20, 7, 6
+    total = comb(population, draws)
+    probabilities = [Fraction(comb(marked, j) * comb(13, draws - j), total) for j in range(draws + 1)]
+    assert sum(probabilities) == 1
+    for bound in range(draws + 1):
+        assert tail_above(population, marked, draws, bound) == sum(probabilities[bound + 1 :])
+        assert tail_below(population, marked, draws, bound) == sum(probabilities[:bound])
+
+
+def test_disconnection_is_that_of_two_runs():
+    assert disconnection(1000, 50, 51) == 0
+    exact = Fraction(1000 * (1000 - 11), 2) * Fraction(comb(990, 40), comb(1000, 50))
+    assert disconnection(1000, 50, 10) == exact
+    assert disconnection(20, 19, 2) == 1
+
+
+def test_log2_of_fractions_that_no_float_holds():
+    assert log2_of(Fraction(1, 1 << 5000)) == -5000
+    assert log2_of(Fraction(3, 8)) == pytest.approx(-1.4150375)
+    assert log2_of(Fraction(0)) == -float("inf")
+
+
+def test_a_plan_becomes_parameters_and_its_traffic_is_what_frames_measure():
+    for clients, neighbours, threshold, threat_model in (
+        (9, 8, 6, ACTIVE),
+        (9, 8, 4, SEMI_HONEST),
+        (20, 8, 6, ACTIVE),
+        (20, 8, 6, SEMI_HONEST),
+    ):
+        choices = {"neighbours": neighbours, "threshold": threshold, "corrupt": 1}
+        federation = SimulatedFederation(clients, threat_model=threat_model, choices=choices)
+        result = federation.run()
+        parameters = federation.parameters()
+        expected = expected_traffic(
+            clients,
+            neighbours,
+            threshold,
+            threat_model,
+            parameters.vector_length,
+            parameters.ring_bits,
+            len(b"a simulated global model"),
+        )
+        for name in federation.names:
+            for stage, traffic in expected.items():
+                for direction, size in (("down", traffic.down), ("up", traffic.up)):
+                    records = [f for f in result.frames if (f.client, f.stage, f.direction) == (name, stage, direction)]
+                    assert sum(record.bytes for record in records) == size
+
+
+def test_choices_of_a_plan_are_accepted_by_the_default_policy():
+    found = plan(200, 0.2, 0.1, value_bits=8)
+    federation = SimulatedFederation(3)
+    roster = type(federation.roster)({f"s{i}": i.to_bytes(32, "big") for i in range(200)})
+    parameters = RoundParameters.choose(
+        round=1, roster=roster, codec=FixedPointCodec([4], [1.0], 8), config_digest=bytes(32), **found.choices
+    )
+    assert parameters.ring_bits == found.ring_bits
+    ClientPolicy().check(parameters, roster)
+    assert privacy_failure(200, 40, 20, found.neighbours, found.threshold, ACTIVE) <= Fraction(1, 1 << 40)
