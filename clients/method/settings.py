@@ -84,7 +84,7 @@ class TrainingSettings:
     local_epochs: int = 1
     fam_learning_rate: float = 5e-4
     mlp_learning_rate: float = 3e-4
-    learning_rate_decay: float = 0.97
+    learning_rate_decay: float = 0.93
     adam_beta1: float = 0.9
     adam_beta2: float = 0.98
     adam_epsilon: float = 1e-6
@@ -144,6 +144,7 @@ class TrainingSettings:
         return cls(
             fam_learning_rate=5e-4,
             mlp_learning_rate=1e-4,
+            learning_rate_decay=0.97,
             fam_form="published",
             fam_loss="contrastive",
             prior_adjustment=0.0,

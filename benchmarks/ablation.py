@@ -1,0 +1,163 @@
+"""What each departure from the published method is worth: the default settings with one of them taken back at a time.
+
+Only training and validation images take part; the test images are never touched. They are cut into five blocks a site
+and class (contiguous in the order of the paths: in many data sets neighbours are pictures of one patient). Each block
+is the test block once, the next one serves calibration and the choice of the round, the other three train. The
+settings' defaults were chosen by the same figures. Updates are averaged in float; the figures are means over sites
+and blocks.
+
+    python benchmarks/ablation.py --data PATH --data PATH --encoder local-dir:PATH
+
+writes docs/results/ablation.md and .json.
+"""
+
+import argparse
+import dataclasses
+import json
+import platform
+import shlex
+import statistics
+import sys
+from pathlib import Path
+
+import numpy as np
+import sklearn
+import torch
+
+from clients.data import load_dataset
+from clients.encoders import EncodeOptions, FeatureBundle, LabelledFeatures, SiteFeatures, prepare_features
+from clients.method import Hospital, TrainingSettings, initial_vector
+from clients.metrics import mean_metrics
+
+BLOCKS = 5
+PARTS = ("ensemble", "fam", "mlp")
+
+DEFAULT = TrainingSettings.default()
+PAPER = TrainingSettings.paper()
+
+
+def taken_back(*fields: str) -> TrainingSettings:
+    """Return the default settings with some fields as published."""
+    return dataclasses.replace(DEFAULT, **{field: getattr(PAPER, field) for field in fields})
+
+
+VARIANTS = {
+    "default": DEFAULT,
+    "published FAM (att * I)": taken_back("fam_form"),
+    "contrastive loss in the batch": taken_back("fam_loss"),
+    "FAM without the hospital's class frequencies": taken_back("prior_adjustment"),
+    "no dropout of feature entries": taken_back("feature_dropout"),
+    "class-wise distillation": taken_back("distillation", "distillation_strength", "distillation_temperature"),
+    "no distillation": dataclasses.replace(DEFAULT, distillation="off"),
+    "published MLP (3 layers, batch norm, I~ alone)": taken_back(
+        "mlp_layers", "mlp_width", "mlp_norm", "mlp_dropout", "mlp_input", "mlp_input_rms"
+    ),
+    "entropy ensemble": taken_back("ensemble"),
+    "published learning rates": taken_back("fam_learning_rate", "mlp_learning_rate", "learning_rate_decay"),
+    "paper": PAPER,
+}
+
+
+def blocks_of(bundle: FeatureBundle, test_block: int) -> list[SiteFeatures]:
+    """Return the sites with training and validation images divided anew; what was their test split is left out."""
+    sites = []
+    for site in bundle.sites:
+        features = np.concatenate([site.train.features, site.val.features])
+        labels = np.concatenate([site.train.labels, site.val.labels])
+        paths = np.array(site.train.paths + site.val.paths)
+        block = np.zeros(len(labels), int)
+        for label in np.unique(labels):
+            members = np.flatnonzero(labels == label)
+            members = members[np.argsort(paths[members])]
+            block[members] = np.arange(len(members)) * BLOCKS // len(members)
+        val_block = (test_block + 1) % BLOCKS
+
+        def rows(chosen: np.ndarray, features=features, labels=labels, paths=paths) -> LabelledFeatures:
+            return LabelledFeatures(features[chosen], labels[chosen], tuple(paths[chosen]))
+
+        test, val = block == test_block, block == val_block
+        sites.append(SiteFeatures(site.site, rows(~test & ~val), rows(val), rows(test)))
+    return sites
+
+
+def run(bundle: FeatureBundle, sites: list[SiteFeatures], settings: TrainingSettings, rounds: int, seed: int) -> dict:
+    """Return {part: (accuracy, balanced accuracy)} on the test blocks, at the round of the best validation mean."""
+    hospitals = [Hospital(s, bundle.text_features, bundle.logit_scale, settings, "fedmedclip", seed) for s in sites]
+    vector = initial_vector(bundle.embed_dim, settings, seed)
+    best, result = -1.0, {}
+    for number in range(1, rounds + 1):
+        updates = [hospital.train_round(vector, number) for hospital in hospitals]
+        vector = vector + np.mean(updates, axis=0)
+        score = mean_metrics(h.evaluate(vector, "val")["ensemble"] for h in hospitals).accuracy
+        if score > best:
+            best = score
+            metrics = [hospital.evaluate(vector, "test") for hospital in hospitals]
+            means = {part: mean_metrics(m[part] for m in metrics) for part in PARTS if part in metrics[0]}
+            result = {part: (100 * m.accuracy, 100 * m.balanced_accuracy) for part, m in means.items()}
+    return result
+
+
+def table(results: dict) -> str:
+    """Return the results as Markdown: accuracy (balanced accuracy), difference of the ensemble to the default."""
+    lines = []
+    for data, variants in results.items():
+        lines += ["", f"### {data}", "", "| settings | ensemble | difference | FAM | MLP |", "|---|---|---|---|---|"]
+        reference = statistics.fmean(r["ensemble"][0] for r in variants["default"])
+        for name, runs in variants.items():
+            cells = {}
+            for part in PARTS:
+                if part in runs[0]:
+                    means = [statistics.fmean(r[part][k] for r in runs) for k in (0, 1)]
+                    cells[part] = f"{means[0]:.1f} ({means[1]:.1f})"
+            difference = statistics.fmean(r["ensemble"][0] for r in runs) - reference
+            change = "" if name == "default" else f"{difference:+.1f}"
+            lines.append(f"| {name} | {cells['ensemble']} | {change} | {cells['fam']} | {cells.get('mlp', '')} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Run all variants on all data sets."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--data", action="append", required=True, help="a data set; may be given several times")
+    parser.add_argument("--encoder", required=True)
+    parser.add_argument("--cache", type=Path, help="folder of the feature cache")
+    parser.add_argument("--rounds", type=int, default=50)
+    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--only", action="append", help="a variant of the table; may be given several times")
+    parser.add_argument("--out", type=Path, default=Path("docs/results"))
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+
+    results: dict = {}
+    for data in arguments.data:
+        dataset, _ = load_dataset(data)
+        bundle = prepare_features(dataset, arguments.encoder, EncodeOptions(cache_dir=arguments.cache))
+        per = results.setdefault(dataset.name, {})
+        for name in arguments.only or VARIANTS:
+            per[name] = [
+                run(bundle, blocks_of(bundle, block), VARIANTS[name], arguments.rounds, seed)
+                for seed in range(arguments.seeds)
+                for block in range(BLOCKS)
+            ]
+            means = {p: [round(statistics.fmean(r[p][k] for r in per[name]), 1) for k in (0, 1)] for p in per[name][0]}
+            print(dataset.name, name, means, flush=True)
+
+    command = shlex.join(["python", "benchmarks/ablation.py", *sys.argv[1:]])
+    versions = {"python": platform.python_version(), "torch": torch.__version__, "scikit-learn": sklearn.__version__}
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    text = f"""# Ablation of the default settings
+
+{BLOCKS}-fold cross-validation over training and validation images only ({arguments.rounds} rounds, {arguments.seeds}
+seeds); the test images take no part. Accuracy % (balanced accuracy %), mean over sites and folds; `difference` is the
+ensemble's accuracy against the default.
+{table(results)}
+
+Made by `{command}` with {", ".join(f"{k} {v}" for k, v in versions.items())}.
+"""
+    (arguments.out / "ablation.md").write_text(text, encoding="utf-8")
+    content = {"command": command, "versions": versions, "results": results}
+    (arguments.out / "ablation.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,122 @@
+"""Test accuracy of every method on real data sets, over seeds: the table of the README.
+
+Every figure comes from a whole run of the federation (fixed-point sums; with --secure-agg under pairwise masks, which
+gives the same models bit for bit), its round chosen by validation accuracy. Runs are kept in --runs and not repeated.
+
+    python benchmarks/accuracy.py --data PATH --data PATH --encoder local-dir:PATH
+
+writes docs/results/accuracy.md and .json. The data sets and the encoder are described in docs/data.md.
+"""
+
+import argparse
+import json
+import platform
+import shlex
+import statistics
+import sys
+from pathlib import Path
+
+import sklearn
+import torch
+
+from securefed.config import config_digest, config_from_mapping
+from securefed.simulation import simulate
+
+ROWS = {
+    "zero-shot": ("zero-shot", "default"),
+    "linear probe per site": ("linear-probe", "default"),
+    "local (nothing shared), default": ("local", "default"),
+    "fedclip (FAM only), default": ("fedclip", "default"),
+    "fedavg-mlp (MLP shared too), default": ("fedavg-mlp", "default"),
+    "fedmedclip, paper": ("fedmedclip", "paper"),
+    "fedmedclip, default": ("fedmedclip", "default"),
+}
+"""Row of the table to method and profile."""
+
+WITHOUT_CHANCE = ("zero-shot", "linear-probe")
+"""Methods that give the same for every seed: one run."""
+
+PARTS = ("ensemble", "fam", "mlp")
+
+
+def summary_of(data: str, encoder: str, row: str, seed: int, arguments: argparse.Namespace) -> dict:
+    """Return the summary of a run, from its folder where it has been run before."""
+    method, profile = ROWS[row]
+    config = config_from_mapping(
+        {
+            "data": {"source": data},
+            "encoder": {"name": encoder},
+            "federation": {"method": method, "rounds": arguments.rounds, "seed": seed, "device": "cpu"},
+            "secure_aggregation": {"enabled": arguments.secure_agg},
+            "training": {"profile": profile},
+        }
+    )
+    folder = arguments.runs / config_digest(config)[:16]
+    summary = folder / "summary.json"
+    if summary.exists():
+        return json.loads(summary.read_text(encoding="utf-8"))
+    return simulate(config, output=folder, cache_dir=arguments.cache).summary
+
+
+def cell(runs: list[dict], part: str) -> str:
+    """Return `accuracy ± deviation (balanced accuracy)` in per cent, or nothing where a method lacks the part."""
+    means = [run["mean"][part] for run in runs if part in run["mean"]]
+    if not means:
+        return ""
+    accuracy = [100 * mean["accuracy"] for mean in means]
+    balanced = statistics.fmean(100 * mean["balanced_accuracy"] for mean in means)
+    spread = f" ± {statistics.stdev(accuracy):.1f}" if len(accuracy) > 1 else ""
+    return f"{statistics.fmean(accuracy):.1f}{spread} ({balanced:.1f})"
+
+
+def main() -> None:
+    """Run what is missing and write the tables."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--data", action="append", required=True, help="a data set; may be given several times")
+    parser.add_argument("--encoder", required=True)
+    parser.add_argument("--rounds", type=int, default=50)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--row", action="append", choices=ROWS, help="a row of the table; may be given several times")
+    parser.add_argument("--secure-agg", action="store_true", help="sum under pairwise masks")
+    parser.add_argument("--runs", type=Path, default=Path("runs/accuracy"), help="where the run folders are kept")
+    parser.add_argument("--cache", type=Path, help="folder of the feature cache")
+    parser.add_argument("--out", type=Path, default=Path("docs/results"))
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    arguments.runs.mkdir(parents=True, exist_ok=True)
+
+    results: dict = {}
+    lines: list[str] = []
+    for data in arguments.data:
+        name = Path(data).name
+        lines += ["", f"## {name}", "", "| method | ensemble | FAM | MLP |", "|---|---|---|---|"]
+        for row in arguments.row or ROWS:
+            seeds = 1 if ROWS[row][0] in WITHOUT_CHANCE else arguments.seeds
+            runs = [summary_of(data, arguments.encoder, row, seed, arguments) for seed in range(seeds)]
+            results.setdefault(name, {})[row] = [
+                {key: run[key] for key in ("config_digest", "chosen_round", "mean", "sites", "fam_sha256")}
+                for run in runs
+            ]
+            lines.append(f"| {row} | {' | '.join(cell(runs, part) for part in PARTS)} |")
+            print(name, lines[-1], flush=True)
+
+    command = shlex.join(["python", "benchmarks/accuracy.py", *sys.argv[1:]])
+    versions = {"python": platform.python_version(), "torch": torch.__version__, "scikit-learn": sklearn.__version__}
+    table = "\n".join(lines)
+    text = f"""# Test accuracy by method
+
+Accuracy % ± standard deviation over {arguments.seeds} seeds (balanced accuracy %), mean over the sites, on the given
+test splits; {arguments.rounds} rounds, the round chosen by validation accuracy. Balanced accuracy is over the classes
+that a site's test images have. Methods without chance have one run.
+{table}
+
+Made by `{command}` with {", ".join(f"{k} {v}" for k, v in versions.items())}.
+"""
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    (arguments.out / "accuracy.md").write_text(text, encoding="utf-8")
+    content = {"command": command, "versions": versions, "results": results}
+    (arguments.out / "accuracy.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
