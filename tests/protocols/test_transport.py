@@ -1,0 +1,163 @@
+"""What every transport must do; further transports are added to the list of makers."""
+
+import numpy as np
+import pytest
+
+from protocols import (
+    ClientMachine,
+    FixedPointCodec,
+    InProcessTransport,
+    Patience,
+    PlainClient,
+    TooFewSurvivorsError,
+    run_plain_round,
+    run_round,
+)
+from protocols.errors import InputError
+from protocols.messages import PlainInputReply, encode_message
+from protocols.simulator import DEFAULT_PAYLOAD, InterceptedTransport
+
+ROUND = {"round_id": 1, "timeout": 5.0, "quorum": 3, "grace": 1.0}
+
+
+class Echo:
+    def __init__(self, name):
+        self.name, self.seen = name, []
+
+    def answer(self, stage, data):
+        self.seen.append((stage, data))
+        return self.name.encode() + data
+
+
+def in_process(clients, drops=None):
+    return InProcessTransport(clients, drops)
+
+
+def intercepted(clients, drops=None):
+    return InterceptedTransport(clients, (), drops)
+
+
+MAKERS = [in_process, intercepted]
+
+
+@pytest.fixture(params=MAKERS, ids=lambda maker: maker.__name__)
+def make(request):
+    return request.param
+
+
+@pytest.fixture
+def echoes():
+    return {name: Echo(name) for name in ("a", "b", "c")}
+
+
+def test_each_client_gets_its_request_and_its_reply_comes_back(make, echoes):
+    transport = make(echoes)
+    assert sorted(transport.nodes()) == ["a", "b", "c"]
+    requests = {name: name.upper().encode() for name in echoes}
+    replies, failures = transport.exchange("ShareKeys", requests, **ROUND)
+    assert dict(replies) == {"a": b"aA", "b": b"bB", "c": b"cC"}
+    assert not failures
+    assert echoes["b"].seen == [("ShareKeys", b"B")]
+    transport.close()
+
+
+def test_replies_are_not_gathered_before_the_first_is_taken(echoes):
+    replies, _ = in_process(echoes).exchange("ShareKeys", dict.fromkeys(echoes, b""), **ROUND)
+    next(replies)
+    assert [name for name, echo in echoes.items() if echo.seen] == ["a"]
+
+
+def test_unknown_and_lost_clients_are_failures(make, echoes):
+    transport = make(echoes, {("b", 1): "ShareKeys"})
+    requests = dict.fromkeys([*echoes, "z"], b"")
+    for stage, lost in (("AdvertiseKeys", set()), ("ShareKeys", {"b"}), ("Unmasking", {"b"})):
+        replies, failures = transport.exchange(stage, requests, **ROUND)
+        assert {name for name, _ in replies} == set(echoes) - lost
+        assert set(failures) == {"z"} | lost
+    replies, failures = transport.exchange("ShareKeys", requests, **{**ROUND, "round_id": 2})
+    assert len(dict(replies)) == 3
+    assert set(failures) == {"z"}
+
+
+def test_a_whole_round(make, cohort):
+    federation = cohort(5)
+    drops = {("site-002", 1): "MaskedInputCollection"}
+    result = run_round(federation.server(), make(federation.machines, drops), Patience(timeout=5, grace=1, quorum=0.9))
+    survivors = [name for name in federation.names if name != "site-002"]
+    assert np.array_equal(result.total.integers(), federation.expected(survivors))
+
+
+def test_a_long_vector(cohort):
+    """26 million coordinates of 16 bits: 52 MB in one reply."""
+    length = 26_000_000
+    codec = FixedPointCodec([length], [1.0], 14)
+    federation = cohort(3, codec=codec)
+    encoded = codec.encode(np.zeros(length, dtype=np.float32), np.random.default_rng(0))
+    federation.machines = {
+        name: ClientMachine(federation.identities[name], federation.roster, federation.policy, lambda context: encoded)
+        for name in federation.names
+    }
+    result = federation.run()
+    assert (result.total.lanes == 3 * (2**13 - 1)).all()
+    sizes = [f.bytes for f in result.frames if (f.stage, f.kind) == ("MaskedInputCollection", "payload")]
+    assert sizes == [length * 2] * 3
+
+
+def test_a_handler_error_leaks_nothing(cohort):
+    """What a failing client sends is a class of errors; the secret in the training's message stays where it is."""
+    federation = cohort(6, choices={"corrupt": 0, "threshold": 4})
+
+    def contribute(context):
+        raise InputError("the patient's name")
+
+    federation.machines["site-001"] = federation.machine("site-001", contribute=contribute)
+    result = federation.run()
+    assert result.dropouts == {"site-001": "MaskedInputCollection"}
+    assert "patient" not in str(result.rejections[0].error)
+    assert result.rejections[0].error.refusal_code == InputError.code
+
+
+# Plain rounds
+
+
+def test_a_plain_round_drops_who_breaks_the_rules(cohort):
+    federation = cohort(6)
+    other = cohort(6, length=7)
+    clients = {name: PlainClient(name, federation.contribute) for name in federation.names}
+    clients["site-001"] = PlainClient("site-001", other.contribute)
+
+    class Fixed:
+        def __init__(self, frame):
+            self.frame = frame
+
+        def answer(self, stage, data):
+            return self.frame
+
+    clients["site-002"] = Fixed(b"garbage")
+    clients["site-003"] = Fixed(encode_message(PlainInputReply(16, 199, bytes(398)), 1, bytes(32)))
+    clients["site-004"] = Fixed(encode_message(PlainInputReply(16, 200, bytes(400)), 2, bytes(32)))
+    result = run_plain_round(federation.parameters(), federation.roster, DEFAULT_PAYLOAD, in_process(clients))
+    assert result.survivors == ("site-000", "site-005")
+    assert sorted(result.dropouts) == ["site-001", "site-002", "site-003", "site-004"]
+    assert sorted({r.client for r in result.rejections}) == sorted(result.dropouts)
+    assert np.array_equal(result.total.integers(), federation.expected(result.survivors))
+
+
+def test_a_plain_round_without_any_reply_has_no_sum(cohort):
+    federation = cohort(3)
+    with pytest.raises(TooFewSurvivorsError):
+        federation.run_plain(dict.fromkeys(federation.names, "AdvertiseKeys"))
+
+
+def test_plain_bytes_are_recorded(cohort):
+    federation = cohort(3)
+    result = federation.run_plain()
+    up = sum(record.bytes for record in result.frames if (record.client, record.direction) == ("site-000", "up"))
+    assert up == 44 + 5 + 200 * 2
+    assert {record.stage for record in result.frames} == {"PlainInputCollection"}
+
+
+def test_a_plain_client_answers_nothing_else(cohort):
+    client = PlainClient("site-000", cohort(3).contribute)
+    assert client.answer("Unmasking", b"")[3] == 16
+    assert client.answer("PlainInputCollection", b"junk")[3] == 16
