@@ -4,10 +4,18 @@ import time
 from collections.abc import Iterable
 
 from protocols.attacks import (
+    ciphertexts,
+    collusion,
     dropouts,
     floors,
     inconsistent_models,
+    inputs,
+    keystreams,
+    leaks,
+    malicious_clients,
     replays,
+    ring_order,
+    several_rounds,
     shares_of_both_kinds,
     substituted_keys,
     survivor_sets,
@@ -24,6 +32,14 @@ _MODULES = (
     inconsistent_models,
     dropouts,
     tampered_shares,
+    ciphertexts,
+    inputs,
+    keystreams,
+    collusion,
+    leaks,
+    several_rounds,
+    ring_order,
+    malicious_clients,
 )
 
 ATTACKS: tuple[Attack, ...] = tuple(

@@ -20,7 +20,7 @@ from protocols.policy import ClientPolicy
 from protocols.simulator import DEFAULT_CONFIG, SimulatedFederation
 from protocols.stages import Stage, ThreatModel
 
-LENGTH = 64
+LENGTH = 61
 """Coordinates of the vectors that are played with."""
 
 ANY_SIZE = 1 << 31
@@ -95,6 +95,8 @@ class Scene:
         self.server = self.federation.server()
         self.transcript: dict[tuple[Stage, str], tuple[bytes, bytes]] = {}
         """{(stage, client): (request, reply)} of all that was played."""
+        self.pending: Mapping[str, bytes] = {}
+        """The honest requests of the stage that is being played."""
         self._next = 0
 
     @property
@@ -127,7 +129,8 @@ class Scene:
             replies: Makes of a client's reply what reaches the server.
         """
         gone = {name for name, since in (lost or {}).items() if since.rank <= stage.rank}
-        for name, frame in self.server.requests(stage.value).items():
+        self.pending = self.server.requests(stage.value)
+        for name, frame in self.pending.items():
             if name in gone:
                 continue
             delivered = request(name, frame)
@@ -163,6 +166,10 @@ class Scene:
     def begin(self, number: int, **choices: Any) -> None:
         """Turn to another round: a new server machine and a new transcript."""
         self.server = self.federation.server(number, **choices)
+        self.restart()
+
+    def restart(self) -> None:
+        """Forget the transcript, for another server machine."""
         self.transcript = {}
         self._next = 0
 

@@ -1,0 +1,97 @@
+"""A18 and A19: what several sums give away together, and noise that does not exist yet."""
+
+import numpy as np
+
+from protocols.attacks.records import Attack, Finding, Outcome, broken, refused
+from protocols.attacks.scene import Scene
+from protocols.client.session import RoundContext
+from protocols.errors import ProtocolError
+from protocols.participation import isolated
+from protocols.server.machine import ServerMachine
+from protocols.simulator import DEFAULT_PAYLOAD
+from protocols.stages import Stage
+from protocols.vectors import EncodedVector
+
+
+def same_model_without_one() -> Finding:
+    """Open the sum over all clients, then the sum over all but one on the same model, and subtract."""
+    scene, victim = _steady_scene(), 0
+    scene.play()
+    return _subtract(scene, victim, DEFAULT_PAYLOAD, "the same model again without one client")
+
+
+def nearly_the_same_model_without_one() -> Finding:
+    """The same with one bit of the model changed: a difference that training does not notice."""
+    scene, victim = _steady_scene(), 0
+    scene.play()
+    payload = DEFAULT_PAYLOAD[:-1] + bytes([DEFAULT_PAYLOAD[-1] ^ 1])
+    return _subtract(scene, victim, payload, "a model with one bit changed, without one client")
+
+
+def _steady_scene() -> Scene:
+    """Six clients whose contributions do not change from round to round."""
+    scene = Scene(6)
+
+    def contribute(context: RoundContext) -> EncodedVector:
+        steady = RoundContext(1, context.payload, context.parameters, context.client)
+        return scene.federation.contribute(steady)
+
+    for name in scene.names:
+        scene.replace(name, contribute=contribute)
+    return scene
+
+
+def _subtract(scene: Scene, victim: int, payload: bytes, tried: str) -> Finding:
+    first, name = scene.server.result, scene.names[victim]
+    scene.server = ServerMachine(scene.federation.parameters(2), scene.federation.roster, payload)
+    scene.restart()
+    try:
+        scene.play(lost={name: Stage.MASKED_INPUT_COLLECTION})
+    except ProtocolError:
+        reasons = {rejection.error for rejection in scene.server.rejections}
+        return refused(next(iter(reasons)), tried)
+    second = scene.server.result
+    if first is None or second is None:
+        return broken(f"{tried}: a round ended without result and without an error")
+    difference = first.total.integers() - second.total.integers()
+    open_ = np.array_equal(difference, scene.federation.expected([name], 1))
+    witness = scene.federation.machines[scene.names[-1]].participation
+    named = isolated(witness.rows)
+    if open_ and name in named:
+        return Finding(Outcome.REPORTED, f"{tried}: the difference is its vector; every client's record names {name}")
+    if open_:
+        return broken(f"{tried}: the difference is the vector of {name}, and no record names it")
+    return broken(f"{tried}: accepted, though the two sums differ in {name} only")
+
+
+def remove_noise_after_drops() -> Finding:
+    """Say why there is nothing to attack."""
+    return Finding(
+        Outcome.NOT_APPLICABLE,
+        "this build adds no distributed noise: noise_tail only widens the ring, so there is no noise to remove",
+    )
+
+
+ATTACKS = (
+    Attack(
+        "A18a",
+        "Differencing",
+        "the server opens a sum over all clients, then one over all but one on the same model, and subtracts",
+        Outcome.REFUSED,
+        same_model_without_one,
+    ),
+    Attack(
+        "A18b",
+        "Differencing",
+        "the same, with one bit of the model changed in between",
+        Outcome.REPORTED,
+        nearly_the_same_model_without_one,
+    ),
+    Attack(
+        "A19",
+        "Noise after drops",
+        "the server removes more of the clients' noise than the drops allow",
+        Outcome.NOT_APPLICABLE,
+        remove_noise_after_drops,
+    ),
+)
