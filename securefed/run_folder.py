@@ -132,8 +132,7 @@ class RunFolder:
         temporary = path.with_name(path.name + ".part")
         try:
             save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, temporary, dict(metadata))
-            if private:
-                temporary.chmod(0o600)
+            temporary.chmod(0o600 if private else 0o644)
             _sync(temporary)
             temporary.replace(path)
         except OSError as error:

@@ -8,6 +8,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from audit.report import verdict_lines, write_report
 from clients.data import DataWarning
 from clients.encoders import FeatureBundle
 from securefed.aggregation import Aggregator, check_cohort
@@ -31,10 +32,17 @@ Now = Callable[[], datetime]
 
 @dataclass(frozen=True)
 class RunResult:
-    """A finished run: its folder and the content of its summary.json."""
+    """A finished run.
+
+    Attributes:
+        folder: Its folder.
+        summary: Content of summary.json.
+        verdict: Three lines for a reader: privacy claim, bytes, verification of the record.
+    """
 
     folder: RunFolder
     summary: dict[str, Any]
+    verdict: tuple[str, ...]
 
 
 def simulate(
@@ -143,7 +151,8 @@ class _Run:
             model_digest=summary["fam_sha256"],
         )
         delete_checkpoint(folder)
-        return RunResult(folder, summary)
+        report, _ = write_report(folder.path)
+        return RunResult(folder, summary, tuple(verdict_lines(report)))
 
     def _federate(self, folder: RunFolder, evidence: RunEvidence, bundle: FeatureBundle, device: str) -> Outcome:
         config = self._config

@@ -8,6 +8,7 @@ import click
 
 from audit.errors import EvidenceError
 from securefed.commands.options import json_option
+from securefed.errors import ConfigError
 
 
 @click.group("audit", short_help="Check the evidence of a run.")
@@ -42,3 +43,32 @@ def verify_command(*, run: Path, roster: Path | None, heads: tuple[Path, ...], a
         first = result.first_bad_event
         where = f"first bad event: {first}" if first >= 0 else "no single event is to blame"
         raise EvidenceError(first, f"{run} DOES NOT VERIFY; {where}" if first < 0 else "DOES NOT VERIFY from here on")
+
+
+@command.command("report", short_help="Write the report of a run, for people and machines.")
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option("--format", "formats", multiple=True, metavar="NAME", help="html, md or json. [all]")
+@click.option("--output", type=click.Path(path_type=Path), metavar="DIR", help="Where to. [the run folder]")
+@click.option("--roster", type=click.Path(path_type=Path), metavar="FILE", help="Roster agreed on before the run.")
+@click.option(
+    "--heads", type=click.Path(path_type=Path), multiple=True, metavar="FILE", help="Heads that a hospital kept."
+)
+def report_command(
+    *, run: Path, formats: tuple[str, ...], output: Path | None, roster: Path | None, heads: tuple[Path, ...]
+) -> None:
+    """Write the report of RUN, from its files alone, and print its verdict.
+
+    Exit code 3 where the record does not verify; the report says so on its first page.
+    """
+    from audit.report import FORMATS, verdict_lines, write_report
+
+    unknown = set(formats) - set(FORMATS)
+    if unknown:
+        raise ConfigError("--format", f"{unknown.pop()!r} is unknown; use {', '.join(FORMATS)}")
+    report, paths = write_report(run, formats or FORMATS, output=output, roster=roster, heads=heads)
+    for line in verdict_lines(report):
+        click.echo(line)
+    for path in paths.values():
+        click.echo(path)
+    if any(line["verdict"] == "FAIL" and line["subject"] == "The record" for line in report["verdicts"]):
+        raise EvidenceError(-1, f"{run} DOES NOT VERIFY; audit verify names the first bad event")

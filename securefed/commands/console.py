@@ -1,6 +1,7 @@
 """Progress and tables for people: words and bars to stderr, results to stdout."""
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -74,13 +75,21 @@ class ConsoleObserver(Observer):
             self.console.print(f"round {view.number}: {site} was lost at {stage}", markup=False)
 
 
-def print_result(summary: dict[str, Any], folder: Path) -> None:
-    """Print the table of a finished run to stdout."""
-    out = Console(highlight=False, soft_wrap=not sys.stdout.isatty())
+def print_result(summary: dict[str, Any], verdict: Sequence[str], folder: Path) -> None:
+    """Print the table of a finished run, its verdict and where everything lies to stdout."""
+    out = stdout_console()
     out.print(metric_table(summary, "Test data, %"))
-    for line in verdict_lines(summary):
+    if summary["fam_sha256"]:
+        out.print(f"model: kept from round {summary['chosen_round']}, sha256 {summary['fam_sha256']}", markup=False)
+    for line in verdict:
         out.print(line, markup=False)
-    out.print(f"results: {folder}", markup=False)
+    out.print(f"results: {folder}, to read first: {folder / 'report.html'}", markup=False)
+
+
+def stdout_console() -> Console:
+    """Return a console on stdout that does not cut lines where nobody sees a terminal."""
+    terminal = sys.stdout.isatty()
+    return Console(highlight=False, width=None if terminal else 160, soft_wrap=not terminal)
 
 
 def metric_table(result: dict[str, Any], title: str) -> Table:
@@ -101,25 +110,6 @@ def metric_table(result: dict[str, Any], title: str) -> Table:
                 table.add_row(name, part, *values, style="bold" if name.startswith("mean") else None)
                 name = ""
     return table
-
-
-def verdict_lines(summary: dict[str, Any]) -> list[str]:
-    """Return what a reader must know beside the accuracy: bytes, privacy claim, digest of the model."""
-    communication, privacy = summary["communication"], summary["privacy"]
-    lines = [
-        f"privacy: {privacy['claim']}",
-        f"FAM: sha256 {summary['fam_sha256'][:16]}..., kept from round {summary['chosen_round']}"
-        if summary["fam_sha256"]
-        else "FAM: none (this method shares no model)",
-    ]
-    if communication["upload_bytes_per_client_round"]:
-        lines.insert(
-            0,
-            f"bytes a client and round: {communication['upload_bytes_per_client_round']:,.0f} up, "
-            f"{communication['download_bytes_per_client_round']:,.0f} down; "
-            f"{communication['ratio_to_fedavg_clip']:,.0f} times less up than FedAvg of CLIP ViT-B/32",
-        )
-    return lines
 
 
 def _percent(value: float | None) -> str:

@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from securefed.commands.console import stdout_console
 from securefed.commands.options import (
     DATA_FLAGS,
     config_option,
@@ -43,8 +44,6 @@ def inspect_command(
 
     SOURCE is demo, a folder <site>/<class>/<image>, a CSV or Parquet manifest, or a MedMNIST .npz.
     """
-    from rich.console import Console
-
     from clients.data import inspect
     from securefed.commands.data_tables import print_report
     from securefed.preparation import load_sites
@@ -55,7 +54,7 @@ def inspect_command(
     if as_json:
         click.echo(json.dumps(report.to_dict()))
     else:
-        print_report(report, Console(highlight=False))
+        print_report(report, stdout_console())
 
 
 @command.command("demo", short_help="Write the synthetic cohort as an example.")

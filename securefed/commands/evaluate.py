@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from securefed.commands.console import ConsoleObserver, metric_table
+from securefed.commands.console import ConsoleObserver, metric_table, stdout_console
 from securefed.commands.options import cache_option, json_option
 
 
@@ -26,8 +26,6 @@ def command(
 
     For each site and their mean; for the FAM alone, the MLP alone and the ensemble.
     """
-    from rich.console import Console
-
     from securefed.prediction import evaluate_run
 
     with ConsoleObserver(quiet=quiet) as observer:
@@ -35,4 +33,4 @@ def command(
     if as_json:
         click.echo(json.dumps(result))
     else:
-        Console(highlight=False).print(metric_table(result, f"{split} data, %"))
+        stdout_console().print(metric_table(result, f"{split} data, %"))

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import click
 
+from securefed.commands.console import stdout_console
 from securefed.commands.options import cache_option, json_option
 
 
@@ -32,7 +33,6 @@ def command(
 
     Research software: not for diagnosis.
     """
-    from rich.console import Console
     from rich.table import Table
 
     from securefed.prediction import predict_images
@@ -48,4 +48,4 @@ def command(
         ranked = prediction.ranked("ensemble")[:top]
         others = ", ".join(f"{name} {100 * share:.1f} %" for name, share in ranked[1:])
         table.add_row(prediction.path, ranked[0][0], f"{100 * ranked[0][1]:.1f} %", others)
-    Console(highlight=False).print(table)
+    stdout_console().print(table)

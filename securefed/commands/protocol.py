@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from securefed.commands.console import stdout_console
 from securefed.commands.options import json_option
 
 
@@ -61,7 +62,6 @@ def attack_command(*, ids: tuple[str, ...], as_json: bool) -> None:
 
     Exit code 1 where an attack succeeds.
     """
-    from rich.console import Console
     from rich.table import Table
 
     from securefed.planning import run_attacks
@@ -75,7 +75,7 @@ def attack_command(*, ids: tuple[str, ...], as_json: bool) -> None:
             table.add_column(title, overflow="fold")
         for report in reports:
             table.add_row(report["id"], report["outcome"], report["tried"], report["evidence"])
-        Console(highlight=False).print(table)
+        stdout_console().print(table)
     broken = [report["id"] for report in reports if report["outcome"] == "broken"]
     if broken:
         raise click.ClickException(f"{', '.join(broken)} succeeded: do not use this installation; see SECURITY.md")

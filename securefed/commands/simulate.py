@@ -66,4 +66,4 @@ def command(
     if as_json:
         click.echo(json.dumps(result.summary))
     else:
-        print_result(result.summary, result.folder.path)
+        print_result(result.summary, result.verdict, result.folder.path)
