@@ -55,6 +55,7 @@ class Verification:
         is_complete: Whether the run reached its end.
         is_pinned: Whether signatures were checked against a roster from outside of the folder.
         checks: All checks in order.
+        history: What the log says happened, as it was read for the checks; None where it cannot be read.
     """
 
     folder: Path
@@ -64,6 +65,7 @@ class Verification:
     is_complete: bool
     is_pinned: bool
     checks: tuple[Check, ...]
+    history: RunHistory | None = None
 
     @property
     def failed(self) -> tuple[Check, ...]:
@@ -133,6 +135,7 @@ def verify_run(folder: Path, *, roster: Path | None = None, heads: Sequence[Path
         is_complete=history.completed is not None,
         is_pinned=roster is not None,
         checks=tuple(checks),
+        history=history,
     )
 
 

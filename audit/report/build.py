@@ -10,8 +10,7 @@ from audit.accounting.mechanisms import Adjacency
 from audit.canonical import encode_canonical
 from audit.check_epsilon import composition_of
 from audit.errors import EvidenceError
-from audit.history import RunHistory, read_history
-from audit.log import read_events
+from audit.history import RunHistory
 from audit.report.communication import communication_section
 from audit.report.form import REPORT, REPORT_FORMAT
 from audit.report.pitfalls import pitfalls_section
@@ -38,7 +37,10 @@ def build_report(folder: Path, *, roster: Path | None = None, heads: Sequence[Pa
         AccountingUnavailableError: Privacy is claimed and no accountant is installed.
     """
     verification = verify_run(folder, roster=roster, heads=heads)
-    history = read_history(read_events(folder / "audit.jsonl"))
+    history = verification.history
+    if history is None:
+        verification.require()
+    assert history is not None  # noqa: S101 (a log that cannot be read has failed a check)
     claim = claim_section(history)
     utility = utility_section(folder, history)
     communication = communication_section(history)

@@ -39,7 +39,8 @@ def line_chart(
         body.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2"/>')
         if len(points) <= 60:
             body += [f'<circle cx="{frame.x(x):.1f}" cy="{frame.y(y):.1f}" r="3" fill="{colour}"/>' for x, y in points]
-        body += _legend(index, name, colour)
+        if len(series) > 1:
+            body += _legend(index, name, colour)
     if limit is not None:
         y = frame.y(limit[1])
         body.append(_line(_LEFT, WIDTH - _RIGHT, y, y, 'stroke="#8a0000" stroke-dasharray="6 4"'))
@@ -156,9 +157,11 @@ class _Frame:
             found.append(_line(_LEFT, WIDTH - _RIGHT, y, y, 'stroke="#c8c8c8"'))
             found.append(_text(_LEFT - 6, y + 4, f"{value:.4g}", anchor="end"))
         if ticks:
-            for index in range(5):
-                value = self._low + (self._high - self._low) * index / 4
+            step = max(1.0, _nice((self._high - self._low) / 5))
+            value = self._low
+            while value <= self._high:
                 found.append(_text(self.x(value), HEIGHT - _BOTTOM + 16, f"{value:.4g}"))
+                value += step
         found.append(_text((WIDTH + _LEFT) / 2, HEIGHT - _BOTTOM + 32, x_label))
         middle = (HEIGHT - _BOTTOM) / 2
         found.append(

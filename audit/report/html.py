@@ -65,10 +65,14 @@ def render_html(report: Mapping[str, Any]) -> str:
 def _what(report: Mapping[str, Any]) -> str:
     identity, data = report["identity"], report["data"]
     kind = "simulated run" if identity["operation"] == "simulation" else "run"
-    end = f"ended {identity['ended']}" if identity["ended"] else "did not reach its end"
+    end = f"ended {_minute(identity['ended'])}" if identity["ended"] else "did not reach its end"
     name = data["name"] or "unnamed data"
     hospitals = f"{len(data['hospitals'])} hospitals on {name}"
-    return f"{identity['run_id']}: a {kind} of {hospitals}, begun {identity['started']}, {end}."
+    return f"{identity['run_id']}: a {kind} of {hospitals}, begun {_minute(identity['started'])}, {end}."
+
+
+def _minute(time: str) -> str:
+    return f"{time[:10]} {time[11:16]} UTC"
 
 
 def _first_page(report: Mapping[str, Any]) -> Html:

@@ -70,13 +70,16 @@ def table(
     def kind(index: int) -> str:
         return ' class="number"' if index in numbers else ""
 
+    look = "pairs" if len(header) == 2 and not numbers else ("words" if not numbers else "")
+    named = f' class="{look}"' if look else ""
+
     def cells(row: Sequence[object]) -> str:
         return "".join(f"<td{kind(index)}>{text(cell)}</td>" for index, cell in enumerate(row[1:], 1))
 
     head = "".join(f'<th scope="col"{kind(index)}>{escape(name)}</th>' for index, name in enumerate(header))
     body = "".join(f'<tr><th scope="row">{text(row[0])}</th>{cells(row)}</tr>' for row in rows)
     return Html(
-        f'<div class="scroll"><table><caption>{escape(caption)}</caption><thead><tr>{head}</tr></thead>'
+        f'<div class="scroll"><table{named}><caption>{escape(caption)}</caption><thead><tr>{head}</tr></thead>'
         f"<tbody>{body}</tbody></table></div>"
     )
 

@@ -71,6 +71,10 @@ def claim_section(history: RunHistory) -> dict[str, Any]:
     delta, adjacency = stated["delta"], Adjacency(stated.get("adjacency", "add-or-remove-one"))
     composition, found = worst_composition(history, delta, adjacency)
     profile = [(value, upper_epsilon(composition, value, adjacency)) for value in _DELTAS]
+    attacker = [
+        {"false_positives": rate, "true_positives": true_positives(rate, [*profile, (delta, found.upper)])}
+        for rate in _FALSE_POSITIVES
+    ]
     unit, neighbours = _UNITS[stated.get("unit", "image")], _NEIGHBOURS[adjacency]
     section |= {
         "claim": "CLAIMED",
@@ -83,18 +87,22 @@ def claim_section(history: RunHistory) -> dict[str, Any]:
         "cross_checks": dict(found.cross_checks),
         "contradictions": list(found.contradictions),
         "by_delta": [{"delta": value, "epsilon": _finite(epsilon)} for value, epsilon in profile],
-        "attacker": [
-            {"false_positives": rate, "true_positives": true_positives(rate, [*profile, (delta, found.upper)])}
-            for rate in _FALSE_POSITIVES
-        ],
-        "statement": (
-            f"The chance of any outcome that an observer may see changes by a factor of at most exp({found.upper:.4g}),"
-            f" apart from a probability of {delta:g}, by {neighbours} {unit} at a hospital."
-            if math.isfinite(found.upper)
-            else "The releases of this run cannot be accounted: their cost is infinite, nothing follows from the claim."
-        ),
+        "attacker": attacker,
+        "statement": _statement(found.upper, delta, f"{neighbours} {unit}", attacker),
     }
     return section
+
+
+def _statement(epsilon: float, delta: float, change: str, attacker: Sequence[dict[str, float]]) -> str:
+    """The claim as a formula, and for who does not think in exponentials."""
+    if not math.isfinite(epsilon):
+        return "The releases of this run cannot be accounted: their cost is infinite, nothing follows from the claim."
+    wrong, found = (100 * attacker[1][name] for name in ("false_positives", "true_positives"))
+    return (
+        f"The chance of any outcome that an observer may see changes by a factor of at most exp({epsilon:.4g}), apart "
+        f"from a probability of {delta:g}, by {change} at a hospital. In other words: whoever tries to tell what was "
+        f"in the data, and is wrong about {wrong:g} % of what was not, finds at most {found:.1f} % of what was."
+    )
 
 
 def true_positives(false_positives: float, profile: Sequence[tuple[float, float]]) -> float:

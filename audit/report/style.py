@@ -4,7 +4,7 @@ STYLE = """
 :root { color-scheme: light; }
 * { box-sizing: border-box; }
 body { margin: 0 auto; max-width: 60rem; padding: 1rem; font: 1rem/1.5 Georgia, 'Times New Roman', serif;
-  color: #1a1a1a; background: #fff; overflow-wrap: anywhere; }
+  color: #1a1a1a; background: #fff; overflow-wrap: break-word; }
 h1, h2, h3, th, .verdict, nav, svg { font-family: Helvetica, Arial, sans-serif; }
 h1 { font-size: 1.7rem; line-height: 1.2; margin: 0.5rem 0; }
 h2 { font-size: 1.25rem; border-top: 2px solid #1b5e8a; padding-top: 0.6rem; margin-top: 2.2rem; }
@@ -30,7 +30,15 @@ nav ol { columns: 2; padding-left: 1.4rem; }
 .sign { display: grid; grid-template-columns: repeat(auto-fit, minmax(14rem, 1fr)); gap: 2rem; margin-top: 3rem; }
 .sign div { border-top: 1px solid #1a1a1a; padding-top: 0.3rem; font-size: 0.9rem; }
 footer { margin-top: 3rem; border-top: 1px solid #c8c8c8; font-size: 0.85rem; }
-@media (max-width: 40rem) { nav ol { columns: 1; } body { padding: 0.7rem; } table { font-size: 0.82rem; } }
+table.pairs th[scope=row] { width: 40%; }
+@media screen and (max-width: 40rem) {
+  nav ol { columns: 1; }
+  body { padding: 0.7rem; }
+  table { font-size: 0.85rem; }
+  table.words thead { position: absolute; clip-path: inset(50%); height: 1px; overflow: hidden; }
+  table.words tr, table.words th, table.words td { display: block; border: 0; width: auto; }
+  table.words tr { border-bottom: 1px solid #c8c8c8; padding-bottom: 0.3rem; }
+}
 @media print {
   body { max-width: none; padding: 0; font-size: 10pt; }
   .scroll { overflow: visible; }
