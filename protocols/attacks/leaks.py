@@ -29,7 +29,13 @@ CLIPPED = 11
 def compare_two_hospitals_sizes() -> Finding:
     """Play the same round with the same randomness but other numbers of examples; compare all that the server sees."""
     scenes = [_weighted(weights) for weights in (WEIGHTS, OTHER_WEIGHTS)]
-    for scene in scenes:
+    for scene, weights in zip(scenes, (WEIGHTS, OTHER_WEIGHTS), strict=True):
+        scene.play(Stage.CONSISTENCY_CHECK)
+        for name, weight in zip(scene.names, weights, strict=True):
+            sent = scene.sent(MaskedInputReply, Stage.MASKED_INPUT_COLLECTION, name)
+            last = MaskedVector.decode(sent.packed, sent.length, sent.ring_bits).lanes[-2:].tolist()
+            if last == [weight, CLIPPED]:
+                return broken(f"weight and clip count of {name} stand in clear in its masked vector")
         scene.play()
     first, second = scenes
     for (stage, name), (request, reply) in first.transcript.items():
@@ -41,12 +47,6 @@ def compare_two_hospitals_sizes() -> Finding:
                 mine, other = _beside_the_vector(mine), _beside_the_vector(other)
             if mine != other:
                 return broken(f"the {what} of {name} at {stage.value} depends on its number of examples")
-    for scene, weights in zip(scenes, (WEIGHTS, OTHER_WEIGHTS), strict=True):
-        for name, weight in zip(scene.names, weights, strict=True):
-            sent = scene.sent(MaskedInputReply, Stage.MASKED_INPUT_COLLECTION, name)
-            last = MaskedVector.decode(sent.packed, sent.length, sent.ring_bits).lanes[-2:].tolist()
-            if last == [weight, CLIPPED]:
-                return broken(f"weight and clip count of {name} stand in clear in its masked vector")
     frames = len(first.transcript) * 2
     return harmless(f"{frames} frames are equal byte for byte but for the masked vectors, whatever the weights")
 
@@ -121,9 +121,13 @@ def search_what_is_left() -> Finding:
     logging.getLogger().addHandler(handler)
     try:
         scene = Scene(5)
-        scene.play(Stage.UNMASKING)
-        during = [repr(thing) for thing in _things()]
-        scene.play()
+        shown: list[bytes] = []
+        pickles: list[bytes] = []
+        for stage in (*scene.server.stages[1:], None):
+            scene.play(stage)
+            shown += [repr(thing).encode() for thing in _things()]
+            pickles += _pickles(scene)
+        dumps = [machine.dump() for machine in scene.federation.machines.values()]
         scene.begin(2)
         scene.play(Stage.CONSISTENCY_CHECK)
         errors = [refuse(scene, name) for name in scene.names]
@@ -133,12 +137,12 @@ def search_what_is_left() -> Finding:
         logging.getLogger().removeHandler(handler)
     needles = {draw for tap in scene.taps.values() for draw in tap.draws if len(draw) == 32}
     haystacks: dict[str, list[bytes]] = {
-        "a representation": [text.encode() for text in (*during, *(repr(thing) for thing in _things()))],
+        "a representation": shown,
         "an error": [text.encode() for text in errors],
         "the log": [record.getMessage().encode() for record in handler.records],
         "a frame": [frame for pair in scene.transcript.values() for frame in pair],
-        "a state after the round": [machine.dump() for machine in scene.federation.machines.values()],
-        "a pickle": list(_pickles(scene)),
+        "a state after the round": dumps,
+        "a pickle": pickles,
     }
     for where, texts in haystacks.items():
         found = sum(form in text for needle in needles for form in _forms(needle) for text in texts)

@@ -1,0 +1,106 @@
+"""A16 to A19."""
+
+import protocols.client.shares_dealt
+from protocols.attacks import Outcome
+from protocols.client.machine import ClientMachine
+from protocols.participation import Participation
+from protocols.secret_values import Secret
+
+
+def test_server_comparing_rounds_with_other_numbers_of_examples_sees_no_difference(harmless):
+    harmless("A16")
+
+
+def test_numbers_of_examples_show_where_the_weight_is_not_masked(broken, monkeypatch):
+    mask = protocols.client.shares_dealt.mask
+
+    def all_but_the_weight(encoded, pads, ring_bits):
+        masked = mask(encoded, pads, ring_bits)
+        masked.lanes[-2:] = encoded.lanes(ring_bits)[-2:]
+        return masked
+
+    monkeypatch.setattr(protocols.client.shares_dealt, "mask", all_but_the_weight)
+    broken("A16")
+
+
+def test_numbers_of_examples_show_where_a_reply_carries_them(broken, monkeypatch):
+    reply = protocols.client.shares_dealt.MaskedInputReply
+
+    def telling(unusable, ring_bits, length, packed):
+        weight = int(telling.encoded[-2])
+        return reply((*unusable, weight), ring_bits, length, packed)
+
+    mask = protocols.client.shares_dealt.mask
+
+    def listening(encoded, pads, ring_bits):
+        telling.encoded = encoded.lanes(ring_bits).tolist()
+        return mask(encoded, pads, ring_bits)
+
+    monkeypatch.setattr(protocols.client.shares_dealt, "mask", listening)
+    monkeypatch.setattr(protocols.client.shares_dealt, "MaskedInputReply", telling)
+    monkeypatch.setattr("protocols.server.input_collection.CollectingInputs.absorb", _anything_goes)
+    broken("A16")
+
+
+def _anything_goes(state, position, data):
+    from protocols.masking import MaskedVector
+    from protocols.messages import MaskedInputReply, decode_message
+
+    reply = decode_message(MaskedInputReply, data, 1 << 20)[1]
+    state._sum.add(MaskedVector.decode(reply.packed, reply.length, reply.ring_bits))
+    state._survivors.add(position)
+    return reply
+
+
+def test_reading_memory_after_a_round_finds_no_secret(harmless):
+    harmless("A17a")
+
+
+def test_secrets_are_found_in_memory_where_they_are_not_erased(broken, monkeypatch):
+    monkeypatch.setattr(Secret, "erase", lambda _: None)
+    broken("A17a")
+
+
+def test_secrets_of_a_refused_round_are_found_where_failures_do_not_erase(broken, monkeypatch):
+    monkeypatch.setattr(ClientMachine, "abandon", lambda _: None)
+    broken("A17a")
+
+
+def test_searching_frames_logs_errors_and_pickles_finds_no_secret(harmless):
+    harmless("A17b")
+
+
+def test_secrets_are_found_where_representations_show_them(broken, monkeypatch):
+    monkeypatch.setattr(Secret, "__repr__", lambda secret: secret._bytes.hex())
+    broken("A17b")
+
+
+def test_secrets_are_found_where_they_can_be_pickled(broken, monkeypatch):
+    monkeypatch.setattr(ClientMachine, "__reduce__", lambda machine: (bytes, (machine.dump(),)))
+    broken("A17b")
+
+
+def test_server_subtracting_sums_over_the_same_model_is_refused(refused):
+    refused("A18a")
+
+
+def test_difference_of_two_sums_opens_a_vector_where_clients_do_not_keep_count(broken, monkeypatch):
+    monkeypatch.setattr(Participation, "check", lambda *_: None)
+    monkeypatch.setattr(Participation, "add", lambda *_: None)
+    broken("A18a")
+
+
+def test_server_changing_one_bit_of_the_model_is_reported_by_every_client(play):
+    report = play("A18b")
+    assert report.outcome is Outcome.REPORTED, report.evidence
+
+
+def test_nobody_reports_the_difference_where_clients_do_not_keep_count(broken, monkeypatch):
+    monkeypatch.setattr(Participation, "add", lambda *_: None)
+    broken("A18b")
+
+
+def test_noise_after_drops_is_reported_as_not_applicable(play):
+    report = play("A19")
+    assert report.outcome is Outcome.NOT_APPLICABLE
+    assert "no distributed noise" in report.evidence
