@@ -1,9 +1,11 @@
 """A hospital trains, resumes, predicts, and gives nothing away but its update."""
 
+import dataclasses
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 
 from clients.method.hospital import Hospital
 from clients.method.layout import initial_vector, vector_layout
@@ -141,3 +143,15 @@ def test_metrics_of_a_split():
 def test_an_unknown_method_is_refused():
     with pytest.raises(SettingsError, match="fedsgd"):
         make_hospital(method="fedsgd")
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_gpu_trains_the_same():
+    settings = dataclasses.replace(PROFILES["default"], feature_dropout=0.0, mlp_dropout=0.0, batch_size=70)
+    updates = []
+    for device in ("cpu", "cuda"):
+        hospital = Hospital(make_site(), TEXT, 100.0, settings, "fedmedclip", 0, device)
+        updates.append(hospital.train_round(start(settings), 1))
+        assert hospital.predict(start(settings) + updates[-1])["ensemble"].shape == (21, CLASSES)
+    np.testing.assert_allclose(updates[0], updates[1], rtol=1e-3, atol=1e-6)
