@@ -157,7 +157,6 @@ MISTAKES = {
     "unknown weights": (lambda root: ["--data", root, "--encoder", "ViT-B-32/opnai"], 2, "ViT-B-32/openai"),
     "unknown config key": (lambda root: ["--set", "federation.round=3"], 2, "did you mean rounds"),
     "negative rounds": (lambda root: ["--rounds", "-3"], 2, "use 1 or more"),
-    "one client": (lambda root: ["--data", root / "a", "--secure-agg"], None, ""),
     "read-only output": (lambda root: ["--output", "/proc/securefed-run"], 1, "writable place"),
     "unknown option": (lambda root: ["--round", "3"], 2, "No such option"),
     "unknown method": (lambda root: ["--method", "fedsgd"], 2, "fedmedclip"),
@@ -165,7 +164,7 @@ MISTAKES = {
     "missing config": (lambda root: ["--config", "none.toml"], 2, "check the path"),
     "resume of nothing": (lambda root: ["--resume", "none"], 1, "no run folder"),
     "resume with flags": (lambda root: ["--resume", "none", "--rounds", "3"], 2, "no other option"),
-    "missing column": (lambda root: ["--data", root, "--split-column", "fold"], None, ""),
+    "missing column": (lambda root: ["--data", root, "--split-column", "fold"], 2, "--split-column"),
 }
 
 

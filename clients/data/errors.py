@@ -65,9 +65,8 @@ class ColumnError(DataError):
 
     def __init__(self, path: object, column: str, option: str, present: Iterable[str]) -> None:
         self.present = tuple(present)
-        super().__init__(
-            f"{path}: there is no column {column!r}; name it with {option} (columns here: {', '.join(self.present)})"
-        )
+        here = f"columns here: {', '.join(self.present)}" if self.present else "there is no such table"
+        super().__init__(f"{path}: there is no column {column!r}; name it with {option} ({here})")
         self.path = str(path)
         self.column = column
         self.option = option

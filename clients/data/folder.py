@@ -3,7 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
-from clients.data.errors import ConflictError, EmptyDataError, SourceFormatError
+from clients.data.errors import ColumnError, ConflictError, EmptyDataError, SourceFormatError
 from clients.data.findings import MAX_EXAMPLES, DataWarning, finding
 from clients.data.manifest import normal_path, read_split
 from clients.data.options import DataOptions
@@ -31,11 +31,19 @@ def read_folder(root: Path, options: DataOptions) -> tuple[tuple[Row, ...], tupl
     rows, findings = _scan(root)
     table_path = root / METADATA_NAME
     if not table_path.is_file():
+        _refuse_columns_without_table(table_path, options)
         return rows, findings
     joined, more = _join(rows, read_table(table_path), options)
     if not joined:
         raise EmptyDataError(table_path, "lists none of the images in the folder; are its paths relative to it?")
     return joined, findings + more
+
+
+def _refuse_columns_without_table(table_path: Path, options: DataOptions) -> None:
+    for name in ("path", "label", "site", "patient", "split"):
+        column: str | None = getattr(options, f"{name}_column")
+        if column is not None:
+            raise ColumnError(table_path, column, f"--{name}-column", ())
 
 
 def _scan(root: Path) -> tuple[tuple[Row, ...], tuple[DataWarning, ...]]:

@@ -294,3 +294,10 @@ def test_progress_reaches_its_total(make_folder):
 def test_options_out_of_range_are_refused(fields):
     with pytest.raises(ValueError, match=next(iter(fields))):
         DataOptions(**fields)
+
+
+@pytest.mark.parametrize("name", ["path", "label", "site", "patient", "split"])
+def test_a_named_column_without_a_table_is_refused(make_folder, name):
+    root = make_folder(TWO_SITES)
+    with pytest.raises(ColumnError, match="there is no such table"):
+        load_dataset(str(root), DataOptions(**{f"{name}_column": "fold"}))
