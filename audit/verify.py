@@ -90,7 +90,9 @@ class Verification:
             raise EvidenceError(first, check.detail)
 
 
-def verify_run(folder: Path, *, roster: Path | None = None, heads: Sequence[Path] = ()) -> Verification:
+def verify_run(
+    folder: Path, *, roster: Path | None = None, heads: Sequence[Path] = (), ledger: Path | None = None
+) -> Verification:
     """Verify a run folder.
 
     Args:
@@ -98,6 +100,7 @@ def verify_run(folder: Path, *, roster: Path | None = None, heads: Sequence[Path
         roster: The roster that was agreed on before the run. Without it the one in the folder is used, which only shows
             that the run agrees with itself.
         heads: Heads files kept elsewhere, such as a hospital's own.
+        ledger: A hospital's ledger, which must tell the same story as the log and hold no overspent budget.
 
     Returns:
         All checks; nothing that a file holds makes this raise.
@@ -119,13 +122,16 @@ def verify_run(folder: Path, *, roster: Path | None = None, heads: Sequence[Path
         )
     checks.append(Check("history", Outcome.PASS, _rounds_in_words(history)))
     checks.append(_check_heads(folder, history, tree, roster, heads))
-    for name, run in (
+    steps: list[tuple[str, Callable[[], str | None]]] = [
         ("configuration", lambda: check_config(folder, history)),
         ("files", lambda: check_files(folder, history)),
         ("model", lambda: check_model(folder, history)),
         ("bytes", lambda: check_bytes(folder, history)),
         ("epsilon", lambda: check_epsilon(folder, history)),
-    ):
+    ]
+    if ledger is not None:
+        steps.append(("ledger", lambda: _check_ledger(ledger, history)))
+    for name, run in steps:
         checks.append(_run(name, run))
     return Verification(
         folder=folder,
@@ -149,6 +155,15 @@ def _check_heads(
     if found is None:
         return Check("signatures", Outcome.ABSENT, "nobody signed this log: it shows an order, not who wrote it")
     return Check("signatures", Outcome.PASS, _heads_in_words(found, is_pinned=roster is not None))
+
+
+def _check_ledger(path: Path, history: RunHistory) -> str:
+    from audit.ledger import LedgerError, check_ledger
+
+    try:
+        return check_ledger(path, {history.run_id: history.events})
+    except LedgerError as error:
+        raise EvidenceError(-1, str(error)) from error
 
 
 def _run(name: str, check: Callable[[], str | None]) -> Check:

@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from math import floor, log10
 
-WIDTH, HEIGHT = 640, 300
-_LEFT, _RIGHT, _TOP, _BOTTOM = 70, 16, 16, 64
+WIDTH, HEIGHT = 640, 320
+_LEFT, _RIGHT, _TOP, _BOTTOM = 70, 16, 16, 84
 COLOURS = ("#1b5e8a", "#b3541e", "#3d7a3d", "#7a3d7a", "#6b6b00", "#8a1b3d", "#2f6f6f", "#555555")
 """Distinguishable on paper and to most colour-blind readers; each at least 4.5 : 1 on white."""
 
@@ -179,7 +179,7 @@ def _nice(value: float) -> float:
 
 
 def _legend(index: int, name: str, colour: str) -> list[str]:
-    x, y = _LEFT + 140 * (index % 4), HEIGHT - 22 + 14 * (index // 4)
+    x, y = _LEFT + 140 * (index % 4), HEIGHT - 26 + 16 * (index // 4)
     return [
         f'<rect x="{x}" y="{y - 9}" width="10" height="10" fill="{colour}"/>',
         _text(x + 15, y, name[:18], anchor="start"),

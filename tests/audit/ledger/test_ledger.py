@@ -20,6 +20,7 @@ from audit.ledger import (
     charged_release,
     check_ledger,
 )
+from audit.verify import Outcome, verify_run
 from tests.audit.ledger.money import ACCOUNT, FINGERPRINT, LINE, NOISE, SIGNER, charge, policy
 from tests.audit.runs import Ticks, key_of
 
@@ -311,6 +312,17 @@ def test_a_release_stands_in_the_log_before_it_is_sent(tmp_path, ledger, path):
 
         charged_release(ledger, log, ACCOUNT, charge("one"), send, round=1)
     assert check_ledger(path, {"r1": read_events(tmp_path / "audit.jsonl")}).startswith("1 charges of 1 logs agree")
+
+
+def test_verification_of_a_run_takes_the_ledger_in(tmp_path, ledger, path):
+    release_two(tmp_path, ledger)
+    assert verify_run(tmp_path, ledger=path).checks[-1].outcome is Outcome.PASS
+    (tmp_path / "other.db").write_bytes(b"no database at all" * 100)
+    assert verify_run(tmp_path, ledger=tmp_path / "other.db").checks[-1].outcome is Outcome.FAIL
+    Ledger(tmp_path / "empty.db").close()
+    found = verify_run(tmp_path, ledger=tmp_path / "empty.db")
+    assert found.first_bad_event == 1
+    assert "knows no charge" in found.checks[-1].detail
 
 
 def test_ledger_and_log_agree_or_the_first_bad_event_is_named(tmp_path, ledger, path):
