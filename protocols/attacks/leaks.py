@@ -91,7 +91,7 @@ def look_for_live_secrets() -> Finding:
 
 
 def _live_secrets() -> list[Secret]:
-    return [thing for thing in gc.get_objects() if isinstance(thing, Secret) and not thing.is_erased]
+    return [thing for thing in gc.get_objects() if issubclass(type(thing), Secret) and not thing.is_erased]
 
 
 def _end(scene: Scene, how: str) -> None:
