@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Self
 
 from protocols.errors import DecodeError
-from protocols.wire import Reader, u16
+from protocols.wire import Reader
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,7 @@ class PositionedBlocks:
 
 def encode_positions(positions: Sequence[int]) -> bytes:
     """Return count and positions, 16 bits each."""
-    return u16(len(positions)) + b"".join(u16(position) for position in positions)
+    return struct.pack(f"<H{len(positions)}H", len(positions), *positions)
 
 
 def parse_positions(reader: Reader, item_bytes: int = 2) -> tuple[int, ...]:

@@ -18,7 +18,7 @@ def commit_to_seed(seed: SelfMaskSeed, session_id: bytes, owner: int) -> bytes:
 
 def commit_to_nonce(nonce: GraphNonce, session_id: bytes, owner: int) -> bytes:
     """Return the 32-byte commitment to a client's nonce for the order of the ring."""
-    return hashlib.sha256(Label.NONCE.encoded + session_id + u16(owner) + nonce.expose()).digest()
+    return _commit_to_nonce(nonce.expose(), session_id, owner)
 
 
 def verify_nonces(session_id: bytes, commitments: PositionedBlocks, nonces: PositionedBlocks) -> None:
@@ -29,8 +29,12 @@ def verify_nonces(session_id: bytes, commitments: PositionedBlocks, nonces: Posi
     """
     committed = dict(commitments.items())
     for position, nonce in nonces.items():
-        if committed.get(position) != commit_to_nonce(GraphNonce(nonce), session_id, position):
+        if committed.get(position) != _commit_to_nonce(nonce, session_id, position):
             raise SurvivorSetError("a nonce does not open its commitment")
+
+
+def _commit_to_nonce(nonce: bytes, session_id: bytes, owner: int) -> bytes:
+    return hashlib.sha256(Label.NONCE.encoded + session_id + u16(owner) + nonce).digest()
 
 
 def commit_to_share(share: SelfMaskShare | MaskKeyShare, session_id: bytes, owner: int, holder: int) -> bytes:

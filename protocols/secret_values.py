@@ -35,8 +35,7 @@ class Secret:
 
     def erase(self) -> None:
         """Overwrite the bytes; later uses raise."""
-        for i in range(len(self._bytes)):
-            self._bytes[i] = 0
+        self._bytes[:] = bytes(len(self._bytes))  # in place: the length does not change
         self._erased = True
 
     @property
