@@ -74,7 +74,7 @@ def attack_command(*, ids: tuple[str, ...], as_json: bool) -> None:
         for title in ("id", "outcome", "what was tried", "what happened"):
             table.add_column(title, overflow="fold")
         for report in reports:
-            table.add_row(report["id"], report["outcome"], report["tried"], report["evidence"])
+            table.add_row(report["id"], report["outcome"], report["action"], report["evidence"])
         stdout_console().print(table)
     broken = [report["id"] for report in reports if report["outcome"] == "broken"]
     if broken:
