@@ -51,7 +51,8 @@ class FixedPointCodec:
 
     Args:
         lengths: Coordinates of each tensor, in the order in which they lie in the vector.
-        ranges: r > 0 of each tensor: its coordinates are within [-r, r]. Public, agreed before the round.
+        ranges: r > 0 of each tensor: its coordinates are within [-r, r]. Public, agreed before the round; taken as the
+            nearest float32, since updates are float32.
         value_bits: 2 to 22; integers are in [0, 2**value_bits - 2].
         max_weight: Largest integer weight of a client, or None for an unweighted sum.
         max_counters: Largest value of each summed counter, for example (d,) for a count of saturated coordinates.
@@ -71,7 +72,7 @@ class FixedPointCodec:
     ) -> None:
         if len(lengths) != len(ranges) or not lengths or any(length < 1 for length in lengths):
             raise ParameterError("lengths", "one positive length and one range for each tensor")
-        if not all(np.isfinite(r) and r > 0 for r in ranges):
+        if not all(np.isfinite(np.float32(r)) and np.float32(r) > 0 for r in ranges):
             raise ParameterError("ranges", "must be positive and finite")
         if not MIN_VALUE_BITS <= value_bits <= MAX_VALUE_BITS:
             raise ParameterError("value_bits", f"must be {MIN_VALUE_BITS} to {MAX_VALUE_BITS}")
@@ -80,7 +81,7 @@ class FixedPointCodec:
         if any(not 1 <= counter < 1 << 32 for counter in max_counters):
             raise ParameterError("max_counters", "must be 1 to 2**32 - 1")
         self.lengths = tuple(int(length) for length in lengths)
-        self.ranges = tuple(float(r) for r in ranges)
+        self.ranges = tuple(float(np.float32(r)) for r in ranges)
         self.value_bits = value_bits
         self.max_weight = max_weight
         self.max_counters = tuple(max_counters)
@@ -156,13 +157,16 @@ class FixedPointCodec:
         share = 1.0 if self.max_weight is None or weight is None else weight / self.max_weight
         grid = np.empty(self.num_values, dtype=np.float64)
         for start, stop, limit in self._tensors():
-            np.multiply(update[start:stop], share / limit, out=grid[start:stop])
-        if grid.size and not (grid.min() >= -share and grid.max() <= share):
-            beyond = np.flatnonzero(np.abs(grid) > share)
+            np.divide(update[start:stop], limit, out=grid[start:stop], dtype=np.float64)
+        if not (grid.min() >= -1.0 and grid.max() <= 1.0):
+            beyond = np.flatnonzero(np.abs(grid) > 1.0)
             raise OutOfRangeError(len(beyond), int(beyond[0]))
+        if share != 1.0:
+            grid *= share
         grid += 1.0
         grid *= self._levels / 2
-        grid += rounding.random(self.num_values)
+        # Multiples of 2**-24: added to a grid point of at most 22 bits they never round up to the next one.
+        grid += rounding.random(self.num_values, dtype=np.float32)
         encoded = np.empty(self.vector_length, dtype=np.uint32)
         np.copyto(encoded[: self.num_values], grid, casting="unsafe")
         encoded[self.num_values :] = extra

@@ -37,7 +37,7 @@ _THREAT_MODELS = {1: ThreatModel.ACTIVE, 2: ThreatModel.SEMI_HONEST}
 
 
 def default_corrupt(clients: int) -> int:
-    """Return how many colluding clients a round of that size tolerates by default: one in five, rounded down.
+    """Return how many colluding clients a federation of that size tolerates by default: one in five, rounded down.
 
     Below five clients that is none: the sum is protected from the server alone, since three honest survivors must
     remain beside the colluders.
@@ -158,7 +158,7 @@ class RoundParameters:
             config_digest: 32 bytes; of the run's configuration.
             cohort: Names of the clients asked; all of the roster unless given.
             threat_model: Against whom the round protects.
-            corrupt: Colluding clients tolerated; `default_corrupt` unless given.
+            corrupt: Colluding clients tolerated; `default_corrupt` of the whole roster unless given.
             neighbours: Degree of the graph; complete unless given. `plan` finds safe values for large cohorts.
             threshold: Shares that rebuild a secret; needed with `neighbours`.
             min_survivors: Fewest clients in an opened sum.
@@ -171,7 +171,7 @@ class RoundParameters:
         n = len(places)
         if n < MIN_COHORT:
             raise TooFewSurvivorsError(Stage.ADVERTISE_KEYS.value, n, MIN_COHORT)
-        corrupt = default_corrupt(n) if corrupt is None else corrupt
+        corrupt = default_corrupt(len(roster)) if corrupt is None else corrupt
         complete = neighbours is None or neighbours == n - 1
         if threshold is None:
             if not complete:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from protocols.errors import PolicyError
 from protocols.parameters import MIN_COHORT, MIN_HONEST_SURVIVORS, MIN_THRESHOLD, RoundParameters, default_corrupt
 from protocols.plan import COMPLETE_UP_TO, privacy_failure
+from protocols.ring import MAX_RING_BITS
 from protocols.roster import Roster
 from protocols.stages import ThreatModel
 
@@ -19,11 +20,13 @@ class ClientPolicy:
     Attributes:
         min_cohort: Fewest clients asked to take part.
         min_threshold: Least t.
-        min_corrupt: Fewest colluding clients that the round must tolerate; None for `default_corrupt`, one in five.
+        min_corrupt: Fewest colluding clients that the round must tolerate; None for one in five of the whole roster,
+            since the server chooses the cohort and may choose all of them.
         min_honest_survivors: Fewest survivors beyond the tolerated colluders.
         complete_up_to: Up to this cohort the graph must be complete.
         min_sigma: Above it, the chance that the graph exposes some client must be at most 2**-min_sigma.
         max_vector_length: Longest vector, against exhaustion of memory.
+        max_ring_bits: Widest ring, against exhaustion of time.
         threat_models: Accepted threat models.
         config_digest: The run's configuration as this client knows it, or None to accept what comes.
         encoding_digest: The codec as this client knows it, or None.
@@ -36,6 +39,7 @@ class ClientPolicy:
     complete_up_to: int = COMPLETE_UP_TO
     min_sigma: int = 40
     max_vector_length: int = 1 << 26
+    max_ring_bits: int = MAX_RING_BITS
     threat_models: frozenset[ThreatModel] = field(default_factory=lambda: frozenset({ThreatModel.ACTIVE}))
     config_digest: bytes | None = None
     encoding_digest: bytes | None = None
@@ -48,7 +52,7 @@ class ClientPolicy:
         """
         _at_least("cohort", parameters.clients, self.min_cohort)
         _at_least("threshold", parameters.threshold, self.min_threshold)
-        least_corrupt = default_corrupt(parameters.clients) if self.min_corrupt is None else self.min_corrupt
+        least_corrupt = default_corrupt(len(roster)) if self.min_corrupt is None else self.min_corrupt
         _at_least("corrupt", parameters.corrupt, least_corrupt)
         _at_least("min_survivors", parameters.min_survivors, parameters.corrupt + self.min_honest_survivors)
         if parameters.threat_model not in self.threat_models:
@@ -69,6 +73,8 @@ class ClientPolicy:
                 raise PolicyError("neighbours", parameters.neighbours, f"failure below 2**-{self.min_sigma}")
         if parameters.vector_length > self.max_vector_length:
             raise PolicyError("vector_length", parameters.vector_length, f"at most {self.max_vector_length}")
+        if parameters.ring_bits > self.max_ring_bits:
+            raise PolicyError("ring_bits", parameters.ring_bits, f"at most {self.max_ring_bits}")
         if parameters.roster_digest != roster.digest:
             raise PolicyError("roster_digest", parameters.roster_digest.hex(), roster.digest.hex())
         if parameters.cohort[-1] >= len(roster):

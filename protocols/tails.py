@@ -9,8 +9,13 @@ from protocols.stages import ThreatModel
 
 @lru_cache(maxsize=8)
 def _weights(population: int, marked: int, draws: int) -> tuple[int, ...]:
-    """Number of ways to draw j marked ones, for j = 0 to draws."""
-    return tuple(comb(marked, j) * comb(population - marked, draws - j) for j in range(draws + 1))
+    """Number of ways to draw j marked ones, for j = 0 to draws, each from the one before."""
+    least = max(0, draws - (population - marked))
+    weights = [0] * (draws + 1)
+    weights[least] = comb(marked, least) * comb(population - marked, draws - least)
+    for j in range(least, min(draws, marked)):
+        weights[j + 1] = weights[j] * (marked - j) * (draws - j) // ((j + 1) * (population - marked - draws + j + 1))
+    return tuple(weights)
 
 
 def tail_above(population: int, marked: int, draws: int, bound: int) -> Fraction:

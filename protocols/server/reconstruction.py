@@ -1,7 +1,7 @@
 """From shares to pads: rebuild each secret from t shares, verify it against what its owner published, derive pads."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import combinations, islice
+from itertools import chain, combinations, islice
 
 from protocols.commitments import commit_to_seed
 from protocols.errors import DecodeError, ReconstructionError, TooFewSurvivorsError
@@ -15,7 +15,7 @@ from protocols.shamir import combine
 from protocols.stages import Stage
 
 MAX_SUBSETS = 64
-"""Subsets of t shares that are tried where the first does not rebuild what the owner published."""
+"""Further subsets of t shares that are tried where no run of t holders rebuilds what the owner published."""
 
 PADS_AT_A_TIME = 256
 """Keystreams that are open at the same time."""
@@ -101,8 +101,13 @@ def _rebuild_mask_key(session: ServerSession, dealings: Dealings, owner: int, sh
 
 
 def _candidates(shares: Mapping[int, bytes], threshold: int) -> Iterator[bytes]:
-    """The secrets that subsets of t shares rebuild; the first subset is right unless the owner dealt wrongly."""
-    for holders in islice(combinations(sorted(shares), threshold), MAX_SUBSETS):
+    """The secrets that subsets of t shares rebuild; the first subset is right unless the owner dealt wrongly.
+
+    First every run of t holders in cyclic order, which avoids any one holder where more than t are left, then others.
+    """
+    order = sorted(shares)
+    runs = (sorted((order + order)[start : start + threshold]) for start in range(len(order)))
+    for holders in chain(runs, islice(combinations(order, threshold), MAX_SUBSETS)):
         try:
             secret = combine([holder + 1 for holder in holders], [shares[holder] for holder in holders])
         except DecodeError:

@@ -131,6 +131,7 @@ def test_parameters_that_break_a_rule(cohort, changes, error):
         ({"min_honest_survivors": 4}, {}, "min_survivors"),
         ({}, {"threat_model": ThreatModel.SEMI_HONEST}, "threat_model"),
         ({"max_vector_length": 199}, {}, "vector_length"),
+        ({"max_ring_bits": 18}, {}, "ring_bits"),
         ({"config_digest": bytes(32)}, {}, "config_digest"),
         ({"encoding_digest": bytes(32)}, {}, "encoding_digest"),
     ],
