@@ -115,6 +115,10 @@ class RunFolder:
         """Write a JSON file atomically; NaN is refused."""
         self._write(path, (json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False) + "\n").encode())
 
+    def results(self) -> tuple[Path, ...]:
+        """Return the files whose digests the end of the log states."""
+        return self.config, self.metrics, self.bytes, self.evaluation, self.model, self.summary
+
     def read_json(self, path: Path) -> dict[str, Any]:
         """Return a JSON object of this folder; raises RunFolderError where it is missing or damaged."""
         try:

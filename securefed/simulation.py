@@ -144,10 +144,11 @@ class _Run:
             raise
         seconds = {"encode": bundle.encode_seconds, **outcome.seconds, "total": time.perf_counter() - self._start}
         summary = write_outcome(folder, self._config, bundle, outcome, seconds)
+        evidence.evaluated(outcome.chosen_round, {site: parts["test"] for site, parts in summary["sites"].items()})
         evidence.completed(
             rounds=outcome.rounds,
             chosen_round=outcome.chosen_round,
-            files={path.name: _digest(path) for path in (folder.config, folder.model, folder.summary) if path.exists()},
+            files={path.name: _digest(path) for path in folder.results() if path.exists()},
             model_digest=summary["fam_sha256"],
         )
         delete_checkpoint(folder)
