@@ -148,7 +148,7 @@ class RunEvidence:
         self._parties.publish(self._log, number, self._sites)
 
     def evaluated(self, chosen_round: int, sites: Mapping[str, Mapping[str, Mapping[str, float | int | None]]]) -> None:
-        """Record the metrics of the kept model on test data, {site: {part: {metric: value}}}; they leave no hospital."""
+        """Record the kept model's metrics on test data, {site: {part: {metric: value}}}; they leave no hospital."""
         values = {site: {part: dict(metrics) for part, metrics in parts.items()} for site, parts in sites.items()}
         self._log.append(
             "evaluation", {"round": chosen_round, "split": "test", "leaves_hospital": False, "values": values}
