@@ -80,6 +80,11 @@ def blocks_of(bundle: FeatureBundle, test_block: int) -> list[SiteFeatures]:
     return sites
 
 
+def accuracy(hospital: Hospital, vector: np.ndarray) -> float:
+    """Return the accuracy of a hospital's ensemble on its validation images."""
+    return float((hospital.predict(vector, "val")["ensemble"].argmax(1) == hospital.site.val.labels).mean())
+
+
 def run(bundle: FeatureBundle, sites: list[SiteFeatures], settings: TrainingSettings, rounds: int, seed: int) -> dict:
     """Return {part: (accuracy, balanced accuracy)} on the test blocks, at the round of the best validation mean."""
     hospitals = [Hospital(s, bundle.text_features, bundle.logit_scale, settings, "fedmedclip", seed) for s in sites]
@@ -88,7 +93,7 @@ def run(bundle: FeatureBundle, sites: list[SiteFeatures], settings: TrainingSett
     for number in range(1, rounds + 1):
         updates = [hospital.train_round(vector, number) for hospital in hospitals]
         vector = vector + np.mean(updates, axis=0)
-        score = mean_metrics(h.evaluate(vector, "val")["ensemble"] for h in hospitals).accuracy
+        score = statistics.fmean(accuracy(h, vector) for h in hospitals)
         if score > best:
             best = score
             metrics = [hospital.evaluate(vector, "test") for hospital in hospitals]

@@ -38,7 +38,6 @@ def test_weak_rounds_are_accepted_where_either_check_is_missing(broken, monkeypa
     broken("A5b")
 
 
-@pytest.mark.xfail(strict=False, reason="known weakness, reported")
 def test_server_inviting_the_victim_among_colluders_is_refused(refused):
     refused("A5c")
 
