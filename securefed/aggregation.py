@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from clients.method.layout import initial_vector, vector_layout
 from protocols.client.machine import ClientMachine
 from protocols.client.session import Contribute, RoundContext
-from protocols.codec import FixedPointCodec
+from protocols.codec import Codec, FixedPointCodec
+from protocols.compression import SchemeKind, parse_scheme
 from protocols.driver import run_round
 from protocols.errors import AggregateError, ReconstructionError, SpentError, TooFewSurvivorsError
 from protocols.parameters import (
@@ -35,6 +36,7 @@ from protocols.server.machine import ServerMachine
 from protocols.stages import Stage, ThreatModel
 from protocols.transport import InProcessTransport
 from protocols.vectors import EncodedVector
+from securefed.compression import Channel, ChannelState, Contribution, FixedPointChannel, RingChannel
 from securefed.config import STAGES, RunConfig, config_digest
 from securefed.dropouts import dropouts_of_round
 from securefed.errors import ConfigError, RoundAbortedError
@@ -45,19 +47,6 @@ Vector = NDArray[np.float32]
 
 _BEFORE_THE_SUM = ("AdvertiseKeys", "ShareKeys", "MaskedInputCollection")
 """Stages at which a site that is lost is not in the sum."""
-
-
-@dataclass(frozen=True)
-class Contribution:
-    """What a hospital gives to a round.
-
-    Attributes:
-        update: float32[d], local minus global.
-        score: Accuracy in [0, 1] of the received model on its validation images; 0 where nothing is scored.
-    """
-
-    update: Vector
-    score: float
 
 
 @dataclass(frozen=True)
@@ -112,17 +101,14 @@ class Aggregator:
         self.initial_vector = initial_vector(embed_dim, settings, config.federation.seed, method, num_classes)
         self.before_round: Callable[[int, str], None] = lambda _number, _digest: None
         self.closing_round: OpenedRound | None = None
-        bits = config.secure_aggregation.value_bits
-        self._unit = (1 << bits) - 2
-        lengths = [int(np.prod(shape)) for _, shape in vector_layout(embed_dim, settings, method, num_classes)]
-        ranges = [config.secure_aggregation.update_range] * len(lengths)
-        self._update_codec = self._codec(lengths, ranges)
-        self._score_codec = self._codec([1], [1.0])
+        shapes = [shape for _, shape in vector_layout(embed_dim, settings, method, num_classes)]
+        self._updates = self._update_channel(shapes)
+        self._scores = self._fixed_point([1], 1.0)
         self._identities = dict(identities)
         self._roster = Roster.of(self._identities)
         self._verifier = RememberingVerifier()
         self._participation = {site: Participation(MIN_HONEST_SURVIVORS) for site in self._sites}
-        self._machines: dict[bytes, dict[str, ClientMachine]] = {}
+        self._machines: dict[str, ClientMachine] = {}
         self._contribute: Contribute = _nothing_to_contribute
         self._choices = self._plan()
         self._bearable = self._losses_that_a_round_survives()
@@ -139,27 +125,36 @@ class Aggregator:
             RoundAbortedError: Too few sites were left; nothing was revealed.
         """
         self.before_round(number, vector_digest(vector))
-        return self._open(self._update_codec, number, vector, contribute)
+        return self._open(self._updates, number, vector, contribute)
 
     def open_scores(self, number: int, vector: Vector, score: Callable[[str, Vector], float]) -> float:
         """Score a model without training and return the mean over the sites; the update that is summed is one zero."""
         self.before_round(number, vector_digest(vector))
         nothing = np.zeros(1, np.float32)
         self.closing_round = self._open(
-            self._score_codec, number, vector, lambda site, received: Contribution(nothing, score(site, received))
+            self._scores, number, vector, lambda site, received: Contribution(nothing, score(site, received))
         )
         return self.closing_round.mean_score
 
+    def channel_state(self) -> ChannelState:
+        """Return what the sums need to go on after a restart, beside the global model."""
+        return self._updates.state()
+
+    def restore(self, state: ChannelState, vector: Vector) -> None:
+        """Go on from a state, with the global model that belongs to it."""
+        self._updates.restore(state, vector)
+
     def describe(self) -> dict[str, Any]:
         """Return the public parameters of the sums, for the event log."""
-        parameters = self._parameters(self._update_codec, 1)
+        parameters = self._parameters(self._updates.codec, 1)
         secure = self._config.secure_aggregation
         described: dict[str, Any] = {
             "secure_aggregation": secure.enabled,
             "clients": parameters.clients,
-            "dimension": self._update_codec.num_values,
+            "dimension": self.initial_vector.size,
             "ring_bits": parameters.ring_bits,
-            "value_bits": secure.value_bits,
+            "value_bits": secure.sent_bits,
+            "values": {"compression": secure.compression, "vector_length": parameters.vector_length},
         }
         if secure.enabled:
             described |= {
@@ -171,7 +166,7 @@ class Aggregator:
 
     def summary(self, dropouts: Mapping[str, int]) -> dict[str, Any]:
         """Return the block `secure_aggregation` of summary.json; `dropouts` counts lost sites by stage."""
-        parameters = self._parameters(self._update_codec, 1)
+        parameters = self._parameters(self._updates.codec, 1)
         secure = self._config.secure_aggregation
         return {
             "enabled": secure.enabled,
@@ -180,16 +175,26 @@ class Aggregator:
             "corrupt": parameters.corrupt if secure.enabled else None,
             "clients": parameters.clients,
             "ring_bits": parameters.ring_bits,
-            "value_bits": secure.value_bits,
+            "value_bits": secure.sent_bits,
+            "compression": secure.compression,
             "dropouts": {stage: dropouts.get(stage, 0) for stage in STAGES},
         }
 
-    def _codec(self, lengths: Sequence[int], ranges: Sequence[float]) -> FixedPointCodec:
-        return FixedPointCodec(
-            lengths, ranges, self._config.secure_aggregation.value_bits, max_counters=(self._unit, self._unit)
-        )
+    def _update_channel(self, shapes: Sequence[tuple[int, ...]]) -> Channel:
+        secure = self._config.secure_aggregation
+        scheme = parse_scheme(secure.compression)
+        if scheme.kind is SchemeKind.RING:
+            return RingChannel(scheme, shapes, self._sites, self.initial_vector, self._rounding)
+        lengths = [int(np.prod(shape)) for shape in shapes]
+        return self._fixed_point(lengths, secure.update_range)
 
-    def _parameters(self, codec: FixedPointCodec, number: int) -> RoundParameters:
+    def _fixed_point(self, lengths: Sequence[int], limit: float) -> FixedPointChannel:
+        bits = self._config.secure_aggregation.value_bits
+        unit = (1 << bits) - 2
+        codec = FixedPointCodec(lengths, [limit] * len(lengths), bits, max_counters=(unit, unit))
+        return FixedPointChannel(codec, self._rounding)
+
+    def _parameters(self, codec: Codec, number: int) -> RoundParameters:
         return RoundParameters.choose(
             round=number,
             roster=self._roster,
@@ -208,37 +213,41 @@ class Aggregator:
         return plan(n, corrupt / n, secure.losses, threat_model=model).choices
 
     def _losses_that_a_round_survives(self) -> int:
-        parameters = self._parameters(self._update_codec, 1)
+        parameters = self._parameters(self._updates.codec, 1)
         if parameters.is_complete:
             return parameters.clients - max(parameters.threshold, parameters.min_survivors)
         return parameters.clients - parameters.min_survivors
 
     def _open(
         self,
-        codec: FixedPointCodec,
+        channel: Channel,
         number: int,
         vector: Vector,
         contribute: Callable[[str, Vector], Contribution],
     ) -> OpenedRound:
+        """One round: the model travels by the channel of the updates, the contributions by the given one."""
         seed = self._config.federation.seed
         lost = dropouts_of_round(self._config.simulation, self._sites, number, seed, self._bearable)
 
         def encode(context: RoundContext) -> EncodedVector:
-            received = np.frombuffer(context.payload, dtype="<f4").astype(np.float32)
-            return self._encode(codec, context.client, number, contribute(context.client, received))
+            received = self._updates.receive(context.client, context.payload)
+            given = contribute(context.client, received)
+            return channel.encode(context.client, number, context.parameters.encoding_digest, given)
 
-        payload = np.ascontiguousarray(vector, dtype="<f4").tobytes()
+        payload = self._updates.payload(vector)
         try:
-            result = self._run(self._parameters(codec, number), payload, encode, lost)
+            result = self._run(self._parameters(channel.codec, number), payload, encode, lost)
         except _NotOpenedError as error:
+            channel.withdraw()
             rows = _byte_rows(error.frames, number)
             raise RoundAbortedError(number, error.stage, str(error.__cause__), dict(lost), rows) from error.__cause__
-        survivors = len(result.survivors)
-        score, clamped = codec.decode_counters(result.total)
+        if channel is not self._updates:
+            self._updates.scored(result.survivors)
+        opened = channel.open(result)
         return OpenedRound(
-            mean_update=codec.decode_mean(result.total, survivors),
-            mean_score=score / survivors / self._unit,
-            mean_clamped=clamped / survivors / self._unit,
+            mean_update=opened.mean_update,
+            mean_score=opened.mean_score,
+            mean_clamped=opened.mean_clamped,
             survivors=result.survivors,
             dropouts=dict(lost),
             rejected={rejection.client: type(rejection.error).__name__ for rejection in result.rejections},
@@ -263,14 +272,10 @@ class Aggregator:
             raise _NotOpenedError(stage, server.frames) from error
 
     def _clients(self, parameters: RoundParameters) -> dict[str, ClientMachine]:
-        """One machine a site and codec, for the whole run; a site's machines know the same earlier sums."""
-        if parameters.encoding_digest not in self._machines:
-            policy = ClientPolicy(
-                config_digest=self._digest,
-                encoding_digest=parameters.encoding_digest,
-                threat_models=frozenset({parameters.threat_model}),
-            )
-            self._machines[parameters.encoding_digest] = {
+        """One machine a site, for the whole run; which encoding a site takes part in, its channel decides."""
+        if not self._machines:
+            policy = ClientPolicy(config_digest=self._digest, threat_models=frozenset({parameters.threat_model}))
+            self._machines = {
                 site: ClientMachine(
                     identity,
                     self._roster,
@@ -281,7 +286,7 @@ class Aggregator:
                 )
                 for site, identity in self._identities.items()
             }
-        return self._machines[parameters.encoding_digest]
+        return self._machines
 
     def _contribute_now(self, context: RoundContext) -> EncodedVector:
         """The machines outlive a round; what they contribute belongs to the round in progress."""
@@ -314,13 +319,6 @@ class Aggregator:
             needed = parameters.min_survivors if stage in _BEFORE_THE_SUM else parameters.threshold
             if left < needed:
                 raise TooFewSurvivorsError(stage, left, needed)
-
-    def _encode(self, codec: FixedPointCodec, site: str, number: int, contribution: Contribution) -> EncodedVector:
-        clamped, count = codec.saturate(contribution.update)
-        share = -(-count * self._unit // contribution.update.size)  # rounded up: one clamped coordinate shows
-        return codec.encode(
-            clamped, self._rounding(site, number), counters=(round(contribution.score * self._unit), share)
-        )
 
     def _rounding(self, site: str, number: int) -> np.random.Generator:
         """The generator of stochastic rounding: seeded, since it hides nothing, so that runs can be repeated."""

@@ -7,12 +7,13 @@ site that only its owner can read: in a deployment it never leaves the hospital.
 
 import json
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from securefed.compression import ChannelState
 from securefed.errors import RunFolderError
 from securefed.run_folder import Arrays, RunFolder
 
@@ -37,18 +38,20 @@ class Checkpoint:
         best: The model that the selection rule prefers so far, where one was scored.
         best_mean: Its mean score.
         seconds: {phase: seconds spent so far}.
+        channel: What the sums need to go on: the public state of the encoding and each site's error feedback.
     """
 
     current: Snapshot
     best: Snapshot | None
     best_mean: float
     seconds: dict[str, float]
+    channel: ChannelState = field(default_factory=ChannelState)
 
 
 def save_checkpoint(folder: RunFolder, checkpoint: Checkpoint) -> None:
     """Write a checkpoint and delete what it replaces."""
     folder.checkpoint.mkdir(mode=0o700, exist_ok=True)
-    _write_snapshot(folder, checkpoint.current, "round")
+    _write_snapshot(folder, checkpoint.current, "round", checkpoint.channel)
     if checkpoint.best is not None:
         _write_snapshot(folder, checkpoint.best, "best")
     kept = {
@@ -75,7 +78,8 @@ def load_checkpoint(folder: RunFolder) -> Checkpoint | None:
         number, best_round, sites = int(kept["round"]), kept["best_round"], list(kept["sites"])
         current = _read_snapshot(folder, "round", number, sites)
         best = None if best_round is None else _read_snapshot(folder, "best", int(best_round), sites)
-        return Checkpoint(current, best, float(kept["best_mean"]), dict(kept["seconds"]))
+        channel = _read_channel(folder, folder.checkpoint / _name("round", current), sites)
+        return Checkpoint(current, best, float(kept["best_mean"]), dict(kept["seconds"]), channel)
     except (KeyError, TypeError, ValueError) as error:
         raise RunFolderError(pointer, f"is damaged ({error}); start a new run") from error
 
@@ -90,7 +94,7 @@ def _name(kind: str, snapshot: Snapshot) -> str:
     return f"{kind}-{snapshot.number:06d}"
 
 
-def _write_snapshot(folder: RunFolder, snapshot: Snapshot, kind: str) -> None:
+def _write_snapshot(folder: RunFolder, snapshot: Snapshot, kind: str, channel: ChannelState | None = None) -> None:
     path = folder.checkpoint / _name(kind, snapshot)
     if (path / "complete").exists():
         return
@@ -99,6 +103,10 @@ def _write_snapshot(folder: RunFolder, snapshot: Snapshot, kind: str) -> None:
     folder.write_arrays(path / "global.safetensors", {"vector": snapshot.vector}, {})
     for index, site in enumerate(sorted(snapshot.private)):
         folder.write_arrays(_site_file(path, index), snapshot.private[site], {"site": site}, private=True)
+    if channel is not None and channel.public:
+        folder.write_arrays(path / "channel.safetensors", channel.public, {})
+        for index, site in enumerate(sorted(channel.private)):
+            folder.write_arrays(_channel_file(path, index), channel.private[site], {"site": site}, private=True)
     (path / "complete").touch()
 
 
@@ -111,3 +119,14 @@ def _read_snapshot(folder: RunFolder, kind: str, number: int, sites: list[str]) 
 
 def _site_file(path: Path, index: int) -> Path:
     return path / f"site-{index:04d}.safetensors"
+
+
+def _read_channel(folder: RunFolder, path: Path, sites: list[str]) -> ChannelState:
+    if not (path / "channel.safetensors").exists():
+        return ChannelState()
+    private = {site: folder.read_arrays(_channel_file(path, index)) for index, site in enumerate(sites)}
+    return ChannelState(folder.read_arrays(path / "channel.safetensors"), private)
+
+
+def _channel_file(path: Path, index: int) -> Path:
+    return path / f"site-{index:04d}-channel.safetensors"

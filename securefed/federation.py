@@ -10,8 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from securefed.aggregation import Aggregator, Contribution, OpenedRound
+from securefed.aggregation import Aggregator, OpenedRound
 from securefed.checkpoint import Checkpoint, Snapshot
+from securefed.compression import Contribution
 from securefed.hospitals import Hospitals
 from securefed.selection import BestRound, Score
 
@@ -62,6 +63,7 @@ class Federation:
         """Go on after the round of a checkpoint."""
         self._current, self._best = checkpoint.current, checkpoint.best
         self._vector = checkpoint.current.vector
+        self._aggregator.restore(checkpoint.channel, self._vector)
         self._hospitals.load_private_states(checkpoint.current.private)
         if checkpoint.best is not None:
             self._best_round = BestRound(checkpoint.best.number, checkpoint.best_mean)
@@ -122,7 +124,9 @@ class Federation:
             self._best = self._current
 
     def _checkpoint(self) -> Checkpoint:
-        return Checkpoint(self._current, self._best, self._best_round.mean, dict(self.seconds))
+        return Checkpoint(
+            self._current, self._best, self._best_round.mean, dict(self.seconds), self._aggregator.channel_state()
+        )
 
     def _clock(self, phase: str) -> "_Clock":
         return _Clock(self.seconds, phase)

@@ -4,6 +4,8 @@ import re
 from dataclasses import dataclass, field
 
 from clients.method.settings import AGGREGATED_METHODS, METHODS, TrainingSettings
+from protocols.compression.scheme import SchemeKind, parse_scheme
+from protocols.errors import ParameterError
 from securefed.errors import ConfigError
 
 THREAT_MODELS = ("active", "semi-honest")
@@ -119,6 +121,10 @@ class SecureAggregationConfig:
         value_bits: Bits of one encoded coordinate, 8 to 22.
         update_range: Public bound on the absolute value of a coordinate of an update; what lies beyond is clamped at
             the hospital and only the number of clamped coordinates is summed, under the masks.
+        compression: `none` (the two above), `ring:BITS[,subspace:FRACTION]` (protocols/compression/SPEC.md),
+            `float16-zlib` (as published, without secure aggregation only), or `auto`, which picks one by
+            `upload_budget`.
+        upload_budget: Bytes that a hospital may send in a round, for `auto`.
     """
 
     enabled: bool = True
@@ -128,6 +134,8 @@ class SecureAggregationConfig:
     losses: float = 0.1
     value_bits: int = 16
     update_range: float = 0.25
+    compression: str = "none"
+    upload_budget: int = 60_000
 
     def __post_init__(self) -> None:
         key = "secure_aggregation"
@@ -137,6 +145,22 @@ class SecureAggregationConfig:
         _check(0 <= self.losses < 1, f"{key}.losses", f"{self.losses}: use a share from 0 to below 1")
         _check(8 <= self.value_bits <= 22, f"{key}.value_bits", f"{self.value_bits}: use 8 to 22")
         _check(0 < self.update_range <= 1e6, f"{key}.update_range", f"{self.update_range}: use a positive bound")
+        _check(self.upload_budget >= 1, f"{key}.upload_budget", f"{self.upload_budget}: use a number of bytes")
+        try:
+            scheme = parse_scheme(self.compression)
+        except ParameterError as error:
+            raise ConfigError(f"{key}.compression", str(error)) from error
+        _check(
+            scheme.kind is not SchemeKind.FLOAT16_ZLIB or not self.enabled,
+            f"{key}.compression",
+            "float16-zlib cannot be summed under masks: masked vectors are uniform, zlib finds nothing in them; "
+            "use ring:BITS,subspace:FRACTION or auto, or --no-secure-agg",
+        )
+
+    @property
+    def sent_bits(self) -> int:
+        """Bits of a coordinate as it is encoded."""
+        return parse_scheme(self.compression).value_bits or self.value_bits
 
 
 @dataclass(frozen=True)

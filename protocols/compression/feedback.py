@@ -1,0 +1,81 @@
+"""Error feedback: what rounding, projection or a lost round kept from the sum is added to the next update.
+
+Secrecy: the memory belongs to one client and holds parts of its updates. It never leaves the client, and is erased by
+`clear`.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+Vector = NDArray[np.float32]
+
+
+class ErrorFeedback:
+    """One client's memory of what was not delivered.
+
+    `offer` gives what to send, `sent` notes what of it is on its way, and exactly one of `delivered`, `lost` and
+    `withdrawn` ends the round: delivered once the round's opened sum is known to contain the client (the survivor set
+    that it signed has it, and the next download carries that sum), lost if the sum was opened without it, withdrawn if
+    nothing was opened and the round is repeated.
+
+    Args:
+        dimension: Coordinates of an update.
+        decay: Share of the memory that is kept from round to round, 0 (no memory) to 1.
+    """
+
+    def __init__(self, dimension: int, decay: float) -> None:
+        self._memory: Vector = np.zeros(dimension, dtype=np.float32)
+        self._decay = np.float32(decay)
+        self._offered: Vector | None = None
+        self._kept: Vector | None = None
+
+    def offer(self, update: Vector) -> Vector:
+        """Return float32[d], the update plus what earlier rounds left."""
+        self._kept = None
+        self._offered = update + self._memory
+        return self._offered
+
+    def sent(self, decoded: NDArray[np.float64]) -> None:
+        """Note what of the offer is on its way: float64[d], as the sum will decode it."""
+        if self._offered is None:
+            raise ValueError("nothing was offered")
+        self._kept = (self._offered - decoded.astype(np.float32)) * self._decay
+
+    def delivered(self) -> None:
+        """The sum contains what was sent: the rest is kept."""
+        if self._kept is not None:
+            self._memory = self._kept
+        self.withdrawn()
+
+    def lost(self) -> None:
+        """The sum was opened without it: all that was offered is kept."""
+        if self._offered is not None:
+            self._memory = self._offered * self._decay
+        self.withdrawn()
+
+    def withdrawn(self) -> None:
+        """Nothing was opened: the memory is that of before the round."""
+        self._offered = self._kept = None
+
+    def clear(self) -> None:
+        """Overwrite the memory."""
+        self._memory.fill(0)
+        self.withdrawn()
+
+    @property
+    def memory(self) -> Vector:
+        """float32[d], a copy, for the client's own checkpoint. Secrecy: stays at the client."""
+        return self._memory.copy()
+
+    @memory.setter
+    def memory(self, memory: Vector) -> None:
+        if memory.shape != self._memory.shape or memory.dtype != np.float32:
+            raise ValueError(f"the memory has shape {memory.shape}, this federation needs {self._memory.shape}")
+        self._memory = memory.copy()
+        self.withdrawn()
+
+    def __repr__(self) -> str:
+        return f"<ErrorFeedback of {len(self._memory)}>"
+
+    def __reduce_ex__(self, protocol: object) -> str:
+        raise TypeError("a client's memory is private: it is never pickled or copied")

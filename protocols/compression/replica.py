@@ -1,0 +1,135 @@
+"""A copy of the global model that follows the opened sums: at the server and, from downloads, at every client."""
+
+import struct
+
+import numpy as np
+from numpy.typing import NDArray
+
+from protocols.compression.download import (
+    Download,
+    Step,
+    decode_download,
+    deflate,
+    encode_download,
+    encode_step,
+    inflate,
+    model_digest,
+)
+from protocols.compression.state import CompressionState
+from protocols.errors import DecodeError, SessionMismatchError
+from protocols.wire import Reader, u32
+
+Vector = NDArray[np.float32]
+
+
+class Replica:
+    """The model and the public state of the encoding.
+
+    Args:
+        vector: float32[d], the model.
+        state: The encoding's state at that model.
+    """
+
+    def __init__(self, vector: Vector, state: CompressionState) -> None:
+        self.vector = vector
+        self.state = state
+
+    @property
+    def step(self) -> int:
+        """Number of sums behind the model."""
+        return self.state.step
+
+    def apply(self, step: Step) -> NDArray[np.float64]:
+        """Move by one opened sum and return the mean update float64[d].
+
+        Raises:
+            ShapeError: The sum is of another encoding.
+        """
+        codec = self.state.codec()
+        mean = codec.mean_of(step.public, step.survivors)
+        self.vector = (self.vector + mean).astype(np.float32)
+        self.state = self.state.advance(codec, step.public, step.survivors)
+        return mean
+
+    def receive(self, payload: bytes | memoryview) -> Vector:
+        """Follow a download and return the model float32[d]; on an error nothing has changed.
+
+        Raises:
+            DecodeError: The bytes are no download, or begin after this copy's step.
+            SessionMismatchError: They lead to another model than they name.
+        """
+        download = decode_download(payload)
+        following = Replica(self.vector, self.state)
+        if download.whole is not None:
+            following = _read_whole(download, self.state)
+        else:
+            missing = self.step - download.base
+            if not 0 <= missing <= len(download.steps):
+                raise DecodeError("the download does not continue this copy of the model")
+            for step in download.steps[missing:]:
+                following.apply(step)
+        if model_digest(following.vector) != download.model_digest:
+            raise SessionMismatchError("the server")
+        self.vector, self.state = following.vector, following.state
+        return self.vector
+
+
+class DownloadHistory:
+    """The server's side: the model, the sums that some client may still miss, and who is known to have what.
+
+    A client is known to have the model of a round if its vector is in the sum that began with it.
+
+    Args:
+        replica: The server's copy.
+        clients: Names of all clients.
+    """
+
+    def __init__(self, replica: Replica, clients: tuple[str, ...]) -> None:
+        self.replica = replica
+        self._steps: list[Step] = []
+        self._has = dict.fromkeys(clients, replica.step)
+
+    def payload(self) -> bytes:
+        """Return the next round's payload: sums, or the whole model where that is shorter."""
+        digest = model_digest(self.replica.vector)
+        base = min(self._has.values())
+        steps = tuple(self._steps[len(self._steps) - (self.replica.step - base) :])
+        if len(steps) < 2 or sum(len(encode_step(step)) for step in steps) < self.replica.vector.nbytes:
+            return encode_download(Download(base, digest, steps))
+        return encode_download(Download(self.replica.step, digest, (), _write_whole(self.replica)))
+
+    def opened(self, step: Step, survivors: tuple[str, ...]) -> NDArray[np.float64]:
+        """Move the model by an opened sum and return the mean update float64[d]."""
+        self.seen(survivors)
+        mean = self.replica.apply(step)
+        self._steps.append(step)
+        del self._steps[: len(self._steps) - (self.replica.step - min(self._has.values()))]
+        return mean
+
+    def seen(self, survivors: tuple[str, ...]) -> None:
+        """Note who has the present model."""
+        self._has |= dict.fromkeys(survivors, self.replica.step)
+
+
+def _write_whole(replica: Replica) -> bytes:
+    state = replica.state
+    ranges = np.asarray(state.ranges, dtype="<f8").tobytes()
+    bases = b"".join(basis.astype("<i2").tobytes() for basis in state.bases if basis is not None)
+    packed = deflate(replica.vector.astype("<f4"))
+    return ranges + bases + u32(len(packed)) + packed
+
+
+def _read_whole(download: Download, state: CompressionState) -> Replica:
+    assert download.whole is not None  # noqa: S101 (narrows the type)
+    reader = Reader(download.whole)
+    ranges = struct.unpack(f"<{len(state.ranges)}d", reader.take(8 * len(state.ranges)))
+    if not all(np.isfinite(r) and r > 0 for r in ranges):
+        raise DecodeError("a range is not positive and finite")
+    bases = tuple(
+        shape and np.frombuffer(reader.take(2 * shape[0] * shape[1]), dtype="<i2").astype(np.int16).reshape(shape)
+        for shape in state.basis_shapes(download.base)
+    )
+    dimension = sum(int(np.prod(shape)) for shape in state.shapes)
+    vector = inflate(reader.take(reader.u32()), "<f4", dimension).astype(np.float32)
+    reader.done()
+    return Replica(vector, state.at(download.base, ranges, bases))
