@@ -159,6 +159,11 @@ class Scene:
         self.transcript[stage, name] = frame, reply
         return reply
 
+    def tap(self, name: str, source: Entropy) -> None:
+        """Start a client anew with another source of randomness, listened to."""
+        self.federation.entropy[name] = self.taps[name] = Tap(source)
+        self.federation.machines[name] = self.federation.machine(name)
+
     def replace(self, name: str, **changes: Any) -> None:
         """Give a client another policy or another contribution."""
         self.federation.machines[name] = self.federation.machine(name, **changes)

@@ -138,3 +138,18 @@ def test_requests_of_an_earlier_round_are_answered_where_rounds_and_sessions_are
 def test_loot_of_nothing_opens_nothing():
     assert Loot().seed_of(0, 3) is None
     assert Loot().mask_key_of(0, 3, bytes(32)) is None
+
+
+def test_server_showing_keys_that_fell_in_earlier_runs_gains_nothing(harmless):
+    harmless("A4f")
+
+
+def test_keys_of_earlier_runs_open_a_vector_where_there_is_no_self_mask(broken, monkeypatch):
+    pads, masked = SharesDealt._pads, []
+
+    def without_self_mask_in_the_last_run(state, *others):
+        masked.append(state.session.position)
+        return pads(state, *others)[1 if masked.count(0) == 5 else 0 :]
+
+    monkeypatch.setattr(SharesDealt, "_pads", without_self_mask_in_the_last_run)
+    broken("A4f")
