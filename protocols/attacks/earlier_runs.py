@@ -46,7 +46,7 @@ def keys_that_fell_in_earlier_runs() -> Finding:
     if np.array_equal(guess, scene.secret_of(name)):
         return broken(f"keys of {len(known)} earlier runs opened the vector of {name}")
     return harmless(
-        f"all {len(pads)} pairwise pads of {name} are known, its self mask is not: the seed went to channel keys now gone"
+        f"all {len(pads)} pairwise pads of {name} are known, its self mask is not: its seed was sealed to lost keys"
     )
 
 
