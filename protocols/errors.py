@@ -13,7 +13,7 @@ ProtocolError
     AuthenticationError         a signature or a sealed share is not from whom it should be
     SurvivorSetError            the survivor set is inconsistent: nothing is revealed
     TooFewSurvivorsError        the round is over, nothing was revealed: try again with more clients
-    ReconstructionError         enough shares came, but those of one client do not fit together
+    ReconstructionError         the shares of one client are unusable or do not fit together: it dealt wrongly
     AggregateError              the opened total is impossible: somebody's pads did not cancel
     SpentError                  a one-time secret would be used twice: a fault of the calling program
     IsolationError              the sum would differ from earlier sums by few clients
@@ -184,12 +184,12 @@ class TooFewSurvivorsError(ProtocolError):
 
 
 class ReconstructionError(ProtocolError):
-    """Enough valid shares of `owner` came, but they rebuild nothing that fits what it published."""
+    """The shares that `owner` dealt do not open at too many holders, or rebuild nothing that fits what it published."""
 
     code: ClassVar[int] = 13
 
     def __init__(self, owner: str) -> None:
-        super().__init__(f"the shares that {owner} dealt do not rebuild what it published: it dealt wrongly")
+        super().__init__(f"the shares that {owner} dealt are unusable: the sum stays masked")
         self.owner = owner
 
 

@@ -1,6 +1,7 @@
 """X25519 key pairs (RFC 7748) and the keys that HKDF-SHA256 (RFC 5869) derives from what two clients share."""
 
 from dataclasses import dataclass
+from typing import Final
 
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
@@ -43,6 +44,19 @@ class AgreementKey:
 
     def __repr__(self) -> str:
         return "<AgreementKey>"
+
+
+def is_small_order(public: bytes) -> bool:
+    """Return whether every private key shares the same, all-zero secret with this public key (RFC 7748, section 7)."""
+    try:
+        _ANY_KEY.exchange(X25519PublicKey.from_public_bytes(public))
+    except ValueError:
+        return True
+    return False
+
+
+_ANY_KEY: Final = X25519PrivateKey.from_private_bytes(bytes(range(32)))
+"""A private key that protects nothing: all are multiples of eight, so any of them tells small orders."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
-from math import ceil
+from math import ceil, comb
 
 from protocols.errors import NoSafePlanError, ParameterError
 from protocols.parameters import MIN_COHORT, MIN_HONEST_SURVIVORS, MIN_THRESHOLD, least_threshold
@@ -18,6 +18,9 @@ from protocols.stages import Stage, ThreatModel
 from protocols.tails import disconnection, exposure, log2_of, starvation, tail_above, tail_below
 from protocols.traffic import Traffic, expected_traffic
 from protocols.wire import MAX_CLIENTS
+
+MAX_ORDERS_LOG2 = 64
+"""Orders of the ring that an adversary is thought able to compare between two stages, binary logarithm."""
 
 COMPLETE_UP_TO = 100
 """Largest cohort for which the graph is complete without asking whether a smaller one would do."""
@@ -83,6 +86,7 @@ def plan(
     value_bits: int = 16,
     payload_bytes: int = 0,
     noise_tail: int = 0,
+    withheld: int = 0,
 ) -> Plan:
     """Find the cheapest safe parameters.
 
@@ -97,6 +101,8 @@ def plan(
         value_bits: Bits of a value, for the ring.
         payload_bytes: Size of the download.
         noise_tail: Bound of the summed noise.
+        withheld: Losses at RevealNonces that a k-regular graph shall survive. Each lets an adversary choose among more
+            orders of the ring, which takes more neighbours; clients refuse a ring with more losses there.
 
     Raises:
         NoSafePlanError: Nothing meets this; the reason names what would have to give.
@@ -114,7 +120,7 @@ def plan(
         )
     found = None
     if clients > COMPLETE_UP_TO:
-        found = find_ring(clients, colluders, losses, sigma, eta, threat_model)
+        found = find_ring(clients, colluders, losses, sigma + _bits(orders(clients, withheld)), eta, threat_model)
     neighbours, threshold = found or (clients - 1, _complete_threshold(clients, colluders, losses, threat_model))
     ring_bits = required_ring_bits(clients, (1 << value_bits) - 2, noise_tail)
     privacy, correctness = Fraction(0), Fraction(0)
@@ -134,6 +140,22 @@ def plan(
         correctness_failure_log2=log2_of(correctness),
         traffic=expected_traffic(clients, neighbours, threshold, threat_model, vector_length, ring_bits, payload_bytes),
     )
+
+
+def orders(clients: int, withheld: int, most_log2: int = MAX_ORDERS_LOG2) -> int:
+    """Return how many orders of the ring can be brought about by withholding up to so many nonces, or can be compared.
+
+    Args:
+        clients: n.
+        withheld: Nonces that were committed to and not revealed.
+        most_log2: Binary logarithm of the orders that anybody can compare in the time between two stages.
+    """
+    return min(1 << most_log2, sum(comb(clients, i) for i in range(withheld + 1)))
+
+
+def _bits(number: int) -> int:
+    """ceil(log2(number))."""
+    return (number - 1).bit_length()
 
 
 @lru_cache(maxsize=256)

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 from protocols.errors import PolicyError
 from protocols.parameters import MIN_COHORT, MIN_HONEST_SURVIVORS, MIN_THRESHOLD, RoundParameters, default_corrupt
-from protocols.plan import COMPLETE_UP_TO, privacy_failure
+from protocols.plan import COMPLETE_UP_TO, MAX_ORDERS_LOG2, orders, privacy_failure
 from protocols.ring import MAX_RING_BITS
 from protocols.roster import Roster
 from protocols.stages import ThreatModel
@@ -24,7 +24,10 @@ class ClientPolicy:
             since the server chooses the cohort and may choose all of them.
         min_honest_survivors: Fewest survivors beyond the tolerated colluders.
         complete_up_to: Up to this cohort the graph must be complete.
-        min_sigma: Above it, the chance that the graph exposes some client must be at most 2**-min_sigma.
+        min_sigma: Above it, the chance that the graph exposes some client must be at most 2**-min_sigma; None accepts
+            any graph, for simulations.
+        max_orders_log2: Orders of the ring that an adversary is thought able to compare between two stages, where it
+            has several to choose from; binary logarithm.
         max_vector_length: Longest vector, against exhaustion of memory.
         max_ring_bits: Widest ring, against exhaustion of time.
         threat_models: Accepted threat models.
@@ -37,7 +40,8 @@ class ClientPolicy:
     min_corrupt: int | None = None
     min_honest_survivors: int = MIN_HONEST_SURVIVORS
     complete_up_to: int = COMPLETE_UP_TO
-    min_sigma: int = 40
+    min_sigma: int | None = 40
+    max_orders_log2: int = MAX_ORDERS_LOG2
     max_vector_length: int = 1 << 26
     max_ring_bits: int = MAX_RING_BITS
     threat_models: frozenset[ThreatModel] = field(default_factory=lambda: frozenset({ThreatModel.ACTIVE}))
@@ -61,16 +65,7 @@ class ClientPolicy:
         if not parameters.is_complete:
             if parameters.clients <= self.complete_up_to:
                 raise PolicyError("neighbours", parameters.neighbours, "a complete graph")
-            failure = privacy_failure(
-                parameters.clients,
-                parameters.corrupt,
-                parameters.clients - parameters.min_survivors,
-                parameters.neighbours,
-                parameters.threshold,
-                parameters.threat_model,
-            )
-            if failure * (1 << self.min_sigma) > 1:
-                raise PolicyError("neighbours", parameters.neighbours, f"failure below 2**-{self.min_sigma}")
+            self.check_ring(parameters, withheld=0)
         if parameters.vector_length > self.max_vector_length:
             raise PolicyError("vector_length", parameters.vector_length, f"at most {self.max_vector_length}")
         if parameters.ring_bits > self.max_ring_bits:
@@ -83,6 +78,31 @@ class ClientPolicy:
             offered: bytes = getattr(parameters, name)
             if own is not None and own != offered:
                 raise PolicyError(name, offered.hex(), own.hex())
+
+    def check_ring(self, parameters: RoundParameters, withheld: int) -> None:
+        """Refuse a k-regular graph that exposes some client too easily.
+
+        Args:
+            parameters: The round's parameters.
+            withheld: How many clients committed to a nonce and did not reveal it. Whoever decides which ones has as
+                many orders to choose from as there are sets of up to so many clients.
+
+        Raises:
+            PolicyError: The chance, times the number of orders, is above 2**-min_sigma.
+        """
+        if self.min_sigma is None:
+            return
+        failure = privacy_failure(
+            parameters.clients,
+            parameters.corrupt,
+            parameters.clients - parameters.min_survivors,
+            parameters.neighbours,
+            parameters.threshold,
+            parameters.threat_model,
+        )
+        if failure * orders(parameters.clients, withheld, self.max_orders_log2) * (1 << self.min_sigma) > 1:
+            offered = f"{parameters.neighbours} with {withheld} nonces withheld"
+            raise PolicyError("neighbours", offered, f"a chance of exposure below 2**-{self.min_sigma}")
 
 
 def _at_least(name: str, offered: int, floor: int) -> None:

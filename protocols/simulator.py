@@ -216,7 +216,7 @@ class SimulatedFederation:
     threat_model: ThreatModel = ThreatModel.ACTIVE
     policy: ClientPolicy = field(
         default_factory=lambda: ClientPolicy(
-            threat_models=frozenset(ThreatModel), min_corrupt=0, complete_up_to=2, min_sigma=0
+            threat_models=frozenset(ThreatModel), min_corrupt=0, complete_up_to=2, min_sigma=None
         )
     )
     weights: Mapping[str, int] | None = None

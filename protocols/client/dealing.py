@@ -68,6 +68,7 @@ def verify_peers(
     Raises:
         TooFewSurvivorsError: Too few clients are left for the threshold.
         SurvivorSetError: The list contradicts what this client sent or saw.
+        PolicyError: So many nonces were withheld that the order of the ring may have been chosen.
         AuthenticationError: A peer's keys are not signed by it in this session, or are used twice.
     """
     advertisements = request.advertisements
@@ -78,6 +79,7 @@ def verify_peers(
     if session.parameters.is_complete:
         keys = _complete_keys(session, request)
     else:
+        environment.policy.check_ring(session.parameters, len(commitments) - len(request.nonces))
         keys = _ring_keys(session, commitments, request)
     present = len(advertisements) - (0 if session.parameters.is_complete else 1)
     if present < session.parameters.threshold:

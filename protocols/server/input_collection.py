@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from protocols.errors import DecodeError
+from protocols.errors import DecodeError, ReconstructionError
 from protocols.masking import RunningSum
 from protocols.messages import MaskedInputReply, MaskedInputRequest, Message, decode_message
 from protocols.messages.consistency import SurvivorSet
@@ -52,16 +52,30 @@ class CollectingInputs(ServerState):
         return reply
 
     def conclude(self) -> ServerState:
-        """Fix the survivor set: from here on a vector that comes late is worth nothing."""
+        """Fix the survivor set: from here on a vector that comes late is worth nothing.
+
+        Raises:
+            TooFewSurvivorsError: Too few vectors came.
+            ReconstructionError: So many holders could not use a client's shares that its secrets are lost.
+        """
         parameters = self.session.parameters
         least = max(parameters.min_survivors, parameters.threshold if parameters.is_complete else 0)
         self.require(len(self._survivors), least)
+        self._require_usable_shares()
         survivors = SurvivorSet.of(parameters.clients, self._survivors)
         if self.session.is_active:
             return CheckingConsistency(self.session, self._dealings, self._sum, survivors)
         return Unmasking(
             self.session, self._dealings, self._sum, survivors, {key: {} for key in sorted(survivors.positions)}
         )
+
+    def _require_usable_shares(self) -> None:
+        """End the round here where reports of unusable shares leave too few holders of some client's secrets."""
+        for owner in self._dealings.dealt:
+            holders = [holder for holder in self._dealings.holders(owner) if holder in self._survivors]
+            usable = sum(owner not in self.complaints.get(holder, ()) for holder in holders)
+            if usable < self.session.parameters.threshold <= len(holders):
+                raise ReconstructionError(self.session.name(owner))
 
     def _request(self, position: int) -> MaskedInputRequest:
         return MaskedInputRequest(

@@ -6,6 +6,7 @@ from protocols.blocks import PositionedBlocks
 from protocols.commitments import verify_nonces
 from protocols.errors import AuthenticationError
 from protocols.graph import CompleteGraph, RingGraph, graph_seed, ring_order
+from protocols.key_agreement import is_small_order
 from protocols.messages import (
     AdvertiseKeysReply,
     AdvertiseKeysRequest,
@@ -49,7 +50,7 @@ class CollectingKeys(ServerState):
         if bool(entry.nonce_commitment) == complete or bool(entry.signature) != self.session.is_active:
             raise AuthenticationError("advertisement", name)
         keys = {entry.channel_public, entry.mask_public}
-        if len(keys) < 2 or keys & self._seen:
+        if len(keys) < 2 or keys & self._seen or any(is_small_order(key) for key in keys):
             raise AuthenticationError("public key", name)
         if self.session.is_active:
             message = advertisement_message(self.session.session_id, position, entry)

@@ -58,6 +58,7 @@ class ServerMachine:
         self._positions = {self._session.name(position): position for position in range(parameters.clients)}
         self._asked: set[int] = set()
         self._answered: set[int] = set()
+        self._accepted: set[int] = set()
         self._frames: list[FrameRecord] = []
         self._rejections: list[Rejection] = []
         self._dropouts: dict[str, str] = {}
@@ -135,9 +136,9 @@ class ServerMachine:
             ReconstructionError, AggregateError: The sum cannot be opened.
         """
         state = self._at(stage)
-        for position in sorted(self._asked - self._answered):
+        for position in sorted(self._asked - self._accepted):
             self._dropouts.setdefault(self._session.name(position), stage)
-        self._asked, self._answered = set(), set()
+        self._asked, self._answered, self._accepted = set(), set(), set()
         self._state = None
         following = state.conclude()
         if isinstance(state, CollectingInputs):
@@ -152,9 +153,10 @@ class ServerMachine:
             raise AuthenticationError("sender", "a client that was not asked")
         if position in self._answered:
             raise StageOrderError(f"one reply to {stage}", "a second one")
+        self._answered.add(position)
         self._check_header(name, data, state.stage)
         message = state.absorb(position, data)
-        self._answered.add(position)
+        self._accepted.add(position)
         self._frames.extend(account(name, self.parameters.round, Direction.UP, stage, data, message))
         if isinstance(state, Unmasking) and position in state.wrong_shares:
             for owner in state.wrong_shares[position]:

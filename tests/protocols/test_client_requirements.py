@@ -1,5 +1,6 @@
 """The requirements of SPEC.md on a client, each tested against a server that breaks the rule."""
 
+import contextlib
 import dataclasses
 import gc
 
@@ -426,6 +427,32 @@ def test_a_ring_that_the_server_made_up(cohort):
         federation = cohort(12, length=4, choices=RING)
         machine, request = at(federation, Stage.SHARE_KEYS)
         refuses(machine, Stage.SHARE_KEYS, rewrite(request, ShareKeysRequest, forge), SurvivorSetError)
+
+
+def test_a_ring_whose_order_may_have_been_chosen(cohort):
+    """[M-37] Where clients committed to nonces that are missing from the list of nonces, a client MUST refuse the ring
+    unless its failure probability, times the number of orders that could be chosen by withholding so many, is within
+    its policy.
+    """
+    choices = {"neighbours": 40, "threshold": 31, "corrupt": 24, "min_survivors": 108}
+    for withheld, expected in ((0, None), (1, None), (2, PolicyError)):
+        federation = cohort(120, length=4, choices=choices)
+        policy = ClientPolicy(min_sigma=20)
+        federation.machines["site-000"] = federation.machine("site-000", policy=policy)
+        machine, request = at(federation, Stage.SHARE_KEYS)
+
+        def withhold(message, count=withheld):
+            nonces = dict(message.nonces.items())
+            strangers = [position for position in nonces if position not in message.advertisements][:count]
+            kept = {position: nonce for position, nonce in nonces.items() if position not in strangers}
+            return dataclasses.replace(message, nonces=PositionedBlocks.of(kept))
+
+        frame = rewrite(request, ShareKeysRequest, withhold)
+        if expected is not None:
+            refuses(machine, Stage.SHARE_KEYS, frame, expected)
+        else:
+            with contextlib.suppress(SurvivorSetError):  # another list of nonces is another ring
+                machine.handle(Stage.SHARE_KEYS.value, frame)
 
 
 # Shares and pads

@@ -4,7 +4,7 @@ from math import comb
 import pytest
 
 from protocols import ClientPolicy, FixedPointCodec, NoSafePlanError, ParameterError, RoundParameters, ThreatModel
-from protocols.plan import find_ring, plan, privacy_failure
+from protocols.plan import find_ring, orders, plan, privacy_failure
 from protocols.simulator import SimulatedFederation
 from protocols.tails import disconnection, log2_of, tail_above, tail_below
 from protocols.traffic import expected_traffic
@@ -91,6 +91,16 @@ def test_shares_are_rounded_up_as_they_were_written():
     assert plan(50, 0.1, 0.1).corrupt == 5
     assert plan(10, 0.11, 0.0).corrupt == 2
     assert plan(30, 0.1, 0.1).dropouts == 3
+
+
+def test_losses_at_reveal_nonces_take_more_neighbours():
+    plain, withheld, capped = (plan(1000, 0.1, 0.05, withheld=count) for count in (0, 2, 50))
+    assert plain.neighbours < withheld.neighbours < capped.neighbours
+    assert withheld.privacy_failure_log2 <= -40 - 18.9
+    assert capped.privacy_failure_log2 <= -40 - 64
+    assert orders(1000, 0) == 1
+    assert orders(1000, 2) == 1 + 1000 + 499_500
+    assert orders(1000, 50) == 1 << 64
 
 
 def test_tails_are_exact():

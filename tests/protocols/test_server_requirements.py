@@ -37,6 +37,7 @@ from protocols.secret_values import MaskKeyShare, SelfMaskShare
 from protocols.server.input_collection import CollectingInputs
 from protocols.simulator import DEFAULT_PAYLOAD, Alter, Interceptor, Recorder, rewrite
 from protocols.stages import Stage
+from protocols.statements import advertisement_message
 from protocols.wire import Reader
 
 EASY = {"corrupt": 0, "threshold": 4, "min_survivors": 4}
@@ -71,6 +72,13 @@ def test_each_client_is_heard_once_at_each_stage(cohort):
         (name, stage.value) for name in federation.names for stage in federation.parameters().stages
     )
     assert {r.client for r in result.rejections if isinstance(r.error, AuthenticationError)} == {"site-999"}
+
+
+def test_after_a_refused_reply_its_sender_is_not_heard_again(cohort):
+    federation = cohort(6, choices=EASY)
+    result = federation.run(Alter("ShareKeys", "up", lambda frame: (frame[:-1], frame), "site-001"))
+    assert result.dropouts == {"site-001": "ShareKeys"}
+    check_sum(federation, result, without=("site-001",))
 
 
 def forged(kind, change):
@@ -170,6 +178,42 @@ def test_a_client_that_breaks_the_rules_is_dropped_by_name(cohort, stage, change
     assert [(r.client, r.stage) for r in result.rejections] == [(culprit, stage)]
     assert isinstance(result.rejections[0].error, error)
     check_sum(federation, result, without=(culprit,) if stage not in ("ConsistencyCheck", "Unmasking") else ())
+
+
+def test_small_order_keys_are_refused_by_name(cohort):
+    federation = cohort(6, choices=EASY)
+    identity, session = federation.identities["site-004"], federation.server().session_id
+
+    def weaken(message):
+        entry = dataclasses.replace(message.advertisement, mask_public=b"\x01" + bytes(31))
+        statement = advertisement_message(session, 4, entry)
+        return AdvertiseKeysReply(dataclasses.replace(entry, signature=identity.sign(statement)))
+
+    result = federation.run(Alter("AdvertiseKeys", "up", forged(AdvertiseKeysReply, weaken), "site-004"))
+    assert result.dropouts == {"site-004": "AdvertiseKeys"}
+    assert result.rejections[0].error.what == "public key"
+
+
+@pytest.mark.parametrize(("holders", "named"), [(2, False), (3, True)])
+def test_a_dealer_whose_shares_open_nowhere_is_named_before_anything_is_returned(cohort, holders, named):
+    federation, recorder = cohort(6, choices=EASY), Recorder()
+
+    def spoil(message):
+        shares = dict(message.shares)
+        for holder in range(holders):
+            shares[holder] = dataclasses.replace(shares[holder], sealed=bytes(100))
+        return dataclasses.replace(message, shares=shares)
+
+    alter = Alter("ShareKeys", "up", forged(ShareKeysReply, spoil), "site-005")
+    if not named:
+        result = federation.run(alter, recorder)
+        check_sum(federation, result)
+        assert result.complaints == dict.fromkeys(federation.names[:holders], ("site-005",))
+        return
+    with pytest.raises(ReconstructionError) as caught:
+        federation.run(alter, recorder)
+    assert caught.value.owner == "site-005"
+    assert {stage for stage, *_ in recorder.transcript} == {"AdvertiseKeys", "ShareKeys", "MaskedInputCollection"}
 
 
 def test_keys_of_another_client_are_refused(cohort):
