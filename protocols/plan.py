@@ -1,7 +1,7 @@
 """Choose the graph and the threshold of a round from what it must withstand, and say what it costs.
 
 Up to 100 clients the graph is complete and the bounds are certain. Above, the least even k with a safe t is found as in
-google-parfait/federated-compute, fcp/secagg/shared/graph_parameter_finder (conditions 1 to 4 of SPEC.md, "Graph"), with
+google-parfait/federated-compute, graph_parameter_finder.cc (conditions 1 to 4 of SPEC.md, "Graph"), with
 exact integers and with the colluders and dropouts rounded up.
 """
 
