@@ -186,13 +186,13 @@ def plot(figures, path):
     fig, (left, right) = plt.subplots(1, 2, figsize=(9, 3.4), layout="constrained")
     names = list(figures["masking"])
     place = range(len(names))
-    series = [("AES-256-CTR + add", "floor", "#999999"), ("SecureFed", "pads", "#1f6f8b")]
+    series = [("AES-256-CTR + add", "floor", "#999999"), ("SecureFed", "pads and agreement", "#1f6f8b")]
     if all("flower" in f for f in figures["masking"].values()):
         series.append(("Flower SecAgg+", "flower", "#d1603d"))
     for i, (label, key, colour) in enumerate(series):
         bars = [figures["masking"][name][key] * 1e3 for name in names]
         left.bar([p + 0.27 * (i - 1) for p in place], bars, 0.25, label=label, color=colour)
-    left.set(xticks=list(place), xticklabels=names, xlabel="neighbours", ylabel="ms of one client's masking")
+    left.set(xticks=list(place), xticklabels=names, xlabel="neighbours", ylabel="ms of one client's pads, keys agreed")
     left.legend(frameon=False)
     clients = [int(n) for n in figures["round"]]
     right.loglog(clients, [f["cpu"] for f in figures["round"].values()], "o-", color="#1f6f8b", label="SecureFed")
