@@ -148,7 +148,7 @@ def federation(clients, length, choices):
     identities = {name: IdentityKey.generate(entropy[name]) for name in names}
     roster, verifier = Roster.of(identities), RememberingVerifier()
     update = np.random.default_rng(0).uniform(-0.5, 0.5, length).astype(np.float32)
-    policy = ClientPolicy(min_corrupt=0, complete_up_to=2, min_sigma=40 if clients > 100 else 0)
+    policy = ClientPolicy(min_corrupt=0, complete_up_to=2, min_sigma=40 if clients > 100 else None)
 
     def contribute(_):
         return codec.encode(update, np.random.default_rng(1))

@@ -1,7 +1,5 @@
 """A20: the server wants colluders around the victim on a k-regular graph."""
 
-from itertools import combinations
-
 from protocols.attacks.records import Attack, Finding, Outcome, broken, refused
 from protocols.attacks.scene import Scene, read
 from protocols.blocks import PositionedBlocks
@@ -16,18 +14,21 @@ from protocols.messages import (
     ShareKeysReply,
     ShareKeysRequest,
 )
+from protocols.plan import plan
 from protocols.policy import ClientPolicy
 from protocols.secret_values import GraphNonce
 from protocols.stages import Stage
 
 CLIENTS, DEGREE, THRESHOLD = 24, 8, 6
 COLLUDERS = frozenset(range(18, 24))
+LARGE = 200
+"""A cohort for which hospitals accept a ring, and whose failure probability leaves no room for a choice of orders."""
 VICTIM = 0
 
 
 def _scene() -> Scene:
     """A small ring; hospitals would refuse one of this size, so the policy is wide."""
-    policy = ClientPolicy(min_corrupt=0, complete_up_to=2, min_sigma=0)
+    policy = ClientPolicy(min_corrupt=0, complete_up_to=2, min_sigma=None)
     choices = {"neighbours": DEGREE, "threshold": THRESHOLD, "corrupt": 6, "min_survivors": 20}
     return Scene(CLIENTS, policy=policy, choices=choices)
 
@@ -64,23 +65,24 @@ def choose_a_nonce_last() -> Finding:
 
 
 def leave_nonces_out() -> Finding:
-    """Pretend that some clients revealed no nonce, choosing whom among all subsets, so that colluders crowd around."""
-    scene = _scene()
+    """Pretend that one client revealed no nonce, choosing whom, so that colluders crowd around the victim."""
+    chosen_plan = plan(LARGE, 0.2, 0.1)
+    scene = Scene(LARGE, choices=chosen_plan.choices)
     scene.play(Stage.SHARE_KEYS)
-    commitments = _commitments(scene)
+    commitments, colluders = _commitments(scene), frozenset(range(LARGE - chosen_plan.corrupt, LARGE))
     nonces = {
         position: scene.sent(RevealNoncesReply, Stage.REVEAL_NONCES, name).nonce
         for position, name in enumerate(scene.names)
     }
-    honest = _colluders_around(scene, commitments, PositionedBlocks.of(nonces))
+    honest = _colluders_around(scene, commitments, PositionedBlocks.of(nonces), colluders)
     best, chosen = honest, nonces
-    others = [position for position in nonces if position != VICTIM]
-    for left_out in (subset for size in (1, 2, 3) for subset in combinations(others, size)):
-        kept = {position: nonce for position, nonce in nonces.items() if position not in left_out}
-        around = _colluders_around(scene, commitments, PositionedBlocks.of(kept))
-        if around > best:
+    for left_out in nonces:
+        kept = {position: nonce for position, nonce in nonces.items() if position != left_out}
+        around = _colluders_around(scene, commitments, PositionedBlocks.of(kept), colluders)
+        if around > best and left_out != VICTIM:
             best, chosen = around, kept
-    tried = f"the best of 2047 subsets of nonces: {best} of {DEGREE} neighbours collude, {honest} without choosing"
+    degree = chosen_plan.neighbours
+    tried = f"the best of {LARGE} orders: {best} of {degree} neighbours collude, {honest} without choosing"
     return _offer(scene, commitments, chosen, tried)
 
 
@@ -133,13 +135,15 @@ def _commitments(scene: Scene) -> PositionedBlocks:
 
 def _graph(scene: Scene, commitments: PositionedBlocks, nonces: PositionedBlocks) -> RingGraph:
     seed = graph_seed(scene.server.session_id, commitments.encode(), nonces.encode())
-    return RingGraph(ring_order(seed, CLIENTS), DEGREE)
+    return RingGraph(ring_order(seed, scene.parameters.clients), scene.parameters.neighbours)
 
 
-def _colluders_around(scene: Scene, commitments: PositionedBlocks, nonces: PositionedBlocks) -> int:
+def _colluders_around(
+    scene: Scene, commitments: PositionedBlocks, nonces: PositionedBlocks, colluders: frozenset[int] = COLLUDERS
+) -> int:
     present = set(nonces.positions)
     neighbours = _graph(scene, commitments, nonces).neighbours(VICTIM)
-    return len([position for position in neighbours if position in COLLUDERS and position in present])
+    return len([position for position in neighbours if position in colluders and position in present])
 
 
 ATTACKS = (
@@ -167,7 +171,7 @@ ATTACKS = (
     Attack(
         "A20d",
         "Biased graph",
-        "the server leaves out nonces of its choice until the order suits it",
+        "the server leaves out a nonce of its choice so that the order suits it",
         Outcome.REFUSED,
         leave_nonces_out,
     ),

@@ -1,4 +1,6 @@
 import json
+import re
+from pathlib import Path
 
 import pytest
 
@@ -45,3 +47,19 @@ def test_evidence_is_one_line():
     for report in run_catalogue(["A1", "A2", "A9", "A18"]):
         assert report.evidence
         assert "\n" not in report.evidence
+
+
+def test_the_build_withstands_the_whole_catalogue():
+    unexpected = {r.id: r.evidence for r in run_catalogue() if r.outcome is not r.expected}
+    assert unexpected == {}
+
+
+def test_every_attack_is_tried_with_and_without_the_defence():
+    """A19 has nothing to defend yet."""
+    texts = [path.read_text() for path in Path(__file__).parent.glob("test_*.py") if path.name != Path(__file__).name]
+    for attack in ATTACKS:
+        tests = [test for text in texts for test in text.split("\ndef ")[1:] if f'"{attack.id}"' in test]
+        parametrized = [text for text in texts if re.search(rf'parametrize\("attack", .*"{attack.id}"', text)]
+        weakened = [test for test in tests if f'broken("{attack.id}")' in test] or len(parametrized) > 0
+        assert attack.id == "A19" or weakened, attack.id
+        assert tests or parametrized, attack.id

@@ -54,7 +54,7 @@ HEADER = struct.Struct("<2sBBI32sI")
 
 def corpus():
     """Real frames of every type: complete and k-regular graphs, both threat models, plain replies and refusals."""
-    wide = ClientPolicy(threat_models=frozenset(ThreatModel), min_corrupt=0, complete_up_to=2, min_sigma=0)
+    wide = ClientPolicy(threat_models=frozenset(ThreatModel), min_corrupt=0, complete_up_to=2, min_sigma=None)
     ring = {"neighbours": 6, "threshold": 4, "corrupt": 1, "min_survivors": 8}
     frames = []
     for scene in (Scene(5), Scene(5, ThreatModel.SEMI_HONEST, policy=wide), Scene(10, policy=wide, choices=ring)):
