@@ -1,10 +1,13 @@
 """A16 to A19."""
 
+from collections import Counter
+
 import protocols.client.shares_dealt
 from protocols.attacks import Outcome
+from protocols.attacks.scene import Scene
 from protocols.client.machine import ClientMachine
 from protocols.participation import Participation
-from protocols.secret_values import Secret
+from protocols.secret_values import ChannelKey, MaskKey, PairwiseSeed, SealingKey, Secret, SelfMaskSeed
 
 
 def test_server_comparing_rounds_with_other_numbers_of_examples_sees_no_difference(harmless):
@@ -104,3 +107,20 @@ def test_noise_after_drops_is_reported_as_not_applicable(play):
     report = play("A19")
     assert report.outcome is Outcome.NOT_APPLICABLE
     assert "no distributed noise" in report.evidence
+
+
+def test_every_secret_that_clients_make_in_a_round_is_erased_by_its_end(monkeypatch):
+    """Not only those that are alive between stages. What the server was given to open the sum is no secret any more."""
+    made = []
+    initialise = Secret.__init__
+
+    def counted(secret, data):
+        initialise(secret, data)
+        made.append(secret)
+
+    scene = Scene(6)
+    monkeypatch.setattr(Secret, "__init__", counted)
+    scene.play()
+    left = Counter(type(secret).__name__ for secret in made if not secret.is_erased)
+    assert {type(secret) for secret in made} >= {MaskKey, ChannelKey, SelfMaskSeed, SealingKey, PairwiseSeed}
+    assert left <= Counter({"SelfMaskShare": 6 * 6})
