@@ -141,7 +141,7 @@ def shamir_case(clients, repetitions, flower):
 
 
 def federation(clients, length, choices):
-    """n clients that contribute the same vector, which is encoded once: training is not what is measured."""
+    """n clients that contribute the same update; each encodes it itself."""
     codec = FixedPointCodec([length], [0.5], VALUE_BITS)
     names = [f"site-{i:04d}" for i in range(clients)]
     entropy = {name: ReproducibleEntropy(hashlib.sha256(name.encode()).digest()) for name in names}
