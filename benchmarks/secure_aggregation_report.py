@@ -212,15 +212,18 @@ def report(figures, length, value_bits, folder, *, targets):
     facts = ", ".join(f"{name} {value}" for name, value in here.items() if name not in ("cpu", "cores", "command"))
     text = f"""# Secure aggregation: time, memory and bytes
 
-d = {length} coordinates of {value_bits} bits. {here["cores"]} cores, {here["cpu"]}; {facts}.
+d = {length} coordinates of {value_bits} bits.
+
+Machine: {here["cores"]} cores, {here["cpu"]}; {facts}.
+
 Command: `{here["command"]}`.
 
-Times are processor seconds of one thread unless they say wall: the machine is shared with other work, so the ratios are
-what to quote. Everything of a round runs in one process, one client after the other: keys, signatures, shares, encoding,
-masking, packing, serialisation, ConsistencyCheck, unmasking. One thing is shared between the clients of a process: each
-distinct signature is verified once; a real client verifies those of its neighbours and a quorum itself, about 0.1 ms
-each. Every sum is compared with the plain one. Flower's figures are those of its own server workflow and client mod,
-joined in memory without a network; it makes no signatures.
+Times are processor seconds of one thread unless they say wall: the machine is shared with other work, so the ratios
+are what to quote. Everything of a round runs in one process, one client after the other: keys, signatures, shares,
+encoding, masking, packing, serialisation, ConsistencyCheck, unmasking. One thing is shared between the clients of a
+process: each distinct signature is verified once; a real client verifies those of its neighbours and a quorum itself,
+about 0.1 ms each. Every sum is compared with the plain one. Flower's figures are those of its own server workflow and
+client mod, joined in memory without a network; it makes no signatures.
 
 ## One client's masking
 
