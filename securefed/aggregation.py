@@ -7,6 +7,7 @@ the same model, bit for bit.
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,16 +16,15 @@ from numpy.typing import NDArray
 from clients.method.layout import initial_vector, vector_layout
 from protocols.client.machine import ClientMachine
 from protocols.client.session import Contribute, RoundContext
-from protocols.codec import Codec, FixedPointCodec
-from protocols.compression import SchemeKind, parse_scheme
+from protocols.codec import Codec
+from protocols.compression.half import HalfClient, run_half_round
+from protocols.compression.scheme import SchemeKind, parse_scheme
 from protocols.driver import run_round
 from protocols.errors import AggregateError, ReconstructionError, SpentError, TooFewSurvivorsError
 from protocols.parameters import (
-    MIN_COHORT,
     MIN_HONEST_SURVIVORS,
     RoundParameters,
     default_corrupt,
-    least_threshold,
 )
 from protocols.participation import Participation
 from protocols.plain import PlainClient, run_plain_round
@@ -36,10 +36,12 @@ from protocols.server.machine import ServerMachine
 from protocols.stages import Stage, ThreatModel
 from protocols.transport import InProcessTransport
 from protocols.vectors import EncodedVector
-from securefed.compression import Channel, ChannelState, Contribution, FixedPointChannel, RingChannel
+from securefed.channels import HalfChannel, fixed_point, make_channel
+from securefed.compression import Channel, ChannelState, Contribution
+from securefed.compression_choice import Choice, choose, upload_bytes
 from securefed.config import STAGES, RunConfig, config_digest
 from securefed.dropouts import dropouts_of_round
-from securefed.errors import ConfigError, RoundAbortedError
+from securefed.errors import RoundAbortedError
 from securefed.model_file import vector_digest
 from securefed.run_folder import ByteRow
 
@@ -89,6 +91,7 @@ class Aggregator:
         initial_vector: float32[d], the shared parameters before the first round.
         before_round: Called with (round, digest of the global model) before anything of a round is sent.
         closing_round: What `open_scores` has opened, None before.
+        compression: The scheme in use and, where `auto` chose it, why.
     """
 
     def __init__(
@@ -102,8 +105,6 @@ class Aggregator:
         self.before_round: Callable[[int, str], None] = lambda _number, _digest: None
         self.closing_round: OpenedRound | None = None
         shapes = [shape for _, shape in vector_layout(embed_dim, settings, method, num_classes)]
-        self._updates = self._update_channel(shapes)
-        self._scores = self._fixed_point([1], 1.0)
         self._identities = dict(identities)
         self._roster = Roster.of(self._identities)
         self._verifier = RememberingVerifier()
@@ -111,6 +112,9 @@ class Aggregator:
         self._machines: dict[str, ClientMachine] = {}
         self._contribute: Contribute = _nothing_to_contribute
         self._choices = self._plan()
+        self.compression = self._choose_compression(shapes)
+        self._updates = self._channel(self.compression.scheme, shapes)
+        self._scores = fixed_point([1], 1.0, config.secure_aggregation.value_bits, config.federation.seed)
         self._bearable = self._losses_that_a_round_survives()
 
     def open_round(self, number: int, vector: Vector, contribute: Callable[[str, Vector], Contribution]) -> OpenedRound:
@@ -153,8 +157,8 @@ class Aggregator:
             "clients": parameters.clients,
             "dimension": self.initial_vector.size,
             "ring_bits": parameters.ring_bits,
-            "value_bits": secure.sent_bits,
-            "values": {"compression": secure.compression, "vector_length": parameters.vector_length},
+            "value_bits": self._value_bits,
+            "values": {"compression": self.compression.scheme, "vector_length": parameters.vector_length},
         }
         if secure.enabled:
             described |= {
@@ -175,24 +179,28 @@ class Aggregator:
             "corrupt": parameters.corrupt if secure.enabled else None,
             "clients": parameters.clients,
             "ring_bits": parameters.ring_bits,
-            "value_bits": secure.sent_bits,
-            "compression": secure.compression,
+            "value_bits": self._value_bits,
+            "compression": self.compression.scheme,
             "dropouts": {stage: dropouts.get(stage, 0) for stage in STAGES},
         }
 
-    def _update_channel(self, shapes: Sequence[tuple[int, ...]]) -> Channel:
-        secure = self._config.secure_aggregation
-        scheme = parse_scheme(secure.compression)
-        if scheme.kind is SchemeKind.RING:
-            return RingChannel(scheme, shapes, self._sites, self.initial_vector, self._rounding)
-        lengths = [int(np.prod(shape)) for shape in shapes]
-        return self._fixed_point(lengths, secure.update_range)
+    @property
+    def _value_bits(self) -> int:
+        """Bits of a coordinate as it is encoded."""
+        return parse_scheme(self.compression.scheme).value_bits or self._config.secure_aggregation.value_bits
 
-    def _fixed_point(self, lengths: Sequence[int], limit: float) -> FixedPointChannel:
-        bits = self._config.secure_aggregation.value_bits
-        unit = (1 << bits) - 2
-        codec = FixedPointCodec(lengths, [limit] * len(lengths), bits, max_counters=(unit, unit))
-        return FixedPointChannel(codec, self._rounding)
+    def _choose_compression(self, shapes: Sequence[tuple[int, ...]]) -> Choice:
+        secure = self._config.secure_aggregation
+        if parse_scheme(secure.compression).kind is not SchemeKind.AUTO:
+            return Choice(secure.compression)
+        return choose(secure.upload_budget, lambda scheme: self._upload_bytes(self._channel(scheme, shapes).codec))
+
+    def _upload_bytes(self, codec: Codec) -> int:
+        return upload_bytes(self._parameters(codec, 1), in_clear=not self._config.secure_aggregation.enabled)
+
+    def _channel(self, scheme: str, shapes: Sequence[tuple[int, ...]]) -> Channel | HalfChannel:
+        secure, seed = self._config.secure_aggregation, self._config.federation.seed
+        return make_channel(scheme, secure, shapes, self._sites, self.initial_vector, seed)
 
     def _parameters(self, codec: Codec, number: int) -> RoundParameters:
         return RoundParameters.choose(
@@ -220,7 +228,7 @@ class Aggregator:
 
     def _open(
         self,
-        channel: Channel,
+        channel: Channel | HalfChannel,
         number: int,
         vector: Vector,
         contribute: Callable[[str, Vector], Contribution],
@@ -229,14 +237,16 @@ class Aggregator:
         seed = self._config.federation.seed
         lost = dropouts_of_round(self._config.simulation, self._sites, number, seed, self._bearable)
 
-        def encode(context: RoundContext) -> EncodedVector:
-            received = self._updates.receive(context.client, context.payload)
-            given = contribute(context.client, received)
-            return channel.encode(context.client, number, context.parameters.encoding_digest, given)
+        def give(context: RoundContext) -> Contribution:
+            return contribute(context.client, self._updates.receive(context.client, context.payload))
 
         payload = self._updates.payload(vector)
         try:
-            result = self._run(self._parameters(channel.codec, number), payload, encode, lost)
+            if isinstance(channel, HalfChannel):
+                result = self._run_half(channel, number, payload, give, lost)
+            else:
+                encode = partial(_encode, channel, give)
+                result = self._run(self._parameters(channel.codec, number), payload, encode, lost)
         except _NotOpenedError as error:
             channel.withdraw()
             rows = _byte_rows(error.frames, number)
@@ -274,7 +284,11 @@ class Aggregator:
     def _clients(self, parameters: RoundParameters) -> dict[str, ClientMachine]:
         """One machine a site, for the whole run; which encoding a site takes part in, its channel decides."""
         if not self._machines:
-            policy = ClientPolicy(config_digest=self._digest, threat_models=frozenset({parameters.threat_model}))
+            policy = ClientPolicy(
+                config_digest=self._digest,
+                min_corrupt=parameters.corrupt,
+                threat_models=frozenset({parameters.threat_model}),
+            )
             self._machines = {
                 site: ClientMachine(
                     identity,
@@ -297,6 +311,37 @@ class Aggregator:
     ) -> RoundResult:
         """The same sum in clear: who is lost after its vector has arrived is in it, here as there."""
         clients = {site: PlainClient(site, encode) for site in self._sites}
+        return self._in_clear(
+            parameters,
+            lost,
+            lambda drops: run_plain_round(parameters, self._roster, payload, InProcessTransport(clients, drops)),
+        )
+
+    def _run_half(
+        self,
+        channel: HalfChannel,
+        number: int,
+        payload: bytes,
+        give: Callable[[RoundContext], Contribution],
+        lost: Mapping[str, str],
+    ) -> RoundResult:
+        """A round of the published compression, in clear."""
+        codec, parameters = channel.codec, self._parameters(channel.codec, number)
+        clients = {
+            site: HalfClient(site, codec, lambda context: channel.compress(give(context))) for site in self._sites
+        }
+        return self._in_clear(
+            parameters,
+            lost,
+            lambda drops: run_half_round(codec, parameters, self._roster, payload, InProcessTransport(clients, drops)),
+        )
+
+    def _in_clear(
+        self,
+        parameters: RoundParameters,
+        lost: Mapping[str, str],
+        run: Callable[[dict[tuple[str, int], str]], RoundResult],
+    ) -> RoundResult:
         drops = {
             (site, parameters.round): Stage.PLAIN_INPUT_COLLECTION.value
             for site, stage in lost.items()
@@ -304,7 +349,7 @@ class Aggregator:
         }
         try:
             self._check_survivors(parameters, lost)
-            return run_plain_round(parameters, self._roster, payload, InProcessTransport(clients, drops))
+            return run(drops)
         except TooFewSurvivorsError as error:
             raise _NotOpenedError(error.stage, ()) from error
 
@@ -320,47 +365,10 @@ class Aggregator:
             if left < needed:
                 raise TooFewSurvivorsError(stage, left, needed)
 
-    def _rounding(self, site: str, number: int) -> np.random.Generator:
-        """The generator of stochastic rounding: seeded, since it hides nothing, so that runs can be repeated."""
-        text = "\x1f".join(["securefed rounding", str(self._config.federation.seed), site, str(number)])
-        digest = hashlib.sha256(text.encode()).digest()
-        return np.random.Generator(np.random.PCG64(int.from_bytes(digest, "little")))
 
-
-def check_cohort(config: RunConfig, sites: Sequence[str]) -> None:
-    """Refuse a federation that cannot protect its members, before anything is computed.
-
-    Raises:
-        ConfigError: There are too few hospitals, or threshold and corrupt do not fit their number.
-    """
-    if not config.aggregates:
-        return
-    secure, n = config.secure_aggregation, len(sites)
-    if n < MIN_COHORT:
-        raise ConfigError(
-            "secure_aggregation.enabled" if secure.enabled else "data.source",
-            f"a sum over {n} hospital{'s' * (n != 1)} hides nobody, at least {MIN_COHORT} are needed; "
-            "partition a single-site set with --clients N, or train each on its own with --method local",
-        )
-    if not secure.enabled:
-        return
-    corrupt = default_corrupt(n) if secure.corrupt < 0 else secure.corrupt
-    if corrupt > n - MIN_HONEST_SURVIVORS:
-        raise ConfigError(
-            "secure_aggregation.corrupt",
-            f"{corrupt} of {n} hospitals: at least {MIN_HONEST_SURVIVORS} honest ones must be in every sum; "
-            f"use at most {n - MIN_HONEST_SURVIVORS}",
-        )
-    least = least_threshold(n, corrupt, ThreatModel(secure.threat_model))
-    if secure.threshold and n > COMPLETE_UP_TO:
-        raise ConfigError(
-            "secure_aggregation.threshold", f"is planned for more than {COMPLETE_UP_TO} hospitals; leave it at 0"
-        )
-    if secure.threshold and not least <= secure.threshold <= n:
-        raise ConfigError(
-            "secure_aggregation.threshold",
-            f"{secure.threshold} is not safe for {n} hospitals of whom {corrupt} may collude; use {least} to {n}",
-        )
+def _encode(channel: Channel, give: Callable[[RoundContext], Contribution], context: RoundContext) -> EncodedVector:
+    """What a client machine calls: train from the download, encode for the round that it takes part in."""
+    return channel.encode(context.client, context.round, context.parameters.encoding_digest, give(context))
 
 
 def _nothing_to_contribute(context: RoundContext) -> EncodedVector:

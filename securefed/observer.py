@@ -29,6 +29,9 @@ class Observer:
     def started(self, folder: Path, lines: list[str]) -> None:
         """The run folder exists; `lines` say in words what runs and what it does not protect."""
 
+    def noted(self, text: str) -> None:
+        """Something was chosen; the text says what and why."""
+
     def warned(self, text: str) -> None:
         """Something about the data or the encoder deserves a look."""
 

@@ -11,9 +11,10 @@ from typing import Any
 from audit.report import verdict_lines, write_report
 from clients.data import DataWarning
 from clients.encoders import FeatureBundle
-from securefed.aggregation import Aggregator, check_cohort
+from securefed.aggregation import Aggregator
 from securefed.baselines import NOTHING_SHARED, train_alone
 from securefed.checkpoint import Snapshot, delete_checkpoint, load_checkpoint, save_checkpoint
+from securefed.cohort import check_cohort
 from securefed.config import RunConfig, load_config, write_config
 from securefed.dropouts import check_schedule
 from securefed.errors import ConfigError, RoundAbortedError
@@ -161,6 +162,8 @@ class _Run:
             _require_validation(bundle)
         hospitals = Hospitals(bundle, config.training, config.federation.method, config.federation.seed, device)
         aggregator = Aggregator(config, evidence.identities, bundle.embed_dim, len(bundle.classes))
+        if aggregator.compression.reason:
+            self._observer.noted(aggregator.compression.reason)
         federation = Federation(hospitals, aggregator, aggregator.initial_vector, config.federation.select)
         checkpoint = load_checkpoint(folder)
         self._round = checkpoint.current.number if checkpoint else 0

@@ -79,7 +79,8 @@ class Part:
         coefficients: NDArray[Any] = centred.reshape(self.sent_shape).astype(kind)
         basis: NDArray[Any] = self.basis.astype(kind)
         product = coefficients @ basis.T if self.right else basis @ coefficients.T
-        return product.astype(np.float64, copy=False).reshape(-1)
+        expanded: NDArray[np.float64] = product.astype(np.float64, copy=False).reshape(-1)
+        return expanded
 
 
 @dataclass(frozen=True, slots=True, eq=False)

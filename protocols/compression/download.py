@@ -103,10 +103,10 @@ def encode_step(step: Step) -> bytes:
     return u32(step.survivors) + u32(len(distances)) + least_bytes + u8(width) + u32(len(packed)) + packed
 
 
-def deflate(values: NDArray[np.generic]) -> bytes:
+def deflate(values: NDArray[np.generic], strategy: int = zlib.Z_HUFFMAN_ONLY) -> bytes:
     """Return numbers as zlib data: first all low bytes, then all second bytes, and so on."""
     planes = np.ascontiguousarray(values).view(np.uint8).reshape(len(values), -1).T
-    packer = zlib.compressobj(level=6, strategy=zlib.Z_HUFFMAN_ONLY)
+    packer = zlib.compressobj(level=6, strategy=strategy)
     return packer.compress(planes.tobytes()) + packer.flush()
 
 

@@ -53,6 +53,10 @@ class ConsoleObserver(Observer):
             self.console.print(line, markup=False)
         self.console.print(f"run folder: {folder}", markup=False)
 
+    def noted(self, text: str) -> None:
+        """Print what was chosen."""
+        self.console.print(text, markup=False)
+
     def warned(self, text: str) -> None:
         """Print a warning."""
         self.console.print(f"warning: {text}", style="yellow", markup=False)

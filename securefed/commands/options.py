@@ -35,6 +35,7 @@ RUN_FLAGS = {
     "threat_model": "secure_aggregation.threat_model",
     "threshold": "secure_aggregation.threshold",
     "value_bits": "secure_aggregation.value_bits",
+    "compression": "secure_aggregation.compression",
     "dropout": "simulation.dropout",
     "drop": "simulation.drop",
 }

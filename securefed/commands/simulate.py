@@ -29,6 +29,7 @@ from securefed.errors import ConfigError
 @click.option("--threat-model", metavar="NAME", help="active or semi-honest server. [active]")
 @click.option("--threshold", type=int, metavar="T", help="Hospitals that open a sum. [smallest safe]")
 @click.option("--value-bits", type=int, metavar="B", help="Bits of a coordinate, 8 to 22. [16]")
+@click.option("--compression", metavar="HOW", help="none, auto, ring:3,subspace:0.125, ... [none]")
 @click.option("--dropout", type=float, metavar="RATE", help="Lose sites at random in every round.")
 @click.option("--drop", multiple=True, metavar="SITE@ROUND:STAGE", help="Lose a site, e.g. north@3:Unmasking.")
 @click.option("--output", type=click.Path(path_type=Path), metavar="DIR", help="Run folder. [runs/<time>-...]")

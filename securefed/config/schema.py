@@ -157,11 +157,6 @@ class SecureAggregationConfig:
             "use ring:BITS,subspace:FRACTION or auto, or --no-secure-agg",
         )
 
-    @property
-    def sent_bits(self) -> int:
-        """Bits of a coordinate as it is encoded."""
-        return parse_scheme(self.compression).value_bits or self.value_bits
-
 
 @dataclass(frozen=True)
 class SimulationConfig:

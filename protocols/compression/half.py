@@ -1,0 +1,192 @@
+"""The published compression, float16 + zlib: for rounds without secure aggregation, where the server sees every update.
+
+Masked vectors are uniform, so that zlib finds nothing in them; this encoding therefore has a round of its own, in
+clear. A float16 is a multiple of 2**-24: contributions add up exactly, as integers, in whatever order they come.
+"""
+
+import hashlib
+import zlib
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from protocols.client.session import RoundContext
+from protocols.compression.download import deflate, inflate
+from protocols.driver import DEFAULT_PATIENCE, Patience
+from protocols.errors import (
+    DecodeError,
+    DtypeError,
+    NonFiniteError,
+    ProtocolError,
+    RefusedError,
+    ShapeError,
+    TooFewSurvivorsError,
+)
+from protocols.labels import Label
+from protocols.messages import FrameKind, PlainInputRequest, Refusal, decode_message, encode_message, frame_type
+from protocols.messages.limits import FIRST_REQUEST_LIMIT
+from protocols.parameters import RoundParameters
+from protocols.plain import NO_SESSION, STAGE
+from protocols.result import Direction, FrameRecord, Rejection, RoundResult, account
+from protocols.roster import Roster
+from protocols.transport import Transport
+from protocols.vectors import Aggregate
+from protocols.wire import HEADER_BYTES, FrameType, Header, Reader, decode_frame, encode_frame, u16, u32
+
+_UNIT = 2.0**-24
+_OFFSET = 1 << 40
+"""Every finite float16 is an integer of absolute value below 2**40 times 2**-24."""
+_RING_BITS = 62
+
+
+class HalfCodec:
+    """Float16 coordinates, then one counter of 16 bits.
+
+    Args:
+        dimension: Coordinates of an update.
+    """
+
+    def __init__(self, dimension: int) -> None:
+        self.dimension = dimension
+
+    @property
+    def vector_length(self) -> int:
+        """Coordinates with the counter."""
+        return self.dimension + 1
+
+    @property
+    def max_coordinate(self) -> int:
+        """Largest integer of a coordinate."""
+        return 2 * _OFFSET
+
+    @property
+    def digest(self) -> bytes:
+        """SHA-256 of the public description."""
+        return hashlib.sha256(Label.ENCODING.encoded + b"float16-zlib" + u32(self.dimension)).digest()
+
+    def encode(self, update: NDArray[np.float32], counter: int) -> bytes:
+        """Return the body of the reply: counter, length, zlib data of the float16 coordinates.
+
+        Raises:
+            ShapeError, DtypeError, NonFiniteError: The update is not a float32[dimension] that float16 can hold.
+        """
+        if update.shape != (self.dimension,):
+            raise ShapeError((self.dimension,), update.shape)
+        if update.dtype != np.float32:
+            raise DtypeError("float32", str(update.dtype))
+        fits = np.abs(update) < 65_520  # False for NaN too
+        if not fits.all():
+            bad = np.flatnonzero(~fits)
+            raise NonFiniteError(len(bad), int(bad[0]))
+        packed = deflate(update.astype("<f2"), zlib.Z_DEFAULT_STRATEGY)
+        return u16(counter) + u32(len(packed)) + packed
+
+    def decode(self, body: bytes | memoryview) -> NDArray[np.int64]:
+        """Return int64[dimension + 1], coordinates in units of 2**-24 and the counter.
+
+        Raises:
+            DecodeError: The body is of another codec.
+        """
+        reader = Reader(body)
+        counter, packed = reader.u16(), reader.take(reader.u32())
+        reader.done()
+        values = inflate(packed, "<f2", self.dimension).astype(np.float64)
+        if not np.isfinite(values).all():
+            raise DecodeError("a coordinate is NaN or infinite")
+        return np.append((values / _UNIT).astype(np.int64), counter)
+
+    def decode_sum(self, total: Aggregate, num_survivors: int) -> NDArray[np.float64]:
+        """Return float64[dimension], the exact sum of the survivors' float16 updates."""
+        units = total.integers()[:-1] - num_survivors * _OFFSET
+        return units.astype(np.float64) * _UNIT
+
+    def decode_counter(self, total: Aggregate) -> int:
+        """Return the sum of the counters."""
+        return int(total.integers()[-1])
+
+
+class HalfClient:
+    """A client of such a round.
+
+    Args:
+        codec: The encoding.
+        contribute: Trains; returns what `HalfCodec.encode` does.
+        name: The client's name in the roster.
+    """
+
+    def __init__(self, name: str, codec: HalfCodec, contribute: Callable[[RoundContext], bytes]) -> None:
+        self.name = name
+        self._codec = codec
+        self._contribute = contribute
+
+    def answer(self, stage: str, data: bytes) -> bytes:
+        """Return the compressed update, or a refusal."""
+        number = 0
+        try:
+            if stage != STAGE:
+                raise DecodeError("a plain client knows one stage only")
+            header, request = decode_message(PlainInputRequest, data, FIRST_REQUEST_LIMIT)
+            number, parameters = header.round, RoundParameters.decode(request.parameters)
+            if parameters.encoding_digest != self._codec.digest:
+                raise DecodeError("the round is of another codec")
+            body = self._contribute(RoundContext(number, request.payload, parameters, self.name))
+            return encode_frame(Header(FrameType.PLAIN_INPUT_REPLY, number, NO_SESSION), body)
+        except ProtocolError as error:
+            return encode_message(Refusal.of(error, {}), number, NO_SESSION)
+
+
+def run_half_round(
+    codec: HalfCodec,
+    parameters: RoundParameters,
+    roster: Roster,
+    payload: bytes,
+    transport: Transport,
+    patience: Patience = DEFAULT_PATIENCE,
+) -> RoundResult:
+    """Gather and add float16 updates in clear.
+
+    Raises:
+        TooFewSurvivorsError: Nobody answered.
+    """
+    request = PlainInputRequest(parameters.encode(), payload)
+    frame = encode_message(request, parameters.round, NO_SESSION)
+    names = roster.select(parameters.cohort)
+    frames: list[FrameRecord] = []
+    for name in names:
+        frames.extend(account(name, parameters.round, Direction.DOWN, STAGE, frame, request))
+    replies, _ = transport.exchange(
+        STAGE,
+        dict.fromkeys(names, frame),
+        round_id=parameters.round,
+        timeout=patience.timeout,
+        quorum=round(len(names) * patience.quorum),
+        grace=patience.grace,
+    )
+    total = np.zeros(codec.vector_length, dtype=np.int64)
+    heard: set[str] = set()
+    rejections: list[Rejection] = []
+    for name, reply in replies:
+        try:
+            total += _take(codec, parameters, reply)
+            heard.add(name)
+        except ProtocolError as error:
+            rejections.append(Rejection(name, STAGE, error))
+        for kind, size in ((FrameKind.PAYLOAD, len(reply) - HEADER_BYTES), (FrameKind.OVERHEAD, HEADER_BYTES)):
+            frames.append(FrameRecord(name, parameters.round, Direction.UP, STAGE, kind, size))
+    if not heard:
+        raise TooFewSurvivorsError(STAGE, 0, 1)
+    total[:-1] += len(heard) * _OFFSET
+    survivors = tuple(name for name in names if name in heard)
+    dropouts = {name: STAGE for name in names if name not in heard}
+    opened = Aggregate(total.astype(np.uint64), _RING_BITS, len(heard))
+    return RoundResult(opened, survivors, dropouts, tuple(frames), tuple(rejections), {}, parameters, NO_SESSION)
+
+
+def _take(codec: HalfCodec, parameters: RoundParameters, reply: bytes) -> NDArray[np.int64]:
+    if frame_type(reply) is FrameType.REFUSAL:
+        raise RefusedError(decode_message(Refusal, reply, HEADER_BYTES + 4)[1].code, None)
+    header, reader = decode_frame(reply, HEADER_BYTES + 64 + 3 * codec.dimension)
+    if header.type is not FrameType.PLAIN_INPUT_REPLY or header.round != parameters.round:
+        raise DecodeError("another type of frame or round than expected here")
+    return codec.decode(reader.view(len(reply) - HEADER_BYTES))

@@ -1,0 +1,45 @@
+"""Which federations can protect their members at all: refused before anything is computed."""
+
+from collections.abc import Sequence
+
+from protocols.parameters import MIN_COHORT, MIN_HONEST_SURVIVORS, default_corrupt, least_threshold
+from protocols.plan import COMPLETE_UP_TO
+from protocols.stages import ThreatModel
+from securefed.config import RunConfig
+from securefed.errors import ConfigError
+
+
+def check_cohort(config: RunConfig, sites: Sequence[str]) -> None:
+    """Refuse a federation that cannot protect its members, before anything is computed.
+
+    Raises:
+        ConfigError: There are too few hospitals, or threshold and corrupt do not fit their number.
+    """
+    if not config.aggregates:
+        return
+    secure, n = config.secure_aggregation, len(sites)
+    if n < MIN_COHORT:
+        raise ConfigError(
+            "secure_aggregation.enabled" if secure.enabled else "data.source",
+            f"a sum over {n} hospital{'s' * (n != 1)} hides nobody, at least {MIN_COHORT} are needed; "
+            "partition a single-site set with --clients N, or train each on its own with --method local",
+        )
+    if not secure.enabled:
+        return
+    corrupt = default_corrupt(n) if secure.corrupt < 0 else secure.corrupt
+    if corrupt > n - MIN_HONEST_SURVIVORS:
+        raise ConfigError(
+            "secure_aggregation.corrupt",
+            f"{corrupt} of {n} hospitals: at least {MIN_HONEST_SURVIVORS} honest ones must be in every sum; "
+            f"use at most {n - MIN_HONEST_SURVIVORS}",
+        )
+    least = least_threshold(n, corrupt, ThreatModel(secure.threat_model))
+    if secure.threshold and n > COMPLETE_UP_TO:
+        raise ConfigError(
+            "secure_aggregation.threshold", f"is planned for more than {COMPLETE_UP_TO} hospitals; leave it at 0"
+        )
+    if secure.threshold and not least <= secure.threshold <= n:
+        raise ConfigError(
+            "secure_aggregation.threshold",
+            f"{secure.threshold} is not safe for {n} hospitals of whom {corrupt} may collude; use {least} to {n}",
+        )

@@ -1,0 +1,74 @@
+import numpy as np
+import pytest
+
+from protocols import IdentityKey, InProcessTransport, Roster, RoundParameters, TooFewSurvivorsError, system_entropy
+from protocols.compression.half import HalfClient, HalfCodec, run_half_round
+from protocols.errors import DecodeError, DtypeError, NonFiniteError, ShapeError
+from protocols.result import Direction
+
+NAMES = ("a", "b", "c", "d")
+
+
+def federation(updates):
+    identities = {name: IdentityKey.generate(system_entropy) for name in NAMES}
+    roster, codec = Roster.of(identities), HalfCodec(len(updates["a"]))
+    parameters = RoundParameters.choose(round=1, roster=roster, codec=codec, config_digest=bytes(32))
+
+    def contribute(context):
+        return codec.encode(updates[context.client], 7)
+
+    return codec, parameters, roster, {name: HalfClient(name, codec, contribute) for name in NAMES}
+
+
+@pytest.mark.parametrize("lost", [(), ("b",), ("a", "d")])
+def test_the_sum_is_that_of_the_float16_updates_exactly(lost):
+    rng = np.random.default_rng(0)
+    updates = {name: (rng.normal(size=300) * 10.0 ** rng.integers(-7, 4, 300)).astype(np.float32) for name in NAMES}
+    codec, parameters, roster, clients = federation(updates)
+    transport = InProcessTransport(clients, {(name, 1): "PlainInputCollection" for name in lost})
+    result = run_half_round(codec, parameters, roster, b"model", transport)
+    assert result.survivors == tuple(name for name in NAMES if name not in lost)
+    halves = [updates[name].astype(np.float16).astype(np.float64) for name in result.survivors]
+    assert np.array_equal(codec.decode_sum(result.total, len(halves)), sum(halves))
+    assert codec.decode_counter(result.total) == 7 * len(halves)
+    up = [frame.bytes for frame in result.frames if frame.client == "c" and frame.direction is Direction.UP]
+    assert sum(up) == 44 + len(codec.encode(updates["c"], 7))
+
+
+def test_nobody_answers():
+    codec, parameters, roster, clients = federation(dict.fromkeys(NAMES, np.zeros(4, np.float32)))
+    drops = {(name, 1): "PlainInputCollection" for name in NAMES}
+    with pytest.raises(TooFewSurvivorsError):
+        run_half_round(codec, parameters, roster, b"", InProcessTransport(clients, drops))
+
+
+def test_a_client_that_sends_something_else_is_left_out():
+    codec, parameters, roster, clients = federation(dict.fromkeys(NAMES, np.ones(4, np.float32)))
+
+    class Liar:
+        def answer(self, stage, data):
+            return clients["b"].answer(stage, data)[:-1]
+
+    class Another:
+        def answer(self, stage, data):
+            return b"SF"
+
+    result = run_half_round(
+        codec, parameters, roster, b"", InProcessTransport({**clients, "b": Liar(), "d": Another()})
+    )
+    assert result.survivors == ("a", "c")
+    assert {rejection.client for rejection in result.rejections} == {"b", "d"}
+
+
+def test_what_float16_cannot_hold_is_refused():
+    codec = HalfCodec(3)
+    for bad in (np.nan, np.inf, 70_000.0):
+        with pytest.raises(NonFiniteError):
+            codec.encode(np.array([0, bad, 0], np.float32), 0)
+    with pytest.raises(ShapeError):
+        codec.encode(np.zeros(4, np.float32), 0)
+    with pytest.raises(DtypeError):
+        codec.encode(np.zeros(3), 0)
+    with pytest.raises(DecodeError):
+        codec.decode(HalfCodec(4).encode(np.zeros(4, np.float32), 0))
+    assert codec.digest != HalfCodec(4).digest

@@ -1,0 +1,211 @@
+"""Compressed updates through the main job: the same with and without masks, over losses and restarts; what is sent."""
+
+import dataclasses
+import struct
+
+import numpy as np
+import pytest
+
+from protocols.client.machine import ClientMachine
+from protocols.compression import decode_download
+from protocols.errors import SessionMismatchError
+from protocols.messages import MaskedInputReply, decode_message
+from protocols.wire import MAX_PAYLOAD_BYTES
+from securefed.channels import seeded_rounding
+from securefed.compression import Contribution, RingChannel
+from securefed.compression_choice import LADDER, choose
+from securefed.config import config_from_mapping
+from securefed.errors import ConfigError
+from securefed.observer import Observer
+from securefed.run_folder import RunFolder, read_byte_rows
+from securefed.simulation import resume_run, simulate
+
+RING = {"compression": "ring:4,subspace:0.25"}
+LOSSES = {"drop": ["site1@2:MaskedInputCollection", "site3@3:Unmasking"]}
+
+
+def run(config, tmp_path, name="run", **more):
+    return simulate(config, output=tmp_path / name, cache_dir=tmp_path / "cache", **more)
+
+
+@pytest.mark.parametrize("scheme", ["ring:4,subspace:0.25", "ring:2", "ring:12"])
+def test_masks_change_no_bit_of_the_model_with_losses_too(small_run, tmp_path, scheme):
+    made = {}
+    for enabled in (True, False):
+        secure = {"enabled": enabled, "compression": scheme}
+        made[enabled] = run(small_run(secure_aggregation=secure, simulation=LOSSES), tmp_path, f"run-{enabled}").summary
+    assert made[True]["fam_sha256"] == made[False]["fam_sha256"]
+    assert made[True]["sites"] == made[False]["sites"]
+    assert made[True]["secure_aggregation"]["compression"] == scheme
+
+
+def test_a_resumed_run_ends_with_the_same_bits(small_run, tmp_path):
+    config = small_run(secure_aggregation=RING, simulation=LOSSES, federation={"rounds": 5})
+    whole = run(config, tmp_path, "whole")
+
+    class Stop(Observer):
+        def round_finished(self, view):
+            if view.number == 3:
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(config, tmp_path, "cut", observer=Stop())
+    private = sorted(path.name for path in (tmp_path / "cut").rglob("*-channel.safetensors"))
+    assert private == [f"site-{number:04d}-channel.safetensors" for number in range(5)]
+    for path in (tmp_path / "cut").rglob("*-channel.safetensors"):
+        assert path.stat().st_mode & 0o077 == 0
+    resumed = resume_run(tmp_path / "cut", cache_dir=tmp_path / "cache")
+    assert resumed.summary["fam_sha256"] == whole.summary["fam_sha256"]
+    assert resumed.summary["sites"] == whole.summary["sites"]
+
+
+def channel(scheme="ring:4,subspace:0.5", sites=("a", "b", "c", "d")):
+    from protocols.compression import parse_scheme
+
+    initial = np.zeros(16 * 12 + 16, np.float32)
+    return RingChannel(parse_scheme(scheme), ((16, 12), (16,)), sites, initial, seeded_rounding(0))
+
+
+class Result:
+    def __init__(self, codec, vectors, survivors):
+        from protocols.vectors import Aggregate
+
+        lanes = sum(vectors[site].lanes(32).astype(np.uint32) for site in survivors)
+        self.total, self.survivors = Aggregate(lanes, 30, len(survivors)), tuple(survivors)
+
+
+def test_a_lost_hospital_keeps_what_it_offered_and_the_others_what_rounding_kept():
+    ring, vector = channel(), np.zeros(208, np.float32)
+    rng = np.random.default_rng(0)
+    updates = {site: (0.01 * rng.normal(size=208)).astype(np.float32) for site in "abcd"}
+    codec = ring.codec
+    payload = ring.payload(vector)
+    vectors = {}
+    for site, update in updates.items():
+        ring.receive(site, payload)
+        vectors[site] = ring.encode(site, 1, codec.digest, Contribution(update, 0.5))
+    opened = ring.open(Result(codec, vectors, "abd"))
+    memory = {site: arrays["feedback"] for site, arrays in ring.state().private.items()}
+    assert np.array_equal(memory["c"], updates["c"])
+    given = sum(updates[site].astype(np.float64) - memory[site] for site in "abd")
+    np.testing.assert_allclose(given, 3 * opened.mean_update, atol=1e-6)
+    assert opened.mean_score == pytest.approx(0.5, abs=1e-4)
+
+
+def test_a_round_that_is_given_up_changes_no_memory():
+    ring, vector = channel(), np.zeros(208, np.float32)
+    before = ring.state()
+    payload = ring.payload(vector)
+    for site in "ab":
+        ring.receive(site, payload)
+        ring.encode(site, 1, ring.codec.digest, Contribution(np.full(208, 0.01, np.float32), 0.0))
+    ring.withdraw()
+    after = ring.state()
+    for site in "abcd":
+        assert np.array_equal(before.private[site]["feedback"], after.private[site]["feedback"])
+
+
+def test_a_hospital_encodes_only_as_the_opened_sums_say():
+    ring = channel()
+    ring.receive("a", ring.payload(np.zeros(208, np.float32)))
+    other = channel("ring:5,subspace:0.5").codec.digest
+    with pytest.raises(SessionMismatchError):
+        ring.encode("a", 1, other, Contribution(np.zeros(208, np.float32), 0.0))
+    with pytest.raises(ValueError, match="global model"):
+        ring.payload(np.ones(208, np.float32))
+
+
+def test_no_private_statistic_leaves_in_clear(small_run, tmp_path, monkeypatch):
+    """Every field of every frame that a hospital sends, against SPEC.md: keys, shares and ring elements, no more."""
+    frames = []
+    answer = ClientMachine.answer
+
+    def recorded(self, stage, data):
+        reply = answer(self, stage, data)
+        frames.append((stage, data, reply))
+        return reply
+
+    monkeypatch.setattr(ClientMachine, "answer", recorded)
+    summary = run(small_run(secure_aggregation=RING), tmp_path).summary
+    stages = {stage for stage, _, _ in frames}
+    assert stages == {"AdvertiseKeys", "ShareKeys", "MaskedInputCollection", "ConsistencyCheck", "Unmasking"}
+    fields = {"unusable", "ring_bits", "length", "packed"}
+    assert {field.name for field in dataclasses.fields(MaskedInputReply)} == fields
+    lengths = {}
+    for stage, _, reply in frames:
+        lengths.setdefault((stage, struct.unpack_from("<I", reply, 4)[0]), set()).add(len(reply))
+        if stage == "MaskedInputCollection":
+            message = decode_message(MaskedInputReply, reply, 1 << 24)[1]
+            assert message.unusable == ()
+            assert message.ring_bits in (summary["secure_aggregation"]["ring_bits"], 19)
+    # equal for all hospitals of a round, whatever they hold: sizes say nothing either
+    assert all(len(sizes) == 1 for sizes in lengths.values())
+    opened = [request for stage, request, _ in frames if stage == "AdvertiseKeys"]
+    for request in opened:  # what comes down: opened sums of values and clamp counters, and the model's digest
+        payload = request[request.index(b"SFD1") :]
+        download = decode_download(payload)
+        assert download.whole is None
+        assert len(payload) < MAX_PAYLOAD_BYTES
+        assert {field.name for field in dataclasses.fields(download)} == {"base", "model_digest", "steps", "whole"}
+
+
+def test_masked_bytes_of_the_same_contribution_differ_between_runs(small_run, tmp_path, monkeypatch):
+    seen = []
+    answer = ClientMachine.answer
+
+    def recorded(self, stage, data):
+        reply = answer(self, stage, data)
+        if stage == "MaskedInputCollection":
+            seen.append(reply)
+        return reply
+
+    monkeypatch.setattr(ClientMachine, "answer", recorded)
+    config = small_run(secure_aggregation=RING, federation={"rounds": 1, "select": "last"})
+    first, second = run(config, tmp_path, "one"), run(config, tmp_path, "two")
+    assert first.summary["fam_sha256"] == second.summary["fam_sha256"]
+    assert len(set(seen)) == 10
+
+
+def test_a_byte_budget_decides_and_says_why(small_run, tmp_path):
+    class Notes(Observer):
+        def __init__(self):
+            self.texts = []
+
+        def noted(self, text):
+            self.texts.append(text)
+
+    notes = Notes()
+    config = small_run(secure_aggregation={"compression": "auto", "upload_budget": 3000}, federation={"rounds": 1})
+    result = run(config, tmp_path, observer=notes)
+    chosen = result.summary["secure_aggregation"]["compression"]
+    assert chosen in LADDER
+    assert chosen != "none"
+    assert len(notes.texts) == 1
+    assert chosen in notes.texts[0]
+    assert "3,000" in notes.texts[0]
+    rows = [row for row in read_byte_rows(RunFolder.open(tmp_path / "run").bytes) if row.round == 1]
+    sent = sum(row.bytes for row in rows if row.direction == "upload" and row.site == "site0")
+    assert sent <= 3000
+    assert f"sends {sent:,} of" in notes.texts[0]
+
+
+def test_a_budget_below_the_smallest_scheme_is_refused():
+    sizes = {scheme: 1000 - 100 * index for index, scheme in enumerate(LADDER)}
+    assert choose(10**6, sizes.__getitem__).scheme == "none"
+    assert choose(850, sizes.__getitem__).scheme == LADDER[2]
+    with pytest.raises(ConfigError, match="too few"):
+        choose(10, sizes.__getitem__)
+
+
+def test_float16_zlib_runs_in_clear_and_is_refused_under_masks(small_run, tmp_path):
+    result = run(small_run(secure_aggregation={"compression": "float16-zlib", "enabled": False}), tmp_path)
+    assert result.summary["secure_aggregation"]["compression"] == "float16-zlib"
+    assert result.summary["mean"]["fam"]["accuracy"] > 0
+    with pytest.raises(ConfigError, match="cannot be summed under masks"):
+        config_from_mapping({"secure_aggregation": {"compression": "float16-zlib"}})
+
+
+@pytest.mark.parametrize("text", ["ring:1", "gzip", "ring:4,subspace:0"])
+def test_unknown_schemes_are_refused_by_the_key(text):
+    with pytest.raises(ConfigError, match=r"secure_aggregation\.compression"):
+        config_from_mapping({"secure_aggregation": {"compression": text}})
