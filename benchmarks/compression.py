@@ -36,6 +36,7 @@ from protocols.masking import mask
 from protocols.pads import Pad
 from protocols.roster import IdentityKey
 from protocols.secret_values import SelfMaskPadKey
+from protocols.vectors import Aggregate
 from securefed.aggregation import Aggregator
 from securefed.config import config_from_mapping
 from securefed.federation import Federation, RoundReport
@@ -52,9 +53,9 @@ def cases(names: list[str], rounds: int) -> list[dict[str, Any]]:
     """Return the runs, those of the goal line first: both cohorts and all seeds; the rest with the first seed."""
     goal = [
         {"set": name, "clients": clients, "scheme": scheme, "seed": seed, "rounds": rounds}
+        for clients in (0, DEALT)
         for seed in SEEDS
         for name in names
-        for clients in (0, DEALT)
         for scheme in MAIN
     ]
     more = [
@@ -155,9 +156,11 @@ def timing(repeats: int = 30) -> dict[str, Any]:
     plain = FixedPointCodec([dimension], [0.25], 16)
     encoded = plain.encode(update, rng)
     bits = (11 * plain.max_coordinate).bit_length()
+    total = Aggregate(encoded.lanes(bits), bits, 1)
     measured = {
         "mask_uncompressed": median_ms(lambda: mask(encoded, pads(11), bits), repeats),
         "encode_uncompressed": median_ms(lambda: plain.encode(update, rng), repeats),
+        "decode_uncompressed": median_ms(lambda: plain.decode_sum(total, 1), repeats),
     }
     for text in ("ring:3,subspace:0.125", "ring:4,subspace:0.0625"):
         codec = CompressionState.start(shapes, parse_scheme(text), 11).codec()
@@ -221,7 +224,8 @@ def main() -> None:
     versions |= {"cryptography": cryptography.__version__}
     command = shlex.join(["python", "benchmarks/compression.py", *sys.argv[1:]])
     machine = f"{platform.machine()}, {platform.system()}, one thread a run"
-    save(arguments.out, command=command, versions=versions, machine=machine)
+    settings = dataclasses.asdict(config_from_mapping({}).training)
+    save(arguments.out, command=command, versions=versions, machine=machine, settings=settings)
     paths = {Path(data).name: data for data in arguments.data}
     runs: list[dict[str, Any]] = json.loads(arguments.out.read_text(encoding="utf-8")).get("runs", [])
     keys = ("set", "clients", "scheme", "seed", "rounds")
