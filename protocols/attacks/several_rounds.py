@@ -28,9 +28,9 @@ def nearly_the_same_model_without_one() -> Finding:
     return _subtract(scene, victim, payload, "a model with one bit changed, without one client")
 
 
-def _steady_scene() -> Scene:
-    """Six clients whose contributions do not change from round to round."""
-    scene = Scene(6)
+def _steady_scene(clients: int = 6) -> Scene:
+    """Clients whose contributions do not change from round to round."""
+    scene = Scene(clients)
 
     def contribute(context: RoundContext) -> EncodedVector:
         steady = RoundContext(1, context.payload, context.parameters, context.client)
@@ -64,6 +64,29 @@ def _subtract(scene: Scene, victim: int, payload: bytes, tried: str) -> Finding:
     return broken(f"{tried}: accepted, though the two sums differ in {name} only")
 
 
+def overlapping_sums() -> Finding:
+    """Open four sums over one model that differ in four clients each; half a combination of them is a sum over two."""
+    scene, colluder = _steady_scene(12), 1
+    pairs = (frozenset({0, colluder}), frozenset({2, 3}), frozenset({4, 5}))
+    totals = []
+    left_out = (frozenset(), pairs[0] | pairs[1], pairs[1] | pairs[2], pairs[2] | pairs[0])
+    for number, missing in enumerate(left_out, start=1):
+        scene.begin(number)
+        lost = {scene.names[position]: Stage.MASKED_INPUT_COLLECTION for position in missing}
+        try:
+            scene.play(lost=lost)
+        except ProtocolError:
+            return refused(scene.server.rejections[0].error, "sums over one model that overlap in pairs")
+        if scene.server.result is not None:
+            totals.append(scene.server.result.total.integers())
+    whole, *parts = totals
+    first, second, third = (whole - part for part in parts)
+    guess = (first - second + third) // 2 - scene.federation.expected([scene.names[colluder]], 1)
+    if np.array_equal(guess, scene.federation.expected([scene.names[0]], 1)):
+        return broken(f"four sums and one colluder opened the vector of {scene.names[0]}")
+    return broken("four sums over one model that overlap in pairs were opened")
+
+
 def remove_noise_after_drops() -> Finding:
     """Say why there is nothing to attack."""
     return Finding(
@@ -86,6 +109,13 @@ ATTACKS = (
         "the same, with one bit of the model changed in between",
         Outcome.REPORTED,
         nearly_the_same_model_without_one,
+    ),
+    Attack(
+        "A18c",
+        "Differencing",
+        "the server opens four sums over the same model whose differences overlap in pairs, with one colluder",
+        Outcome.REFUSED,
+        overlapping_sums,
     ),
     Attack(
         "A19",
