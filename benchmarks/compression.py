@@ -17,7 +17,6 @@ import json
 import platform
 import shlex
 import statistics
-import sys
 import time
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
@@ -220,9 +219,12 @@ def main() -> None:
     if arguments.timing:
         save(arguments.out, timing_ms=timing())
         return
+    if not arguments.data or not arguments.encoder:
+        parser.error("give --data and --encoder, or --timing")
     versions = {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__}
     versions |= {"cryptography": cryptography.__version__}
-    command = shlex.join(["python", "benchmarks/compression.py", *sys.argv[1:]])
+    given = [f"--data={Path(data).name}" for data in arguments.data] + [f"--encoder={Path(arguments.encoder).name}"]
+    command = shlex.join(["python", "benchmarks/compression.py", *given, f"--rounds={arguments.rounds}"])
     machine = f"{platform.machine()}, {platform.system()}, one thread a run"
     settings = dataclasses.asdict(config_from_mapping({}).training)
     save(arguments.out, command=command, versions=versions, machine=machine, settings=settings)
