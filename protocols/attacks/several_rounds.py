@@ -69,7 +69,7 @@ def overlapping_sums() -> Finding:
     scene, colluder = _steady_scene(12), 1
     pairs = (frozenset({0, colluder}), frozenset({2, 3}), frozenset({4, 5}))
     totals = []
-    left_out = (frozenset(), pairs[0] | pairs[1], pairs[1] | pairs[2], pairs[2] | pairs[0])
+    left_out: tuple[frozenset[int], ...] = (frozenset(), pairs[0] | pairs[1], pairs[1] | pairs[2], pairs[2] | pairs[0])
     for number, missing in enumerate(left_out, start=1):
         scene.begin(number)
         lost = {scene.names[position]: Stage.MASKED_INPUT_COLLECTION for position in missing}
