@@ -159,8 +159,8 @@ rates times 0.93 a round, one seed.
   skin set's sites 64.4 with decay 0.7 against 61.6 without feedback, none 66.7.
 - Ranges that clamp 1.5 to 4 % on purpose: with a grid of 7 points the relative error of the second sum fell from 0.86
   to 0.53 against ranges that clamp nothing.
-- What is left of a loss, none against an eighth: brain set 87.2 and 86.5 (sites, 3 bits), 85.2 and 84.9 (10 hospitals, 3
-  bits); skin set 66.7 and 66.0 (sites, 4 bits) or 65.3 (3 bits), 49.9 and 49.0 (10 hospitals, 3 bits).
+- What is left of a loss, none against an eighth: brain set 87.2 and 86.5 (sites, 3 bits), 85.2 and 84.9 (10 hospitals,
+  3 bits); skin set 66.7 and 66.0 (sites, 4 bits) or 65.3 (3 bits), 49.9 and 49.0 (10 hospitals, 3 bits).
 - Left out, no gain: fresh random directions beside the followed ones (49.2 and 49.0 against 49.0), training from a
   model that contains the own feedback (62.8 against 66.3 in 32 directions, decay 0.97), 2 bits (84.5 against 84.9), a
   keep mask (all rows are kept with the default settings).
