@@ -44,25 +44,23 @@ class Participation:
         self._rows: dict[bytes, list[Row]] = {}
 
     def check(self, model: bytes, survivors: Collection[str]) -> None:
-        """Refuse a sum that would single out few clients together with earlier sums over the same model.
+        """Refuse a sum over another set of clients than one that was opened over the same model.
+
+        Two sets give at least their difference away, and combinations of more give smaller ones: sums over R, R - A,
+        R - B and R - C, where A, B and C overlap in pairs, give the sum over a pair. A federation that goes on has a
+        new model, and a round that opened nothing can be begun again.
 
         Args:
             model: Digest of the model.
             survivors: Who would be in the sum.
 
         Raises:
-            IsolationError: Two sums would differ in fewer clients than the floor, or some client would be isolated.
+            IsolationError: Another set was opened, or the set is smaller than the floor.
         """
         row, earlier = frozenset(survivors), self._rows.get(model, [])
         if row in earlier or (not earlier and len(row) >= self._floor):
             return
-        for other in earlier:
-            difference = row ^ other
-            if 0 < len(difference) < self._floor:
-                raise IsolationError(tuple(sorted(difference)), self._floor)
-        exposed = isolated([*earlier, row])
-        if exposed:
-            raise IsolationError(exposed, self._floor)
+        raise IsolationError(tuple(sorted(row ^ earlier[0] if earlier else row)), self._floor)
 
     def add(self, model: bytes, survivors: Collection[str]) -> None:
         """Record a sum that is being opened."""

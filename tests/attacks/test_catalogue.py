@@ -49,7 +49,6 @@ def test_evidence_is_one_line():
         assert "\n" not in report.evidence
 
 
-@pytest.mark.xfail(strict=False, reason="several sums over one model can give the sum of two clients: reported")
 def test_the_build_withstands_the_whole_catalogue():
     unexpected = {r.id: r.evidence for r in run_catalogue() if r.outcome is not r.expected}
     assert unexpected == {}

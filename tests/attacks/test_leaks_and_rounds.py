@@ -2,8 +2,6 @@
 
 from collections import Counter
 
-import pytest
-
 import protocols.client.shares_dealt
 from protocols.attacks import Outcome
 from protocols.attacks.scene import Scene
@@ -129,7 +127,6 @@ def test_every_secret_that_clients_make_in_a_round_is_erased_by_its_end(monkeypa
     assert left <= Counter({"SelfMaskShare": 6 * 6})
 
 
-@pytest.mark.xfail(strict=False, reason="several sums over one model can give the sum of two clients: reported")
 def test_server_opening_overlapping_sums_over_one_model_is_refused(refused):
     refused("A18c")
 
