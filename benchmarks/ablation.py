@@ -15,9 +15,7 @@ import argparse
 import dataclasses
 import json
 import platform
-import shlex
 import statistics
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -120,6 +118,15 @@ def table(results: dict) -> str:
     return "\n".join(lines)
 
 
+def shown_command(arguments: argparse.Namespace) -> str:
+    """Return the command that makes the results again, with PATH for where this machine keeps data and encoder."""
+    data = " ".join(f"--data PATH/{Path(source).name}" for source in arguments.data)
+    kind, colon, place = arguments.encoder.partition(":")
+    encoder = f"{kind}:PATH/{Path(place).name}" if colon else kind
+    counts = f"--rounds {arguments.rounds} --seeds {arguments.seeds}"
+    return f"python benchmarks/ablation.py {data} --encoder {encoder} {counts}"
+
+
 def main() -> None:
     """Run all variants on all data sets."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
@@ -147,7 +154,7 @@ def main() -> None:
             means = {p: [round(statistics.fmean(r[p][k] for r in per[name]), 1) for k in (0, 1)] for p in per[name][0]}
             print(dataset.name, name, means, flush=True)
 
-    command = shlex.join(["python", "benchmarks/ablation.py", *sys.argv[1:]])
+    command = shown_command(arguments)
     versions = {"python": platform.python_version(), "torch": torch.__version__, "scikit-learn": sklearn.__version__}
     arguments.out.mkdir(parents=True, exist_ok=True)
     text = f"""# Ablation of the default settings

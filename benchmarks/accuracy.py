@@ -11,9 +11,7 @@ writes docs/results/accuracy.md and .json. The data sets and the encoder are des
 import argparse
 import json
 import platform
-import shlex
 import statistics
-import sys
 from pathlib import Path
 
 import sklearn
@@ -69,6 +67,15 @@ def cell(runs: list[dict], part: str) -> str:
     return f"{statistics.fmean(accuracy):.1f}{spread} ({balanced:.1f})"
 
 
+def shown_command(arguments: argparse.Namespace) -> str:
+    """Return the command that makes the results again, with PATH for where this machine keeps data and encoder."""
+    data = " ".join(f"--data PATH/{Path(source).name}" for source in arguments.data)
+    kind, colon, place = arguments.encoder.partition(":")
+    encoder = f"{kind}:PATH/{Path(place).name}" if colon else kind
+    counts = f"--rounds {arguments.rounds} --seeds {arguments.seeds}"
+    return f"python benchmarks/accuracy.py {data} --encoder {encoder} {counts}"
+
+
 def main() -> None:
     """Run what is missing and write the tables."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
@@ -100,7 +107,7 @@ def main() -> None:
             lines.append(f"| {row} | {' | '.join(cell(runs, part) for part in PARTS)} |")
             print(name, lines[-1], flush=True)
 
-    command = shlex.join(["python", "benchmarks/accuracy.py", *sys.argv[1:]])
+    command = shown_command(arguments)
     versions = {"python": platform.python_version(), "torch": torch.__version__, "scikit-learn": sklearn.__version__}
     table = "\n".join(lines)
     text = f"""# Test accuracy by method
