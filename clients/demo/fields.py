@@ -37,14 +37,21 @@ def placed(size: int, x: float, y: float, direction: tuple[float, float] = (1.0,
 
 def radius(u: Field, v: Field) -> Field:
     """Return the distance of each pixel from the origin of the coordinates."""
-    distance: Field = np.sqrt(u * u + v * v)
+    squares = u * u
+    squares = squares + v * v
+    distance: Field = np.sqrt(squares, out=squares)
     return distance
 
 
 def within(distance: Field, softness: float) -> Field:
     """Return 1 where a signed distance is below 0 and 0 where it is above, with a smooth edge this wide."""
-    t: Field = np.clip(0.5 - distance / softness, 0.0, 1.0)
-    return t * t * (3.0 - 2.0 * t)
+    t = distance * (-1.0 / softness)
+    t += 0.5
+    t = np.minimum(np.maximum(t, 0.0, out=t), 1.0, out=t)
+    smooth: Field = 3.0 - 2.0 * t
+    smooth *= t
+    smooth *= t
+    return smooth
 
 
 def bump(distance: Field, width: float) -> Field:

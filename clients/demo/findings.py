@@ -28,34 +28,34 @@ def draw_finding(name: str, stream: Stream, pixels: int, x: float, y: float) -> 
 
 def _calcification_cluster(stream: Stream, pixels: int, x: float, y: float) -> Field:
     count = 7 + stream.below(9)
-    return shapes.dots(stream, pixels, x, y, stream.between(0.13, 0.26), count) * stream.between(0.35, 0.6)
+    return shapes.dots(stream, pixels, x, y, stream.between(0.18, 0.32), count) * stream.between(0.35, 0.6)
 
 
 def _hazy_opacity(stream: Stream, pixels: int, x: float, y: float) -> Field:
     u, v = placed(pixels, x, y, stream.direction())
-    return shapes.haze(stream, u * stream.between(0.8, 1.2), v, stream.between(0.2, 0.32)) * stream.between(0.3, 0.5)
+    return shapes.haze(stream, u * stream.between(0.8, 1.2), v, stream.between(0.24, 0.38)) * stream.between(0.3, 0.5)
 
 
 def _linear_scar(stream: Stream, pixels: int, x: float, y: float) -> Field:
     u, v = placed(pixels, x, y, stream.direction())
-    return shapes.stripe(stream, u, v, stream.between(0.2, 0.34), 0.03) * stream.between(0.2, 0.4)
+    return shapes.stripe(stream, u, v, stream.between(0.26, 0.42), 0.03) * stream.between(0.2, 0.4)
 
 
 def _ring_lesion(stream: Stream, pixels: int, x: float, y: float) -> Field:
     u, v = placed(pixels, x, y, stream.direction())
-    size = stream.between(0.13, 0.24)
+    size = stream.between(0.17, 0.3)
     rim = shapes.ring(stream, u, v, size, 0.05)
     return rim * stream.between(0.2, 0.4) - shapes.ball(stream, u, v, 0.8 * size, 0.06) * stream.between(0.05, 0.2)
 
 
 def _round_nodule(stream: Stream, pixels: int, x: float, y: float) -> Field:
     u, v = placed(pixels, x, y, stream.direction())
-    return shapes.ball(stream, u, v, stream.between(0.11, 0.22), stream.between(0.03, 0.07)) * stream.between(0.2, 0.42)
+    return shapes.ball(stream, u, v, stream.between(0.15, 0.28), stream.between(0.03, 0.07)) * stream.between(0.2, 0.42)
 
 
 def _spiculated_mass(stream: Stream, pixels: int, x: float, y: float) -> Field:
     u, v = placed(pixels, x, y, stream.direction())
-    return shapes.star(stream, u, v, stream.between(0.2, 0.32), 0.05) * stream.between(0.2, 0.42)
+    return shapes.star(stream, u, v, stream.between(0.26, 0.42), 0.05) * stream.between(0.2, 0.42)
 
 
 _DRAWERS: dict[str, Callable[[Stream, int, float, float], Field]] = {
