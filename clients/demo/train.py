@@ -25,7 +25,7 @@ CONFIGURATION = "open_clip_config.json"
 RECORD = "training.json"
 
 MODEL: dict[str, Any] = {
-    "embed_dim": 256,
+    "embed_dim": 512,
     "vision_cfg": {
         "timm_model_name": "test_resnet",
         "timm_model_pretrained": False,
