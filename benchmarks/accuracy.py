@@ -101,8 +101,7 @@ def main() -> None:
             seeds = 1 if ROWS[row][0] in WITHOUT_CHANCE else arguments.seeds
             runs = [summary_of(data, arguments.encoder, row, seed, arguments) for seed in range(seeds)]
             results.setdefault(name, {})[row] = [
-                {key: run[key] for key in ("config_digest", "chosen_round", "mean", "sites", "fam_sha256")}
-                for run in runs
+                {key: run[key] for key in ("config_digest", "chosen_round", "mean", "fam_sha256")} for run in runs
             ]
             lines.append(f"| {row} | {' | '.join(cell(runs, part) for part in PARTS)} |")
             print(name, lines[-1], flush=True)
