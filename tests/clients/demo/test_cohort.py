@@ -8,7 +8,7 @@ from clients.demo.cohort import CASE_MIX, EVALUATION_IMAGES, PIXELS, RECIPE, TRA
 from clients.demo.findings import FINDINGS
 from clients.demo.scanners import SCANNERS
 
-PICTURES = {RECIPE: "?"}
+PICTURES = {"2": "561b322212453000b4f3446cc64632090c91016d38570b9ed5097d7c68ec4fa5"}
 """SHA-256 over sixteen pictures, by recipe: whoever changes a pixel gives the recipe a new number."""
 
 
@@ -91,10 +91,12 @@ def test_images_of_a_patient_share_the_anatomy_and_are_not_copies():
     assert 1.0 < within < between
 
 
-def test_hospitals_can_be_told_apart_by_tint_and_brightness():
+def test_hospitals_can_be_told_apart_by_tint_brightness_and_border():
     def look(item):
-        picture = item.draw().reshape(-1, 3).astype(float)
-        return [*picture.mean(axis=0), *picture.std(axis=0)]
+        drawn = item.draw().astype(float)
+        picture, border = drawn.reshape(-1, 3), np.concatenate([drawn[:8, 40:120], drawn[-8:, 40:120]]).reshape(-1, 3)
+        tint = picture[:, 0].mean() - picture[:, 2].mean()
+        return [*picture.mean(axis=0), *picture.std(axis=0), *border.mean(axis=0), 3 * tint]
 
     scans = [item for item in plan_cohort(0) if item.number < 4]
     looks = {site: np.array([look(item) for item in scans if item.site == site]) for site in SCANNERS}
