@@ -77,6 +77,7 @@ class EventLog:
         self._stream = stream
         self._events = events
         self._batched = False
+        self._unfinished = False
 
     @classmethod
     def create(cls, path: Path, header: Mapping[str, JSON], clock: Clock = system_clock) -> Self:
@@ -148,6 +149,8 @@ class EventLog:
             LogWriteError: The disk refuses; the log must be opened again.
         """
         check_fields(kind, fields)
+        if self._unfinished:
+            self._read_again()
         if (kind == "run_started") != (not self._events):
             raise EventRefusedError(kind, "", "begins a log, and only begins it")
         prev = self._events[-1].digest if self._events else GENESIS
@@ -158,6 +161,7 @@ class EventLog:
         except CanonicalError as error:
             raise EventRefusedError(kind, "", str(error)) from error
         event = Event(len(self._events), kind, prev, time, _fields(decode_canonical(line)), line)
+        self._unfinished = True
         try:
             self._stream.write(line + b"\n")
             if not self._batched:
@@ -166,6 +170,7 @@ class EventLog:
             self._stream.close()
             raise LogWriteError(self.path, f"cannot be written ({error}); free space and open the log again") from error
         self._events.append(event)
+        self._unfinished = False
         return event
 
     @contextmanager
@@ -187,6 +192,16 @@ class EventLog:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def _read_again(self) -> None:
+        """Take the events from the file: a signal has interrupted `append`, and its line may stand there already."""
+        try:
+            self._sync()
+            self._events = parse_events(self.path.read_bytes())
+        except (OSError, ValueError) as error:
+            self._stream.close()
+            raise LogWriteError(self.path, f"cannot be written ({error}); free space and open the log again") from error
+        self._unfinished = False
 
     def _sync(self) -> None:
         self._stream.flush()

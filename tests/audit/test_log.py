@@ -200,3 +200,44 @@ def test_every_kind_is_described_in_words():
     for kind, record in KINDS.items():
         assert kind.isidentifier()
         assert record.describe().startswith("{")
+
+
+@pytest.mark.parametrize("point", ["before write", "after write", "before sync", "after sync"])
+def test_an_interrupted_append_neither_forks_nor_repeats(tmp_path, monkeypatch, point):
+    """Ctrl-C can strike between any two steps of `append`; what the process writes next still follows from the file."""
+    log = make(tmp_path / "log")
+    moment, step = point.split()
+
+    class Interrupting:
+        def __init__(self, stream):
+            self._stream = stream
+
+        def __getattr__(self, name):
+            return getattr(self._stream, name)
+
+        def write(self, line):
+            if step == "write" and moment == "before":
+                raise KeyboardInterrupt
+            self._stream.write(line)
+            if step == "write":
+                raise KeyboardInterrupt
+
+    def interrupting_fsync(descriptor, real=os.fsync):
+        if moment == "before":
+            raise KeyboardInterrupt
+        real(descriptor)
+        raise KeyboardInterrupt
+
+    with log:
+        if step == "write":
+            monkeypatch.setattr(log, "_stream", Interrupting(log._stream))
+        else:
+            monkeypatch.setattr(os, "fsync", interrupting_fsync)
+        with pytest.raises(KeyboardInterrupt):
+            log.append("checkpoint", {"round": 3, "model_digest": D})
+        monkeypatch.undo()
+        log.append("interrupted", {"round": 3, "reason": "stopped by the user"})
+        written = log.events
+    assert read_events(tmp_path / "log") == list(written)
+    kinds = [event.kind for event in written][4:]
+    assert kinds == (["interrupted"] if point == "before write" else ["checkpoint", "interrupted"])

@@ -691,7 +691,8 @@ def test_nothing_is_left_after_the_round(cohort, threat_model):
     assert machine._state is None
     assert all(secret.is_erased for secret in secrets)
     gc.collect()
-    alive = [state for state in gc.get_objects() if isinstance(state, State) and state.session.position == 0]
+    states = [thing for thing in gc.get_objects() if issubclass(type(thing), State)]  # looks at nobody's attributes
+    alive = [state for state in states if state.session.position == 0]
     assert not any(not secret.is_erased for state in alive for secret in state._secrets())
 
 
