@@ -50,6 +50,8 @@ class RunEvidence:
         values = config_to_mapping(config)
         evidence._log.append("config", {"digest": config_digest(config), "values": values})
         evidence._parties.announce(evidence._log)
+        if stated := config.purpose.stated():
+            evidence._log.append("purpose", {"values": dict(stated)})
         return evidence
 
     @classmethod

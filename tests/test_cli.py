@@ -27,6 +27,13 @@ COMMANDS = [
     ["data", "demo"],
     ["audit"],
     ["audit", "verify"],
+    ["audit", "report"],
+    ["audit", "compare"],
+    ["audit", "ledger"],
+    ["audit", "ledger", "show"],
+    ["audit", "ledger", "policy"],
+    ["audit", "ledger", "renew"],
+    ["audit", "ledger", "history"],
     ["keys"],
     ["keys", "new"],
     ["keys", "roster"],
@@ -315,3 +322,85 @@ def test_the_attack_catalogue_finds_nothing_broken(call):
     assert code == 0
     assert {f"A{number}" for number in range(1, 22)} == {report["id"].rstrip("abcdefg") for report in reports}
     assert not [report for report in reports if report["outcome"] == "broken"]
+
+
+POLICY = """
+format = "securefed-budget-policy/1"
+
+[[budget]]
+hospital = "north"
+unit = "image"
+epsilon = 3
+delta = 1e-5
+adjacency = "add-or-remove-one"
+signer = "{signer}"
+"""
+
+
+def test_a_ledger_from_policy_to_renewal(call):
+    from audit.accounting import Gaussian, Repeated, upper_epsilon
+    from audit.ledger import Account, BudgetExceededError, Charge, Ledger
+
+    call("keys", "new", "dpo")
+    call("keys", "new", "mallory")
+    signer = json.loads(Path("dpo.pub").read_text())["key"]
+    Path("policy.toml").write_text(POLICY.format(signer=signer))
+    assert call("audit", "ledger", "show", "ledger.db")[0] == 1
+    code, out, err = call("audit", "ledger", "policy", "ledger.db", "policy.toml")
+    assert (code, out, err) == (0, "north: epsilon 3 at delta 1e-05 for one image\n", "")
+    Path("policy.toml").write_text(POLICY.format(signer=signer).replace("= 3", "= 300"))
+    code, _, err = call("audit", "ledger", "policy", "ledger.db", "policy.toml")
+    assert code == 1
+    assert "only a signed renewal changes it" in err
+    account = Account("north", "ab" * 32, "image")
+    with Ledger(Path("ledger.db")) as ledger:
+        ledger.reserve(account, Charge("run", "run/1", Gaussian(4.0), 5))
+        with pytest.raises(BudgetExceededError) as caught:
+            ledger.reserve(account, Charge("run", "run/2", Gaussian(0.5)))
+        assert caught.value.exit_code == 4
+    code, out, _ = call("audit", "ledger", "show", "ledger.db", "--json")
+    (line,) = json.loads(out)["lines"]
+    assert code == 0
+    assert line["spent"] == upper_epsilon([Repeated(Gaussian(4.0), 5)], 1e-5)
+    assert line["refused"] == 1
+    sign = ["--hospital", "north", "--epsilon", "6", "--reason", "second study"]
+    code, _, err = call("audit", "ledger", "renew", "ledger.db", "forged.json", "--key", "mallory.key", *sign)
+    assert code == 3
+    assert "not signed by the signer" in err
+    code, out, _ = call("audit", "ledger", "renew", "ledger.db", "r.json", "--key", "dpo.key", *sign, "--sign-only")
+    assert (code, out) == (0, "renewal 1 of north: epsilon 6, signed, not yet in force\n")
+    assert "3" in call("audit", "ledger", "show", "ledger.db")[1]
+    code, out, _ = call("audit", "ledger", "renew", "ledger.db", "r.json")
+    assert (code, out) == (0, "renewal 1 of north: epsilon 6, in force\n")
+    assert call("audit", "ledger", "renew", "ledger.db", "r.json")[0] == 3
+    assert call("audit", "ledger", "renew", "ledger.db", "r.json", *sign)[0] == 2
+    code, out, _ = call("audit", "ledger", "history", "ledger.db")
+    assert code == 0
+    assert [line.split()[2] for line in out.splitlines()[1:]] == ["policy", "reserved", "refused", "renewed"]
+    assert "second study" in out
+    assert json.loads(call("audit", "ledger", "history", "ledger.db", "--json", "--hospital", "south")[1]) == []
+    code, out, _ = call("audit", "ledger", "policy", "ledger.db")
+    Path("again.toml").write_text(out)
+    assert call("audit", "ledger", "policy", "second.db", "again.toml")[0] == 0
+
+
+def test_runs_side_by_side(call, images):
+    for name in ("one", "two"):
+        more = ["--no-secure-agg"] if name == "two" else []
+        assert call("simulate", "--data", images, "--rounds", 1, "--output", name, "--quiet", *more)[0] == 0
+    code, out, err = call("audit", "compare", "one", "two")
+    assert (code, err) == (0, "")
+    assert "worst hospital" in out
+    rows = json.loads(call("audit", "compare", "one", "two", "--json")[1])["runs"]
+    assert [row["masked"] for row in rows] == [True, False]
+    assert rows[0]["accuracy"] == json.loads(Path("one/summary.json").read_text())["mean"]["ensemble"]["accuracy"]
+    assert call("audit", "compare", "one", "two", "--format", "md")[1].startswith("| run |")
+    assert call("audit", "compare", "one", "--format", "pdf")[0] == 2
+    code, _, err = call("audit", "report", "one", "--format", "registry")
+    assert code == 1
+    assert "lists deployments of differential privacy only" in err
+    with Path("two/summary.json").open("a") as stream:
+        stream.write(" ")
+    code, out, err = call("audit", "compare", "one", "two")
+    assert code == 3
+    assert "two DOES NOT VERIFY" in err

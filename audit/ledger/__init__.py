@@ -6,6 +6,7 @@ from audit.ledger.errors import BudgetExceededError, LedgerError
 from audit.ledger.ledger import AccountStatus, FaultPoint, Ledger
 from audit.ledger.policy import Policy, Renewal, SignedRenewal
 from audit.ledger.release import charged_release
+from audit.ledger.view import budget_lines, history, policy_toml
 
 __all__ = [
     "Account",
@@ -20,6 +21,9 @@ __all__ = [
     "Policy",
     "Renewal",
     "SignedRenewal",
+    "budget_lines",
     "charged_release",
     "check_ledger",
+    "history",
+    "policy_toml",
 ]

@@ -4,6 +4,7 @@ Charges are facts about noise; epsilon is composed anew from all of them. A char
 never taken back: a crash at any instant keeps it. Several processes may use one ledger; each step is one transaction.
 """
 
+import json
 import math
 import sqlite3
 from collections.abc import Callable, Iterator
@@ -105,6 +106,13 @@ class Ledger:
         except EvidenceError:
             self._connection.close()
             raise
+
+    @classmethod
+    def existing(cls, path: Path) -> Self:
+        """Open a ledger that must be there already; raises LedgerError where it is not."""
+        if not path.is_file():
+            raise LedgerError(path, "is no ledger; `audit ledger policy` makes one from a budget policy")
+        return cls(path)
 
     def install(self, policy: Policy) -> None:
         """Give lines their first budget; lines that have this very budget already are left as they are.
@@ -253,6 +261,13 @@ class Ledger:
         """Return everything that a line has to answer for."""
         self._catch_up()
         return self._state.composition(line)
+
+    def entries(self, kind: str | None = None) -> tuple[dict[str, Any], ...]:
+        """Return all entries, or those of one kind, as verified JSON in order."""
+        self._catch_up()
+        rows = self._connection.execute("SELECT line FROM entries ORDER BY seq")
+        found = tuple(json.loads(bytes(line)) for (line,) in rows)
+        return tuple(entry for entry in found if kind is None or entry["kind"] == kind)
 
     @property
     def digest(self) -> str:

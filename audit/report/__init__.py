@@ -3,10 +3,11 @@
 from audit.report.build import Report, build_report, decode_report, encode_report
 from audit.report.html import render_html
 from audit.report.markdown import render_markdown
-from audit.report.write import FORMATS, render, verdict_lines, write_report
+from audit.report.write import FORMATS, MORE_FORMATS, render, verdict_lines, write_report
 
 __all__ = [
     "FORMATS",
+    "MORE_FORMATS",
     "Report",
     "build_report",
     "decode_report",

@@ -11,6 +11,7 @@ from audit.canonical import encode_canonical
 from audit.check_epsilon import composition_of
 from audit.errors import EvidenceError
 from audit.history import RunHistory
+from audit.log import Event
 from audit.report.communication import communication_section
 from audit.report.form import REPORT, REPORT_FORMAT
 from audit.report.pitfalls import pitfalls_section
@@ -91,6 +92,7 @@ def _identity(history: RunHistory, verification: Verification) -> Report:
     return {
         "run_id": history.run_id,
         "operation": header["operation"],
+        "method": _method(config),
         "started": history.started.time,
         "ended": None if ended is None else ended.time,
         "seeded": bool(header.get("seeded", False)),
@@ -114,6 +116,12 @@ def _identity(history: RunHistory, verification: Verification) -> Report:
         "server_key": keys.get("server"),
         "hospital_keys": dict(keys.get("hospitals", {})),
     }
+
+
+def _method(config: Event | None) -> str | None:
+    values: Any = {} if config is None else config.fields["values"]
+    method = values.get("federation", {}).get("method")
+    return method if isinstance(method, str) else None
 
 
 def _data(history: RunHistory) -> Report:

@@ -35,6 +35,7 @@ _IDENTITY = Record(
     {
         "run_id": NAME,
         "operation": NAME,
+        "method": _MAYBE_NAME,
         "started": TIME,
         "ended": Nullable(TIME),
         "seeded": Flag(),

@@ -10,11 +10,13 @@ PURPOSE_FIELDS = (
     ("data_protection_officer", "GDPR 30(1)(a)"),
     ("legal_basis", "GDPR 6, 9"),
     ("data_categories", "GDPR 30(1)(c)"),
+    ("recipients", "GDPR 30(1)(d)"),
     ("region", "GDPR 30(1)(e)"),
     ("retention", "GDPR 30(1)(f), HIPAA 164.316(b)(2)(i)"),
     ("necessity", "GDPR 35(7)(b)"),
     ("risks", "GDPR 35(7)(c)"),
     ("measures", "GDPR 35(7)(d)"),
+    ("access_control", "GDPR 32, HIPAA 164.312(a)"),
     ("audit_controls", "HIPAA 164.312(b)"),
     ("approved_by", "GDPR 35(2)"),
 )

@@ -40,7 +40,7 @@ def questions_section(history: RunHistory, claim: dict[str, Any], utility: dict[
         _trust(history),
         "A model is released once; the run answers no queries.",
         formal[7],
-        "",
+        declared(history, "access_control"),
         declared(history, "necessity"),
     ]
     return [

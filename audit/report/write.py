@@ -9,14 +9,20 @@ from audit.report.html import render_html
 from audit.report.markdown import render_markdown
 
 FORMATS = ("html", "md", "json")
-"""Formats by the ending of their file."""
+"""Formats of every run, by the ending of their file."""
+
+MORE_FORMATS = ("registry",)
+"""Formats on demand: the registry entry is report.registry.yaml, for runs with a privacy claim."""
+
+_ENDINGS = {"registry": "registry.yaml"}
 
 
 def render(report: Report, format: str) -> bytes:
-    """Return a report in one of FORMATS.
+    """Return a report in one of FORMATS or MORE_FORMATS.
 
     Raises:
         ValueError: There is no such format.
+        NoClaimError: The registry has no place for a run without a privacy claim.
     """
     match format:
         case "html":
@@ -25,7 +31,11 @@ def render(report: Report, format: str) -> bytes:
             return render_markdown(report).encode()
         case "json":
             return encode_report(report)
-    raise ValueError(f"{format!r} is no format of a report; use {', '.join(FORMATS)}")
+        case "registry":
+            from audit.report.registry import render_registry
+
+            return render_registry(report).encode()
+    raise ValueError(f"{format!r} is no format of a report; use {', '.join((*FORMATS, *MORE_FORMATS))}")
 
 
 def write_report(
@@ -40,7 +50,7 @@ def write_report(
 
     Args:
         folder: The run folder.
-        formats: Some of FORMATS.
+        formats: Some of FORMATS and MORE_FORMATS.
         output: Folder to write to; the run folder by default.
         roster: The roster agreed on before the run.
         heads: Heads files kept elsewhere.
@@ -55,7 +65,7 @@ def write_report(
     report = build_report(folder, roster=roster, heads=heads)
     paths = {}
     for name in formats:
-        path = (output or folder) / f"report.{name}"
+        path = (output or folder) / f"report.{_ENDINGS.get(name, name)}"
         temporary = path.with_name(path.name + ".part")
         try:
             temporary.write_bytes(render(report, name))

@@ -7,6 +7,8 @@ from pathlib import Path
 import click
 
 from audit.errors import EvidenceError
+from securefed.commands.compare import command as compare_command
+from securefed.commands.ledger import command as ledger_command
 from securefed.commands.options import json_option
 from securefed.errors import ConfigError
 
@@ -16,14 +18,21 @@ def command() -> None:
     """Check the evidence of a run: offline, without the data, without torch."""
 
 
+command.add_command(compare_command)
+command.add_command(ledger_command)
+
+
 @command.command("verify", short_help="Recompute everything that a run folder claims.")
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option("--roster", type=click.Path(path_type=Path), metavar="FILE", help="Roster agreed on before the run.")
 @click.option(
     "--heads", type=click.Path(path_type=Path), multiple=True, metavar="FILE", help="Heads that a hospital kept."
 )
+@click.option("--ledger", type=click.Path(path_type=Path), metavar="FILE", help="A ledger that must tell the same.")
 @json_option
-def verify_command(*, run: Path, roster: Path | None, heads: tuple[Path, ...], as_json: bool) -> None:
+def verify_command(
+    *, run: Path, roster: Path | None, heads: tuple[Path, ...], ledger: Path | None, as_json: bool
+) -> None:
     """Recompute chain, signatures, configuration, model, bytes and epsilon of RUN from its files alone.
 
     Exit code 3 where something does not verify; the first bad event is named. Without --roster the run is only shown to
@@ -31,7 +40,7 @@ def verify_command(*, run: Path, roster: Path | None, heads: tuple[Path, ...], a
     """
     from audit.verify import verify_run
 
-    result = verify_run(run, roster=roster, heads=heads)
+    result = verify_run(run, roster=roster, heads=heads, ledger=ledger)
     if as_json:
         plain = {**asdict(result), "folder": str(result.folder), "is_verified": result.is_verified}
         click.echo(json.dumps({**plain, "first_bad_event": result.first_bad_event}))
@@ -47,7 +56,7 @@ def verify_command(*, run: Path, roster: Path | None, heads: tuple[Path, ...], a
 
 @command.command("report", short_help="Write the report of a run, for people and machines.")
 @click.argument("run", type=click.Path(path_type=Path))
-@click.option("--format", "formats", multiple=True, metavar="NAME", help="html, md or json. [all]")
+@click.option("--format", "formats", multiple=True, metavar="NAME", help="html, md, json, registry. [first three]")
 @click.option("--output", type=click.Path(path_type=Path), metavar="DIR", help="Where to. [the run folder]")
 @click.option("--roster", type=click.Path(path_type=Path), metavar="FILE", help="Roster agreed on before the run.")
 @click.option(
@@ -60,11 +69,12 @@ def report_command(
 
     Exit code 3 where the record does not verify; the report says so on its first page.
     """
-    from audit.report import FORMATS, verdict_lines, write_report
+    from audit.report import FORMATS, MORE_FORMATS, verdict_lines, write_report
 
-    unknown = set(formats) - set(FORMATS)
+    unknown = set(formats) - {*FORMATS, *MORE_FORMATS}
     if unknown:
-        raise ConfigError("--format", f"{unknown.pop()!r} is unknown; use {', '.join(FORMATS)}")
+        known = ", ".join((*FORMATS, *MORE_FORMATS))
+        raise ConfigError("--format", f"{unknown.pop()!r} is unknown; use {known}")
     report, paths = write_report(run, formats or FORMATS, output=output, roster=roster, heads=heads)
     for line in verdict_lines(report):
         click.echo(line)

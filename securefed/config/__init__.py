@@ -9,6 +9,7 @@ from securefed.config.load import (
     parse_assignment,
     write_config,
 )
+from securefed.config.purpose import PurposeConfig
 from securefed.config.schema import (
     STAGES,
     THREAT_MODELS,
@@ -27,6 +28,7 @@ __all__ = [
     "DataConfig",
     "EncoderConfig",
     "FederationConfig",
+    "PurposeConfig",
     "RunConfig",
     "SecureAggregationConfig",
     "SimulationConfig",

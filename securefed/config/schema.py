@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from clients.method.settings import AGGREGATED_METHODS, METHODS, TrainingSettings
 from protocols.compression.scheme import SchemeKind, parse_scheme
 from protocols.errors import ParameterError
+from securefed.config.purpose import PurposeConfig
 from securefed.errors import ConfigError
 
 THREAT_MODELS = ("active", "semi-honest")
@@ -198,6 +199,7 @@ class RunConfig:
     training: TrainingSettings = field(default_factory=TrainingSettings.default)
     secure_aggregation: SecureAggregationConfig = field(default_factory=SecureAggregationConfig)
     simulation: SimulationConfig = field(default_factory=SimulationConfig)
+    purpose: PurposeConfig = field(default_factory=PurposeConfig)
 
     @property
     def aggregates(self) -> bool:

@@ -1,0 +1,43 @@
+"""Runs side by side: every number is that of the run's own report, and what cannot be compared is said."""
+
+import pytest
+
+from audit.report import build_report
+from audit.report.compare import COLUMNS, compare_reports, comparison_markdown, comparison_table
+
+
+@pytest.fixture
+def reports(complete_run, private_run):
+    return [build_report(complete_run), build_report(private_run)]
+
+
+def test_rows_are_those_of_the_reports(reports):
+    compared = compare_reports(reports)
+    for row, report in zip(compared["runs"], reports, strict=True):
+        assert set(row) == {key for key, _ in COLUMNS}
+        assert row["epsilon"] == report["claim"]["epsilon"]
+        assert row["up_total"] == report["communication"]["total"]["up"]
+        assert row["up_per_client_round"] == report["communication"]["per_client_round"]["up"]
+        assert row["verified"]
+    assert [row["claim"] for row in compared["runs"]] == ["NOT CLAIMED", "CLAIMED"]
+    assert compared["warnings"] == []
+
+
+def test_a_table_has_a_dash_where_nothing_is_stated(reports):
+    header, plain, private = comparison_table(compare_reports(reports))
+    shown = dict(zip(header, plain, strict=True))
+    assert shown["epsilon"] == "-"
+    assert shown["bytes up, all"] == f"{reports[0]['communication']['total']['up']:,}"
+    assert dict(zip(header, private, strict=True))["unit"] == "image"
+    page = comparison_markdown(compare_reports(reports))
+    assert page.count("\n| ") == 3
+
+
+def test_what_is_not_comparable_is_said(reports):
+    reports[1]["data"]["fingerprint"] = "ab" * 32
+    reports[1]["identity"]["is_verified"] = False
+    reports[0]["claim"] |= {"claim": "CLAIMED", "unit": "patient", "delta": 1e-5}
+    warnings = compare_reports(reports)["warnings"]
+    assert len(warnings) == 3
+    assert warnings[0].startswith("r1 DOES NOT VERIFY")
+    assert "- r1 DOES NOT VERIFY" in comparison_markdown(compare_reports(reports))
