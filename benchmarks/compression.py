@@ -33,13 +33,15 @@ from protocols.compression import CompressionState, parse_scheme
 from protocols.entropy import system_entropy
 from protocols.masking import mask
 from protocols.pads import Pad
-from protocols.roster import IdentityKey
+from protocols.roster import IdentityKey, Roster
 from protocols.secret_values import SelfMaskPadKey
 from protocols.vectors import Aggregate
 from securefed.aggregation import Aggregator
 from securefed.config import config_from_mapping
 from securefed.federation import Federation, RoundReport
 from securefed.hospitals import Hospitals
+from securefed.nodes.simulated import SimulatedSites
+from securefed.sum_terms import SumTerms
 
 RESULTS = Path(__file__).resolve().parents[1] / "docs" / "results"
 SEEDS = (0, 1, 2)
@@ -105,8 +107,10 @@ def run(bundle: FeatureBundle, case: dict[str, Any]) -> dict[str, Any]:
     )
     identities = {site.site: IdentityKey.generate(system_entropy) for site in bundle.sites}
     hospitals = Hospitals(bundle, config.training, config.federation.method, config.federation.seed, "cpu")
-    aggregator = Aggregator(config, identities, bundle.embed_dim, len(bundle.classes))
-    federation = Federation(hospitals, aggregator, aggregator.initial_vector, config.federation.select)
+    terms = SumTerms(config, Roster.of(identities), bundle.embed_dim, len(bundle.classes))
+    sites = SimulatedSites(identities, terms, hospitals)
+    aggregator = Aggregator(terms, sites, sites, verifier=sites.verifier)
+    federation = Federation(hospitals, aggregator, terms.initial_vector, config.federation.select)
     sent: dict[str, list[float]] = {"upload": [], "download": []}
     last: list[RoundReport] = []
 
@@ -125,7 +129,7 @@ def run(bundle: FeatureBundle, case: dict[str, Any]) -> dict[str, Any]:
     return {
         **case,
         "hospitals": len(identities),
-        "chosen": aggregator.compression.scheme,
+        "chosen": terms.compression.scheme,
         "best": accuracies(hospitals, bundle, kept.vector),
         "last": after,
         "best_round": kept.number,

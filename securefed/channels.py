@@ -3,48 +3,47 @@
 import hashlib
 import zlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from protocols.codec import FixedPointCodec
-from protocols.compression import SchemeKind, parse_scheme
+from protocols.compression import Replica, parse_scheme
 from protocols.compression.download import deflate, inflate
 from protocols.compression.half import HalfCodec
+from protocols.compression.scheme import SchemeKind
 from protocols.result import RoundResult
 from securefed.compression import (
     SCORE_UNIT,
-    Channel,
-    ChannelState,
     Contribution,
-    FixedPointChannel,
+    Fate,
+    FixedPointServer,
+    FixedPointSite,
+    Followed,
     OpenedSum,
-    RingChannel,
+    RingServer,
+    RingSite,
     Rounding,
+    ServerChannel,
+    SiteChannel,
+    ring_replica,
 )
 from securefed.config import SecureAggregationConfig
+from securefed.run_folder import Arrays
 
 Vector = NDArray[np.float32]
 
 
-class HalfChannel:
+class HalfServer:
     """The published compression: float16 + zlib in clear; the model in float32, deflated, as download."""
 
-    def __init__(self, dimension: int) -> None:
-        self.codec = HalfCodec(dimension)
+    def __init__(self, codec: HalfCodec) -> None:
+        self.codec = codec
 
     def payload(self, vector: Vector) -> bytes:
         """Return the model's bytes, deflated."""
         return deflate(np.ascontiguousarray(vector, dtype="<f4"), zlib.Z_DEFAULT_STRATEGY)
-
-    def receive(self, site: str, payload: bytes | memoryview) -> Vector:
-        """Return the model."""
-        del site  # every site gets the same bytes and knows nothing else
-        return inflate(bytes(payload), "<f4", self.codec.dimension).astype(np.float32)
-
-    def compress(self, contribution: Contribution) -> bytes:
-        """Return the body of a reply."""
-        return self.codec.encode(contribution.update, round(contribution.score * SCORE_UNIT))
 
     def open(self, result: RoundResult) -> OpenedSum:
         """Decode the sum; nothing was clamped."""
@@ -55,49 +54,95 @@ class HalfChannel:
     def scored(self, survivors: tuple[str, ...]) -> None:
         """Nothing depends on it."""
 
-    def withdraw(self) -> None:
-        """Nothing is remembered."""
-
-    def state(self) -> ChannelState:
+    def state(self) -> Arrays:
         """Return nothing."""
-        return ChannelState()
+        return {}
 
-    def restore(self, state: ChannelState, vector: Vector) -> None:
+    def restore(self, state: Arrays, vector: Vector, *, known: bool) -> None:
         """Nothing is needed."""
 
 
-def make_channel(
-    text: str,
-    secure: SecureAggregationConfig,
-    shapes: Sequence[tuple[int, ...]],
-    sites: Sequence[str],
-    initial: Vector,
-    seed: int,
-) -> Channel | HalfChannel:
-    """Return the channel of a scheme.
+class HalfSite:
+    """A site's half of the same; its contributions are bytes, for a round of their own kind in clear."""
 
-    Args:
-        text: The scheme; not `auto`.
+    def __init__(self, codec: HalfCodec) -> None:
+        self.codec = codec
+
+    def receive(self, payload: bytes | memoryview) -> Vector:
+        """Return the model."""
+        return inflate(bytes(payload), "<f4", self.codec.dimension).astype(np.float32)
+
+    def compress(self, contribution: Contribution) -> bytes:
+        """Return the body of a reply."""
+        return self.codec.encode(contribution.update, round(contribution.score * SCORE_UNIT))
+
+    def close(self, fate: Fate) -> None:
+        """Nothing is remembered."""
+
+    def memory(self) -> Arrays:
+        """Return nothing."""
+        return {}
+
+    def state(self) -> Arrays:
+        """Return nothing."""
+        return {}
+
+    def restore(self, state: Arrays) -> None:
+        """Nothing is needed."""
+
+
+@dataclass(frozen=True)
+class ChannelMaker:
+    """Makes the halves of a channel: both ends hold the same one, since all of it follows from the configuration.
+
+    Attributes:
+        scheme: Text of the scheme; not `auto`.
         secure: The section of the configuration.
         shapes: Shape of each tensor of an update.
         sites: All sites.
         initial: float32[d], the model before the first round.
         seed: Seed of the run, for stochastic rounding.
     """
-    scheme = parse_scheme(text)
-    if scheme.kind is SchemeKind.RING:
-        return RingChannel(scheme, shapes, sites, initial, seeded_rounding(seed))
-    lengths = [int(np.prod(shape)) for shape in shapes]
-    if scheme.kind is SchemeKind.FLOAT16_ZLIB:
-        return HalfChannel(sum(lengths))
-    return fixed_point(lengths, secure.update_range, secure.value_bits, seed)
+
+    scheme: str
+    secure: SecureAggregationConfig
+    shapes: Sequence[tuple[int, ...]]
+    sites: Sequence[str]
+    initial: Vector
+    seed: int
+
+    def server(self) -> ServerChannel | HalfServer:
+        """Return the server's half."""
+        kind = parse_scheme(self.scheme).kind
+        if kind is SchemeKind.RING:
+            return RingServer(self._replica(), self.sites)
+        return HalfServer(self._half()) if kind is SchemeKind.FLOAT16_ZLIB else FixedPointServer(self._fixed())
+
+    def site(self, site: str, followed: Followed) -> SiteChannel | HalfSite:
+        """Return the half of one site; sites of one process may share what they have followed."""
+        kind = parse_scheme(self.scheme).kind
+        rounding = seeded_rounding(self.seed)
+        if kind is SchemeKind.RING:
+            return RingSite(site, self._replica(), rounding, followed)
+        if kind is SchemeKind.FLOAT16_ZLIB:
+            return HalfSite(self._half())
+        return FixedPointSite(site, self._fixed(), rounding)
+
+    def _replica(self) -> Replica:
+        return ring_replica(parse_scheme(self.scheme), self.shapes, len(self.sites), self.initial)
+
+    def _half(self) -> HalfCodec:
+        return HalfCodec(self.initial.size)
+
+    def _fixed(self) -> FixedPointCodec:
+        lengths = [int(np.prod(shape)) for shape in self.shapes]
+        return fixed_point_codec(lengths, self.secure.update_range, self.secure.value_bits)
 
 
-def fixed_point(lengths: Sequence[int], limit: float, value_bits: int, seed: int) -> FixedPointChannel:
-    """Return the channel without compression: one range, counters as fine as the values."""
+def fixed_point_codec(lengths: Sequence[int], limit: float, value_bits: int) -> FixedPointCodec:
+    """Return the encoding without compression: one range, counters as fine as the values."""
     unit = (1 << value_bits) - 2
-    codec = FixedPointCodec(lengths, [limit] * len(lengths), value_bits, max_counters=(unit, unit))
-    return FixedPointChannel(codec, seeded_rounding(seed))
+    return FixedPointCodec(lengths, [limit] * len(lengths), value_bits, max_counters=(unit, unit))
 
 
 def seeded_rounding(seed: int) -> Rounding:

@@ -1,12 +1,13 @@
-"""How updates travel: one channel a scheme, each with its encoding, its download and its memory.
+"""How updates travel: a channel a scheme, cut at the wire into the server's half and a half at each site.
 
-A channel plays both ends of a simulation: the server's (download, opened sum) and, by site, the hospitals' (their copy
-of the model, encoding, error feedback). What belongs to a hospital never enters what belongs to the server.
+The server's half makes the download and decodes the opened sum. A site's half follows the model from downloads, encodes
+the site's contribution and remembers what a sum did not carry. What belongs to a hospital never enters the server's.
 """
 
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Any, Protocol
 
 import numpy as np
@@ -67,8 +68,21 @@ class ChannelState:
     private: dict[str, Arrays] = field(default_factory=dict)
 
 
-class Channel(Protocol):
-    """How updates travel."""
+class Fate(StrEnum):
+    """What became of a site's vector."""
+
+    DELIVERED = "delivered"
+    """The opened sum contains it."""
+
+    LOST = "lost"
+    """The sum was opened without it."""
+
+    WITHDRAWN = "withdrawn"
+    """Nothing was opened; the round can be begun again."""
+
+
+class ServerChannel(Protocol):
+    """The server's half."""
 
     @property
     def codec(self) -> Codec:
@@ -79,59 +93,61 @@ class Channel(Protocol):
         """Return the next download; `vector` is the global model."""
         ...
 
-    def receive(self, site: str, payload: bytes | memoryview) -> Vector:
-        """Return the model that a site gets from a download."""
-        ...
-
-    def encode(self, site: str, number: int, digest: bytes, contribution: Contribution) -> EncodedVector:
-        """Encode a site's contribution; `digest` is the codec that the round's parameters name."""
-        ...
-
     def open(self, result: RoundResult) -> OpenedSum:
-        """Decode an opened sum and end the round at both ends."""
+        """Decode an opened sum."""
         ...
 
     def scored(self, survivors: tuple[str, ...]) -> None:
         """Note who has answered with the present model in a round without updates."""
         ...
 
-    def withdraw(self) -> None:
-        """End a round in which nothing was opened."""
+    def state(self) -> Arrays:
+        """Return what is needed to go on, beside the global model; all of it is public."""
         ...
 
-    def state(self) -> ChannelState:
-        """Return what is needed to go on."""
-        ...
-
-    def restore(self, state: ChannelState, vector: Vector) -> None:
-        """Go on from a state, with the global model that belongs to it."""
+    def restore(self, state: Arrays, vector: Vector, *, known: bool) -> None:
+        """Go on from a state, with the global model that belongs to it; `known` if every site has that model."""
         ...
 
 
-class FixedPointChannel:
+class SiteChannel(Protocol):
+    """One site's half."""
+
+    def receive(self, payload: bytes | memoryview) -> Vector:
+        """Return the model that a download leads to."""
+        ...
+
+    def encode(self, number: int, digest: bytes, contribution: Contribution) -> EncodedVector:
+        """Encode the site's contribution to a round; `digest` is the codec that the round's parameters name."""
+        ...
+
+    def close(self, fate: Fate) -> None:
+        """End the round; without a contribution on its way nothing changes."""
+        ...
+
+    def memory(self) -> Arrays:
+        """Return what the site remembers between rounds. Secrecy: stays at the site."""
+        ...
+
+    def state(self) -> Arrays:
+        """Return all that the half needs to go on, also within a round. Secrecy: stays at the site."""
+        ...
+
+    def restore(self, state: Arrays) -> None:
+        """Go on from `state`; or, at the start of a round, from `memory`, the server's state and its `vector`."""
+        ...
+
+
+class FixedPointServer:
     """The update as it is: one public range, the model in float32 as download; without memory."""
 
-    def __init__(self, codec: FixedPointCodec, rounding: Rounding) -> None:
+    def __init__(self, codec: FixedPointCodec) -> None:
         self.codec = codec
-        self._rounding = rounding
         self._unit = codec.max_counters[0]
 
     def payload(self, vector: Vector) -> bytes:
         """Return the model's bytes."""
         return np.ascontiguousarray(vector, dtype="<f4").tobytes()
-
-    def receive(self, site: str, payload: bytes | memoryview) -> Vector:
-        """Return the model."""
-        del site  # every site gets the same bytes and knows nothing else
-        return np.frombuffer(payload, dtype="<f4").astype(np.float32)
-
-    def encode(self, site: str, number: int, digest: bytes, contribution: Contribution) -> EncodedVector:
-        """Clamp, count what was clamped, round."""
-        _check_codec(self.codec, digest)
-        clamped, count = self.codec.saturate(contribution.update)
-        share = -(-count * self._unit // contribution.update.size)  # rounded up: one clamped coordinate shows
-        counters = (round(contribution.score * self._unit), share)
-        return self.codec.encode(clamped, self._rounding(site, number), counters=counters)
 
     def open(self, result: RoundResult) -> OpenedSum:
         """Decode the sum."""
@@ -143,50 +159,73 @@ class FixedPointChannel:
     def scored(self, survivors: tuple[str, ...]) -> None:
         """Nothing depends on it."""
 
-    def withdraw(self) -> None:
-        """Nothing is remembered."""
-
-    def state(self) -> ChannelState:
+    def state(self) -> Arrays:
         """Return nothing."""
-        return ChannelState()
+        return {}
 
-    def restore(self, state: ChannelState, vector: Vector) -> None:
+    def restore(self, state: Arrays, vector: Vector, *, known: bool) -> None:
         """Nothing is needed."""
 
 
-class RingChannel:
-    """Compressed updates: subspaces, narrow grids, error feedback; opened sums as download.
+class FixedPointSite:
+    """A site's half of the same.
+
+    Args:
+        site: Its name.
+        codec: The encoding.
+        rounding: Generator of stochastic rounding by site and round.
+    """
+
+    def __init__(self, site: str, codec: FixedPointCodec, rounding: Rounding) -> None:
+        self._site = site
+        self._codec = codec
+        self._rounding = rounding
+        self._unit = codec.max_counters[0]
+
+    def receive(self, payload: bytes | memoryview) -> Vector:
+        """Return the model."""
+        return np.frombuffer(payload, dtype="<f4").astype(np.float32)
+
+    def encode(self, number: int, digest: bytes, contribution: Contribution) -> EncodedVector:
+        """Clamp, count what was clamped, round."""
+        check_codec(self._codec, digest)
+        clamped, count = self._codec.saturate(contribution.update)
+        share = -(-count * self._unit // contribution.update.size)  # rounded up: one clamped coordinate shows
+        counters = (round(contribution.score * self._unit), share)
+        return self._codec.encode(clamped, self._rounding(self._site, number), counters=counters)
+
+    def close(self, fate: Fate) -> None:
+        """Nothing is remembered."""
+
+    def memory(self) -> Arrays:
+        """Return nothing."""
+        return {}
+
+    def state(self) -> Arrays:
+        """Return nothing."""
+        return {}
+
+    def restore(self, state: Arrays) -> None:
+        """Nothing is needed."""
+
+
+class RingServer:
+    """Compressed updates: subspaces, narrow grids; opened sums as download.
 
     Every hospital follows the model from the opened sums, and takes part only in the encoding that follows from them.
 
     Args:
-        scheme: A `ring` scheme.
-        shapes: Shape of each tensor of an update.
+        replica: The model before the first round and the encoding at it.
         sites: All sites.
-        initial: float32[d], the model before the first round.
-        rounding: Generator of stochastic rounding by site and round.
     """
 
-    def __init__(
-        self,
-        scheme: Scheme,
-        shapes: Sequence[tuple[int, ...]],
-        sites: Sequence[str],
-        initial: Vector,
-        rounding: Rounding,
-    ) -> None:
-        start = CompressionState.start(shapes, scheme, len(sites), max_counters=(SCORE_UNIT,))
+    def __init__(self, replica: Replica, sites: Sequence[str]) -> None:
         self._sites = tuple(sites)
-        self._rounding = rounding
-        self._begin(Replica(initial, start))
-        self._feedback = {site: ErrorFeedback(initial.size, FEEDBACK_DECAY) for site in sites}
+        self._begin(replica)
 
-    def _begin(self, replica: Replica) -> None:
-        self._server = DownloadHistory(replica, self._sites)
-        self._replicas = {site: Replica(replica.vector, replica.state) for site in self._sites}
+    def _begin(self, replica: Replica, *, known: bool = True) -> None:
+        self._history = DownloadHistory(replica, self._sites, known=known)
         self._codec = replica.state.codec()
-        self._codecs = dict.fromkeys(self._sites, self._codec)
-        self._followed: dict[tuple[bytes, int], tuple[Replica, CompressedCodec]] = {}
 
     @property
     def codec(self) -> CompressedCodec:
@@ -199,89 +238,154 @@ class RingChannel:
         Raises:
             ValueError: The global model is not what the opened sums lead to.
         """
-        if not np.array_equal(vector, self._server.replica.vector):
+        if not np.array_equal(vector, self._history.replica.vector):
             raise ValueError("the global model is not the one that the opened sums lead to")
-        self._followed.clear()
-        return self._server.payload()
-
-    def receive(self, site: str, payload: bytes | memoryview) -> Vector:
-        """Let the site's copy follow; sites of this process that are at the same step share the work."""
-        mine = self._replicas[site]
-        key = (hashlib.sha256(payload).digest(), mine.step)
-        if key not in self._followed:
-            copy = Replica(mine.vector, mine.state)
-            copy.receive(payload)
-            self._followed[key] = (copy, copy.state.codec())
-        followed, self._codecs[site] = self._followed[key]
-        self._replicas[site] = Replica(followed.vector, followed.state)
-        return followed.vector
-
-    def encode(self, site: str, number: int, digest: bytes, contribution: Contribution) -> EncodedVector:
-        """Add the feedback, project, round; note what is on its way."""
-        codec = (
-            self._codec
-            if self._replicas[site].step == self._server.replica.step
-            else self._replicas[site].state.codec()
-        )
-        _check_codec(codec, digest)
-        feedback = self._feedback[site]
-        quantised = codec.quantise(feedback.offer(contribution.update), self._rounding(site, number))
-        feedback.sent(codec.delivered(quantised))
-        return codec.encode(quantised, (round(contribution.score * SCORE_UNIT),))
+        return self._history.payload()
 
     def open(self, result: RoundResult) -> OpenedSum:
-        """Move the server's copy; each site keeps what the sum does not contain of its offer."""
+        """Move the server's copy."""
         codec, survivors = self._codec, len(result.survivors)
         public = result.total.integers()[: codec.public_length]
-        mean = self._server.opened(Step(survivors, public), result.survivors)
-        self._codec = self._server.replica.state.codec()
-        for site, feedback in self._feedback.items():
-            if site in result.survivors:
-                feedback.delivered()
-            else:
-                feedback.lost()
+        mean = self._history.opened(Step(survivors, public), result.survivors)
+        self._codec = self._history.replica.state.codec()
         (score,) = codec.decode_counters(result.total)
         clamped = sum(codec.clamped_of(public)) / codec.num_values
         return OpenedSum(mean, score / survivors / SCORE_UNIT, clamped / survivors)
 
     def scored(self, survivors: tuple[str, ...]) -> None:
         """These sites have the present model."""
-        self._server.seen(survivors)
+        self._history.seen(survivors)
 
-    def withdraw(self) -> None:
-        """Nothing was opened: every site's memory is that of before the round."""
-        for feedback in self._feedback.values():
-            feedback.withdrawn()
+    def state(self) -> Arrays:
+        """Return step, ranges and bases of the encoding."""
+        return _public(self._history.replica.state)
 
-    def state(self) -> ChannelState:
-        """Return the public state of the encoding and each site's memory."""
-        state = self._server.replica.state
-        public: dict[str, NDArray[Any]] = {
-            f"basis.{index}": basis for index, basis in enumerate(state.bases) if basis is not None
-        }
-        public |= {"step": np.asarray([state.step], np.int64), "ranges": np.asarray(state.ranges, np.float64)}
-        return ChannelState(public, {site: {"feedback": memory.memory} for site, memory in self._feedback.items()})
-
-    def restore(self, state: ChannelState, vector: Vector) -> None:
-        """Put all parties at the model of a checkpoint, which every hospital keeps.
+    def restore(self, state: Arrays, vector: Vector, *, known: bool) -> None:
+        """Put the server at the model of a checkpoint; it is sent whole until every site is known to have it.
 
         Raises:
             ValueError: The state is of another federation.
         """
-        present, public = self._server.replica.state, state.public
-        if set(state.private) != set(self._sites) or not {"step", "ranges"} <= set(public):
-            raise ValueError("the state of the compression is of another federation")
-        bases = tuple(
-            None if basis is None else public[f"basis.{index}"].astype(np.int16)
-            for index, basis in enumerate(present.bases)
-        )
-        ranges = tuple(float(r) for r in public["ranges"])
-        self._begin(Replica(vector, present.at(int(public["step"][0]), ranges, bases)))
-        for site, arrays in state.private.items():
-            self._feedback[site].memory = arrays["feedback"]
+        self._begin(Replica(vector, _at(self._history.replica.state, state)), known=known)
 
 
-def _check_codec(codec: Codec, digest: bytes) -> None:
+class Followed:
+    """Downloads that were followed already: sites of one process that are at the same step share the work."""
+
+    def __init__(self) -> None:
+        self._payload: bytes | memoryview = b""
+        self._known: dict[int, tuple[Replica, CompressedCodec]] = {}
+
+    def receive(self, mine: Replica, payload: bytes | memoryview) -> tuple[Replica, CompressedCodec]:
+        """Return a copy of a replica that has followed a download, and the encoding at its model."""
+        digest = hashlib.sha256(payload).digest()
+        if digest != self._payload:
+            self._payload, self._known = digest, {}
+        if mine.step not in self._known:
+            copy = Replica(mine.vector, mine.state)
+            copy.receive(payload)
+            self._known[mine.step] = (copy, copy.state.codec())
+        followed, codec = self._known[mine.step]
+        return Replica(followed.vector, followed.state), codec
+
+
+class RingSite:
+    """A site's half of the same: its copy of the model, and error feedback.
+
+    Args:
+        site: Its name.
+        replica: As for the server.
+        rounding: Generator of stochastic rounding by site and round.
+        followed: Shared by the sites of one process, or its own.
+    """
+
+    def __init__(self, site: str, replica: Replica, rounding: Rounding, followed: Followed) -> None:
+        self._site = site
+        self._replica = Replica(replica.vector, replica.state)
+        self._codec = replica.state.codec()
+        self._rounding = rounding
+        self._followed = followed
+        self._feedback = ErrorFeedback(replica.vector.size, FEEDBACK_DECAY)
+        self._offered_at = -1
+
+    def receive(self, payload: bytes | memoryview) -> Vector:
+        """Follow the sums.
+
+        A contribution whose fate nobody told counts as delivered if a sum was opened since, so that nothing is ever
+        sent twice, and as withdrawn if none was.
+        """
+        self._replica, self._codec = self._followed.receive(self._replica, payload)
+        if self._offered_at >= 0:
+            self.close(Fate.DELIVERED if self._replica.step > self._offered_at else Fate.WITHDRAWN)
+        return self._replica.vector
+
+    def encode(self, number: int, digest: bytes, contribution: Contribution) -> EncodedVector:
+        """Add the feedback, project, round; note what is on its way."""
+        check_codec(self._codec, digest)
+        quantised = self._codec.quantise(self._feedback.offer(contribution.update), self._rounding(self._site, number))
+        self._feedback.sent(self._codec.delivered(quantised))
+        self._offered_at = self._replica.step
+        return self._codec.encode(quantised, (round(contribution.score * SCORE_UNIT),))
+
+    def close(self, fate: Fate) -> None:
+        """Keep what the sum does not contain of the offer."""
+        {
+            Fate.DELIVERED: self._feedback.delivered,
+            Fate.LOST: self._feedback.lost,
+            Fate.WITHDRAWN: self._feedback.withdrawn,
+        }[fate]()
+        self._offered_at = -1
+
+    def memory(self) -> Arrays:
+        """Return the error feedback."""
+        return {"feedback": self._feedback.memory}
+
+    def state(self) -> Arrays:
+        """Return the feedback, what is on its way, the copy of the model and the encoding at it."""
+        on_its_way = self._feedback.on_its_way
+        pending: Arrays = {} if on_its_way is None else {"offered": on_its_way[0], "kept": on_its_way[1]}
+        if pending:
+            pending["offered_at"] = np.asarray([self._offered_at], np.int64)
+        return {**self.memory(), **pending, **_public(self._replica.state), "vector": self._replica.vector.copy()}
+
+    def restore(self, state: Arrays) -> None:
+        """Put the site where it was.
+
+        Raises:
+            ValueError: The state is of another federation.
+        """
+        self._replica = Replica(state["vector"], _at(self._replica.state, state))
+        self._codec = self._replica.state.codec()
+        self._feedback.memory = state["feedback"]
+        self._offered_at = -1
+        if "offered" in state:
+            self._feedback.on_its_way = state["offered"], state["kept"]
+            self._offered_at = int(state["offered_at"][0])
+
+
+def ring_replica(scheme: Scheme, shapes: Sequence[tuple[int, ...]], clients: int, initial: Vector) -> Replica:
+    """Return where all parties of a `ring` scheme begin: the initial model and the encoding at it."""
+    return Replica(initial, CompressionState.start(shapes, scheme, clients, max_counters=(SCORE_UNIT,)))
+
+
+def check_codec(codec: Codec, digest: bytes) -> None:
     """A hospital encodes only as it knows the encoding to be."""
     if codec.digest != digest:
         raise SessionMismatchError("the server")
+
+
+def _public(state: CompressionState) -> Arrays:
+    public: dict[str, NDArray[Any]] = {
+        f"basis.{index}": basis for index, basis in enumerate(state.bases) if basis is not None
+    }
+    return public | {"step": np.asarray([state.step], np.int64), "ranges": np.asarray(state.ranges, np.float64)}
+
+
+def _at(present: CompressionState, public: Arrays) -> CompressionState:
+    if not {"step", "ranges"} <= set(public):
+        raise ValueError("the state of the compression is of another federation")
+    bases = tuple(
+        None if basis is None else public[f"basis.{index}"].astype(np.int16)
+        for index, basis in enumerate(present.bases)
+    )
+    return present.at(int(public["step"][0]), tuple(float(r) for r in public["ranges"]), bases)

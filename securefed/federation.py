@@ -6,14 +6,14 @@ Hospitals train, updates are encoded and masked, the sum is opened, the model mo
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from securefed.aggregation import Aggregator, OpenedRound
 from securefed.checkpoint import Checkpoint, Snapshot
-from securefed.compression import Contribution
-from securefed.hospitals import Hospitals
+from securefed.run_folder import Arrays
 from securefed.selection import BestRound, Score
 
 Vector = NDArray[np.float32]
@@ -39,12 +39,61 @@ class RoundReport:
     keep_ratios: Mapping[str, Mapping[str, float]]
 
 
+class Hospitals(Protocol):
+    """What the loop may see of the hospitals: in a simulation all of this, in a deployment nothing."""
+
+    @property
+    def seconds(self) -> float:
+        """Seconds spent at the hospitals since the start."""
+        ...
+
+    def private_states(self) -> dict[str, Arrays]:
+        """Return {site: what it keeps to itself}."""
+        ...
+
+    def load_private_states(self, states: Mapping[str, Arrays]) -> None:
+        """Put back what `private_states` returned."""
+        ...
+
+    def validation_accuracy(self, vector: Vector) -> Mapping[str, Mapping[str, float]]:
+        """Return {site: {part: accuracy on its validation images}}."""
+        ...
+
+    def keep_ratios(self, vector: Vector) -> Mapping[str, Mapping[str, float]]:
+        """Return {site: {part: share of rows kept}}."""
+        ...
+
+
+class OutOfSight:
+    """The hospitals of a deployment, as the server sees them: not at all. Their own nodes keep what is theirs."""
+
+    seconds = 0.0
+
+    def private_states(self) -> dict[str, Arrays]:
+        """Return nothing."""
+        return {}
+
+    def load_private_states(self, states: Mapping[str, Arrays]) -> None:
+        """Nothing is theirs."""
+
+    def validation_accuracy(self, vector: Vector) -> Mapping[str, Mapping[str, float]]:
+        """Return nothing."""
+        del vector
+        return {}
+
+    def keep_ratios(self, vector: Vector) -> Mapping[str, Mapping[str, float]]:
+        """Return nothing."""
+        del vector
+        return {}
+
+
 class Federation:
-    """The server's loop over rounds, together with the hospitals of the simulation.
+    """The server's loop over rounds.
 
     Args:
-        hospitals: The sites that train.
-        aggregator: How contributions become a sum (under masks or in clear: the same integers either way).
+        hospitals: What may be seen of the hospitals.
+        aggregator: How contributions become a sum (under masks or in clear: the same integers either way). Each site
+            receives the model, scores it, trains and contributes in its own node (securefed/nodes/site.py).
         vector: float32[d], the global model to start from.
         select: `best-val` or `last` (securefed/selection.py).
     """
@@ -92,18 +141,9 @@ class Federation:
 
     def _open_round(self, number: int) -> OpenedRound:
         """One round: every hospital that is not lost receives the model, trains and contributes; the sum is opened."""
-        training = 0.0
-
-        def contribute(site: str, received: Vector) -> Contribution:
-            nonlocal training
-            start = time.perf_counter()
-            score = self._hospitals.score(site, received) if self._scored else 0.0
-            update = self._hospitals.train(site, received, number)
-            training += time.perf_counter() - start
-            return Contribution(update, score)
-
-        start = time.perf_counter()
-        opened = self._aggregator.open_round(number, self._vector, contribute)
+        start, before = time.perf_counter(), self._hospitals.seconds
+        opened = self._aggregator.open_round(number, self._vector)
+        training = self._hospitals.seconds - before
         self.seconds["train"] += training
         self.seconds["aggregate"] += time.perf_counter() - start - training
         self._take_score(Score(number - 1, opened.mean_score))
@@ -113,7 +153,7 @@ class Federation:
         if not self._scored:
             return self._current
         with self._clock("aggregate"):
-            mean = self._aggregator.open_scores(rounds + 1, self._vector, self._hospitals.score)
+            mean = self._aggregator.open_scores(rounds + 1, self._vector)
         self._take_score(Score(rounds, mean))
         assert self._best is not None  # noqa: S101 (a score was taken in just now)
         return self._best

@@ -1,5 +1,6 @@
 """The hospitals of a simulation: one `clients.method.Hospital` a site, addressed by the site's name."""
 
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -23,6 +24,9 @@ class Hospitals:
         method: Name of the method.
         seed: Seed of the run; each site derives its own generators from it.
         device: `cpu` or `cuda`.
+
+    Attributes:
+        seconds: Spent in `train` and `score` so far.
     """
 
     def __init__(self, bundle: FeatureBundle, settings: TrainingSettings, method: str, seed: int, device: str) -> None:
@@ -30,6 +34,7 @@ class Hospitals:
             site.site: Hospital(site, bundle.text_features, bundle.logit_scale, settings, method, seed, device)
             for site in bundle.sites
         }
+        self.seconds = 0.0
         self._validation: dict[str, NDArray[np.int64]] = {site.site: site.val.labels for site in bundle.sites}
 
     @property
@@ -39,11 +44,17 @@ class Hospitals:
 
     def train(self, site: str, received: Vector, number: int) -> Vector:
         """Train one round at a site from the global vector float32[d]; return its update float32[d]."""
-        return self._hospitals[site].train_round(received, number)
+        start = time.perf_counter()
+        update = self._hospitals[site].train_round(received, number)
+        self.seconds += time.perf_counter() - start
+        return update
 
     def score(self, site: str, received: Vector) -> float:
         """Return the accuracy in [0, 1] of the site's ensemble with the received model on its validation images."""
-        return self._accuracy(site, received)["ensemble"]
+        start = time.perf_counter()
+        accuracy = self._accuracy(site, received)["ensemble"]
+        self.seconds += time.perf_counter() - start
+        return accuracy
 
     def validation_accuracy(self, vector: Vector) -> dict[str, dict[str, float]]:
         """Return {site: {part: accuracy on the validation images}}; sites without such images are left out."""

@@ -11,6 +11,7 @@ from typing import Any
 from audit.report import verdict_lines, write_report
 from clients.data import DataWarning
 from clients.encoders import FeatureBundle
+from protocols.roster import Roster
 from securefed.aggregation import Aggregator
 from securefed.baselines import NOTHING_SHARED, train_alone
 from securefed.checkpoint import Snapshot, delete_checkpoint, load_checkpoint, save_checkpoint
@@ -22,10 +23,12 @@ from securefed.evidence import RunEvidence, utc_now
 from securefed.federation import Federation, RoundReport
 from securefed.hospitals import Hospitals
 from securefed.model_file import vector_digest
+from securefed.nodes.simulated import SimulatedSites
 from securefed.observer import Observer, RoundView
 from securefed.outcome import Outcome, write_outcome
 from securefed.preparation import encode_sites, load_sites, resolve_device
 from securefed.run_folder import MetricRow, RunFolder
+from securefed.sum_terms import SumTerms
 from securefed.summary import privacy
 
 Now = Callable[[], datetime]
@@ -161,15 +164,17 @@ class _Run:
         if config.federation.select == "best-val":
             _require_validation(bundle)
         hospitals = Hospitals(bundle, config.training, config.federation.method, config.federation.seed, device)
-        aggregator = Aggregator(config, evidence.identities, bundle.embed_dim, len(bundle.classes))
-        if aggregator.compression.reason:
-            self._observer.noted(aggregator.compression.reason)
-        federation = Federation(hospitals, aggregator, aggregator.initial_vector, config.federation.select)
+        terms = SumTerms(config, Roster.of(evidence.identities), bundle.embed_dim, len(bundle.classes))
+        if terms.compression.reason:
+            self._observer.noted(terms.compression.reason)
+        sites = SimulatedSites(evidence.identities, terms, hospitals)
+        aggregator = Aggregator(terms, sites, sites, verifier=sites.verifier)
+        federation = Federation(hospitals, aggregator, terms.initial_vector, config.federation.select)
         checkpoint = load_checkpoint(folder)
         self._round = checkpoint.current.number if checkpoint else 0
         if checkpoint is not None:
             federation.restore(checkpoint)
-        evidence.protocol_or_resumed(aggregator.describe(), privacy(config)["claim"], self._round)
+        evidence.protocol_or_resumed(terms.describe(), privacy(config)["claim"], self._round)
         folder.keep_rows_until(folder.metrics, self._round)
         folder.keep_rows_until(folder.bytes, self._round)
         aggregator.before_round = lambda number, digest: evidence.round_started(number, hospitals.sites, digest)
@@ -195,7 +200,7 @@ class _Run:
             vector=kept.vector,
             rounds=config.federation.rounds,
             chosen_round=kept.number,
-            secure_aggregation=aggregator.summary(evidence.dropouts_by_stage()),
+            secure_aggregation=terms.summary(evidence.dropouts_by_stage()),
             seconds=federation.seconds,
         )
 

@@ -57,6 +57,20 @@ class ErrorFeedback:
         """Nothing was opened: the memory is that of before the round."""
         self._offered = self._kept = None
 
+    @property
+    def on_its_way(self) -> tuple[Vector, Vector] | None:
+        """(float32[d] offered, float32[d] kept if delivered), for the client's own state; None where nothing is."""
+        if self._offered is None or self._kept is None:
+            return None
+        return self._offered.copy(), self._kept.copy()
+
+    @on_its_way.setter
+    def on_its_way(self, arrays: tuple[Vector, Vector]) -> None:
+        offered, kept = arrays
+        if any(array.shape != self._memory.shape or array.dtype != np.float32 for array in arrays):
+            raise ValueError(f"what is on its way is of another federation than {self._memory.shape}")
+        self._offered, self._kept = offered.copy(), kept.copy()
+
     def clear(self) -> None:
         """Overwrite the memory."""
         self._memory.fill(0)

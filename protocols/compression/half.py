@@ -117,7 +117,7 @@ class HalfClient:
 
     def __init__(self, name: str, codec: HalfCodec, contribute: Callable[[RoundContext], bytes]) -> None:
         self.name = name
-        self._codec = codec
+        self.codec = codec
         self._contribute = contribute
 
     def answer(self, stage: str, data: bytes) -> bytes:
@@ -128,7 +128,7 @@ class HalfClient:
                 raise DecodeError("a plain client knows one stage only")
             header, request = decode_message(PlainInputRequest, data, FIRST_REQUEST_LIMIT)
             number, parameters = header.round, RoundParameters.decode(request.parameters)
-            if parameters.encoding_digest != self._codec.digest:
+            if parameters.encoding_digest != self.codec.digest:
                 raise DecodeError("the round is of another codec")
             body = self._contribute(RoundContext(number, request.payload, parameters, self.name))
             return encode_frame(Header(FrameType.PLAIN_INPUT_REPLY, number, NO_SESSION), body)

@@ -21,6 +21,9 @@ from protocols.wire import Reader, u32
 
 Vector = NDArray[np.float32]
 
+_UNKNOWN = -1
+"""Step of a client that was not heard since the server was restarted."""
+
 
 class Replica:
     """The model and the public state of the encoding.
@@ -82,18 +85,22 @@ class DownloadHistory:
     Args:
         replica: The server's copy.
         clients: Names of all clients.
+        known: Whether every client has the model of that copy. If not, whole models are sent until all were heard.
     """
 
-    def __init__(self, replica: Replica, clients: tuple[str, ...]) -> None:
+    def __init__(self, replica: Replica, clients: tuple[str, ...], *, known: bool = True) -> None:
         self.replica = replica
         self._steps: list[Step] = []
-        self._has = dict.fromkeys(clients, replica.step)
+        self._has = dict.fromkeys(clients, replica.step if known else _UNKNOWN)
 
     def payload(self) -> bytes:
         """Return the next round's payload: sums, or the whole model where that is shorter."""
         digest = model_digest(self.replica.vector)
         base = min(self._has.values())
-        steps = tuple(self._steps[len(self._steps) - (self.replica.step - base) :])
+        missing = self.replica.step - base
+        steps = tuple(self._steps[len(self._steps) - missing :]) if missing <= len(self._steps) else ()
+        if base == _UNKNOWN:
+            return encode_download(Download(self.replica.step, digest, (), _write_whole(self.replica)))
         if len(steps) < 2 or sum(len(encode_step(step)) for step in steps) < self.replica.vector.nbytes:
             return encode_download(Download(base, digest, steps))
         return encode_download(Download(self.replica.step, digest, (), _write_whole(self.replica)))
@@ -103,7 +110,7 @@ class DownloadHistory:
         self.seen(survivors)
         mean = self.replica.apply(step)
         self._steps.append(step)
-        del self._steps[: len(self._steps) - (self.replica.step - min(self._has.values()))]
+        del self._steps[: max(0, len(self._steps) - (self.replica.step - min(self._has.values())))]
         return mean
 
     def seen(self, survivors: tuple[str, ...]) -> None:

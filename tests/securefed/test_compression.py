@@ -12,7 +12,7 @@ from protocols.errors import SessionMismatchError
 from protocols.messages import MaskedInputReply, decode_message
 from protocols.wire import MAX_PAYLOAD_BYTES
 from securefed.channels import seeded_rounding
-from securefed.compression import Contribution, RingChannel
+from securefed.compression import Contribution, Fate, Followed, RingServer, RingSite, ring_replica
 from securefed.compression_choice import LADDER, choose
 from securefed.config import config_from_mapping
 from securefed.errors import ConfigError
@@ -59,11 +59,19 @@ def test_a_resumed_run_ends_with_the_same_bits(small_run, tmp_path):
     assert resumed.summary["sites"] == whole.summary["sites"]
 
 
-def channel(scheme="ring:4,subspace:0.5", sites=("a", "b", "c", "d")):
-    from protocols.compression import parse_scheme
+class BothEnds:
+    """The server's half of a ring channel and those of four sites."""
 
-    initial = np.zeros(16 * 12 + 16, np.float32)
-    return RingChannel(parse_scheme(scheme), ((16, 12), (16,)), sites, initial, seeded_rounding(0))
+    def __init__(self, scheme="ring:4,subspace:0.5"):
+        from protocols.compression import parse_scheme
+
+        initial = np.zeros(16 * 12 + 16, np.float32)
+        replica = ring_replica(parse_scheme(scheme), ((16, 12), (16,)), 4, initial)
+        self.server, followed = RingServer(replica, tuple("abcd")), Followed()
+        self.sites = {site: RingSite(site, replica, seeded_rounding(0), followed) for site in "abcd"}
+
+    def memories(self):
+        return {site: half.memory()["feedback"] for site, half in self.sites.items()}
 
 
 class Result:
@@ -75,17 +83,19 @@ class Result:
 
 
 def test_a_lost_hospital_keeps_what_it_offered_and_the_others_what_rounding_kept():
-    ring, vector = channel(), np.zeros(208, np.float32)
+    ring, vector = BothEnds(), np.zeros(208, np.float32)
     rng = np.random.default_rng(0)
     updates = {site: (0.01 * rng.normal(size=208)).astype(np.float32) for site in "abcd"}
-    codec = ring.codec
-    payload = ring.payload(vector)
+    codec = ring.server.codec
+    payload = ring.server.payload(vector)
     vectors = {}
     for site, update in updates.items():
-        ring.receive(site, payload)
-        vectors[site] = ring.encode(site, 1, codec.digest, Contribution(update, 0.5))
-    opened = ring.open(Result(codec, vectors, "abd"))
-    memory = {site: arrays["feedback"] for site, arrays in ring.state().private.items()}
+        ring.sites[site].receive(payload)
+        vectors[site] = ring.sites[site].encode(1, codec.digest, Contribution(update, 0.5))
+    opened = ring.server.open(Result(codec, vectors, "abd"))
+    for site, half in ring.sites.items():
+        half.close(Fate.LOST if site == "c" else Fate.DELIVERED)
+    memory = ring.memories()
     assert np.array_equal(memory["c"], updates["c"])
     given = sum(updates[site].astype(np.float64) - memory[site] for site in "abd")
     np.testing.assert_allclose(given, 3 * opened.mean_update, atol=1e-6)
@@ -93,26 +103,67 @@ def test_a_lost_hospital_keeps_what_it_offered_and_the_others_what_rounding_kept
 
 
 def test_a_round_that_is_given_up_changes_no_memory():
-    ring, vector = channel(), np.zeros(208, np.float32)
-    before = ring.state()
-    payload = ring.payload(vector)
+    ring, vector = BothEnds(), np.zeros(208, np.float32)
+    before = ring.memories()
+    payload = ring.server.payload(vector)
     for site in "ab":
-        ring.receive(site, payload)
-        ring.encode(site, 1, ring.codec.digest, Contribution(np.full(208, 0.01, np.float32), 0.0))
-    ring.withdraw()
-    after = ring.state()
+        ring.sites[site].receive(payload)
+        ring.sites[site].encode(1, ring.server.codec.digest, Contribution(np.full(208, 0.01, np.float32), 0.0))
+        ring.sites[site].close(Fate.WITHDRAWN)
+    after = ring.memories()
     for site in "abcd":
-        assert np.array_equal(before.private[site]["feedback"], after.private[site]["feedback"])
+        assert np.array_equal(before[site], after[site])
 
 
 def test_a_hospital_encodes_only_as_the_opened_sums_say():
-    ring = channel()
-    ring.receive("a", ring.payload(np.zeros(208, np.float32)))
-    other = channel("ring:5,subspace:0.5").codec.digest
+    ring = BothEnds()
+    ring.sites["a"].receive(ring.server.payload(np.zeros(208, np.float32)))
+    other = BothEnds("ring:5,subspace:0.5").server.codec.digest
     with pytest.raises(SessionMismatchError):
-        ring.encode("a", 1, other, Contribution(np.zeros(208, np.float32), 0.0))
+        ring.sites["a"].encode(1, other, Contribution(np.zeros(208, np.float32), 0.0))
     with pytest.raises(ValueError, match="global model"):
-        ring.payload(np.ones(208, np.float32))
+        ring.server.payload(np.ones(208, np.float32))
+
+
+def contributed(ring, site):
+    """Let every site contribute the same to a first round; the sum of all but `site` is opened."""
+    payload, vectors = ring.server.payload(np.zeros(208, np.float32)), {}
+    codec = ring.server.codec
+    for name, half in ring.sites.items():
+        half.receive(payload)
+        vectors[name] = half.encode(1, codec.digest, Contribution(np.full(208, 0.013, np.float32), 0.0))
+    return vectors, codec
+
+
+@pytest.mark.parametrize("opened", [True, False])
+def test_a_site_that_was_not_told_never_sends_the_same_update_twice(opened):
+    """What is on its way survives a restart; the next download tells whether a sum was opened since."""
+    ring = BothEnds()
+    vectors, codec = contributed(ring, "a")
+    restarted = BothEnds().sites["a"]
+    restarted.restore(ring.sites["a"].state())
+    if opened:
+        ring.server.open(Result(codec, vectors, "abcd"))
+    restarted.receive(ring.server.payload(ring.server._history.replica.vector))
+    ring.sites["a"].close(Fate.DELIVERED if opened else Fate.WITHDRAWN)
+    kept = restarted.memory()["feedback"]
+    assert np.array_equal(kept, ring.memories()["a"])
+    assert kept.any() == opened
+    assert not np.array_equal(kept, np.full(208, 0.013, np.float32))
+
+
+def test_a_restarted_server_brings_sites_along_that_are_behind():
+    ring = BothEnds()
+    vectors, codec = contributed(ring, "a")
+    ring.server.open(Result(codec, vectors, "abcd"))
+    vector = ring.server._history.replica.vector
+    restarted = BothEnds().server
+    restarted.restore(ring.server.state(), vector, known=False)
+    ring.sites["b"].receive(ring.server.payload(vector))
+    for site in "ab":  # one behind, one not
+        assert np.array_equal(ring.sites[site].receive(restarted.payload(vector)), vector)
+    restarted.scored(tuple("abcd"))
+    assert len(restarted.payload(vector)) < 100  # nobody is behind any more
 
 
 def test_no_private_statistic_leaves_in_clear(small_run, tmp_path, monkeypatch):

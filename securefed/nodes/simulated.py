@@ -1,0 +1,107 @@
+"""The sites of a simulation: one site node each in this process, a transport to them, and the losses that are wanted.
+
+The nodes, the messages and the client machines are those of a deployment. What only a simulation may do is here: look
+at what the sites remember (for one checkpoint of all), and lose sites on purpose.
+"""
+
+from collections.abc import Collection, Mapping
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from protocols.roster import IdentityKey, RememberingVerifier
+from protocols.transport import InProcessTransport, Replies
+from securefed.compression import Followed
+from securefed.dropouts import dropouts_of_round
+from securefed.nodes import closing
+from securefed.nodes.numbering import training_round
+from securefed.nodes.site import SiteNode
+from securefed.run_folder import Arrays
+from securefed.sum_terms import SumTerms
+
+Vector = NDArray[np.float32]
+
+
+class Training(Protocol):
+    """What all hospitals of a process can do; `securefed.hospitals.Hospitals` is one."""
+
+    def train(self, site: str, received: Vector, number: int) -> Vector:
+        """Train one round at a site and return its update float32[d]."""
+        ...
+
+    def score(self, site: str, received: Vector) -> float:
+        """Return the site's validation accuracy with the received model."""
+        ...
+
+
+class SimulatedSites:
+    """All site nodes of a simulation; a `Transport` to them.
+
+    Args:
+        identities: {site: its long-term key}.
+        terms: The terms of the sums.
+        training: The hospitals.
+    """
+
+    def __init__(self, identities: Mapping[str, IdentityKey], terms: SumTerms, training: Training) -> None:
+        self._terms = terms
+        self.verifier = RememberingVerifier()
+        followed = Followed()
+        self._nodes = {
+            site: SiteNode(key, terms, _AtSite(site, training), verifier=self.verifier, followed=followed)
+            for site, key in identities.items()
+        }
+        self._bearable = terms.bearable_losses()
+
+    def nodes(self) -> Collection[str]:
+        """Return the names of the sites."""
+        return tuple(self._nodes)
+
+    def exchange(
+        self, stage: str, requests: Mapping[str, bytes], *, round_id: int, timeout: float, quorum: int, grace: float
+    ) -> tuple[Replies, Mapping[str, str]]:
+        """Call each site as the iterator reaches it; the sites that this round loses do not answer in it."""
+        lost = {} if stage == closing.STAGE else self.losses(training_round(round_id))
+        drops = {(site, round_id): at for site, at in lost.items()}
+        return InProcessTransport(self._nodes, drops).exchange(
+            stage, requests, round_id=round_id, timeout=timeout, quorum=quorum, grace=grace
+        )
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+    def losses(self, number: int) -> Mapping[str, str]:
+        """Return {site: stage at which it is lost} in a round."""
+        config = self._terms.config
+        return dropouts_of_round(config.simulation, self._terms.sites, number, config.federation.seed, self._bearable)
+
+    def memories(self) -> dict[str, Arrays]:
+        """Return what the channel of each site remembers between rounds."""
+        return {site: node.channel.memory() for site, node in self._nodes.items()}
+
+    def restore(self, public: Arrays, memories: Mapping[str, Arrays], vector: Vector) -> None:
+        """Put the channel of each site at a checkpoint.
+
+        Raises:
+            ValueError: The checkpoint is of another federation.
+        """
+        if not public:
+            return
+        if set(memories) != set(self._nodes):
+            raise ValueError("the state of the compression is of another federation")
+        for site, memory in memories.items():
+            self._nodes[site].channel.restore({**public, **memory, "vector": vector})
+
+
+class _AtSite:
+    """The hospital of one site among all of them."""
+
+    def __init__(self, site: str, training: Training) -> None:
+        self._site, self._training = site, training
+
+    def train(self, received: Vector, number: int) -> Vector:
+        return self._training.train(self._site, received, number)
+
+    def score(self, received: Vector) -> float:
+        return self._training.score(self._site, received)
