@@ -1,5 +1,6 @@
 """The client: bytes in, bytes out, exactly one state at a time, secrets erased when a state is left for good."""
 
+import logging
 from typing import Self
 
 from protocols.client.input_masked import InputMasked
@@ -31,6 +32,7 @@ _STATES: dict[int, type[State]] = {
     state.TAG: state for state in (KeysAdvertised, NonceRevealed, SharesDealt, InputMasked, SurvivorsSigned)
 }
 _DUMP_MAGIC = b"SFC1"
+_log = logging.getLogger(__name__)
 
 
 class ClientMachine:
@@ -115,11 +117,12 @@ class ClientMachine:
         return self._advance(state, data)
 
     def answer(self, stage: str, data: bytes) -> bytes:
-        """Answer one request, with a refusal frame where `handle` raises a `ProtocolError`."""
+        """Answer one request, with a refusal frame where `handle` raises a `ProtocolError`; the log here says why."""
         state, last_round = self._state, self._last_round
         try:
             return self.handle(stage, data)
         except ProtocolError as error:
+            _log.warning("%s refuses %s: %s: %s", self.name, _known(stage), type(error).__name__, str(error))
             session_id = bytes(32) if state is None else state.session.session_id
             return encode_message(Refusal.of(error, self._positions(state)), max(last_round, 0), session_id)
 

@@ -1,0 +1,129 @@
+"""A FLARE deployment at work: start parties, submit a job that carries no code, look at it, stop everything."""
+
+import json
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from securefed.deploy.errors import DeploymentError
+from securefed.deploy.flare_policy import CONTROLLER, EXECUTOR
+from securefed.deploy.flare_project import LEAD, environment, nvflare
+from securefed.deploy.processes import start_party
+
+
+def start_kit(folder: Path, party: str, kit: Path, extra: Mapping[str, str]) -> int:
+    """Start the server's or a site's kit in the background; it does not start itself again when it is killed.
+
+    Args:
+        folder: Folder of the deployment on this machine.
+        party: Name of the party.
+        kit: Its startup kit, with its own policies in place (flare_policy).
+        extra: What its processes find in their environment.
+    """
+    command = ["bash", str(kit / "startup" / "sub_start.sh"), "--once"]
+    return start_party(folder, party, command, environment(folder, party, extra), kit)
+
+
+def connected(folder: Path, kits: Path) -> tuple[str, ...]:
+    """Return the sites that the server knows as connected; empty while the server does not answer."""
+    try:
+        answer = _ask(folder, kits, "system", "status")
+    except DeploymentError:
+        return ()
+    return tuple(sorted(client["client_name"] for client in _find(answer, "clients")))
+
+
+def wait_until_connected(folder: Path, kits: Path, sites: Sequence[str], seconds: float = 60.0) -> None:
+    """Wait until all sites are connected.
+
+    Raises:
+        DeploymentError: They are not within `seconds`.
+    """
+    deadline = time.monotonic() + seconds
+    while missing := set(sites) - set(connected(folder, kits)):
+        if time.monotonic() > deadline:
+            raise DeploymentError(f"not connected: {', '.join(sorted(missing))}; look into {folder / 'logs'}")
+        time.sleep(0.5)
+
+
+def write_job(path: Path, sites: Sequence[str], *, server_class: str, site_class: str) -> None:
+    """Write a job's folder: names of classes, no code, no argument.
+
+    Args:
+        path: The folder to write.
+        sites: Sites that take part.
+        server_class: Class of the server's object.
+        site_class: Class of the sites' objects.
+    """
+    shutil.rmtree(path, ignore_errors=True)
+    configuration = path / "app" / "config"
+    configuration.mkdir(parents=True)
+    threads = {"max_inbound_call_threads": 100, "max_outbound_call_threads": 100}
+    shared = {"collab_obj_ids": [], "props": {}, **threads}
+    filters: dict[str, list[str]] = {"task_data_filters": [], "task_result_filters": []}
+    executor = {"path": EXECUTOR, "args": {"client_obj_id": "site", **shared}}
+    controller = {"id": "controller", "path": CONTROLLER, "args": {"server_obj_id": "server", **shared}}
+    contents: dict[str, dict[str, Any]] = {
+        "config_fed_server.json": {
+            "format_version": 2,
+            "workflows": [controller],
+            "components": [{"id": "server", "path": server_class, "args": {}}],
+            **filters,
+        },
+        "config_fed_client.json": {
+            "format_version": 2,
+            "executors": [{"tasks": ["*"], "executor": executor}],
+            "components": [{"id": "site", "path": site_class, "args": {}}],
+            **filters,
+        },
+    }
+    for name, content in contents.items():
+        (configuration / name).write_text(json.dumps(content, indent=1), encoding="utf-8")
+    meta = {
+        "name": "securefed",
+        "resource_spec": {},
+        "min_clients": len(sites),
+        "deploy_map": {"app": ["server", *sites]},
+    }
+    (path / "meta.json").write_text(json.dumps(meta, indent=1), encoding="utf-8")
+
+
+def submit(folder: Path, kits: Path, job: Path) -> str:
+    """Submit a job as the lead; return FLARE's id of it."""
+    answer = _ask(folder, kits, "job", "submit", "-j", str(job))
+    return str(_find(answer, "job_id"))
+
+
+def abort(folder: Path, kits: Path, job_id: str) -> None:
+    """End a job at all parties."""
+    _ask(folder, kits, "job", "abort", job_id, "--force")
+
+
+def job_state(folder: Path, kits: Path, job_id: str) -> str:
+    """Return FLARE's word for the state of a job, such as RUNNING or FINISHED:COMPLETED."""
+    return str(_find(_ask(folder, kits, "job", "meta", job_id)["data"], "status"))
+
+
+def _ask(folder: Path, kits: Path, *arguments: str) -> Any:
+    printed = nvflare(folder, "--format", "json", *arguments, "--startup-kit", str(kits / LEAD), seconds=60)
+    try:
+        return json.loads(printed[printed.index("{") :])
+    except ValueError as error:
+        raise DeploymentError(f"FLARE answered something that cannot be read: {printed[-500:]}") from error
+
+
+def _find(answer: Any, key: str) -> Any:
+    """Return the value of a key, wherever it stands in the answer."""
+    if isinstance(answer, dict):
+        if key in answer:
+            return answer[key]
+        answer = list(answer.values())
+    if isinstance(answer, list):
+        for part in answer:
+            try:
+                return _find(part, key)
+            except DeploymentError:
+                continue
+    raise DeploymentError(f"FLARE's answer has no {key}")

@@ -1,0 +1,98 @@
+"""NVIDIA FLARE 2.9 (Collab API): the transport in the server's job process, the handler in a site's.
+
+A job names the two classes at the end of this module and carries no code: they are installed at every party, and a
+site's allow-list holds exactly these and FLARE's own runtime (securefed/deploy/flare_project.py). A site's object lives
+as long as the job, so that the protocol's state stays in the memory of the site's process.
+"""
+
+import queue
+import threading
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any
+
+from nvflare.collab import collab
+
+from protocols.transport import Handler
+from securefed.engines.exchange import EngineTransport, Lost
+from securefed.engines.guard import Guarded
+
+
+class FlareCourier:
+    """Calls `handle` of each site's object, one thread a request.
+
+    Args:
+        proxies: FLARE's proxies of the sites, by the names under which they were provisioned.
+    """
+
+    def __init__(self, proxies: Mapping[str, Any]) -> None:
+        self._proxies = dict(proxies)
+
+    def nodes(self) -> Collection[str]:
+        """Return the sites of the job; FLARE does not say which of them have gone since."""
+        return tuple(self._proxies)
+
+    def send(self, stage: str, requests: Mapping[str, bytes], *, round_id: int, lifetime: float) -> "FlareMail":
+        """Call every site; a call ends by itself after `lifetime`."""
+        del round_id  # frames carry it
+        mail = FlareMail()
+        for site, request in requests.items():
+            call = threading.Thread(
+                target=mail.call, args=(site, self._proxies[site], stage, request, lifetime), daemon=True
+            )
+            call.start()
+        return mail
+
+
+class FlareMail:
+    """Calls on their way; late answers go into a queue that nobody reads any more."""
+
+    def __init__(self) -> None:
+        self._arrived: queue.SimpleQueue[tuple[str, object]] = queue.SimpleQueue()
+
+    def call(self, site: str, proxy: Any, stage: str, request: bytes, lifetime: float) -> None:
+        """Call one site and queue what comes back."""
+        try:
+            self._arrived.put((site, proxy(timeout=lifetime).handle(stage, request)))
+        except Exception as error:  # noqa: BLE001 (every failure of an engine's call is a lost site)
+            self._arrived.put((site, Lost(type(error).__name__)))
+
+    def collect(self, seconds: float) -> Iterable[tuple[str, object]]:
+        """Return one answer, if one comes in time."""
+        try:
+            return [self._arrived.get(timeout=seconds)]
+        except queue.Empty:
+            return []
+
+    def abandon(self) -> None:
+        """Nothing to do: the queue goes with this object."""
+
+
+class FlareSite:
+    """The object that FLARE makes in a site's job process; subclasses open the node of this site."""
+
+    def __init__(self) -> None:
+        self._node = Guarded(self.open_node)
+
+    def open_node(self) -> Handler:
+        """Return this site's node, opened from what the site's own administrator has set, never from the job."""
+        raise NotImplementedError
+
+    @collab.publish  # type: ignore[untyped-decorator]
+    def handle(self, stage: str, data: bytes) -> bytes:
+        """Answer one request of the server; the only method that FLARE lets anybody call."""
+        return self._node.answer(stage, data)
+
+
+class FlareServer:
+    """The object that FLARE makes in the server's job process; subclasses say what runs over the transport."""
+
+    def serve(self, transport: EngineTransport) -> None:
+        """Run the study to its end, and write its results."""
+        raise NotImplementedError
+
+    @collab.main  # type: ignore[untyped-decorator]
+    def run(self) -> bool:
+        """Called by FLARE once all sites of the job are there."""
+        proxies = {proxy.name: proxy for proxy in collab.clients}
+        self.serve(EngineTransport(FlareCourier(proxies)))
+        return True

@@ -1,0 +1,48 @@
+"""What leaves a site's handler when something unexpected breaks: a refusal, never the exception.
+
+Engines send an exception's text, and FLARE its traceback, to the server. Neither may leave a hospital.
+"""
+
+import logging
+import threading
+from collections.abc import Callable
+from typing import Final
+
+from protocols.errors import DecodeError, ProtocolError
+from protocols.messages import Refusal, encode_message
+from protocols.transport import Handler
+
+_NO_SESSION: Final = bytes(32)
+
+_log = logging.getLogger("securefed.site")
+
+
+class Guarded:
+    """A node behind a door: opened at the first request, one request at a time, and no exception gets out.
+
+    Whatever goes wrong becomes a refusal without a word of its cause. The site's own log names the class of the error;
+    the trace goes there at debug level only, since exceptions of numerical code may quote values.
+
+    Args:
+        open_node: Opens the node; tried again at the next request if it fails.
+    """
+
+    def __init__(self, open_node: Callable[[], Handler]) -> None:
+        self._open = open_node
+        self._node: Handler | None = None
+        self._one_at_a_time = threading.Lock()
+
+    def answer(self, stage: object, data: object) -> bytes:
+        """Return the node's reply to what an engine delivered, or a refusal."""
+        with self._one_at_a_time:
+            try:
+                if not isinstance(stage, str) or not isinstance(data, bytes):
+                    raise DecodeError("an engine delivers a stage's name and bytes")
+                if self._node is None:
+                    self._node = self._open()
+                return self._node.answer(stage, data)
+            except Exception as error:  # noqa: BLE001 (engines would send its text to the server)
+                _log.error("request refused: %s", type(error).__name__)
+                _log.debug("the cause", exc_info=error)
+                code = error.code if isinstance(error, ProtocolError) else ProtocolError.code
+                return encode_message(Refusal(code), 0, _NO_SESSION)

@@ -1,0 +1,65 @@
+import os
+import signal
+import sys
+import time
+
+import pytest
+
+from securefed.deploy import processes
+from securefed.deploy.errors import DeploymentError
+
+ORPHANS = """
+import os, subprocess, sys, time
+subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], start_new_session=True)
+print("up", flush=True)
+time.sleep(60)
+"""
+STUBBORN = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True); time.sleep(60)"
+
+
+@pytest.fixture
+def folder(tmp_path):
+    yield tmp_path
+    for pid in processes.running(tmp_path):
+        os.kill(pid, signal.SIGKILL)
+
+
+def start(folder, party, code):
+    processes.start_party(folder, party, [sys.executable, "-c", code], dict(os.environ), folder)
+    log = folder / "logs" / f"{party}.log"
+    deadline = time.monotonic() + 30
+    while "up" not in log.read_text():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_a_party_is_ended_with_the_orphans_that_it_leaves(folder):
+    start(folder, "north", ORPHANS)
+    start(folder, "south", ORPHANS)
+    assert len(processes.running(folder, "north")) == 2
+    parent = min(processes.running(folder, "north"))
+    os.kill(parent, signal.SIGKILL)
+    processes.kill_party(folder, "north")
+    assert processes.running(folder, "north") == ()
+    assert len(processes.running(folder, "south")) == len(processes.running(folder)) == 2
+    processes.stop_parties(folder)
+    assert processes.running(folder) == ()
+
+
+def test_who_ignores_a_request_is_ended_by_force(folder, monkeypatch):
+    monkeypatch.setattr(processes, "_PATIENCE_SECONDS", 0.5)
+    start(folder, "north", STUBBORN)
+    processes.stop_parties(folder, "north")
+    assert processes.running(folder) == ()
+
+
+def test_a_party_is_not_started_twice(folder):
+    start(folder, "north", ORPHANS)
+    with pytest.raises(DeploymentError, match="running already"):
+        processes.start_party(folder, "north", ["true"], {}, folder)
+
+
+def test_names_that_begin_alike_are_told_apart(folder):
+    start(folder, "north", ORPHANS)
+    assert processes.running(folder, "nor") == ()
+    assert processes.running(folder.parent) == ()

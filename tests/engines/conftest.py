@@ -1,0 +1,93 @@
+"""A transport of each kind to four toy sites: in this process, and over each engine with certificates on loopback."""
+
+import importlib.util
+import os
+import socket
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from engine_toys import ADDRESS, SITE, SITES, RelayedTransport, ToyNode
+
+from protocols import InProcessTransport
+from securefed.deploy import flare_run, processes
+from securefed.deploy.flare_policy import harden_server, harden_site
+from securefed.deploy.flare_project import provision
+from securefed.engines.guard import Guarded
+
+ROOT = Path(__file__).resolve().parents[2]
+TOY_PATH = {"PYTHONPATH": os.pathsep.join([str(ROOT), str(Path(__file__).parent)])}
+FLARE_CLASSES = {"server_class": "engine_toys_flare.ToyServer", "site_class": "engine_toys_flare.ToySite"}
+
+
+def require_engine(package):
+    """Skip where an engine is not installed; fail where CI=true."""
+    if importlib.util.find_spec(package) is None:
+        reason = f"{package} is not installed (an extra; docs/dependencies.md)"
+        if os.environ.get("CI") == "true":
+            pytest.fail(reason)
+        pytest.skip(reason)
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+class ToyFlare:
+    """Server and four sites of FLARE, provisioned with mutual TLS; one job relays to the test."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        self.kits = provision(folder, SITES, "localhost", free_port())
+        self.environment = {**TOY_PATH, ADDRESS: str(folder / "relay")}
+        harden_server(self.kits / "localhost", folder / "storage", FLARE_CLASSES["server_class"])
+        for site in SITES:
+            harden_site(self.kits / site, FLARE_CLASSES["site_class"])
+
+    def start(self):
+        flare_run.start_kit(self.folder, "localhost", self.kits / "localhost", self.environment)
+        for site in SITES:
+            self.start_site(site)
+        flare_run.wait_until_connected(self.folder, self.kits, SITES)
+
+    def start_site(self, site):
+        flare_run.start_kit(self.folder, site, self.kits / site, {**self.environment, SITE: site})
+
+    def transport(self):
+        transport = RelayedTransport(self.folder / "relay")
+        flare_run.write_job(self.folder / "job", SITES, **FLARE_CLASSES)
+        flare_run.submit(self.folder, self.kits, self.folder / "job")
+        transport.wait(90)
+        return transport
+
+    def stop(self):
+        processes.stop_parties(self.folder)
+
+
+@pytest.fixture(scope="session")
+def toy_flare(tmp_path_factory):
+    require_engine("nvflare")
+    engine = ToyFlare(tmp_path_factory.mktemp("flare"))
+    try:
+        engine.start()
+        yield engine
+    finally:
+        engine.stop()
+
+
+@pytest.fixture(scope="session")
+def over_flare(toy_flare):
+    transport = toy_flare.transport()
+    yield transport
+    transport.close()
+
+
+@pytest.fixture
+def in_process():
+    """New sites for every test: half a round's secrets must not outlive it in this process."""
+    return InProcessTransport({site: Guarded(lambda site=site: ToyNode(site)) for site in SITES})
