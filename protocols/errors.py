@@ -3,7 +3,7 @@
 ProtocolError
     DecodeError                 bytes are not the message they should be: drop the sender
     InputError                  a contribution is refused before it is encoded: fix the training
-        NonFiniteError, OutOfRangeError, ShapeError, DtypeError, WeightError
+        NonFiniteError, OutOfRangeError, ShapeError, DtypeError, WeightError, NoiseError
     ParameterError              the parameters of a round cannot be meant or cannot be safe: choose others
         RingOverflowError       the sum could wrap around: more ring bits, fewer clients or fewer value bits
         NoSafePlanError         no neighbours and threshold reach the stated failure probabilities
@@ -91,6 +91,14 @@ class WeightError(InputError):
         super().__init__(f"{name} must be an integer up to {maximum}, weights at least 1 and counters at least 0")
         self.name = name
         self.maximum = maximum
+
+
+class NoiseError(InputError):
+    """A vector without noise in a round that needs it, or with noise in a round that has no room for it."""
+
+    def __init__(self, *, needed: bool) -> None:
+        super().__init__("the vector has no noise and the round needs it" if needed else "the round has no noise")
+        self.needed = needed
 
 
 class ParameterError(ProtocolError):

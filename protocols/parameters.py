@@ -207,6 +207,11 @@ class RoundParameters:
         return self.neighbours == len(self.cohort) - 1
 
     @property
+    def is_noisy(self) -> bool:
+        """Whether every client adds noise to its vector."""
+        return self.noise_tail > 0
+
+    @property
     def holders(self) -> int:
         """How many shares each secret is split into: n on a complete graph (the client keeps one), else k."""
         return self.clients if self.is_complete else self.neighbours

@@ -16,11 +16,16 @@ from protocols.ring import lane_dtype
 from protocols.roster import Roster
 from protocols.stages import Stage
 from protocols.transport import Transport
-from protocols.vectors import MaskedVector
+from protocols.vectors import MaskedVector, NoisyVector
 from protocols.wire import HEADER_BYTES, FrameType
 
 STAGE = Stage.PLAIN_INPUT_COLLECTION.value
 NO_SESSION = bytes(32)
+
+
+def plain_width(parameters: RoundParameters) -> int:
+    """Return the bits of a coordinate in clear: those of one client's largest, or with noise all of the ring."""
+    return parameters.ring_bits if parameters.is_noisy else parameters.max_coordinate.bit_length()
 
 
 class PlainClient:
@@ -46,7 +51,9 @@ class PlainClient:
             encoded = self._contribute(RoundContext(number, request.payload, parameters, self.name))
             if len(encoded) != parameters.vector_length or encoded.max_coordinate > parameters.max_coordinate:
                 raise DecodeError("the contribution is of another codec")
-            width = parameters.max_coordinate.bit_length()
+            if isinstance(encoded, NoisyVector) is not parameters.is_noisy:
+                raise DecodeError("the contribution has noise in a round without, or none in a round with noise")
+            width = plain_width(parameters)
             packed = pack(encoded.lanes(width), width)
             return encode_message(PlainInputReply(width, len(encoded), packed), number, NO_SESSION)
         except ProtocolError as error:
@@ -105,7 +112,7 @@ def _take(parameters: RoundParameters, reply: bytes) -> PlainInputReply:
     header, message = decode_message(PlainInputReply, reply, reply_limit(Stage.PLAIN_INPUT_COLLECTION, parameters))
     if header.round != parameters.round:
         raise StageOrderError(f"round {parameters.round}", f"round {header.round}")
-    if (message.width, message.length) != (parameters.max_coordinate.bit_length(), parameters.vector_length):
+    if (message.width, message.length) != (plain_width(parameters), parameters.vector_length):
         raise DecodeError("the vector is of another width or length")
     return message
 

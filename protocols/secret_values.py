@@ -118,3 +118,9 @@ class MaskKeyShare(Secret):
 
     __slots__ = ()
     length = 36
+
+
+class NoiseSeed(Secret):
+    """Expands to noise in the sense of differential privacy; whoever knows it can take that noise out of a sum."""
+
+    __slots__ = ()

@@ -1,4 +1,4 @@
-"""Vectors carry their secrecy in their type: encoded (private), masked (public), aggregate (public, a sum).
+"""Vectors carry their secrecy in their type: encoded, noisy (private), masked (public), aggregate (public, a sum).
 
 Only a masked vector has a wire format inside a secure round; pads exist only while they are applied (pads.py).
 """
@@ -49,6 +49,38 @@ class EncodedVector:
 
     def __reduce_ex__(self, protocol: object) -> str:
         raise TypeError("an encoded vector is private: it is never pickled or copied")
+
+
+class NoisyVector(EncodedVector):
+    """An encoded vector with its client's noise: as ring elements only the sum of the two exists.
+
+    Args:
+        values: As for an encoded vector.
+        max_coordinate: The public bound of every coordinate without noise.
+        noise: int64 [d], this client's noise, for this vector alone; not copied, must not change afterwards.
+
+    Raises:
+        ShapeError, DtypeError, OutOfRangeError: The values or the noise are not that.
+    """
+
+    __slots__ = ("_noise",)
+
+    def __init__(self, values: Lanes, max_coordinate: int, noise: NDArray[np.int64]) -> None:
+        super().__init__(values, max_coordinate)
+        if noise.shape != values.shape:
+            raise ShapeError(values.shape, noise.shape)
+        if noise.dtype != np.int64:
+            raise DtypeError("int64", str(noise.dtype))
+        self._noise = noise
+
+    def lanes(self, ring_bits: int) -> Lanes:
+        """Return values plus noise modulo 2**ring_bits, in the machine words of the ring."""
+        total = self._values.astype(np.int64) + self._noise
+        total &= (1 << ring_bits) - 1
+        return total.astype(lane_dtype(ring_bits))
+
+    def __repr__(self) -> str:
+        return f"<NoisyVector of {len(self)}>"
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -14,7 +14,7 @@ from protocols.client.session import RoundContext
 from protocols.codec import FixedPointCodec
 from protocols.errors import ParameterError, ProtocolError, RingOverflowError
 from protocols.stages import Stage
-from protocols.vectors import EncodedVector
+from protocols.vectors import EncodedVector, NoisyVector
 
 
 def _updates() -> Iterator[tuple[str, Any]]:
@@ -88,8 +88,12 @@ def everything_at_the_bound() -> Finding:
         codec = FixedPointCodec([32], [0.5], value_bits)
 
         def contribute(context: RoundContext) -> EncodedVector:
-            bound = context.parameters.max_coordinate
-            return EncodedVector(np.full(context.parameters.vector_length, bound, dtype=np.uint32), bound)
+            parameters = context.parameters
+            values = np.full(parameters.vector_length, parameters.max_coordinate, dtype=np.uint32)
+            if not parameters.is_noisy:
+                return EncodedVector(values, parameters.max_coordinate)
+            noise = np.full(parameters.vector_length, parameters.noise_tail // parameters.clients)
+            return NoisyVector(values, parameters.max_coordinate, noise)
 
         scene = Scene(clients, codec=codec, choices={"noise_tail": noise_tail})
         for name in scene.names:
@@ -99,9 +103,9 @@ def everything_at_the_bound() -> Finding:
         except ProtocolError as error:
             return broken(f"{clients} clients at the bound of {value_bits} bits: {error}")
         result = scene.server.result
-        if result is None or not (result.total.integers() == clients * codec.max_coordinate).all():
+        if result is None or not (result.total.integers() == clients * codec.max_coordinate + noise_tail).all():
             return broken(f"{clients} clients at the bound of {value_bits} bits: the sum wrapped around")
-    return harmless("sums of largest values are exact in five rings that just suffice")
+    return harmless("sums of largest values and largest noise are exact in five rings that just suffice")
 
 
 def one_client_too_many() -> Finding:

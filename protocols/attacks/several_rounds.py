@@ -1,4 +1,4 @@
-"""A18 and A19: what several sums give away together, and noise that does not exist yet."""
+"""A18 and A19: what several sums give away together, and noise that nobody can remove."""
 
 import numpy as np
 
@@ -91,7 +91,7 @@ def remove_noise_after_drops() -> Finding:
     """Say why there is nothing to attack."""
     return Finding(
         Outcome.NOT_APPLICABLE,
-        "this build adds no distributed noise: noise_tail only widens the ring, so there is no noise to remove",
+        "every survivor keeps the noise that it added, sized for the fewest survivors: no message removes any",
     )
 
 

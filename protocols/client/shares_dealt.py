@@ -8,7 +8,7 @@ from protocols.client.received_shares import ShareOf
 from protocols.client.session import ClientSession, Environment, RoundContext
 from protocols.client.state import State
 from protocols.commitments import commit_to_share
-from protocols.errors import OutOfRangeError, ShapeError, SurvivorSetError, TooFewSurvivorsError
+from protocols.errors import NoiseError, OutOfRangeError, ShapeError, SurvivorSetError, TooFewSurvivorsError
 from protocols.key_agreement import AgreementKey, Endpoint, pairwise_seed, self_mask_key
 from protocols.masking import mask
 from protocols.messages import DealtShares, MaskedInputReply, MaskedInputRequest, Message, decode_message
@@ -18,7 +18,7 @@ from protocols.sealing import open_shares
 from protocols.secret_values import MaskKey, MaskKeyShare, SealingKey, Secret, SelfMaskSeed, SelfMaskShare
 from protocols.session import SessionKeys
 from protocols.stages import Stage
-from protocols.vectors import EncodedVector
+from protocols.vectors import EncodedVector, NoisyVector
 from protocols.wire import Reader, u8, u16, u32
 
 
@@ -102,6 +102,8 @@ class SharesDealt(State):
             raise ShapeError((parameters.vector_length,), (len(encoded),))
         if encoded.max_coordinate > parameters.max_coordinate:
             raise OutOfRangeError(len(encoded), 0)
+        if isinstance(encoded, NoisyVector) is not parameters.is_noisy:
+            raise NoiseError(needed=parameters.is_noisy)
 
     def _pads(self, peers: Iterable[int], environment: Environment) -> list[Pad]:
         here = Endpoint(self.session.position, self._mask_public, environment.name)

@@ -107,7 +107,7 @@ def test_nobody_reports_the_difference_where_clients_do_not_keep_count(broken, m
 def test_noise_after_drops_is_reported_as_not_applicable(play):
     report = play("A19")
     assert report.outcome is Outcome.NOT_APPLICABLE
-    assert "no distributed noise" in report.evidence
+    assert "no message removes any" in report.evidence
 
 
 def test_every_secret_that_clients_make_in_a_round_is_erased_by_its_end(monkeypatch):
