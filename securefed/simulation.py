@@ -27,6 +27,7 @@ from securefed.nodes.simulated import SimulatedSites
 from securefed.observer import Observer, RoundView
 from securefed.outcome import Outcome, write_outcome
 from securefed.preparation import encode_sites, load_sites, resolve_device
+from securefed.privacy.rules import check_privacy
 from securefed.run_folder import MetricRow, RunFolder
 from securefed.sum_terms import SumTerms
 from securefed.summary import privacy
@@ -105,6 +106,7 @@ class _Run:
         device = resolve_device(config.federation.device)
         dataset, warnings = load_sites(config.data, config.federation.seed)
         check_cohort(config, dataset.sites)
+        check_privacy(config)
         check_schedule(config.simulation, dataset.sites, config.federation.rounds)
         folder = RunFolder.create(runs_dir, f"{config.federation.method}-{dataset.name}", self._now(), output)
         write_config(config, folder.config)

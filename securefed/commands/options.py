@@ -1,6 +1,7 @@
 """Flags shared by commands, each bound to one dotted key of the configuration; a flag is stronger than the file."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -24,6 +25,17 @@ DATA_FLAGS = {
     "strict": "data.strict",
 }
 
+PRIVACY_FLAGS = {
+    "dp": "privacy.mode",
+    "epsilon": "privacy.epsilon",
+    "noise_multiplier": "privacy.noise_multiplier",
+    "delta": "privacy.delta",
+    "privacy_unit": "privacy.unit",
+    "clip_norm": "privacy.clip_norm",
+    "sampling_rate": "privacy.sampling_rate",
+    "max_colluders": "privacy.max_colluders",
+}
+
 RUN_FLAGS = {
     **DATA_FLAGS,
     "method": "federation.method",
@@ -38,6 +50,7 @@ RUN_FLAGS = {
     "compression": "secure_aggregation.compression",
     "dropout": "simulation.dropout",
     "drop": "simulation.drop",
+    **PRIVACY_FLAGS,
 }
 
 
@@ -53,23 +66,53 @@ def config_option(command: Command) -> Command:
 
 def data_options(command: Command) -> Command:
     """Add the flags that say what the data and the encoder are."""
-    for declaration in reversed(
-        [
-            click.option("--data", metavar="SOURCE", help="demo, a folder, a manifest, a MedMNIST .npz."),
-            click.option("--encoder", metavar="NAME", help="ViT-B-32/openai, hf-hub:..., local-dir:..."),
-            click.option("--clients", type=int, metavar="N", help="Deal a single-site set to N hospitals ..."),
-            click.option("--alpha", type=float, metavar="A", help="... by Dirichlet(A) instead of IID."),
-            click.option("--global-site", metavar="SITE", help="Hold a site out and test on it."),
-            click.option("--path-column", metavar="NAME", help="Column with the image path."),
-            click.option("--label-column", metavar="NAME", help="Column with the class."),
-            click.option("--site-column", metavar="NAME", help="Column with the hospital."),
-            click.option("--patient-column", metavar="NAME", help="Column with the patient."),
-            click.option("--split-column", metavar="NAME", help="Column with train, val or test."),
-            click.option("--strict", is_flag=True, default=None, help="Refuse bad images, do not skip them."),
-        ]
-    ):
-        command = declaration(command)
+    return _add(_SOURCE_OPTIONS, _add(_COLUMN_OPTIONS, command))
+
+
+def data_options_without_columns(command: Command) -> Command:
+    """Add the same flags, those for columns of a manifest without lines in the help."""
+    hidden = [partial(option, hidden=True) for option in _COLUMN_OPTIONS]
+    return _add(_SOURCE_OPTIONS, _add(hidden, command))
+
+
+_SOURCE_OPTIONS = [
+    partial(click.option, "--data", metavar="SOURCE", help="demo, a folder, a manifest, a MedMNIST .npz."),
+    partial(click.option, "--encoder", metavar="NAME", help="ViT-B-32/openai, hf-hub:..., local-dir:..."),
+    partial(click.option, "--clients", type=int, metavar="N", help="Deal a single-site set to N hospitals ..."),
+    partial(click.option, "--alpha", type=float, metavar="A", help="... by Dirichlet(A) instead of IID."),
+    partial(click.option, "--global-site", metavar="SITE", help="Hold a site out and test on it."),
+]
+_COLUMN_OPTIONS = [
+    partial(click.option, "--path-column", metavar="NAME", help="Column with the image path."),
+    partial(click.option, "--label-column", metavar="NAME", help="Column with the class."),
+    partial(click.option, "--site-column", metavar="NAME", help="Column with the hospital."),
+    partial(click.option, "--patient-column", metavar="NAME", help="Column with the patient."),
+    partial(click.option, "--split-column", metavar="NAME", help="Column with train, val or test."),
+    partial(click.option, "--strict", is_flag=True, default=None, help="Refuse bad images, do not skip them."),
+]
+
+
+def _add(options: Sequence[Callable[..., Any]], command: Command) -> Command:
+    for option in reversed(options):
+        command = option()(command)
     return command
+
+
+def privacy_options(command: Command) -> Command:
+    """Add the flags that say what is promised and how much noise keeps it."""
+    return _add(_PRIVACY_OPTIONS, command)
+
+
+_PRIVACY_OPTIONS = [
+    partial(click.option, "--dp", metavar="MODE", help="off, local, distributed or hospital. [off]"),
+    partial(click.option, "--epsilon", type=float, metavar="E", help="Limit; noise is calibrated to it ..."),
+    partial(click.option, "--noise-multiplier", type=float, metavar="Z", help="... unless it is given."),
+    partial(click.option, "--delta", type=float, metavar="D", help="Chance that it fails. [1e-5]"),
+    partial(click.option, "--privacy-unit", metavar="UNIT", help="image, patient or hospital. [image]"),
+    partial(click.option, "--clip-norm", type=float, metavar="C", help="Norm of one unit's part. [1]"),
+    partial(click.option, "--sampling-rate", type=float, metavar="Q", help="Poisson rate of a step. [0.5]"),
+    partial(click.option, "--max-colluders", type=int, metavar="N", help="Hospitals that pool noise. [0]"),
+]
 
 
 def cache_option(command: Command) -> Command:

@@ -11,15 +11,16 @@ from securefed.commands.options import (
     RUN_FLAGS,
     cache_option,
     config_option,
-    data_options,
+    data_options_without_columns,
     json_option,
+    privacy_options,
     resolve_config,
 )
 from securefed.errors import ConfigError
 
 
 @click.command("simulate", short_help="Run a whole federation on this machine, round by round.")
-@data_options
+@data_options_without_columns
 @click.option("--method", metavar="NAME", help="fedmedclip, fedclip, local, zero-shot, ...")
 @click.option("--profile", metavar="NAME", help="default, or paper: exactly as published.")
 @click.option("--rounds", type=int, metavar="N", help="Rounds of training. [50]")
@@ -29,7 +30,8 @@ from securefed.errors import ConfigError
 @click.option("--threat-model", metavar="NAME", help="active or semi-honest server. [active]")
 @click.option("--threshold", type=int, metavar="T", help="Hospitals that open a sum. [smallest safe]")
 @click.option("--value-bits", type=int, metavar="B", help="Bits of a coordinate, 8 to 22. [16]")
-@click.option("--compression", metavar="HOW", help="none, auto, ring:3,subspace:0.125, ... [none]")
+@click.option("--compression", metavar="HOW", help="none, auto, ring:BITS,... [none]")
+@privacy_options
 @click.option("--dropout", type=float, metavar="RATE", help="Lose sites at random in every round.")
 @click.option("--drop", multiple=True, metavar="SITE@ROUND:STAGE", help="Lose a site, e.g. north@3:Unmasking.")
 @click.option("--output", type=click.Path(path_type=Path), metavar="DIR", help="Run folder. [runs/<time>-...]")
@@ -51,7 +53,8 @@ def command(
 ) -> None:
     """Run a whole federation on this machine, round by round, and write a run folder.
 
-    Without options: synthetic scans of five hospitals and a small CLIP that come with the package.
+    Without options: synthetic scans of five hospitals and a small CLIP that come with the package. Columns of a
+    manifest and --strict: as in `encode`.
     """
     from securefed.simulation import resume_run, simulate
 

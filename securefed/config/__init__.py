@@ -9,6 +9,7 @@ from securefed.config.load import (
     parse_assignment,
     write_config,
 )
+from securefed.config.privacy import PrivacyConfig
 from securefed.config.purpose import PurposeConfig
 from securefed.config.schema import (
     STAGES,
@@ -28,6 +29,7 @@ __all__ = [
     "DataConfig",
     "EncoderConfig",
     "FederationConfig",
+    "PrivacyConfig",
     "PurposeConfig",
     "RunConfig",
     "SecureAggregationConfig",

@@ -20,6 +20,10 @@ from securefed.errors import ConfigError
 PROFILES = {"default": TrainingSettings.default, "paper": TrainingSettings.paper}
 """Named starting points of the [training] section; `training.profile` picks one."""
 
+PRIVATE: Mapping[str, Any] = {"federation.select": "last"}
+"""Defaults of a run with differential privacy that differ from those of a run without: choosing the best round on
+private validation images is a release of its own."""
+
 
 def load_config(path: Path | None = None, overrides: Mapping[str, Any] | None = None) -> RunConfig:
     """Read a TOML file, put `overrides` on top, check everything and return the configuration.
@@ -44,7 +48,11 @@ def load_config(path: Path | None = None, overrides: Mapping[str, Any] | None = 
 
 
 def config_from_mapping(tree: Mapping[str, Any]) -> RunConfig:
-    """Build the configuration from nested mappings; raises ConfigError that names the first wrong key."""
+    """Build the configuration from nested mappings; raises ConfigError that names the first wrong key.
+
+    What is not given has the defaults of the dataclasses; with differential privacy some have others (`PRIVATE`).
+    """
+    tree = _with_private_defaults(tree)
     training = dict(tree.get("training", {}))
     profile = training.pop("profile", "default")
     if profile not in PROFILES:
@@ -82,6 +90,20 @@ def write_config(config: RunConfig, path: Path) -> None:
 def config_digest(config: RunConfig) -> str:
     """Return the SHA-256 (hex) of the canonical JSON (RFC 8785) of the configuration."""
     return hashlib.sha256(rfc8785.dumps(config_to_mapping(config))).hexdigest()
+
+
+def _with_private_defaults(tree: Mapping[str, Any]) -> Mapping[str, Any]:
+    given = tree.get("privacy", {})
+    mode = given.get("mode", "off") if isinstance(given, Mapping) else "off"
+    if mode == "off":
+        return tree
+    filled = dict(tree)
+    for key, value in {**PRIVATE, "privacy.unit": "hospital" if mode == "hospital" else "image"}.items():
+        section, name = key.split(".")
+        node = filled.get(section, {})
+        if isinstance(node, Mapping):
+            filled[section] = {name: value, **node}
+    return filled
 
 
 def _read_toml(path: Path) -> dict[str, Any]:

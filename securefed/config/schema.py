@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from clients.method.settings import AGGREGATED_METHODS, METHODS, TrainingSettings
 from protocols.compression.scheme import SchemeKind, parse_scheme
 from protocols.errors import ParameterError
+from securefed.config.privacy import PrivacyConfig
 from securefed.config.purpose import PurposeConfig
 from securefed.errors import ConfigError
 
@@ -200,6 +201,7 @@ class RunConfig:
     secure_aggregation: SecureAggregationConfig = field(default_factory=SecureAggregationConfig)
     simulation: SimulationConfig = field(default_factory=SimulationConfig)
     purpose: PurposeConfig = field(default_factory=PurposeConfig)
+    privacy: PrivacyConfig = field(default_factory=PrivacyConfig)
 
     @property
     def aggregates(self) -> bool:

@@ -1,0 +1,118 @@
+"""The `[privacy]` section: what is promised about one image, patient or hospital, and how it is kept."""
+
+import math
+from dataclasses import dataclass
+
+from securefed.errors import ConfigError
+
+MODES = ("off", "local", "distributed", "hospital")
+UNITS = ("image", "patient", "hospital")
+ADJACENCIES = ("add-or-remove-one", "replace-one")
+COUPLINGS = ("joint", "one-way")
+NOISE_SOURCES = ("system", "seeded")
+
+
+def _check(condition: bool, key: str, reason: str) -> None:
+    if not condition:
+        raise ConfigError(f"privacy.{key}", reason)
+
+
+@dataclass(frozen=True)
+class PrivacyConfig:
+    """Differential privacy of what is trained on.
+
+    Attributes:
+        mode: `off`; `local` (every hospital adds the whole noise in each of its steps); `distributed` (one step a
+            round, the noise is added in shares inside the secure sum); `hospital` (the whole update is clipped, the
+            noise is added in shares).
+        epsilon: The limit that no release may exceed; without `noise_multiplier` the noise is calibrated to it. 0 for
+            none.
+        noise_multiplier: Standard deviation of the noise over the clip norm; of the sum over the hospitals in the modes
+            that add shares. 0 calibrates it to `epsilon`.
+        delta: Probability with which the guarantee may fail.
+        unit: Whose presence is hidden: `image`, `patient` or `hospital`.
+        adjacency: `add-or-remove-one` or `replace-one`.
+        coupling: `joint` (FAM and MLP are private together) or `one-way` (the FAM is private and learns nothing from
+            the MLP; the MLP is not private and stays).
+        clip_norm: L2 norm to which the contribution of one unit of privacy to one step is clipped.
+        fam_clip_norm: With `mlp_clip_norm`: norm of its own for the part of the FAM; 0 clips both together.
+        mlp_clip_norm: Likewise for the part of the MLP.
+        fam_noise_share: With norms of their own: share, in (0, 1), of the squared signal-to-noise ratio that the FAM
+            gets; the MLP gets the rest. Each part's noise multiplier is `noise_multiplier` / sqrt(its share).
+        sampling_rate: Probability with which each unit enters a step (Poisson sampling); public, the same everywhere.
+        steps: Steps a round and hospital in the mode `local`.
+        normaliser: Public number by which the noisy sum of a step is divided, in units of privacy.
+        max_colluders: Hospitals that may pool what they know of their own noise, in the modes that add shares.
+        noise: Where samples and noise come from: `system` (the operating system's entropy) or `seeded` (reproducible
+            from the seed of the run: nothing is claimed).
+        ledger: File of the budget ledger that every release is charged to; "" for none.
+    """
+
+    mode: str = "off"
+    epsilon: float = 0.0
+    noise_multiplier: float = 0.0
+    delta: float = 1e-5
+    unit: str = "image"
+    adjacency: str = "add-or-remove-one"
+    coupling: str = "joint"
+    clip_norm: float = 1.0
+    fam_clip_norm: float = 0.0
+    mlp_clip_norm: float = 0.0
+    fam_noise_share: float = 0.5
+    sampling_rate: float = 0.5
+    steps: int = 2
+    normaliser: float = 64.0
+    max_colluders: int = 0
+    noise: str = "system"
+    ledger: str = ""
+
+    def __post_init__(self) -> None:
+        for key, names in (
+            ("mode", MODES),
+            ("unit", UNITS),
+            ("adjacency", ADJACENCIES),
+            ("coupling", COUPLINGS),
+            ("noise", NOISE_SOURCES),
+        ):
+            _check(getattr(self, key) in names, key, f"{getattr(self, key)!r} is unknown; use {', '.join(names)}")
+        for key in ("epsilon", "noise_multiplier", "fam_clip_norm", "mlp_clip_norm"):
+            value = getattr(self, key)
+            _check(value >= 0 and math.isfinite(value), key, f"{value}: use a positive number, or 0 for none")
+        for key in ("clip_norm", "normaliser"):
+            value = getattr(self, key)
+            _check(value > 0 and math.isfinite(value), key, f"{value}: use a positive number")
+        _check(0 < self.delta < 1, "delta", f"{self.delta}: use a probability within (0, 1), for example 1e-5")
+        _check(0 < self.sampling_rate <= 1, "sampling_rate", f"{self.sampling_rate}: use a rate within (0, 1]")
+        _check(0 < self.fam_noise_share < 1, "fam_noise_share", f"{self.fam_noise_share}: use a share within (0, 1)")
+        _check(self.steps >= 1, "steps", f"{self.steps}: use 1 or more")
+        _check(self.max_colluders >= 0, "max_colluders", f"{self.max_colluders}: use 0 or more")
+        _check(
+            (self.fam_clip_norm > 0) == (self.mlp_clip_norm > 0),
+            "fam_clip_norm" if self.fam_clip_norm == 0 else "mlp_clip_norm",
+            "fam_clip_norm and mlp_clip_norm go together: give both, or neither to clip FAM and MLP together",
+        )
+        if self.mode == "off":
+            given = [key for key in ("epsilon", "noise_multiplier", "ledger") if getattr(self, key)]
+            _check(not given, given[0] if given else "", "has no meaning without privacy; add --dp local")
+            return
+        _check(
+            self.epsilon > 0 or self.noise_multiplier > 0,
+            "epsilon",
+            f"--dp {self.mode} needs --epsilon (the noise is calibrated to it) or --noise-multiplier",
+        )
+        _check(
+            (self.mode == "hospital") == (self.unit == "hospital"),
+            "unit",
+            f"--dp {self.mode} cannot protect a whole {self.unit} as its unit; use "
+            + ("hospital" if self.mode == "hospital" else "image or patient"),
+        )
+
+    @property
+    def enabled(self) -> bool:
+        """Whether anything is protected."""
+        return self.mode != "off"
+
+    @property
+    def clips_by_group(self) -> bool:
+        """Whether FAM and MLP have clip norms of their own."""
+        return self.fam_clip_norm > 0

@@ -1,0 +1,1 @@
+"""Differential privacy in the federation: what a configuration may claim, and what it has spent."""

@@ -1,0 +1,57 @@
+"""The [privacy] section: what it refuses, and what it changes for the rest of the configuration."""
+
+import pytest
+
+from securefed.config import config_from_mapping, config_to_mapping, load_config
+from securefed.errors import ConfigError
+
+
+def test_privacy_is_off_and_changes_nothing():
+    config = load_config()
+    assert config.privacy.mode == "off"
+    assert not config.privacy.enabled
+    assert config.federation.select == "best-val"
+
+
+@pytest.mark.parametrize(
+    ("given", "key"),
+    [
+        ({"mode": "central", "epsilon": 1}, "mode"),
+        ({"mode": "local"}, "epsilon"),
+        ({"mode": "off", "epsilon": 8}, "epsilon"),
+        ({"mode": "local", "epsilon": -1}, "epsilon"),
+        ({"mode": "local", "epsilon": float("inf")}, "epsilon"),
+        ({"mode": "local", "epsilon": float("nan")}, "epsilon"),
+        ({"mode": "local", "epsilon": 8, "delta": 0}, "delta"),
+        ({"mode": "local", "epsilon": 8, "delta": 1}, "delta"),
+        ({"mode": "local", "epsilon": 8, "sampling_rate": 0}, "sampling_rate"),
+        ({"mode": "local", "epsilon": 8, "sampling_rate": 1.01}, "sampling_rate"),
+        ({"mode": "local", "epsilon": 8, "clip_norm": 0}, "clip_norm"),
+        ({"mode": "local", "epsilon": 8, "normaliser": 0}, "normaliser"),
+        ({"mode": "local", "epsilon": 8, "fam_clip_norm": 1}, "mlp_clip_norm"),
+        ({"mode": "local", "epsilon": 8, "mlp_clip_norm": 1}, "fam_clip_norm"),
+        ({"mode": "local", "epsilon": 8, "steps": 0}, "steps"),
+        ({"mode": "local", "epsilon": 8, "unit": "hospital"}, "unit"),
+        ({"mode": "hospital", "epsilon": 8, "unit": "image"}, "unit"),
+        ({"mode": "local", "epsilon": 8, "noise": "numpy"}, "noise"),
+    ],
+)
+def test_what_cannot_be_is_refused_with_its_key(given, key):
+    with pytest.raises(ConfigError) as refused:
+        config_from_mapping({"privacy": given})
+    assert refused.value.key == f"privacy.{key}"
+
+
+def test_with_privacy_the_last_round_is_kept_unless_somebody_says_otherwise():
+    assert config_from_mapping({"privacy": {"mode": "local", "epsilon": 8}}).federation.select == "last"
+    tree = {"privacy": {"mode": "local", "epsilon": 8}, "federation": {"select": "best-val"}}
+    assert config_from_mapping(tree).federation.select == "best-val"
+
+
+def test_the_unit_of_the_mode_hospital_is_the_hospital():
+    assert config_from_mapping({"privacy": {"mode": "hospital", "epsilon": 8}}).privacy.unit == "hospital"
+
+
+def test_the_resolved_configuration_reads_back_the_same():
+    config = config_from_mapping({"privacy": {"mode": "distributed", "epsilon": 2, "max_colluders": 1}})
+    assert config_from_mapping(config_to_mapping(config)) == config
