@@ -79,22 +79,39 @@ class MaskedLinear(nn.Module):
         window: Width of the sigmoid behind the straight-through gradient.
         mask_bias: Whether the bias is masked too.
         generator: Source of the initial weights and biases, uniform in +-1/sqrt(inputs).
+        learned: Whether the thresholds are learned; if not they are 0 and no parameters, and the layer is a linear
+            one: no row is switched off.
     """
 
+    threshold: Tensor
+
     def __init__(
-        self, inputs: int, outputs: int, *, window: float, mask_bias: bool, generator: torch.Generator | None
+        self,
+        inputs: int,
+        outputs: int,
+        *,
+        window: float,
+        mask_bias: bool,
+        generator: torch.Generator | None,
+        learned: bool = True,
     ) -> None:
         super().__init__()
         bound = inputs**-0.5
         self.weight = nn.Parameter(torch.empty(outputs, inputs).uniform_(-bound, bound, generator=generator))
         self.bias = nn.Parameter(torch.empty(outputs).uniform_(-bound, bound, generator=generator))
-        self.threshold = nn.Parameter(torch.zeros(outputs))
+        if learned:
+            self.threshold = nn.Parameter(torch.zeros(outputs))
+        else:
+            self.register_buffer("threshold", torch.zeros(outputs), persistent=False)
+        self.learned = learned
         self.window = window
         self.mask_bias = mask_bias
         self._memory: Tensor | None = None
 
     def forward(self, x: Tensor) -> Tensor:
         """Return y."""
+        if not self.learned:
+            return nn.functional.linear(x, self.weight, self.bias)
         inside = self.bias if self.mask_bias else None
         y: Tensor = _MaskedRows.apply(x, self.weight, inside, self.threshold, self.window, self._memory)[0]
         return y if self.mask_bias else y + self.bias
@@ -102,10 +119,12 @@ class MaskedLinear(nn.Module):
     def keep_gradient_memory(self) -> None:
         """Give `weight.grad` memory of its own that every backward pass overwrites (it does not add up gradients).
 
-        For a training loop with one backward pass a step, which must leave `weight.grad` where it is.
+        For a training loop with one backward pass a step, which must leave `weight.grad` where it is. A layer
+        whose thresholds are not learned has none.
         """
-        self._memory = self.weight.new_empty(2, *self.weight.shape)
-        self.weight.grad = self._memory[0]
+        if self.learned:
+            self._memory = self.weight.new_empty(2, *self.weight.shape)
+            self.weight.grad = self._memory[0]
 
     @torch.no_grad()
     def keep_ratio(self) -> float:

@@ -37,14 +37,18 @@ class PrivateMlp(nn.Module):
         self.gain = settings.mlp_input_rms * embed_dim**0.5 if settings.mlp_input_rms else 1.0
         width = settings.mlp_width or embed_dim
         widths = [inputs] + [width] * settings.mlp_layers
+        form = {
+            "window": settings.threshold_window,
+            "mask_bias": settings.mask_bias,
+            "learned": settings.learn_thresholds,
+            "generator": generator,
+        }
         self.hidden = nn.ModuleList(
-            MaskedLinear(a, b, window=settings.threshold_window, mask_bias=settings.mask_bias, generator=generator)
+            MaskedLinear(a, b, **form)  # type: ignore[arg-type]
             for a, b in pairwise(widths)
         )
         self.norms = nn.ModuleList(_norm(settings.mlp_norm, width) for _ in self.hidden)
-        self.head = MaskedLinear(
-            widths[-1], num_classes, window=settings.threshold_window, mask_bias=settings.mask_bias, generator=generator
-        )
+        self.head = MaskedLinear(widths[-1], num_classes, **form)  # type: ignore[arg-type]
 
     def forward(self, adapted: Tensor, image: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Return the logits; in train mode dropout draws from `generator`."""

@@ -48,6 +48,10 @@ class TrainingSettings:
         adam_epsilon: AdamW's epsilon.
         weight_decay: AdamW's decoupled weight decay.
         fam_form: `published` (att * I) or `residual` (I + D * att * I); both are L2-normalised afterwards.
+        fam_width: Width of the FAM's hidden layer; 0 stands for the width of the embedding (as published).
+        fam_input_rms: Root mean square of the entries that the FAM's first layer sees; 0 leaves features of unit length
+            as they are (as published).
+        fam_logit_scale: Factor on the FAM's cosines; 0 stands for the encoder's (as published).
         fam_loss: `contrastive` (in the batch, as published) or `class-prompt` (cross entropy against the class
             prompts).
         label_smoothing: Smoothing of the targets of both cross entropies, in [0, 1).
@@ -72,6 +76,8 @@ class TrainingSettings:
             `both`.
         mlp_input_rms: Root mean square of the MLP's input entries: features of unit length are multiplied by this and
             by the root of their width; 0 leaves them as they are (as published).
+        learn_thresholds: Whether masked layers learn which rows to keep (as published); otherwise all rows are kept and
+            the thresholds are no parameters.
         threshold_window: Width of the sigmoid whose slope stands in for the derivative of the keep step; in units of
             a mean absolute weight.
         mask_bias: Whether a row that is switched off loses its bias too (paper) or keeps it (reference code).
@@ -90,6 +96,9 @@ class TrainingSettings:
     adam_epsilon: float = 1e-6
     weight_decay: float = 0.02
     fam_form: str = "residual"
+    fam_width: int = 0
+    fam_input_rms: float = 0.0
+    fam_logit_scale: float = 0.0
     fam_loss: str = "class-prompt"
     label_smoothing: float = 0.0
     class_balance: float = 0.0
@@ -106,6 +115,7 @@ class TrainingSettings:
     mlp_dropout: float = 0.5
     mlp_input: str = "both"
     mlp_input_rms: float = 1.0
+    learn_thresholds: bool = True
     threshold_window: float = 0.01
     mask_bias: bool = True
     reset_keep_ratio: float = 0.01
@@ -122,6 +132,8 @@ class TrainingSettings:
             "adam_beta1", "adam_beta2", "label_smoothing", "feature_dropout", "mlp_dropout", "reset_keep_ratio"
         )
         for field in ("weight_decay", "distillation_strength", "mlp_input_rms", "mlp_layers", "mlp_width"):
+            self._at_least(field, 0)
+        for field in ("fam_width", "fam_input_rms", "fam_logit_scale"):
             self._at_least(field, 0)
         self._within("class_balance", above=None, to=1.0)
         self._within("prior_adjustment", above=None, to=1.0)

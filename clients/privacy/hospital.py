@@ -1,0 +1,244 @@
+"""A hospital that trains with differential privacy."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from clients.method.hospital import Hospital, HospitalFeatures
+from clients.method.layout import Vector, flatten, seeded_generator
+from clients.method.model import HospitalModel
+from clients.method.parts import PrivateState, shared_part
+from clients.method.settings import SettingsError, TrainingSettings
+from clients.method.training import make_optimizer, train_epochs
+from clients.privacy.clipping import ClippedSum, ExampleLosses, GhostClipping, Group, unit_by_unit_sum
+from clients.privacy.randomness import Randomness
+from clients.privacy.settings import PrivacySettings
+
+_MOMENTUM = "momentum."
+
+
+@dataclass(frozen=True)
+class ContributionSum:
+    """What a hospital adds to a step of `distributed` differential privacy, before any noise.
+
+    Attributes:
+        vector: float32[d], sum over the sampled units of their clipped gradients with respect to the shared vector.
+        clip_norm: L2 sensitivity of `vector` to adding or removing one unit.
+    """
+
+    vector: Vector
+    clip_norm: float
+
+
+class PrivateHospital(Hospital):
+    """A hospital whose updates (and with the coupling `joint` also its MLP) are differentially private.
+
+    Nothing that is made from the training data gets around the clipped and noisy sums: no class frequencies, no number
+    of images, no dropout that a batch shares. What a step divides by is a public constant, and a step without images
+    is a step. With the coupling `one-way` the MLP is trained without noise and is not covered.
+
+    Privacy: `train_round` is `steps` times the Poisson-subsampled Gaussian mechanism with the rate and the multipliers
+        of the settings, over units of the settings; everything it returns and leaves behind is a function of their
+        results. `clipped_sum` has no noise and is not private by itself.
+
+    Args:
+        site: Features and labels of the hospital.
+        text_features: float32[C, D] of unit length.
+        logit_scale: The encoder's factor on cosines.
+        settings: Hyperparameters; those that couple images or count them are refused.
+        privacy: The private step.
+        patients: For the unit `patient` one name for each training image; images without a patient's name (None) are
+            refused.
+        method: `fedmedclip` or `fedclip`.
+        seed: Seed of initial weights, and of nothing that protects.
+        device: torch device to train on.
+
+    Raises:
+        SettingsError: The settings leave the claim without ground.
+        ValueError: Patients are needed and missing.
+    """
+
+    def __init__(
+        self,
+        site: HospitalFeatures,
+        text_features: npt.NDArray[np.float32],
+        logit_scale: float,
+        settings: TrainingSettings,
+        privacy: PrivacySettings,
+        patients: Sequence[str | None] | None = None,
+        method: str = "fedmedclip",
+        seed: int = 0,
+        device: str = "cpu",
+    ) -> None:
+        if method not in ("fedmedclip", "fedclip"):
+            raise SettingsError("method", f"{method} has no private training; use fedmedclip or fedclip")
+        for field in ("prior_adjustment", "class_balance", "feature_dropout"):
+            if getattr(settings, field):
+                raise SettingsError(field, f"is {getattr(settings, field)}: private training needs 0")
+        super().__init__(site, text_features, logit_scale, settings, method, seed, device)
+        assert self._model is not None  # noqa: S101 (both methods have one)
+        self._private_model: HospitalModel = self._model
+        self._private_model.log_prior.fill_(-float(np.log(len(text_features))))
+        self._privacy = privacy
+        self._units = _units(privacy.unit, len(site.train.labels), patients)
+        self._momentum = {name: torch.zeros_like(p) for name, p in self._trained()}
+
+    def train_round(self, global_vector: Vector, round_number: int, randomness: Randomness | None = None) -> Vector:
+        """Train one round from the global parameters and return the update float32[d]: private as the class says.
+
+        Args:
+            global_vector: float32[d].
+            round_number: Counted from 1; decides the learning rates.
+            randomness: Source of samples and noise; None for a fresh one of the operating system.
+        """
+        model, privacy = self._private_model, self._privacy
+        source = Randomness.of_the_system() if randomness is None else randomness
+        self._load_shared(global_vector)
+        groups = self._groups()
+        for _ in range(privacy.steps):
+            summed = self._sum_of_a_sample(groups, source)
+            self._move(summed, groups, round_number, source)
+        self._calibrated_for = None
+        if privacy.coupling == "one-way" and model.mlp is not None:
+            self._train_mlp_alone(round_number)
+        return flatten(shared_part(model, self.method)) - global_vector
+
+    def clipped_sum(
+        self, global_vector: Vector, round_number: int, randomness: Randomness | None = None
+    ) -> ContributionSum:
+        """Return the clipped sum of the FAM's gradients over a Poisson sample: no noise, divided by nothing.
+
+        For one step a round whose noise others add. The FAM learns nothing from the MLP here (`one-way`); the MLP is
+        left as it is.
+
+        Args:
+            global_vector: float32[d].
+            round_number: Counted from 1.
+            randomness: Source of the sample; None for a fresh one of the operating system.
+
+        Privacy: L2 sensitivity to adding or removing one unit is exactly the (first) clip norm.
+        """
+        del round_number  # the sample is fresh in every call; rounds differ in nothing else
+        source = Randomness.of_the_system() if randomness is None else randomness
+        self._load_shared(global_vector)
+        clip_norm = self._privacy.clip_norms[0]
+        fam = tuple(p for p in self._private_model.fam.parameters() if p.requires_grad)
+        summed = self._sum_of_a_sample((Group(fam, clip_norm),), source, fam_alone=True)
+        by_parameter = dict(zip(fam, summed.gradients[0], strict=True))
+        shared = shared_part(self._private_model, self.method)
+        zero_filled = [(name, by_parameter.get(p, torch.zeros_like(p))) for name, p in shared]
+        return ContributionSum(flatten(zero_filled), clip_norm)
+
+    def private_state(self) -> PrivateState:
+        """Return what the hospital keeps: MLP, calibration and the momentum of its optimiser."""
+        momentum = {_MOMENTUM + name: tensor.cpu().numpy().copy() for name, tensor in self._momentum.items()}
+        return super().private_state() | momentum
+
+    def load_private_state(self, state: Mapping[str, npt.NDArray[np.generic]]) -> None:
+        """Continue from a state of `private_state`; raises ValueError where it does not fit."""
+        super().load_private_state(state)
+        for name, tensor in self._momentum.items():
+            if _MOMENTUM + name in state:
+                tensor.copy_(torch.from_numpy(np.array(state[_MOMENTUM + name])))
+            else:
+                tensor.zero_()
+
+    def _trained(self) -> list[tuple[str, nn.Parameter]]:
+        """Named parameters that the private step moves, FAM first."""
+        model = self._private_model
+        parts = [("fam", model.fam)]
+        if self._privacy.coupling == "joint" and model.mlp is not None:
+            parts.append(("mlp", model.mlp))  # type: ignore[arg-type]
+        return [(f"{part}.{name}", p) for part, m in parts for name, p in m.named_parameters() if p.requires_grad]
+
+    def _groups(self) -> tuple[Group, ...]:
+        named, norms = self._trained(), self._privacy.clip_norms
+        if len(norms) == 1:
+            return (Group(tuple(p for _, p in named), norms[0]),)
+        fam = tuple(p for name, p in named if name.startswith("fam."))
+        mlp = tuple(p for name, p in named if name.startswith("mlp."))
+        return (Group(fam, norms[0]), Group(mlp, norms[1]))
+
+    def _sum_of_a_sample(
+        self, groups: Sequence[Group], source: Randomness, *, fam_alone: bool | None = None
+    ) -> ClippedSum:
+        features, labels = self._rows()
+        sampled = source.poisson_sample(int(self._units.max(initial=-1)) + 1, self._privacy.sampling_rate)
+        rows = torch.from_numpy(np.flatnonzero(sampled[self._units])).to(features.device)
+        alone = self._privacy.coupling == "one-way" if fam_alone is None else fam_alone
+        with _OnlyTrained(self._private_model, [p for group in groups for p in group.parameters]):
+            losses = self._losses(fam_alone=alone)
+            if self._privacy.unit == "patient":
+                units = torch.from_numpy(self._units).to(features.device)[rows]
+                return unit_by_unit_sum(groups, losses, features[rows], labels[rows], units)
+            ghost = GhostClipping(self._private_model.fam if alone else self._private_model, groups)
+            try:
+                return ghost(losses, features[rows], labels[rows])
+            finally:
+                ghost.close()
+
+    def _losses(self, *, fam_alone: bool) -> ExampleLosses:
+        model = self._private_model
+        return lambda features, labels: model.example_losses(features, labels, fam_alone=fam_alone)
+
+    def _rows(self) -> tuple[Tensor, Tensor]:
+        assert self._train is not None  # noqa: S101 (narrows the type)
+        return self._train
+
+    @torch.no_grad()
+    def _move(self, summed: ClippedSum, groups: Sequence[Group], round_number: int, source: Randomness) -> None:
+        """One step of SGD with momentum on (clipped sum + noise) / normaliser."""
+        privacy, settings = self._privacy, self._settings
+        decay = settings.learning_rate_decay ** (round_number - 1)
+        rates = {"fam": settings.fam_learning_rate * decay, "mlp": settings.mlp_learning_rate * decay}
+        names = {p: name for name, p in self._trained()}
+        for group, gradients, multiplier in zip(groups, summed.gradients, privacy.noise_multipliers, strict=True):
+            for parameter, gradient in zip(group.parameters, gradients, strict=True):
+                noise = source.gaussian(parameter.numel()).to(gradient.device).view(parameter.shape)
+                noisy = (gradient + multiplier * group.clip_norm * noise) / privacy.normaliser
+                name = names[parameter]
+                momentum = self._momentum[name]
+                momentum.mul_(settings.adam_beta1).add_(noisy)
+                parameter.mul_(1 - rates[name[:3]] * settings.weight_decay).sub_(rates[name[:3]] * momentum)
+
+    def _train_mlp_alone(self, round_number: int) -> None:
+        """Train the MLP without noise on the FAM's new output; the FAM does not move."""
+        model = self._private_model
+        features, labels = self._rows()
+        generator = seeded_generator("round", self._seed, self.site.site, round_number, device=self._device)
+        assert model.mlp is not None  # noqa: S101 (the caller has looked)
+        with _OnlyTrained(model, list(model.mlp.parameters())):
+            optimizer = make_optimizer(model, self._settings, round_number)
+            train_epochs(model, optimizer, features, labels, None, self._settings, generator)
+
+
+class _OnlyTrained:
+    """Within the block the model is in train mode and no parameter but the given ones requires a gradient."""
+
+    def __init__(self, model: nn.Module, parameters: Iterable[nn.Parameter]) -> None:
+        self._model = model
+        self._trained = set(parameters)
+        self._others = [p for p in model.parameters() if p.requires_grad and p not in self._trained]
+
+    def __enter__(self) -> None:
+        self._model.train()
+        for parameter in self._others:
+            parameter.requires_grad_(False)
+
+    def __exit__(self, *_: object) -> None:
+        for parameter in self._others:
+            parameter.requires_grad_(True)
+
+
+def _units(unit: str, images: int, patients: Sequence[str | None] | None) -> npt.NDArray[np.int64]:
+    """Return int64[N], the unit of privacy that each training image belongs to."""
+    if unit == "image":
+        return np.arange(images, dtype=np.int64)
+    if patients is None or len(patients) != images or any(patient is None for patient in patients):
+        raise ValueError("patient-level privacy needs the patient of every training image; use the unit image")
+    order = {patient: index for index, patient in enumerate(dict.fromkeys(patients))}
+    return np.array([order[patient] for patient in patients], dtype=np.int64)
