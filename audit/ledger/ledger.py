@@ -220,11 +220,9 @@ class Ledger:
         Raises:
             LedgerError: It has no budget.
         """
-        self._catch_up()
+        budget = self.budget_of(account)
         line = self._state.line_of(account)
-        if line is None:
-            raise LedgerError(self.path, f"{account.hospital} has no budget for the unit {account.unit}")
-        budget = self._state.budgets[line]
+        assert line is not None  # noqa: S101 (it has a budget)
         composition = self._state.composition(line)
         return AccountStatus(
             account=account,
@@ -239,6 +237,18 @@ class Ledger:
             ),
             renewals=budget.serial,
         )
+
+    def budget_of(self, account: Account) -> Budget:
+        """Return the limit that an account is under.
+
+        Raises:
+            LedgerError: It has no budget.
+        """
+        self._catch_up()
+        line = self._state.line_of(account)
+        if line is None:
+            raise LedgerError(self.path, f"{account.hospital} has no budget for the unit {account.unit}")
+        return self._state.budgets[line]
 
     def accounts(self) -> tuple[Account, ...]:
         """Return every account that was charged or refused, in the order of their first entry."""

@@ -41,7 +41,8 @@ def charged_release(
         **noise,
     }
     try:
-        ledger.reserve(account, charge)
+        spent = ledger.reserve(account, charge)
+        budget = ledger.budget_of(account)
     except BudgetExceededError as error:
         log.append(
             "refused",
@@ -56,7 +57,8 @@ def charged_release(
         )
         raise
     with log.batch():
-        log.append("charge", {**paid, "state": "reserved"})
+        after: dict[str, JSON] = {"epsilon_after": spent, "budget": budget.epsilon, "delta": budget.delta}
+        log.append("charge", {**paid, **after, "state": "reserved"})
         log.append(
             "privacy_event", {**noise, "hospital": account.hospital, "round": round, "release_id": charge.release_id}
         )

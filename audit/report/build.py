@@ -14,6 +14,7 @@ from audit.history import RunHistory
 from audit.log import Event
 from audit.report.communication import communication_section
 from audit.report.form import REPORT, REPORT_FORMAT
+from audit.report.noise import noise_section, round_noise
 from audit.report.pitfalls import pitfalls_section
 from audit.report.privacy import claim_section, hospitals_of, is_claimed, trust_section
 from audit.report.purpose import SIGN_OFF, purpose_section
@@ -53,6 +54,7 @@ def build_report(folder: Path, *, roster: Path | None = None, heads: Sequence[Pa
         "purpose": purpose_section(history),
         "claim": claim,
         "protocol": _protocol(history),
+        "noise": noise_section(history),
         "trust": trust_section(history),
         "hospitals": _hospitals(history, claim),
         "rounds": _rounds(history),
@@ -164,7 +166,8 @@ def _hospitals(history: RunHistory, claim: Report) -> list[Report]:
             "sent": sum(row.bytes for row in rows if row.way == "up"),
             "received": sum(row.bytes for row in rows if row.way == "down"),
             "epsilon": _epsilon_of(history, name),
-            "budget": next((fields["budget"] for fields in reversed(charges) if "budget" in fields), None),
+            "epsilon_after": _last(charges, "epsilon_after"),
+            "budget": _last(charges, "budget"),
             "charges": len({fields["release_id"] for fields in charges}),
             "refused": sum(event.fields.get("hospital") == name for event in history.of_kind("refused")),
             "renewals": sum(event.fields["hospital"] == name for event in history.of_kind("budget_renewed")),
@@ -172,6 +175,10 @@ def _hospitals(history: RunHistory, claim: Report) -> list[Report]:
         sentence = hospital_sentence(name, entry, len(history.results), masked=masked, claim=claim)
         found.append({**entry, "sentence": sentence})
     return found
+
+
+def _last(charges: Any, field: str) -> float | None:
+    return next((fields[field] for fields in reversed(charges) if field in fields), None)
 
 
 def _epsilon_of(history: RunHistory, hospital: str) -> float | None:
@@ -190,12 +197,14 @@ def _rounds(history: RunHistory) -> list[Report]:
         fields: Any = event.fields
         if "round" in fields and fields["upper"] is not None:
             stated[fields["round"]] = max(stated.get(fields["round"], 0.0), fields["upper"])
+    noise = round_noise(history)
     return [
         {
             "round": record.number,
             "cohort": len(record.cohort),
             "survivors": len(record.survivors),
             "dropouts": dict(record.dropouts),
+            "noise": noise.get(record.number, ""),
             "epsilon": stated.get(record.number),
             "aggregate_digest": record.aggregate_digest,
             "superseded": record.superseded,

@@ -1,24 +1,32 @@
-"""Charts as inline SVG: text that scales and prints, a title and a description for who cannot see it, no script."""
+"""Charts: lines, stacked bars, bars with limits, a grid of losses; colours that differ on paper too."""
 
 from collections.abc import Mapping, Sequence
-from html import escape
-from math import floor, log10
+from math import ceil, floor, log10
+
+from audit.report.drawing import Box, Dot, Drawing, Label, Shape, Stroke
 
 WIDTH, HEIGHT = 640, 320
-_LEFT, _RIGHT, _TOP, _BOTTOM = 70, 16, 16, 84
+_LEFT, _RIGHT, _TOP, _BOTTOM = 74, 16, 16, 56
 COLOURS = ("#1b5e8a", "#b3541e", "#3d7a3d", "#7a3d7a", "#6b6b00", "#8a1b3d", "#2f6f6f", "#555555")
 """Distinguishable on paper and to most colour-blind readers; each at least 4.5 : 1 on white."""
+
+_GRID, _ALARM, _PALE = "#c8c8c8", "#8a0000", "#e8eef2"
+_CHARACTER = 6.3
+"""Width of a character of the text, on average and on the safe side."""
+
+Points = Sequence[tuple[float, float]]
 
 
 def line_chart(
     title: str,
     description: str,
-    series: Mapping[str, Sequence[tuple[float, float]]],
+    series: Mapping[str, Points],
     *,
     x_label: str,
     y_label: str,
     limit: tuple[str, float] | None = None,
-) -> str:
+    logarithmic: str = "",
+) -> Drawing:
     """Return a chart of lines with markers.
 
     Args:
@@ -28,29 +36,36 @@ def line_chart(
         x_label: Name of the x axis.
         y_label: Name of the y axis.
         limit: Name and value of a horizontal line.
+        logarithmic: Axes on which equal steps are equal factors: "", "x", "y" or "xy"; points at 0 are left out there.
     """
-    xs = [x for points in series.values() for x, _ in points] or [0.0]
-    ys = [y for points in series.values() for _, y in points] + ([limit[1]] if limit else []) or [0.0]
-    frame = _Frame(min(xs), max(xs), max(ys))
-    body = frame.axes(x_label, y_label)
-    for index, (name, points) in enumerate(series.items()):
+    shown = {
+        name: [(x, y) for x, y in points if (x > 0 or "x" not in logarithmic) and (y > 0 or "y" not in logarithmic)]
+        for name, points in series.items()
+    }
+    every = [point for points in shown.values() for point in points]
+    xs, ys = [x for x, _ in every] or [1.0], [y for _, y in every] or [1.0]
+    counted = all(float(x).is_integer() for x in xs)
+    across = _Axis(min(xs), max(xs), _LEFT, WIDTH - _RIGHT, "x" in logarithmic, at_least=1.0 if counted else 0.0)
+    highest = max([*ys, limit[1]] if limit else ys)
+    low = min(ys) if "y" in logarithmic else 0.0
+    up = _Axis(low, highest, HEIGHT - _BOTTOM, _TOP, "y" in logarithmic)
+    body = _axes(across, up, x_label, y_label)
+    for index, points in enumerate(shown.values()):
         colour = COLOURS[index % len(COLOURS)]
-        path = " ".join(f"{frame.x(x):.1f},{frame.y(y):.1f}" for x, y in points)
-        body.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2"/>')
+        path = tuple((across.at(x), up.at(y)) for x, y in points)
+        body.append(Stroke(path, colour, 2))
         if len(points) <= 60:
-            body += [f'<circle cx="{frame.x(x):.1f}" cy="{frame.y(y):.1f}" r="3" fill="{colour}"/>' for x, y in points]
-        if len(series) > 1:
-            body += _legend(index, name, colour)
+            body += [Dot(x, y, 3, colour) for x, y in path]
     if limit is not None:
-        y = frame.y(limit[1])
-        body.append(_line(_LEFT, WIDTH - _RIGHT, y, y, 'stroke="#8a0000" stroke-dasharray="6 4"'))
-        body.append(_text(WIDTH - _RIGHT, y - 5, limit[0], anchor="end", colour="#8a0000"))
-    return _svg(title, description, body)
+        y = up.at(limit[1])
+        body.append(Stroke(((_LEFT, y), (WIDTH - _RIGHT, y)), _ALARM, 1.5, dash=True))
+        body.append(Label(WIDTH - _RIGHT, y - 5, limit[0], "end", _ALARM))
+    return _drawing(title, description, body, HEIGHT, list(shown) if len(shown) > 1 else [])
 
 
 def stacked_bars(
     title: str, description: str, columns: Sequence[tuple[str, Mapping[str, float]]], *, x_label: str, y_label: str
-) -> str:
+) -> Drawing:
     """Return a chart of one bar a column, stacked by part.
 
     Args:
@@ -61,29 +76,25 @@ def stacked_bars(
         y_label: Name of the y axis.
     """
     parts = list(dict.fromkeys(part for _, heights in columns for part in heights))
-    frame = _Frame(0, max(1, len(columns)), max((sum(heights.values()) for _, heights in columns), default=0.0))
-    body = frame.axes(x_label, y_label, ticks=False)
+    highest = max((sum(heights.values()) for _, heights in columns), default=0.0)
+    up = _Axis(0, highest, HEIGHT - _BOTTOM, _TOP, logarithmic=False)
+    body = _axes(None, up, x_label, y_label)
     width = (WIDTH - _LEFT - _RIGHT) / max(1, len(columns))
-    step = max(1, len(columns) // 12)
+    step = max(1, ceil(len(columns) / 16))
     for place, (name, heights) in enumerate(columns):
         base = 0.0
         for index, part in enumerate(parts):
-            height = heights.get(part, 0.0)
-            top, bottom = frame.y(base + height), frame.y(base)
-            base += height
+            top, bottom = up.at(base + heights.get(part, 0.0)), up.at(base)
+            base += heights.get(part, 0.0)
             if bottom - top >= 0.05:
-                body.append(
-                    f'<rect x="{_LEFT + place * width + width * 0.1:.1f}" y="{top:.1f}" width="{width * 0.8:.1f}" '
-                    f'height="{bottom - top:.1f}" fill="{COLOURS[index % len(COLOURS)]}"/>'
-                )
+                left = _LEFT + place * width + width * 0.1
+                body.append(Box(left, top, width * 0.8, bottom - top, COLOURS[index % len(COLOURS)]))
         if place % step == 0:
-            body.append(_text(_LEFT + (place + 0.5) * width, HEIGHT - _BOTTOM + 16, name))
-    for index, part in enumerate(parts):
-        body += _legend(index, part, COLOURS[index % len(COLOURS)])
-    return _svg(title, description, body)
+            body.append(Label(_LEFT + (place + 0.5) * width, HEIGHT - _BOTTOM + 16, name))
+    return _drawing(title, description, body, HEIGHT, parts)
 
 
-def bars(title: str, description: str, values: Mapping[str, tuple[float, float | None]], *, unit: str) -> str:
+def bars(title: str, description: str, values: Mapping[str, tuple[float, float | None]], *, unit: str) -> Drawing:
     """Return horizontal bars, each with an optional limit mark.
 
     Args:
@@ -93,25 +104,25 @@ def bars(title: str, description: str, values: Mapping[str, tuple[float, float |
         unit: What the values are.
     """
     highest = max((max(value, limit or 0.0) for value, limit in values.values()), default=0.0) or 1.0
+    left = 20 + _CHARACTER * min(44, max(map(len, values), default=0))
     height = 34 * len(values) + 40
-    scale = (WIDTH - 180 - 90) / highest
-    body = []
+    scale = (WIDTH - left - 100) / highest
+    body: list[Shape] = []
     for place, (name, (value, limit)) in enumerate(values.items()):
         y = 12 + 34 * place
-        body.append(_text(170, y + 15, name[:24], anchor="end"))
-        body.append(f'<rect x="180" y="{y}" width="{max(1.0, value * scale):.1f}" height="20" fill="{COLOURS[0]}"/>')
-        body.append(_text(186 + value * scale, y + 15, f"{value:.4g}", anchor="start"))
+        body.append(Label(left - 10, y + 15, _cut(name, 44), "end"))
+        body.append(Box(left, y, max(1.0, value * scale), 20, COLOURS[0]))
         if limit is not None:
-            x = 180 + limit * scale
-            body.append(
-                f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{y - 4}" y2="{y + 24}" stroke="#8a0000" stroke-width="3"/>'
-            )
-    body.append(_text(180, height - 10, unit, anchor="start"))
-    return _svg(title, description, body, height)
+            x = left + limit * scale
+            body.append(Stroke(((x, y - 4), (x, y + 24)), _ALARM, 3))
+        end = left + max(value, limit or 0.0) * scale
+        body.append(Label(end + 6, y + 15, f"{value:,.4g}" if value < 1e4 else f"{value:,.0f}", "start"))
+    body.append(Label(left, height - 10, unit, "start"))
+    return _drawing(title, description, body, height, [])
 
 
-def timeline(title: str, description: str, rows: Mapping[str, Sequence[str | None]]) -> str:
-    """Return a grid of hospitals by rounds; a filled square is a loss, and its letter the stage's first.
+def timeline(title: str, description: str, rows: Mapping[str, Sequence[str | None]]) -> Drawing:
+    """Return a grid of hospitals by rounds; a dark square is a loss, and its letter the stage's first.
 
     Args:
         title: Short title.
@@ -121,53 +132,75 @@ def timeline(title: str, description: str, rows: Mapping[str, Sequence[str | Non
     count = max((len(stages) for stages in rows.values()), default=0)
     width = (WIDTH - 180) / max(1, count)
     height = 26 * len(rows) + 40
-    body = []
+    body: list[Shape] = []
     for place, (name, stages) in enumerate(rows.items()):
         y = 8 + 26 * place
-        body.append(_text(170, y + 15, name[:24], anchor="end"))
+        body.append(Label(170, y + 15, _cut(name, 24), "end"))
         for index, stage in enumerate(stages):
             x = 180 + index * width
-            fill = "#e8eef2" if stage is None else "#8a0000"
-            body.append(f'<rect x="{x:.1f}" y="{y}" width="{max(0.5, width * 0.9):.2f}" height="20" fill="{fill}"/>')
+            body.append(Box(x, y, max(0.5, width * 0.9), 20, _PALE if stage is None else _ALARM))
             if stage is not None and width >= 10:
-                body.append(_text(x + width * 0.45, y + 15, stage[:1], colour="#ffffff"))
-    body.append(_text(180, height - 10, "rounds, from the first", anchor="start"))
-    return _svg(title, description, body, height)
+                body.append(Label(x + width * 0.45, y + 15, stage[:1], colour="#ffffff"))
+    body.append(Label(180, height - 10, "rounds, from the first", "start"))
+    return _drawing(title, description, body, height, [])
 
 
-class _Frame:
-    """Places values on the canvas; y begins at 0."""
+class _Axis:
+    """Places values between two ends of the canvas, with ticks at round numbers.
 
-    def __init__(self, low: float, high: float, top: float) -> None:
-        self._low, self._high = low, high if high > low else low + 1
-        self._step = _nice(top / 4)
-        self._top = max(self._step * 4, top)
+    Args:
+        low: Smallest value.
+        high: Largest value.
+        start: Where the smallest is drawn.
+        end: Where the largest is drawn.
+        logarithmic: Whether equal steps are equal factors.
+        at_least: Smallest distance of two ticks.
+    """
 
-    def x(self, value: float) -> float:
-        return _LEFT + (value - self._low) / (self._high - self._low) * (WIDTH - _LEFT - _RIGHT)
+    def __init__(
+        self, low: float, high: float, start: float, end: float, logarithmic: bool, *, at_least: float = 0.0
+    ) -> None:
+        self._start, self._end, self._logarithmic = start, end, logarithmic
+        self.ticks: list[float]
+        self._low: float
+        self._high: float
+        if logarithmic:
+            first, last = floor(log10(low) + 1e-9), ceil(log10(high) - 1e-9)
+            last = max(last, first + 1)
+            every = max(1, ceil((last - first) / 8))
+            self.ticks = [10.0**power for power in range(first, last + 1, every)]
+            self._low, self._high = float(first), float(last)
+            return
+        step = max(at_least, _nice((high - low) / 5 if high > low else max(abs(high), 1.0) / 4))
+        self._low = low if at_least else floor(low / step + 1e-9) * step
+        count = max(1, ceil((high - self._low) / step - 1e-9))
+        self._high = max(high, self._low + step) if at_least else self._low + count * step
+        self.ticks = [self._low + step * index for index in range(count + 1) if self._low + step * index <= self._high]
 
-    def y(self, value: float) -> float:
-        return HEIGHT - _BOTTOM - value / self._top * (HEIGHT - _TOP - _BOTTOM)
+    def at(self, value: float) -> float:
+        place = log10(value) if self._logarithmic else value
+        return self._start + (place - self._low) / (self._high - self._low) * (self._end - self._start)
 
-    def axes(self, x_label: str, y_label: str, *, ticks: bool = True) -> list[str]:
-        found = []
-        for index in range(5):
-            value = index * self._step
-            y = self.y(value)
-            found.append(_line(_LEFT, WIDTH - _RIGHT, y, y, 'stroke="#c8c8c8"'))
-            found.append(_text(_LEFT - 6, y + 4, f"{value:.4g}", anchor="end"))
-        if ticks:
-            step = max(1.0, _nice((self._high - self._low) / 5))
-            value = self._low
-            while value <= self._high:
-                found.append(_text(self.x(value), HEIGHT - _BOTTOM + 16, f"{value:.4g}"))
-                value += step
-        found.append(_text((WIDTH + _LEFT) / 2, HEIGHT - _BOTTOM + 32, x_label))
-        middle = (HEIGHT - _BOTTOM) / 2
-        found.append(
-            f'<text transform="translate(14 {middle:.0f}) rotate(-90)" text-anchor="middle">{escape(y_label)}</text>'
-        )
-        return found
+
+def _axes(across: _Axis | None, up: _Axis, x_label: str, y_label: str) -> list[Shape]:
+    body: list[Shape] = []
+    for value in up.ticks:
+        y = up.at(value)
+        body.append(Stroke(((_LEFT, y), (WIDTH - _RIGHT, y)), _GRID))
+        body.append(Label(_LEFT - 6, y + 4, _tick(value), "end"))
+    if across is not None:
+        body += [Label(across.at(value), HEIGHT - _BOTTOM + 16, _tick(value)) for value in across.ticks]
+    body.append(Label((WIDTH + _LEFT) / 2, HEIGHT - _BOTTOM + 34, x_label))
+    body.append(Label(14, (HEIGHT - _BOTTOM) / 2, y_label, turned=True))
+    return body
+
+
+def _tick(value: float) -> str:
+    if abs(value) >= 1e6:
+        return f"{value / 1e6:g} M"
+    if abs(value) >= 1e4:
+        return f"{value / 1e3:g} k"
+    return f"{value:.4g}"
 
 
 def _nice(value: float) -> float:
@@ -178,24 +211,19 @@ def _nice(value: float) -> float:
     return next(power * factor for factor in (1, 2, 5, 10) if power * factor >= value * (1 - 1e-9))
 
 
-def _legend(index: int, name: str, colour: str) -> list[str]:
-    x, y = _LEFT + 140 * (index % 4), HEIGHT - 26 + 16 * (index // 4)
-    return [
-        f'<rect x="{x}" y="{y - 9}" width="10" height="10" fill="{colour}"/>',
-        _text(x + 15, y, name[:18], anchor="start"),
-    ]
+def _cut(name: str, length: int) -> str:
+    return name if len(name) <= length else name[: length - 3] + "..."
 
 
-def _line(x1: float, x2: float, y1: float, y2: float, stroke: str) -> str:
-    return f'<line x1="{x1:.1f}" x2="{x2:.1f}" y1="{y1:.1f}" y2="{y2:.1f}" {stroke}/>'
-
-
-def _text(x: float, y: float, text: str, *, anchor: str = "middle", colour: str = "#222222") -> str:
-    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" fill="{colour}">{escape(text)}</text>'
-
-
-def _svg(title: str, description: str, body: Sequence[str], height: float = HEIGHT) -> str:
-    frame = f'viewBox="0 0 {WIDTH} {height:.0f}" role="img" font-family="sans-serif" font-size="12"'
-    told = f"<title>{escape(title)}</title><desc>{escape(description)}</desc>"
-    label = escape(f"{title}. {description}")
-    return f'<svg {frame} aria-label="{label}">{told}{"".join(body)}</svg>'
+def _drawing(title: str, description: str, body: Sequence[Shape], height: float, names: Sequence[str]) -> Drawing:
+    """Return the canvas, with a legend below where there are names; it breaks into lines as it must."""
+    shapes, x, y = list(body), float(_LEFT), height + 10.0
+    for index, name in enumerate(names):
+        shown = _cut(name, 60)
+        width = 15 + _CHARACTER * len(shown) + 14
+        if x + width > WIDTH and x > _LEFT:
+            x, y = float(_LEFT), y + 18
+        shapes.append(Box(x, y - 9, 10, 10, COLOURS[index % len(COLOURS)]))
+        shapes.append(Label(x + 15, y, shown, "start"))
+        x += width
+    return Drawing(WIDTH, y + 10 if names else height, title, description, tuple(shapes))

@@ -101,6 +101,7 @@ _HOSPITAL = Record(
         "sent": _COUNT,
         "received": _COUNT,
         "epsilon": _EPSILON,
+        "epsilon_after": _EPSILON,
         "budget": Nullable(Real(0)),
         "charges": _COUNT,
         "refused": _COUNT,
@@ -113,6 +114,7 @@ _ROUND = Record(
         "cohort": _COUNT,
         "survivors": _COUNT,
         "dropouts": MapOf(NAME),
+        "noise": PROSE,
         "epsilon": _EPSILON,
         "aggregate_digest": DIGEST,
         "superseded": Flag(),
@@ -132,6 +134,7 @@ _COMMUNICATION = Record(
         "comparison": ListOf(Record({"name": NAME, "bytes": Real(0), "ratio": Nullable(Real(0))})),
     }
 )
+_NOISE = Record({"mechanism": PROSE, "noise": Real(0), "signal": Real(0)})
 _TRUST = Record({"adversary": NAME, "sees": PROSE, "protection": PROSE, "epsilon": _EPSILON})
 _EMPIRICAL = Record(
     {
@@ -163,6 +166,7 @@ REPORT: Rule = Record(
         "purpose": _PURPOSE,
         "claim": _CLAIM,
         "protocol": MapOf(Scalar()),
+        "noise": ListOf(_NOISE),
         "trust": ListOf(_TRUST),
         "hospitals": ListOf(_HOSPITAL),
         "rounds": ListOf(_ROUND),

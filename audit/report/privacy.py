@@ -127,7 +127,7 @@ def trust_section(history: RunHistory) -> list[dict[str, Any]]:
     corrupt = values.get("corrupt", 0)
     costs = _costs(history)
     if masked:
-        helped = f"{corrupt} hospitals help" if corrupt else "no hospital helps"
+        helped = {0: "no hospital helps", 1: "one hospital helps"}.get(corrupt, f"{corrupt} hospitals help")
         honest = "may lie" if active else "follows the protocol"
         server = f"Pairwise masks hide single updates from a server that {honest} and that {helped}."
         colluder = "The same masks; but hospitals that pool what they know can subtract their own part of a sum."

@@ -4,13 +4,14 @@ STYLE = """
 :root { color-scheme: light; }
 * { box-sizing: border-box; }
 body { margin: 0 auto; max-width: 60rem; padding: 1rem; font: 1rem/1.5 Georgia, 'Times New Roman', serif;
-  color: #1a1a1a; background: #fff; overflow-wrap: break-word; }
+  color: #1a1a1a; background: #fff; overflow-wrap: break-word; font-variant-ligatures: none; }
 h1, h2, h3, th, .verdict, nav, svg { font-family: Helvetica, Arial, sans-serif; }
 h1 { font-size: 1.7rem; line-height: 1.2; margin: 0.5rem 0; }
 h2 { font-size: 1.25rem; border-top: 2px solid #1b5e8a; padding-top: 0.6rem; margin-top: 2.2rem; }
 h3 { font-size: 1.05rem; margin-top: 1.4rem; }
 a { color: #1b5e8a; }
 p.lead { font-size: 1.1rem; }
+p.alarm { font-weight: bold; color: #8a0000; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; width: 100%; margin: 0.6rem 0 1rem; font-size: 0.9rem; }
 caption { text-align: left; font-style: italic; padding: 0.2rem 0; }
@@ -37,6 +38,7 @@ table.pairs th[scope=row] { width: 40%; }
   table { font-size: 0.85rem; }
   table.words thead { position: absolute; clip-path: inset(50%); height: 1px; overflow: hidden; }
   table.words tr, table.words th, table.words td { display: block; border: 0; width: auto; }
+  table.words td::before { content: attr(data-label) ': '; color: #4a4a4a; font-style: italic; }
   table.words tr { border-bottom: 1px solid #c8c8c8; padding-bottom: 0.3rem; }
 }
 @media print {

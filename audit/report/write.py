@@ -11,8 +11,8 @@ from audit.report.markdown import render_markdown
 FORMATS = ("html", "md", "json")
 """Formats of every run, by the ending of their file."""
 
-MORE_FORMATS = ("registry",)
-"""Formats on demand: the registry entry is report.registry.yaml, for runs with a privacy claim."""
+MORE_FORMATS = ("pdf", "registry")
+"""Formats on demand: report.pdf; the registry entry is report.registry.yaml, for runs with a privacy claim."""
 
 _ENDINGS = {"registry": "registry.yaml"}
 
@@ -31,6 +31,10 @@ def render(report: Report, format: str) -> bytes:
             return render_markdown(report).encode()
         case "json":
             return encode_report(report)
+        case "pdf":
+            from audit.report.pdf import render_pdf
+
+            return render_pdf(report)
         case "registry":
             from audit.report.registry import render_registry
 

@@ -56,7 +56,7 @@ def verify_command(
 
 @command.command("report", short_help="Write the report of a run, for people and machines.")
 @click.argument("run", type=click.Path(path_type=Path))
-@click.option("--format", "formats", multiple=True, metavar="NAME", help="html, md, json, registry. [first three]")
+@click.option("--format", "formats", multiple=True, metavar="NAME", help="html, md, json; pdf; registry. [first three]")
 @click.option("--output", type=click.Path(path_type=Path), metavar="DIR", help="Where to. [the run folder]")
 @click.option("--roster", type=click.Path(path_type=Path), metavar="FILE", help="Roster agreed on before the run.")
 @click.option(

@@ -1,0 +1,162 @@
+"""Sections about privacy: the formal claim, its scope, the guarantee by adversary, budgets."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from audit.report.blocks import (
+    Blocks,
+    Cell,
+    Paragraph,
+    Verdict,
+    bullets,
+    decimal,
+    figure,
+    heading,
+    in_words,
+    pairs,
+    paragraph,
+    percent,
+    table,
+    whole,
+)
+from audit.report.charts import bars, line_chart
+
+
+def claim(report: Mapping[str, Any]) -> Blocks:
+    """Return the claim in words and numbers, with the plots that go with it."""
+    stated = report["claim"]
+    parts = paragraph(stated["statement"])
+    if stated["claim"] != "CLAIMED":
+        return [*parts, *paragraph(stated["reason"])]
+    facts: list[tuple[str, Cell]] = [
+        ("unit", stated["unit"]),
+        ("neighbours by", stated["adjacency"]),
+        ("epsilon, upper bound", decimal(stated["epsilon"], 5)),
+        ("epsilon, lower bound of the accountant", decimal(stated["lower"], 5)),
+        ("delta", decimal(stated["delta"])),
+        ("accountant", stated["accountant"]),
+        ("target", decimal(stated["target_epsilon"])),
+    ]
+    facts += [(f"cross-check by {name}", decimal(value, 5)) for name, value in stated["cross_checks"].items()]
+    events = [
+        (
+            event["hospital"] or "all",
+            event["mechanism"]["type"],
+            in_words({name: value for name, value in event["mechanism"].items() if name != "type"}),
+            whole(event["repetitions"]),
+        )
+        for event in stated["events"]
+    ]
+    profile = [(decimal(entry["delta"]), decimal(entry["epsilon"], 5)) for entry in stated["by_delta"]]
+    attacker = [(percent(entry["false_positives"]), percent(entry["true_positives"])) for entry in stated["attacker"]]
+    return [
+        *parts,
+        *(Paragraph(line, "alarm") for line in stated["contradictions"]),
+        *pairs("The guarantee", facts),
+        *table("What was released", ("hospital", "mechanism", "parameters", "times"), events, numbers=(3,)),
+        *_by_round(report),
+        *table("epsilon for other deltas", ("delta", "epsilon"), profile, numbers=(1,)),
+        *_profile(stated),
+        *table(
+            "The most that any attack on membership can achieve",
+            ("wrong accusations", "found members, at most"),
+            attacker,
+            numbers=(1,),
+        ),
+    ]
+
+
+def scope(report: Mapping[str, Any]) -> Blocks:
+    """Return everything that passed the hospital's door, what nothing protects, and the checklist."""
+    kinds = [
+        (name, whole(both["up"]), whole(both["down"])) for name, both in report["communication"]["by_kind"].items()
+    ]
+    checklist = [(row["name"], Verdict(row["outcome"]), row["detail"]) for row in report["pitfalls"]]
+    unprotected = report["claim"]["unprotected"]
+    return [
+        *table(
+            "Everything that passed between hospitals and server, by kind",
+            ("kind", "bytes up", "bytes down"),
+            kinds,
+            numbers=(1, 2),
+        ),
+        *heading("Quantities that nothing protects"),
+        *(bullets(unprotected) or paragraph("The run lists none beyond what the claim leaves open.")),
+        *heading("Checklist"),
+        *table("Pitfalls of training with differential privacy", ("pitfall", "outcome", "shown by"), checklist),
+    ]
+
+
+def trust(report: Mapping[str, Any]) -> Blocks:
+    """Return the guarantee against each adversary."""
+    rows = [(row["adversary"], row["sees"], row["protection"], decimal(row["epsilon"])) for row in report["trust"]]
+    parts = table(
+        "Guarantee by adversary; a dash is no guarantee by noise", ("who", "sees", "what protects", "epsilon"), rows
+    )
+    costs = {row["adversary"]: (row["epsilon"], None) for row in report["trust"] if row["epsilon"] is not None}
+    if costs:
+        drawing = bars("epsilon by adversary", "one bar an adversary", costs, unit="epsilon")
+        parts += figure(drawing, "The same run, against each adversary; less is better.")
+    return parts
+
+
+def budgets(report: Mapping[str, Any]) -> Blocks:
+    """Return the account of each hospital."""
+    rows = [
+        (
+            entry["name"],
+            decimal(entry["epsilon"]),
+            decimal(entry["epsilon_after"]),
+            decimal(entry["budget"]),
+            whole(entry["charges"]),
+            whole(entry["refused"]),
+            whole(entry["renewals"]),
+        )
+        for entry in report["hospitals"]
+    ]
+    header = ("hospital", "epsilon of this run", "over all runs", "budget", "charges", "refused", "renewals")
+    parts = table("Accounts; what was charged to no ledger has a dash", header, rows, numbers=(1, 2, 3, 4, 5, 6))
+    spent = {
+        entry["name"]: (_first(entry["epsilon_after"], entry["epsilon"]), entry["budget"])
+        for entry in report["hospitals"]
+        if entry["epsilon"] is not None
+    }
+    if spent:
+        drawing = bars("Spent by hospital", "one bar a hospital, a mark at its budget", spent, unit="epsilon")
+        parts += figure(drawing, "The mark is the budget over all runs, where there is one.")
+    return parts
+
+
+def _by_round(report: Mapping[str, Any]) -> Blocks:
+    points = [(entry["round"], entry["epsilon"]) for entry in report["rounds"] if entry["epsilon"] is not None]
+    if not points:
+        return []
+    limits = [entry["budget"] for entry in report["hospitals"] if entry["budget"] is not None]
+    drawing = line_chart(
+        "epsilon by round",
+        f"epsilon grows to {points[-1][1]:.4g} in round {points[-1][0]}",
+        {"epsilon": points},
+        x_label="round",
+        y_label="epsilon",
+        limit=("smallest budget", min(limits)) if limits else None,
+    )
+    return figure(drawing, "Largest epsilon over the hospitals after each round.")
+
+
+def _profile(stated: Mapping[str, Any]) -> Blocks:
+    points = sorted((entry["epsilon"], entry["delta"]) for entry in stated["by_delta"] if entry["epsilon"] is not None)
+    if len(points) < 2:
+        return []
+    drawing = line_chart(
+        "delta by epsilon",
+        f"at epsilon {points[0][0]:.4g} delta is {points[0][1]:g}, at {points[-1][0]:.4g} it is {points[-1][1]:g}",
+        {"delta": points},
+        x_label="epsilon",
+        y_label="delta",
+        logarithmic="y",
+    )
+    return figure(drawing, "The same releases as pairs of epsilon and delta; every point of the line is a guarantee.")
+
+
+def _first(value: float | None, other: float) -> float:
+    return other if value is None else value
