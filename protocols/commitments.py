@@ -5,8 +5,8 @@ import hashlib
 from protocols.blocks import PositionedBlocks
 from protocols.errors import SurvivorSetError
 from protocols.labels import Label
-from protocols.secret_values import GraphNonce, MaskKeyShare, SelfMaskSeed, SelfMaskShare
-from protocols.wire import u16
+from protocols.secret_values import GraphNonce, MaskKeyShare, NoiseSeed, NoiseShare, SelfMaskSeed, SelfMaskShare
+from protocols.wire import u8, u16
 
 SHARE_COMMITMENT_BYTES = 16
 
@@ -45,3 +45,15 @@ def commit_to_share(share: SelfMaskShare | MaskKeyShare, session_id: bytes, owne
     label = Label.SELF_MASK_SHARE if isinstance(share, SelfMaskShare) else Label.MASK_KEY_SHARE
     digest = hashlib.sha256(label.encoded + session_id + u16(owner) + u16(holder) + share.expose()).digest()
     return digest[:SHARE_COMMITMENT_BYTES]
+
+
+def commit_to_noise_seed(seed: NoiseSeed, session_id: bytes, owner: int, component: int) -> bytes:
+    """Return the 32-byte commitment to the seed of a component of a client's noise."""
+    data = Label.NOISE_SEED.encoded + session_id + u16(owner) + u8(component) + seed.expose()
+    return hashlib.sha256(data).digest()
+
+
+def commit_to_noise_share(share: NoiseShare, session_id: bytes, owner: int, holder: int, component: int) -> bytes:
+    """Return the 16-byte commitment to one holder's share of such a seed."""
+    data = Label.NOISE_SHARE.encoded + session_id + u16(owner) + u16(holder) + u8(component) + share.expose()
+    return hashlib.sha256(data).digest()[:SHARE_COMMITMENT_BYTES]

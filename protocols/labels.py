@@ -29,6 +29,9 @@ class Label(Enum):
     SELF_MASK_SHARE = "self-mask-share"
     MASK_KEY_SHARE = "mask-key-share"
     SURVIVORS = "survivors"
+    NOISE_SEED = "noise-seed"
+    NOISE_SHARE = "noise-share"
+    SEALED_NOISE_SHARES = "sealed-noise-shares"
 
     def __init__(self, use: str) -> None:
         text = f"securefed/secagg/v{VERSION}/{use}".encode("ascii")

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from protocols.errors import AggregateError, OutOfRangeError, ShapeError
 from protocols.pads import Pad, apply_pads
@@ -50,6 +51,10 @@ class RunningSum:
     def remove(self, pads: Sequence[Pad]) -> None:
         """Apply pads that cancel those in the sum."""
         apply_pads(self._lanes, pads)
+
+    def subtract(self, noise: NDArray[np.int64]) -> None:
+        """Take integers int64 [d] out of the sum, modulo the machine word."""
+        np.subtract(self._lanes, noise.astype(self._lanes.dtype), out=self._lanes)
 
     def open(self, survivors: int, max_coordinate: int, noise_tail: int) -> Aggregate:
         """Return the total.

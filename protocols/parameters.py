@@ -10,7 +10,7 @@ from protocols.errors import DecodeError, ParameterError, RingOverflowError, Too
 from protocols.ring import MAX_RING_BITS, required_ring_bits
 from protocols.roster import Roster
 from protocols.stages import Stage, ThreatModel, stages_of
-from protocols.wire import MAX_CLIENTS, MAX_COORDINATES, Reader
+from protocols.wire import MAX_CLIENTS, MAX_COORDINATES, Reader, u8
 
 MIN_COHORT = 3
 MIN_THRESHOLD = 3
@@ -71,6 +71,7 @@ class RoundParameters:
         vector_length: Coordinates of an encoded vector.
         max_coordinate: Largest value of one client's coordinate.
         noise_tail: Bound of the summed noise, 0 without noise.
+        excess: Components of each client's noise that can be removed, one for each bearable loss; 0 where none is.
         roster_digest: 32 bytes.
         config_digest: 32 bytes; of the run's configuration.
         encoding_digest: 32 bytes; of the codec.
@@ -95,6 +96,7 @@ class RoundParameters:
     roster_digest: bytes
     config_digest: bytes
     encoding_digest: bytes
+    excess: int = 0
 
     def __post_init__(self) -> None:
         n = len(self.cohort)
@@ -113,9 +115,15 @@ class RoundParameters:
         if any(len(digest) != 32 for digest in (self.roster_digest, self.config_digest, self.encoding_digest)):
             raise ParameterError("digest", "must be 32 bytes")
         self._check_graph(n)
+        self._check_excess(n)
         required = required_ring_bits(n, self.max_coordinate, self.noise_tail)
         if self.ring_bits < required:
             raise RingOverflowError(self.ring_bits, required)
+
+    def _check_excess(self, n: int) -> None:
+        _within("excess", self.excess, 0, 255)
+        if self.excess and not (self.is_noisy and self.is_complete and self.excess == n - self.min_survivors):
+            raise ParameterError("excess", "needs noise, a complete graph, and one component for each bearable loss")
 
     def _check_graph(self, n: int) -> None:
         _within("corrupt", self.corrupt, 0, n - MIN_HONEST_SURVIVORS)
@@ -148,6 +156,7 @@ class RoundParameters:
         threshold: int | None = None,
         min_survivors: int | None = None,
         noise_tail: int = 0,
+        excess: int = 0,
     ) -> Self:
         """Fill in what is not given: complete graph, least safe threshold and survivors, narrowest ring.
 
@@ -163,6 +172,7 @@ class RoundParameters:
             threshold: Shares that rebuild a secret; needed with `neighbours`.
             min_survivors: Fewest clients in an opened sum.
             noise_tail: Bound of the summed noise.
+            excess: Components of noise that can be removed.
 
         Raises:
             ParameterError: No such round can be.
@@ -194,6 +204,7 @@ class RoundParameters:
             roster_digest=roster.digest,
             config_digest=config_digest,
             encoding_digest=codec.digest,
+            excess=excess,
         )
 
     @property
@@ -239,7 +250,8 @@ class RoundParameters:
             self.config_digest,
             self.encoding_digest,
         )
-        return fixed + struct.pack(f"<H{self.clients}H", self.clients, *self.cohort)
+        excess = u8(self.excess) if self.excess else b""
+        return fixed + struct.pack(f"<H{self.clients}H", self.clients, *self.cohort) + excess
 
     @classmethod
     def decode(cls, data: bytes | memoryview) -> Self:
@@ -256,8 +268,13 @@ class RoundParameters:
             raise DecodeError("unknown threat model")
         count = reader.count(2)
         cohort = struct.unpack(f"<{count}H", reader.view(2 * count))
+        excess = 0
+        if reader.left:
+            excess = reader.u8()
+            if not excess:
+                raise DecodeError("an excess of nothing is not written")
         reader.done()
-        return cls(threat_model=model, cohort=cohort, **dict(zip(_FIELDS, heads, strict=True)))
+        return cls(threat_model=model, cohort=cohort, excess=excess, **dict(zip(_FIELDS, heads, strict=True)))
 
 
 def _within(name: str, value: int, least: int, most: int) -> None:

@@ -5,7 +5,14 @@ The server sees every contribution. The path is there to compare with, and for d
 
 from protocols.client.session import Contribute, RoundContext
 from protocols.driver import DEFAULT_PATIENCE, Patience
-from protocols.errors import DecodeError, ProtocolError, RefusedError, StageOrderError, TooFewSurvivorsError
+from protocols.errors import (
+    DecodeError,
+    ParameterError,
+    ProtocolError,
+    RefusedError,
+    StageOrderError,
+    TooFewSurvivorsError,
+)
 from protocols.masking import RunningSum
 from protocols.messages import PlainInputReply, PlainInputRequest, Refusal, decode_message, encode_message, frame_type
 from protocols.messages.limits import FIRST_REQUEST_LIMIT, reply_limit
@@ -70,8 +77,11 @@ def run_plain_round(
     """Gather and add encoded vectors in clear.
 
     Raises:
+        ParameterError: Noise should be removed, for which secrets would have to be shared.
         TooFewSurvivorsError: Nobody answered.
     """
+    if parameters.excess:
+        raise ParameterError("excess", "noise is removed under secure aggregation only")
     request = PlainInputRequest(parameters.encode(), payload)
     frame = encode_message(request, parameters.round, NO_SESSION)
     names = roster.select(parameters.cohort)

@@ -124,3 +124,10 @@ class NoiseSeed(Secret):
     """Expands to noise in the sense of differential privacy; whoever knows it can take that noise out of a sum."""
 
     __slots__ = ()
+
+
+class NoiseShare(Secret):
+    """One holder's share of a noise seed: nine field elements of four bytes."""
+
+    __slots__ = ()
+    length = 36

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from protocols.client.machine import ClientMachine
 from protocols.client.session import RoundContext
-from protocols.codec import FixedPointCodec
+from protocols.codec import Codec, FixedPointCodec
 from protocols.driver import run_round
 from protocols.entropy import Entropy, ReproducibleEntropy
 from protocols.messages import Message, decode_message, encode_message
@@ -23,6 +23,7 @@ from protocols.policy import ClientPolicy
 from protocols.result import RoundResult
 from protocols.roster import IdentityKey, RememberingVerifier, Roster
 from protocols.server.machine import ServerMachine
+from protocols.server.session import ExcessNoise
 from protocols.stages import Stage, ThreatModel
 from protocols.transport import Handler, InProcessTransport, Replies
 from protocols.vectors import EncodedVector
@@ -202,17 +203,19 @@ class SimulatedFederation:
 
     Attributes:
         clients: n.
-        codec: How updates are encoded.
+        codec: How updates are encoded. Updates are made for the fixed-point codec; with another one the machines need a
+            contribution of their own.
         threat_model: Against whom.
         policy: Every client's floors. The default accepts both threat models and graphs of any degree, as small
             simulations need.
         weights: {name: weight} for a weighted codec.
         choices: Further arguments of `RoundParameters.choose`.
         seed: Makes identities, entropy and updates; two federations of one seed behave the same.
+        excess_noise: The codec of rounds whose excess noise is removed.
     """
 
     clients: int
-    codec: FixedPointCodec = field(default_factory=lambda: FixedPointCodec([200], [0.5], 16))
+    codec: Codec = field(default_factory=lambda: FixedPointCodec([200], [0.5], 16))
     threat_model: ThreatModel = ThreatModel.ACTIVE
     policy: ClientPolicy = field(
         default_factory=lambda: ClientPolicy(
@@ -222,6 +225,7 @@ class SimulatedFederation:
     weights: Mapping[str, int] | None = None
     choices: Mapping[str, Any] = field(default_factory=dict)
     seed: bytes = b"simulation"
+    excess_noise: ExcessNoise | None = None
 
     def __post_init__(self) -> None:
         self.names = [f"site-{i:03d}" for i in range(self.clients)]
@@ -236,16 +240,24 @@ class SimulatedFederation:
     def update(self, name: str, number: int = 1) -> NDArray[np.float32]:
         """Return a client's update of a round, float32 [d], uniform over the codec's ranges."""
         rng = np.random.default_rng([self.names.index(name), number])
-        limits = np.repeat(self.codec.ranges, self.codec.lengths)
-        update: NDArray[np.float32] = (rng.uniform(-1, 1, self.codec.num_values) * limits).astype(np.float32)
+        codec = self._fixed_point
+        limits = np.repeat(codec.ranges, codec.lengths)
+        update: NDArray[np.float32] = (rng.uniform(-1, 1, codec.num_values) * limits).astype(np.float32)
         return update
 
     def contribute(self, context: RoundContext) -> EncodedVector:
         """Encode the update of context.client: the same however often it is asked for."""
         rounding = np.random.default_rng([self.names.index(context.client), context.round, 7])
         weight = None if self.weights is None else self.weights[context.client]
-        counters = [1] * len(self.codec.max_counters)
-        return self.codec.encode(self.update(context.client, context.round), rounding, weight=weight, counters=counters)
+        codec = self._fixed_point
+        counters = [1] * len(codec.max_counters)
+        return codec.encode(self.update(context.client, context.round), rounding, weight=weight, counters=counters)
+
+    @property
+    def _fixed_point(self) -> FixedPointCodec:
+        if not isinstance(self.codec, FixedPointCodec):
+            raise TypeError("updates are made for the fixed-point codec; give the machines a contribution of their own")
+        return self.codec
 
     def machine(self, name: str, **changes: Any) -> ClientMachine:
         """Return a new machine of a client; `changes` replace its identity, roster, policy or contribute."""
@@ -270,7 +282,13 @@ class SimulatedFederation:
 
     def server(self, number: int = 1, payload: bytes = DEFAULT_PAYLOAD, **choices: Any) -> ServerMachine:
         """Return a server for a round."""
-        return ServerMachine(self.parameters(number, **choices), self.roster, payload, verifier=self.verifier)
+        return ServerMachine(
+            self.parameters(number, **choices),
+            self.roster,
+            payload,
+            verifier=self.verifier,
+            excess_noise=self.excess_noise,
+        )
 
     def transport(
         self, *interceptors: Interceptor, drops: Mapping[str, str] | None = None, number: int = 1

@@ -24,7 +24,7 @@ _HEADER = struct.Struct("<2sBBI32sI")
 
 
 class FrameType(IntEnum):
-    """The type byte of a frame: requests are odd, their replies are the next even number."""
+    """The type byte of a frame: requests are odd, replies even. From 17 on: rounds that remove excess noise."""
 
     ADVERTISE_KEYS_REQUEST = 1
     ADVERTISE_KEYS_REPLY = 2
@@ -41,6 +41,9 @@ class FrameType(IntEnum):
     PLAIN_INPUT_REQUEST = 13
     PLAIN_INPUT_REPLY = 14
     REFUSAL = 16
+    NOISY_MASKED_INPUT_REQUEST = 17
+    NOISY_SHARE_KEYS_REPLY = 18
+    NOISY_UNMASKING_REPLY = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +140,11 @@ class Reader:
         if count > MAX_CLIENTS or count * item_bytes > len(self._data) - self._offset:
             raise DecodeError("more items are announced than there are bytes")
         return count
+
+    @property
+    def left(self) -> int:
+        """Bytes that were not read yet."""
+        return len(self._data) - self._offset
 
     def done(self) -> None:
         """Refuse bytes that are left over."""

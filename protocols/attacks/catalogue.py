@@ -14,6 +14,7 @@ from protocols.attacks import (
     keystreams,
     leaks,
     malicious_clients,
+    noise,
     replays,
     ring_order,
     several_rounds,
@@ -40,6 +41,7 @@ _MODULES = (
     collusion,
     leaks,
     several_rounds,
+    noise,
     ring_order,
     malicious_clients,
 )

@@ -10,14 +10,13 @@ class Outcome(StrEnum):
 
     REFUSED: a check stopped it by name. HARMLESS: it ran to its end and the adversary holds nothing that it should not.
     REPORTED: it cannot be prevented, but the build names it to those it concerns. BROKEN: the adversary got what it
-    wanted. NOT_APPLICABLE: what it would attack is not part of this build.
+    wanted.
     """
 
     REFUSED = "refused"
     HARMLESS = "harmless"
     REPORTED = "reported"
     BROKEN = "broken"
-    NOT_APPLICABLE = "not applicable"
 
 
 @dataclass(frozen=True, slots=True)

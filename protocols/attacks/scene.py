@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from protocols.codec import FixedPointCodec
+from protocols.codec import Codec, FixedPointCodec
 from protocols.entropy import Entropy
 from protocols.errors import ProtocolError
 from protocols.messages import Message, decode_message, encode_message
 from protocols.messages.frames import M
 from protocols.parameters import RoundParameters
 from protocols.policy import ClientPolicy
+from protocols.server.session import ExcessNoise
 from protocols.simulator import DEFAULT_CONFIG, SimulatedFederation
 from protocols.stages import Stage, ThreatModel
 
@@ -65,6 +66,7 @@ class Scene:
         policy: The clients' floors; the default of the installed build, with the configuration pinned.
         choices: Further parameters of the rounds.
         seed: Makes identities, entropy and updates.
+        excess_noise: The codec, where its excess noise is removed.
     """
 
     def __init__(
@@ -72,11 +74,12 @@ class Scene:
         clients: int,
         threat_model: ThreatModel = ThreatModel.ACTIVE,
         *,
-        codec: FixedPointCodec | None = None,
+        codec: Codec | None = None,
         weights: Mapping[str, int] | None = None,
         policy: ClientPolicy | None = None,
         choices: Mapping[str, Any] | None = None,
         seed: bytes = b"attack",
+        excess_noise: ExcessNoise | None = None,
     ) -> None:
         codec = codec or FixedPointCodec([LENGTH], [0.5], 16)
         self.federation = SimulatedFederation(
@@ -87,6 +90,7 @@ class Scene:
             weights,
             choices or {},
             seed,
+            excess_noise,
         )
         self.names = self.federation.names
         self.taps = {name: Tap(source) for name, source in self.federation.entropy.items()}
@@ -207,7 +211,7 @@ def read(kind: type[M], frame: bytes) -> M:
     return decode_message(kind, frame, ANY_SIZE)[1]
 
 
-def default_policy(codec: FixedPointCodec, threat_model: ThreatModel) -> ClientPolicy:
+def default_policy(codec: Codec, threat_model: ThreatModel) -> ClientPolicy:
     """Return the policy that hospitals have unless they change it, with configuration and encoding pinned."""
     return ClientPolicy(
         threat_models=frozenset({threat_model}), config_digest=DEFAULT_CONFIG, encoding_digest=codec.digest

@@ -1,4 +1,4 @@
-"""A18 and A19: what several sums give away together, and noise that nobody can remove."""
+"""A18: what several sums give away together."""
 
 import numpy as np
 
@@ -87,14 +87,6 @@ def overlapping_sums() -> Finding:
     return broken("four sums over one model that overlap in pairs were opened")
 
 
-def remove_noise_after_drops() -> Finding:
-    """Say why there is nothing to attack."""
-    return Finding(
-        Outcome.NOT_APPLICABLE,
-        "every survivor keeps the noise that it added, sized for the fewest survivors: no message removes any",
-    )
-
-
 ATTACKS = (
     Attack(
         "A18a",
@@ -116,12 +108,5 @@ ATTACKS = (
         "the server opens four sums over the same model whose differences overlap in pairs, with one colluder",
         Outcome.REFUSED,
         overlapping_sums,
-    ),
-    Attack(
-        "A19",
-        "Noise after drops",
-        "the server removes more of the clients' noise than the drops allow",
-        Outcome.NOT_APPLICABLE,
-        remove_noise_after_drops,
     ),
 )

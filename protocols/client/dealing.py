@@ -4,15 +4,24 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from protocols.blocks import PositionedBlocks
+from protocols.client.noise_shares import NoiseDealer, OwnNoise
 from protocols.client.session import ClientSession, Environment
 from protocols.commitments import commit_to_seed, commit_to_share, verify_nonces
 from protocols.errors import AuthenticationError, SurvivorSetError, TooFewSurvivorsError
 from protocols.graph import RingGraph, graph_seed, ring_order
 from protocols.key_agreement import AgreementKey, Endpoint, sealing_keys
-from protocols.messages import Advertisement, DealtShares, ShareKeysReply, ShareKeysRequest
+from protocols.messages import Advertisement, DealtShares, NoisyShareKeysReply, ShareKeysReply, ShareKeysRequest
 from protocols.roster import verify_signature
 from protocols.sealing import seal_shares
-from protocols.secret_values import ChannelKey, MaskKey, MaskKeyShare, SealingKey, SelfMaskSeed, SelfMaskShare
+from protocols.secret_values import (
+    ChannelKey,
+    MaskKey,
+    MaskKeyShare,
+    NoiseSeed,
+    SealingKey,
+    SelfMaskSeed,
+    SelfMaskShare,
+)
 from protocols.session import SessionKeys, keys_digest_complete
 from protocols.shamir import split
 from protocols.stages import Stage
@@ -42,11 +51,13 @@ class Dealing:
         reply: The sealed shares.
         incoming: {dealer: key that opens what it deals to this client}.
         own_share: This client's share of its own self-mask seed, on a complete graph.
+        noise: Its own excess noise.
     """
 
-    reply: ShareKeysReply
+    reply: ShareKeysReply | NoisyShareKeysReply
     incoming: Mapping[int, SealingKey]
     own_share: SelfMaskShare | None
+    noise: OwnNoise
 
 
 def verify_peers(
@@ -140,7 +151,7 @@ def deal_shares(
     own: Advertisement,
     environment: Environment,
 ) -> Dealing:
-    """Split both secrets among the holders and seal each holder's shares for it alone.
+    """Split the secrets and the seeds of excess noise among the holders; seal each holder's shares for it alone.
 
     Raises:
         AuthenticationError: A peer's channel key is of small order.
@@ -153,6 +164,8 @@ def deal_shares(
     self_mask_shares, mask_key_shares = split(
         (seed.expose(), mask_key.expose()), points, session.parameters.threshold, environment.entropy
     )
+    noise = NoiseDealer(_noise_seeds(session, environment), identifier, me, environment.entropy)
+    noise.split(holders, session.parameters.threshold)
     dealt: dict[int, DealtShares] = {}
     incoming: dict[int, SealingKey] = {}
     own_share: SelfMaskShare | None = None
@@ -162,16 +175,25 @@ def deal_shares(
         sealed = b""
         if holder == me:
             own_share = shares[0]
+            noise.deal(holder, None)
         else:
             there = Endpoint(
                 holder, peers.advertisements[holder].channel_public, session.name(holder, environment.roster)
             )
             outgoing, incoming[holder] = sealing_keys(agreement, here, there, peers.keys)
             sealed = seal_shares(outgoing, shares, identifier, me, holder, environment.entropy)
+            noise.deal(holder, outgoing)
             outgoing.erase()
         first, second = (commit_to_share(share, identifier, me, holder) for share in shares)
         dealt[holder] = DealtShares(first, second, sealed)
         for share in shares:
             if share is not own_share:
                 share.erase()
-    return Dealing(ShareKeysReply(commit_to_seed(seed, identifier, me), dealt), incoming, own_share)
+    reply: ShareKeysReply | NoisyShareKeysReply = ShareKeysReply(commit_to_seed(seed, identifier, me), dealt)
+    if isinstance(reply, ShareKeysReply) and noise.seeds:
+        reply = NoisyShareKeysReply(reply, noise.seed_commitments(), noise.dealt)
+    return Dealing(reply, incoming, own_share, OwnNoise(noise.seeds, noise.own))
+
+
+def _noise_seeds(session: ClientSession, environment: Environment) -> tuple[NoiseSeed, ...]:
+    return tuple(NoiseSeed(environment.entropy(NoiseSeed.length)) for _ in range(session.parameters.excess))

@@ -3,7 +3,8 @@
 from collections.abc import Iterable, Mapping
 from typing import Self
 
-from protocols.client.received_shares import ShareOf, read_shares, return_shares, share_fields
+from protocols.client.noise_shares import HeldNoise, noise_fields, read_noise
+from protocols.client.received_shares import ShareOf, held_secrets, read_shares, return_all, share_fields
 from protocols.client.session import ClientSession, Environment
 from protocols.client.state import State
 from protocols.client.survivors_signed import SurvivorsSigned
@@ -32,17 +33,24 @@ class InputMasked(State):
         keys_digest: 32 bytes.
         dealers: Positions of the clients that share a pad with this one.
         shares: {owner: its shares}; the client itself among the owners on a complete graph.
+        noise: {owner: its shares of noise seeds}; empty where no noise is removed.
     """
 
     TAG = 4
 
     def __init__(
-        self, session: ClientSession, keys_digest: bytes, dealers: frozenset[int], shares: Mapping[int, ShareOf]
+        self,
+        session: ClientSession,
+        keys_digest: bytes,
+        dealers: frozenset[int],
+        shares: Mapping[int, ShareOf],
+        noise: HeldNoise,
     ) -> None:
         super().__init__(session)
         self._keys = SessionKeys(session.session_id, keys_digest)
         self._dealers = dealers
         self._shares = shares
+        self._noise = noise
 
     @property
     def expects(self) -> Stage:
@@ -58,12 +66,14 @@ class InputMasked(State):
             self._check_survivors(request.survivors, environment)
             names = self.session.names(request.survivors.positions, environment.roster)
             environment.participation.add(self.session.model_digest, names)
-            return None, return_shares(self._shares, request.survivors)
+            return None, return_all(self._shares, self._noise, request.survivors, self.session.parameters)
         survivors = decode_message(ConsistencyCheckRequest, data, limit)[1].survivors
         self._check_survivors(survivors, environment)
         signature = environment.identity.sign(survivors_message(self._keys, survivors))
-        following = SurvivorsSigned(self.session, self._keys.keys_digest, self._dealers, self._shares, survivors)
-        self._shares = {}
+        following = SurvivorsSigned(
+            self.session, self._keys.keys_digest, self._dealers, self._shares, self._noise, survivors
+        )
+        self._shares, self._noise = {}, {}
         return following, ConsistencyCheckReply(signature)
 
     def _check_survivors(self, survivors: SurvivorSet, environment: Environment) -> None:
@@ -83,15 +93,16 @@ class InputMasked(State):
         environment.participation.check(self.session.model_digest, names)
 
     def _secrets(self) -> Iterable[Secret]:
-        return (share for both in self._shares.values() for share in both if share is not None)
+        return held_secrets(self._shares, self._noise)
 
     def _fields(self) -> Iterable[bytes]:
         yield self._keys.keys_digest
         yield SurvivorSet.of(self.session.parameters.clients, self._dealers).encode()
         yield from share_fields(self._shares)
+        yield from noise_fields(self._noise)
 
     @classmethod
     def read(cls, session: ClientSession, reader: Reader) -> Self:
         """Rebuild the state from a dump."""
         keys_digest, dealers = reader.take(32), SurvivorSet.parse(reader).positions
-        return cls(session, keys_digest, dealers, read_shares(reader))
+        return cls(session, keys_digest, dealers, read_shares(reader), read_noise(reader))

@@ -135,6 +135,7 @@ class KeysAdvertised(State):
             peers.keys.keys_digest,
             {position: entry.mask_public for position, entry in peers.advertisements.items()},
             dealing.incoming,
+            dealing.noise,
         )
         return following, dealing.reply
 

@@ -199,7 +199,7 @@ class ClientMachine:
 
     def _check_order(self, state: State, data: bytes) -> None:
         header, _ = decode_frame(data, request_limit(state.expects, state.session.parameters))
-        if header.type is not _REQUESTS[state.expects]:
+        if header.type is not _request_type(state):
             raise StageOrderError(state.expects.value, header.type.name)
         if header.round != state.session.parameters.round:
             raise StageOrderError(f"round {state.session.parameters.round}", f"round {header.round}")
@@ -229,6 +229,12 @@ class ClientMachine:
             return {}
         roster = self._environment.roster
         return {roster.names[place]: i for i, place in enumerate(state.session.parameters.cohort)}
+
+
+def _request_type(state: State) -> FrameType:
+    if state.expects is Stage.MASKED_INPUT_COLLECTION and state.session.parameters.excess:
+        return FrameType.NOISY_MASKED_INPUT_REQUEST
+    return _REQUESTS[state.expects]
 
 
 def _known(stage: str) -> str:

@@ -2,9 +2,11 @@
 
 from collections.abc import Iterable, Mapping
 
-from protocols.messages import UnmaskingReply
+from protocols.client.noise_shares import HeldNoise, return_noise
+from protocols.messages import NoisyUnmaskingReply, UnmaskingReply
 from protocols.messages.consistency import SurvivorSet
-from protocols.secret_values import MaskKeyShare, SelfMaskShare
+from protocols.parameters import RoundParameters
+from protocols.secret_values import MaskKeyShare, Secret, SelfMaskShare
 from protocols.wire import Reader, u8, u16
 
 ShareOf = tuple[SelfMaskShare, MaskKeyShare | None]
@@ -23,6 +25,24 @@ def return_shares(shares: Mapping[int, ShareOf], survivors: SurvivorSet) -> Unma
         if share is not None:
             chosen[owner] = share
     return UnmaskingReply(chosen)
+
+
+def return_all(
+    shares: Mapping[int, ShareOf], noise: HeldNoise, survivors: SurvivorSet, parameters: RoundParameters
+) -> UnmaskingReply | NoisyUnmaskingReply:
+    """Return a client's reply to Unmasking: shares of pads, and of the noise that the survivor set says to remove."""
+    reply = return_shares(shares, survivors)
+    if not parameters.excess:
+        return reply
+    removed = parameters.excess - (parameters.clients - len(survivors.positions))
+    return NoisyUnmaskingReply(reply, removed, return_noise(noise, survivors, parameters))
+
+
+def held_secrets(shares: Mapping[int, ShareOf], noise: HeldNoise) -> Iterable[Secret]:
+    """Return every share."""
+    yield from (share for both in shares.values() for share in both if share is not None)
+    for held in noise.values():
+        yield from held
 
 
 def share_fields(shares: Mapping[int, ShareOf]) -> Iterable[bytes]:

@@ -8,6 +8,7 @@ from protocols.parameters import RoundParameters
 from protocols.participation import Participation
 from protocols.policy import ClientPolicy
 from protocols.roster import IdentityKey, Roster, SignatureVerifier
+from protocols.secret_values import NoiseSeed
 from protocols.stages import ThreatModel
 from protocols.vectors import EncodedVector
 
@@ -21,12 +22,14 @@ class RoundContext:
         payload: The global model as this client received it.
         parameters: The round's parameters.
         client: This client's name.
+        excess: Seeds of the components of noise that can be removed; the state erases them afterwards.
     """
 
     round: int
     payload: bytes | memoryview
     parameters: RoundParameters
     client: str
+    excess: tuple[NoiseSeed, ...] = ()
 
 
 Contribute = Callable[[RoundContext], EncodedVector]

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from typing import Self
 
 from protocols.client.input_masked import InputMasked
+from protocols.client.noise_shares import OwnNoise, open_noise
 from protocols.client.received_shares import ShareOf
 from protocols.client.session import ClientSession, Environment, RoundContext
 from protocols.client.state import State
@@ -11,11 +12,27 @@ from protocols.commitments import commit_to_share
 from protocols.errors import NoiseError, OutOfRangeError, ShapeError, SurvivorSetError, TooFewSurvivorsError
 from protocols.key_agreement import AgreementKey, Endpoint, pairwise_seed, self_mask_key
 from protocols.masking import mask
-from protocols.messages import DealtShares, MaskedInputReply, MaskedInputRequest, Message, decode_message
+from protocols.messages import (
+    DealtNoise,
+    DealtShares,
+    MaskedInputReply,
+    MaskedInputRequest,
+    Message,
+    NoisyMaskedInputRequest,
+    decode_message,
+)
 from protocols.messages.limits import request_limit
 from protocols.pads import Pad
 from protocols.sealing import open_shares
-from protocols.secret_values import MaskKey, MaskKeyShare, SealingKey, Secret, SelfMaskSeed, SelfMaskShare
+from protocols.secret_values import (
+    MaskKey,
+    MaskKeyShare,
+    NoiseShare,
+    SealingKey,
+    Secret,
+    SelfMaskSeed,
+    SelfMaskShare,
+)
 from protocols.session import SessionKeys
 from protocols.stages import Stage
 from protocols.vectors import EncodedVector, NoisyVector
@@ -32,6 +49,7 @@ class SharesDealt(State):
         keys_digest: 32 bytes.
         mask_publics: {peer: its public mask key}.
         incoming: {peer: key that opens what it dealt to this client}.
+        noise: This client's own excess noise.
     """
 
     TAG = 3
@@ -44,6 +62,7 @@ class SharesDealt(State):
         keys_digest: bytes,
         mask_publics: Mapping[int, bytes],
         incoming: Mapping[int, SealingKey],
+        noise: OwnNoise,
     ) -> None:
         super().__init__(session)
         self._payload = payload
@@ -51,6 +70,7 @@ class SharesDealt(State):
         self._keys = SessionKeys(session.session_id, keys_digest)
         self._mask_publics = mask_publics
         self._incoming = incoming
+        self._noise = noise
 
     @property
     def expects(self) -> Stage:
@@ -59,22 +79,46 @@ class SharesDealt(State):
 
     def _handle(self, data: bytes, environment: Environment) -> tuple[State | None, Message]:
         parameters = self.session.parameters
-        limit = request_limit(Stage.MASKED_INPUT_COLLECTION, parameters)
-        dealt = decode_message(MaskedInputRequest, data, limit)[1].shares
+        dealt, dealt_noise = self._read(data)
         self._check_dealers(dealt)
         received = {dealer: self._open(dealer, shares) for dealer, shares in dealt.items()}
-        encoded = environment.contribute(RoundContext(parameters.round, self._payload, parameters, environment.name))
+        noise = {dealer: self._open_noise(dealer, dealt_noise.get(dealer)) for dealer in dealt}
+        context = RoundContext(parameters.round, self._payload, parameters, environment.name, self._noise.seeds)
+        encoded = environment.contribute(context)
         self._check_vector(encoded)
         masked = mask(encoded, self._pads(sorted(dealt), environment), parameters.ring_bits)
-        unusable = tuple(dealer for dealer, shares in received.items() if shares is None)
-        usable: dict[int, ShareOf] = {dealer: shares for dealer, shares in received.items() if shares is not None}
+        usable: dict[int, ShareOf] = {}
+        usable_noise: dict[int, tuple[NoiseShare, ...]] = {}
+        for dealer, shares in received.items():
+            theirs = noise[dealer]
+            if shares is not None and theirs is not None:
+                usable[dealer], usable_noise[dealer] = shares, theirs
+        unusable = tuple(dealer for dealer in dealt if dealer not in usable)
         if self._own_share is not None:
             usable[self.session.position] = (self._own_share, None)
-        following = InputMasked(self.session, self._keys.keys_digest, frozenset(dealt), usable)
-        for secret in (self._mask_key, self._seed, *self._incoming.values()):
+            usable_noise[self.session.position] = self._noise.shares
+        held = usable_noise if parameters.excess else {}
+        following = InputMasked(self.session, self._keys.keys_digest, frozenset(dealt), usable, held)
+        for secret in (self._mask_key, self._seed, *self._incoming.values(), *self._noise.seeds):
             secret.erase()
-        self._own_share = None
+        self._own_share, self._noise = None, OwnNoise()
         return following, MaskedInputReply(unusable, parameters.ring_bits, parameters.vector_length, masked.encode())
+
+    def _read(self, data: bytes) -> tuple[Mapping[int, DealtShares], Mapping[int, DealtNoise]]:
+        limit = request_limit(Stage.MASKED_INPUT_COLLECTION, self.session.parameters)
+        if not self.session.parameters.excess:
+            return decode_message(MaskedInputRequest, data, limit)[1].shares, {}
+        request = decode_message(NoisyMaskedInputRequest, data, limit)[1]
+        if request.noise.keys() != request.plain.shares.keys():
+            raise SurvivorSetError("the server passes on noise shares of other clients than it passes on shares of")
+        return request.plain.shares, request.noise
+
+    def _open_noise(self, dealer: int, dealt: DealtNoise | None) -> tuple[NoiseShare, ...] | None:
+        """A dealer's shares of its noise seeds; without excess noise there are none, and that is right."""
+        excess, here = self.session.parameters.excess, self.session
+        if not excess:
+            return ()
+        return open_noise(self._incoming[dealer], dealt, here.session_id, dealer, here.position, excess)
 
     def _check_dealers(self, dealt: Mapping[int, DealtShares]) -> None:
         parameters = self.session.parameters
@@ -117,7 +161,7 @@ class SharesDealt(State):
 
     def _secrets(self) -> Iterable[Secret]:
         own = () if self._own_share is None else (self._own_share,)
-        return (self._mask_key, self._seed, *self._incoming.values(), *own)
+        return (self._mask_key, self._seed, *self._incoming.values(), *own, *self._noise.secrets())
 
     def _fields(self) -> Iterable[bytes | memoryview]:
         own = b"" if self._own_share is None else self._own_share.expose()
@@ -127,6 +171,7 @@ class SharesDealt(State):
         yield u16(len(self._mask_publics))
         for peer, public in self._mask_publics.items():
             yield u16(peer) + public + self._incoming[peer].expose()
+        yield self._noise.fields()
 
     @classmethod
     def read(cls, session: ClientSession, reader: Reader) -> Self:
@@ -140,4 +185,5 @@ class SharesDealt(State):
         for _ in range(reader.count(66)):
             peer = reader.u16()
             publics[peer], incoming[peer] = reader.take(32), SealingKey(reader.view(32))
-        return cls(session, payload, (mask_key, mask_public, seed, own_share), keys_digest, publics, incoming)
+        noise = OwnNoise.read(reader)
+        return cls(session, payload, (mask_key, mask_public, seed, own_share), keys_digest, publics, incoming, noise)

@@ -3,7 +3,8 @@
 from collections.abc import Iterable, Mapping
 from typing import Self
 
-from protocols.client.received_shares import ShareOf, read_shares, return_shares, share_fields
+from protocols.client.noise_shares import HeldNoise, noise_fields, read_noise
+from protocols.client.received_shares import ShareOf, held_secrets, read_shares, return_all, share_fields
 from protocols.client.session import ClientSession, Environment
 from protocols.client.state import State
 from protocols.errors import SurvivorSetError, TooFewSurvivorsError
@@ -26,6 +27,7 @@ class SurvivorsSigned(State):
         keys_digest: 32 bytes.
         dealers: Positions of the clients that share a pad with this one.
         shares: {owner: its shares}.
+        noise: {owner: its shares of noise seeds}; empty where no noise is removed.
         survivors: The set that this client signed.
     """
 
@@ -37,12 +39,14 @@ class SurvivorsSigned(State):
         keys_digest: bytes,
         dealers: frozenset[int],
         shares: Mapping[int, ShareOf],
+        noise: HeldNoise,
         survivors: SurvivorSet,
     ) -> None:
         super().__init__(session)
         self._keys = SessionKeys(session.session_id, keys_digest)
         self._dealers = dealers
         self._shares = shares
+        self._noise = noise
         self._survivors = survivors
 
     @property
@@ -58,7 +62,7 @@ class SurvivorsSigned(State):
         self._verify_quorum(request.signatures, environment)
         names = self.session.names(self._survivors.positions, environment.roster)
         environment.participation.add(self.session.model_digest, names)
-        return None, return_shares(self._shares, self._survivors)
+        return None, return_all(self._shares, self._noise, self._survivors, self.session.parameters)
 
     def _verify_quorum(self, signatures: Mapping[int, bytes], environment: Environment) -> None:
         parameters = self.session.parameters
@@ -75,16 +79,17 @@ class SurvivorsSigned(State):
             verify_signature(environment.verifier, key, message, signature, "survivor set", name)
 
     def _secrets(self) -> Iterable[Secret]:
-        return (share for both in self._shares.values() for share in both if share is not None)
+        return held_secrets(self._shares, self._noise)
 
     def _fields(self) -> Iterable[bytes]:
         yield self._keys.keys_digest + self._survivors.encode()
         yield SurvivorSet.of(self.session.parameters.clients, self._dealers).encode()
         yield from share_fields(self._shares)
+        yield from noise_fields(self._noise)
 
     @classmethod
     def read(cls, session: ClientSession, reader: Reader) -> Self:
         """Rebuild the state from a dump."""
         keys_digest, survivors = reader.take(32), SurvivorSet.parse(reader)
         dealers = SurvivorSet.parse(reader).positions
-        return cls(session, keys_digest, dealers, read_shares(reader), survivors)
+        return cls(session, keys_digest, dealers, read_shares(reader), read_noise(reader), survivors)

@@ -10,6 +10,12 @@ from protocols.messages.keys import (
     RevealNoncesReply,
     RevealNoncesRequest,
 )
+from protocols.messages.noise_shares import (
+    DealtNoise,
+    NoisyMaskedInputRequest,
+    NoisyShareKeysReply,
+    NoisyUnmaskingReply,
+)
 from protocols.messages.refusal import Refusal
 from protocols.messages.shares import (
     DealtShares,
@@ -25,11 +31,15 @@ __all__ = [
     "Advertisement",
     "ConsistencyCheckReply",
     "ConsistencyCheckRequest",
+    "DealtNoise",
     "DealtShares",
     "FrameKind",
     "MaskedInputReply",
     "MaskedInputRequest",
     "Message",
+    "NoisyMaskedInputRequest",
+    "NoisyShareKeysReply",
+    "NoisyUnmaskingReply",
     "PlainInputReply",
     "PlainInputRequest",
     "Refusal",

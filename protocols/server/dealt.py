@@ -1,10 +1,10 @@
 """What the server keeps of the dealings and of the graph until the sum is opened."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from protocols.graph import Graph
-from protocols.messages import DealtShares
+from protocols.messages import DealtNoise, DealtShares
 from protocols.session import SessionKeys
 
 
@@ -15,10 +15,14 @@ class Dealt:
     Attributes:
         seed_commitment: 32 bytes.
         shares: {holder: dealt shares}.
+        noise_seed_commitments: 32 bytes for each component of excess noise.
+        noise: {holder: dealt shares of noise seeds}.
     """
 
     seed_commitment: bytes
     shares: Mapping[int, DealtShares]
+    noise_seed_commitments: tuple[bytes, ...] = ()
+    noise: Mapping[int, DealtNoise] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

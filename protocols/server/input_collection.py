@@ -4,7 +4,13 @@ from collections.abc import Mapping
 
 from protocols.errors import DecodeError, ReconstructionError
 from protocols.masking import RunningSum
-from protocols.messages import MaskedInputReply, MaskedInputRequest, Message, decode_message
+from protocols.messages import (
+    MaskedInputReply,
+    MaskedInputRequest,
+    Message,
+    NoisyMaskedInputRequest,
+    decode_message,
+)
 from protocols.messages.consistency import SurvivorSet
 from protocols.messages.limits import reply_limit
 from protocols.server.consistency_check import CheckingConsistency
@@ -77,7 +83,9 @@ class CollectingInputs(ServerState):
             if usable < self.session.parameters.threshold <= len(holders):
                 raise ReconstructionError(self.session.name(owner))
 
-    def _request(self, position: int) -> MaskedInputRequest:
-        return MaskedInputRequest(
-            {dealer: self._dealings.dealt[dealer].shares[position] for dealer in self._dealings.neighbours(position)}
-        )
+    def _request(self, position: int) -> Message:
+        dealt = {dealer: self._dealings.dealt[dealer] for dealer in self._dealings.neighbours(position)}
+        request = MaskedInputRequest({dealer: entry.shares[position] for dealer, entry in dealt.items()})
+        if not self.session.parameters.excess:
+            return request
+        return NoisyMaskedInputRequest(request, {dealer: entry.noise[position] for dealer, entry in dealt.items()})

@@ -17,7 +17,7 @@ from protocols.result import Direction, FrameRecord, Rejection, RoundResult, acc
 from protocols.roster import Ed25519Verifier, Roster, SignatureVerifier
 from protocols.server.input_collection import CollectingInputs
 from protocols.server.key_collection import CollectingKeys
-from protocols.server.session import ServerSession
+from protocols.server.session import ExcessNoise, ServerSession
 from protocols.server.state import ServerState
 from protocols.server.unmasking import Unmasking
 from protocols.session import payload_digest, session_id
@@ -35,9 +35,10 @@ class ServerMachine:
         roster: All clients, the same at every client.
         payload: The global model's bytes, opaque here.
         verifier: Checks signatures.
+        excess_noise: The codec of a round whose excess noise is removed.
 
     Raises:
-        ParameterError: The parameters belong to another roster.
+        ParameterError: The parameters belong to another roster, or excess noise could not be removed.
     """
 
     def __init__(
@@ -47,12 +48,20 @@ class ServerMachine:
         payload: bytes,
         *,
         verifier: SignatureVerifier | None = None,
+        excess_noise: ExcessNoise | None = None,
     ) -> None:
+        if parameters.excess and excess_noise is None:
+            raise ParameterError("excess", "needs the codec, to take the noise out of the sum")
         if parameters.roster_digest != roster.digest or parameters.cohort[-1] >= len(roster):
             raise ParameterError("roster_digest", "the parameters belong to another roster")
         self.parameters = parameters
         self._session = ServerSession(
-            parameters, roster, payload, session_id(parameters, payload_digest(payload)), verifier or Ed25519Verifier()
+            parameters,
+            roster,
+            payload,
+            session_id(parameters, payload_digest(payload)),
+            verifier or Ed25519Verifier(),
+            excess_noise,
         )
         self._state: ServerState | None = CollectingKeys(self._session)
         self._positions = {self._session.name(position): position for position in range(parameters.clients)}

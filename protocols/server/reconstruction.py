@@ -83,7 +83,7 @@ def _pads_of(
 
 
 def _rebuild_seed(session: ServerSession, dealings: Dealings, owner: int, shares: Mapping[int, bytes]) -> SelfMaskSeed:
-    for secret in _candidates(shares, session.parameters.threshold):
+    for secret in candidates(shares, session.parameters.threshold):
         seed = SelfMaskSeed(secret)
         if commit_to_seed(seed, session.session_id, owner) == dealings.dealt[owner].seed_commitment:
             return seed
@@ -92,7 +92,7 @@ def _rebuild_seed(session: ServerSession, dealings: Dealings, owner: int, shares
 
 
 def _rebuild_mask_key(session: ServerSession, dealings: Dealings, owner: int, shares: Mapping[int, bytes]) -> MaskKey:
-    for secret in _candidates(shares, session.parameters.threshold):
+    for secret in candidates(shares, session.parameters.threshold):
         key = MaskKey(secret)
         if public_key(key) == dealings.mask_publics[owner]:
             return key
@@ -100,8 +100,8 @@ def _rebuild_mask_key(session: ServerSession, dealings: Dealings, owner: int, sh
     raise ReconstructionError(session.name(owner))
 
 
-def _candidates(shares: Mapping[int, bytes], threshold: int) -> Iterator[bytes]:
-    """The secrets that subsets of t shares rebuild; the first subset is right unless the owner dealt wrongly.
+def candidates(shares: Mapping[int, bytes], threshold: int) -> Iterator[bytes]:
+    """Return the secrets that subsets of t shares rebuild; the first subset is right unless the owner dealt wrongly.
 
     First every run of t holders in cyclic order, which avoids any one holder where more than t are left, then others.
     """

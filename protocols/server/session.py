@@ -1,10 +1,23 @@
 """What the server knows throughout one round."""
 
 from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
 
 from protocols.parameters import RoundParameters
 from protocols.roster import Roster, SignatureVerifier
+from protocols.secret_values import NoiseSeed
 from protocols.stages import ThreatModel
+
+
+class ExcessNoise(Protocol):
+    """What the server needs to know of a noisy codec."""
+
+    def component(self, component: int, seed: NoiseSeed) -> NDArray[np.int64]:
+        """Return int64 [d], the noise of a component, as its client added it."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +30,7 @@ class ServerSession:
         payload: The global model's bytes.
         session_id: 32 bytes.
         verifier: Checks signatures.
+        excess_noise: Expands the seeds of noise that is removed; None where none is.
     """
 
     parameters: RoundParameters
@@ -24,6 +38,7 @@ class ServerSession:
     payload: bytes
     session_id: bytes
     verifier: SignatureVerifier
+    excess_noise: ExcessNoise | None = None
 
     @property
     def is_active(self) -> bool:

@@ -8,6 +8,7 @@ from protocols.graph import Graph
 from protocols.messages import (
     Advertisement,
     Message,
+    NoisyShareKeysReply,
     ShareKeysReply,
     ShareKeysRequest,
     decode_message,
@@ -57,13 +58,31 @@ class CollectingShares(ServerState):
 
     def absorb(self, position: int, data: bytes) -> Message:
         """Take in one client's dealing: one entry for each holder it was shown, sealed except its own."""
-        reply = decode_message(ShareKeysReply, data, reply_limit(self.stage, self.session.parameters))[1]
+        limit = reply_limit(self.stage, self.session.parameters)
+        if self.session.parameters.excess:
+            return self._absorb_with_noise(position, decode_message(NoisyShareKeysReply, data, limit)[1])
+        reply = decode_message(ShareKeysReply, data, limit)[1]
+        self._check(position, reply)
+        self._dealt[position] = Dealt(reply.seed_commitment, reply.shares)
+        return reply
+
+    def _absorb_with_noise(self, position: int, reply: NoisyShareKeysReply) -> Message:
+        self._check(position, reply.plain)
+        excess = self.session.parameters.excess
+        if reply.noise.keys() != reply.plain.shares.keys() or len(reply.seed_commitments) != excess:
+            raise DecodeError("shares of noise seeds are not dealt to exactly the holders")
+        for holder, dealt in reply.noise.items():
+            if len(dealt.commitments) != excess or bool(dealt.sealed) == (holder == position):
+                raise DecodeError("shares of noise seeds are not those of the round")
+        plain = reply.plain
+        self._dealt[position] = Dealt(plain.seed_commitment, plain.shares, reply.seed_commitments, reply.noise)
+        return reply
+
+    def _check(self, position: int, reply: ShareKeysReply) -> None:
         if reply.shares.keys() != self._holders_of(position):
             raise DecodeError("shares are not dealt to exactly the holders")
         if any(bool(dealt.sealed) == (holder == position) for holder, dealt in reply.shares.items()):
             raise DecodeError("shares for others must be sealed, one's own must not be sent")
-        self._dealt[position] = Dealt(reply.seed_commitment, reply.shares)
-        return reply
 
     def conclude(self) -> ServerState:
         """Fix the set of clients that share pads."""

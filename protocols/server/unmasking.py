@@ -5,11 +5,12 @@ from collections.abc import Mapping
 from protocols.commitments import commit_to_share
 from protocols.errors import DecodeError
 from protocols.masking import RunningSum
-from protocols.messages import Message, UnmaskingReply, UnmaskingRequest, decode_message
+from protocols.messages import Message, NoisyUnmaskingReply, UnmaskingReply, UnmaskingRequest, decode_message
 from protocols.messages.consistency import SurvivorSet
 from protocols.messages.limits import reply_limit
 from protocols.secret_values import MaskKeyShare, SelfMaskShare
 from protocols.server.dealt import Dealings
+from protocols.server.noise_removal import NoiseRemoval
 from protocols.server.reconstruction import remaining_pads
 from protocols.server.session import ServerSession
 from protocols.server.state import ServerState
@@ -44,6 +45,7 @@ class Unmasking(ServerState):
         self.survivors = survivors
         self._quorums = quorums
         self._shares: dict[int, dict[int, bytes]] = {owner: {} for owner in dealings.dealt}
+        self._noise = NoiseRemoval(session, dealings, survivors)
         self.wrong_shares: dict[int, tuple[int, ...]] = {}
         self.total: Aggregate | None = None
 
@@ -53,18 +55,23 @@ class Unmasking(ServerState):
 
     def absorb(self, position: int, data: bytes) -> Message:
         """Take in one holder's shares; wrong ones are left out and remembered, the others still count."""
-        reply = decode_message(UnmaskingReply, data, reply_limit(self.stage, self.session.parameters))[1]
+        limit, wrong_noise = reply_limit(self.stage, self.session.parameters), set[int]()
+        noisy = decode_message(NoisyUnmaskingReply, data, limit)[1] if self.session.parameters.excess else None
+        reply = decode_message(UnmaskingReply, data, limit)[1] if noisy is None else noisy.plain
         if not set(self._dealings.holders(position)).issuperset(reply.shares):
             raise DecodeError("a share is of a client that dealt none to its sender")
-        wrong = []
+        if noisy is not None:
+            wrong_noise = self._noise.absorb(position, noisy)
+        wrong = sorted(wrong_noise.difference(reply.shares))
         for owner, share in reply.shares.items():
-            if self._is_right(owner, position, share):
+            right = self._is_right(owner, position, share)
+            if right:
                 self._shares[owner][position] = share.expose()
-            else:
+            if not right or owner in wrong_noise:
                 wrong.append(owner)
         if wrong:
             self.wrong_shares[position] = tuple(wrong)
-        return reply
+        return reply if noisy is None else noisy
 
     def conclude(self) -> None:
         """Rebuild, verify, cancel, open.
@@ -75,6 +82,9 @@ class Unmasking(ServerState):
             AggregateError: The total is impossible.
         """
         parameters = self.session.parameters
+        if self.session.excess_noise is not None:
+            for noise in self._noise.noise(self.session.excess_noise):
+                self._sum.subtract(noise)
         for pads in remaining_pads(self.session, self._dealings, self.survivors, self._shares):
             self._sum.remove(pads)
         self._shares.clear()

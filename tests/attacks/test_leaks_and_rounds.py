@@ -2,13 +2,22 @@
 
 from collections import Counter
 
+import numpy as np
+
 import protocols.client.shares_dealt
 from protocols.attacks import Outcome
 from protocols.attacks.scene import Scene
+from protocols.client import received_shares
 from protocols.client.machine import ClientMachine
+from protocols.client.survivors_signed import SurvivorsSigned
 from protocols.errors import IsolationError
+from protocols.messages import NoisyUnmaskingReply, UnmaskingRequest, decode_message
+from protocols.messages.limits import request_limit
+from protocols.noise import NoisyCodec
 from protocols.participation import Participation, isolated
 from protocols.secret_values import ChannelKey, MaskKey, PairwiseSeed, SealingKey, Secret, SelfMaskSeed
+from protocols.server.noise_removal import NoiseRemoval
+from protocols.stages import Stage
 
 
 def test_server_comparing_rounds_with_other_numbers_of_examples_sees_no_difference(harmless):
@@ -104,10 +113,47 @@ def test_nobody_reports_the_difference_where_clients_do_not_keep_count(broken, m
     broken("A18b")
 
 
-def test_noise_after_drops_is_reported_as_not_applicable(play):
-    report = play("A19")
-    assert report.outcome is Outcome.NOT_APPLICABLE
-    assert "no message removes any" in report.evidence
+def test_server_losing_a_client_at_any_stage_finds_as_much_noise_as_agreed(harmless):
+    harmless("A19a")
+
+
+def test_noise_is_too_small_where_clients_return_shares_of_all_components(broken, monkeypatch):
+    """Whatever was lost, the component that must stay leaves as well."""
+
+    def all_of_them(held, survivors, parameters):
+        return {owner: shares for owner, shares in held.items() if owner in survivors.positions}
+
+    def greedy(removal, session, dealings, survivors):
+        begin(removal, session, dealings, survivors)
+        removal.components = range(1, session.parameters.excess + 1)
+        removal._shares = {(owner, k): {} for owner in removal._owners for k in removal.components}
+
+    begin = NoiseRemoval.__init__
+    monkeypatch.setattr(received_shares, "return_noise", all_of_them)
+    monkeypatch.setattr(
+        received_shares, "NoisyUnmaskingReply", lambda plain, _, noise: NoisyUnmaskingReply(plain, 1, noise)
+    )
+    monkeypatch.setattr(NoiseRemoval, "__init__", greedy)
+    broken("A19a")
+
+
+def test_noise_is_too_small_where_clients_forget_to_add_it(broken, monkeypatch):
+    monkeypatch.setattr(NoisyCodec, "component", lambda codec, component, seed: np.zeros(codec.vector_length, np.int64))
+    broken("A19a")
+
+
+def test_server_counting_a_lost_client_as_a_survivor_removes_nothing_more(refused):
+    refused("A19b")
+
+
+def test_a_larger_set_removes_more_where_clients_do_not_compare_it_with_the_signed_one(broken, monkeypatch):
+    def trusting(state, data, environment):
+        limit = request_limit(Stage.UNMASKING, state.session.parameters)
+        survivors = decode_message(UnmaskingRequest, data, limit)[1].survivors
+        return None, received_shares.return_all(state._shares, state._noise, survivors, state.session.parameters)
+
+    monkeypatch.setattr(SurvivorsSigned, "_handle", trusting)
+    broken("A19b")
 
 
 def test_every_secret_that_clients_make_in_a_round_is_erased_by_its_end(monkeypatch):

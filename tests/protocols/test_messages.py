@@ -12,6 +12,7 @@ from protocols.messages.limits import FIRST_REQUEST_LIMIT, reply_limit, request_
 from protocols.simulator import Recorder, SimulatedFederation
 from protocols.stages import Stage
 from protocols.wire import HEADER_BYTES, MAX_CLIENTS, FrameType, Header, Reader, decode_frame, encode_frame
+from tests.protocols.noise.federation import excess_federation
 
 KINDS: dict[FrameType, type[Message]] = {
     kind.TYPE: kind for kind in vars(messages).values() if isinstance(kind, type) and hasattr(kind, "TYPE")
@@ -32,6 +33,7 @@ def transcript():
         federation.run(recorder, drops={"site-001": "MaskedInputCollection"})
         frames += [frame for _, _, _, frame in recorder.transcript]
         assert len(federation.parameters().encode()) == 132 + 2 * 9
+    frames += excess_transcript()
     frames.append(encode_message(messages.Refusal(7, 2), 1, bytes(32)))
     parameters = federation.parameters()
     frames.append(encode_message(messages.PlainInputRequest(parameters.encode(), b"model"), 1, bytes(32)))
@@ -40,6 +42,17 @@ def transcript():
     for frame in frames:
         by_type.setdefault(frame[3], []).append(frame)
     return [examples[i] for examples in by_type.values() for i in (0, len(examples) // 2, -1)]
+
+
+def excess_transcript():
+    """A round from which excess noise is removed."""
+    federation = excess_federation(6)
+    recorder = Recorder()
+    federation.run(recorder, drops={"site-001": "MaskedInputCollection"})
+    parameters = federation.parameters()
+    assert len(parameters.encode()) == 132 + 2 * 6 + 1
+    assert type(parameters).decode(parameters.encode()) == parameters
+    return [frame for _, _, _, frame in recorder.transcript]
 
 
 FRAMES = transcript()

@@ -44,7 +44,7 @@ def quotes() -> dict[str, set[str]]:
 
 
 def test_every_requirement_is_quoted_by_a_test_word_by_word():
-    assert len(REQUIREMENTS) == 38
+    assert len(REQUIREMENTS) == 41
     assert list(quotes().keys() - REQUIREMENTS.keys()) == []
     for name, text in REQUIREMENTS.items():
         assert quotes().get(name) == {text}, name
@@ -77,7 +77,7 @@ def test_message_types():
 
 
 def test_round_parameters():
-    sizes = {"u8": 1, "u16": 2, "u32": 4, "u64": 8, "bytes[32]": 32, "positions list": 2}
+    sizes = {"u8 or nothing": 0, "u8": 1, "u16": 2, "u32": 4, "u64": 8, "bytes[32]": 32, "positions list": 2}
     rows = table("4 Round parameters")
     assert sum(sizes[row[0]] for row in rows) == PARAMETER_BYTES
     assert {row[1] for row in rows} == set(RoundParameters.__dataclass_fields__)
@@ -134,6 +134,20 @@ def test_byte_formula(n, k, threat_model):
         assert sizes == [expected[Stage(stage)].down, expected[Stage(stage)].up]
         seen.add(stage)
     assert seen == {s.value for s in expected}
+
+
+@pytest.mark.parametrize(("n", "e"), [(4, 1), (10, 3), (100, 39)])
+def test_byte_formula_of_excess_noise(n, e):
+    """The second table of section 16, evaluated: what is added to a round without excess."""
+    base, noisy = (expected_traffic(n, n - 1, n, ThreatModel.ACTIVE, 500, 20, 9, excess) for excess in (0, e))
+    added = {stage: (noisy[stage].down - base[stage].down, noisy[stage].up - base[stage].up) for stage in base}
+    rows = re.findall(r"^\| (\w+) \| (.*) \| (.*) \|$", SPEC.split("With e > 0, in addition")[1], flags=re.MULTILINE)
+    names = {"n": n, "e": e, "E": 3 + 16 * e + 28 + 36 * e}
+    found = dict.fromkeys(base, (0, 0))
+    for stage, *formulas in rows[1:5]:
+        texts = [re.sub(r"(\d+|\)|n) (?=[a-zA-Z(])", r"\1 * ", formula) for formula in formulas]
+        found[Stage(stage)] = tuple(eval(text, {}, names) for text in texts)
+    assert found == added
 
 
 def test_no_section_is_missing():

@@ -8,36 +8,19 @@ import pytest
 from protocols import TooFewSurvivorsError
 from protocols.client.session import RoundContext
 from protocols.errors import NoiseError, RefusedError
-from protocols.noise import NoiseRequest, NoisyCodec, plan_noise
-from protocols.simulator import SimulatedFederation
 from protocols.stages import Stage
 from protocols.vectors import EncodedVector, NoisyVector
-from tests.protocols.noise.checks import check_deviation, source, vectors_of
+from tests.protocols.noise.checks import check_deviation
+from tests.protocols.noise.federation import NoisyFederation, noisy_federation
 
 DIMENSION = 3000
 CLIENTS = 6
 MIN_SURVIVORS = 4
 
 
-def noisy_codec(**changes) -> NoisyCodec:
-    asked = {"dimension": DIMENSION, "clip_norm": 1.0, "noise_multiplier": 1.0, "clients": CLIENTS, "min_survivors": 4}
-    return NoisyCodec(plan_noise(NoiseRequest(**{**asked, **changes})), bytes(32))
-
-
-class NoisyFederation(SimulatedFederation):
-    """Clients that contribute noisy vectors of a codec: the same each time a round is run."""
-
-    def contribute(self, context: RoundContext) -> EncodedVector:
-        index = self.names.index(context.client)
-        entropy = source(f"{context.client} {context.round}")
-        return self.codec.encode(vectors_of(self.codec, CLIENTS)[index], entropy)
-
-
 @pytest.fixture
 def federation() -> NoisyFederation:
-    codec = noisy_codec()
-    choices = {"noise_tail": codec.plan.noise_tail, "corrupt": 0, "threshold": 4, "min_survivors": MIN_SURVIVORS}
-    return NoisyFederation(CLIENTS, codec, choices=choices)
+    return noisy_federation(CLIENTS, MIN_SURVIVORS, dimension=DIMENSION)
 
 
 DROPS: list[Mapping[int, str]] = [{}, {1: "MaskedInputCollection"}, {0: "ShareKeys", 5: "Unmasking"}]
@@ -53,7 +36,7 @@ def test_the_same_integers_with_and_without_masks(federation, drops):
     assert masked.survivors == plain.survivors
     assert np.array_equal(masked.total.integers(), plain.total.integers())
     survivors = len(masked.survivors)
-    true = sum(vectors_of(federation.codec, CLIENTS)[federation.names.index(name)] for name in masked.survivors)
+    true = sum(federation.vector(name) for name in masked.survivors)
     residual = federation.codec.decode_sum(masked.total, survivors) - true
     check_deviation(residual, federation.codec.plan.deviation(survivors), 0.09)
 
