@@ -9,12 +9,13 @@ import torch
 
 from clients.method.baselines import LinearProbe, fit_linear_probe, zero_shot
 from clients.method.layout import Vector, flatten, seeded_generator, unflatten
+from clients.method.lean.trainer import LeanTrainer
 from clients.method.masked_linear import MaskedLinear
 from clients.method.model import HospitalModel
 from clients.method.parts import PrivateState, build_model, load_private_part, private_part, shared_part
 from clients.method.prediction import Calibration, Features, calibrate, log_class_frequencies, predict_parts
 from clients.method.settings import TrainingSettings
-from clients.method.training import class_weights, make_optimizer, refresh_batch_norm, train_epochs
+from clients.method.training import class_weights, refresh_batch_norm
 from clients.metrics import ClassificationMetrics, evaluate
 
 
@@ -83,6 +84,7 @@ class Hospital:
         self._probe: LinearProbe | None = None
         log_prior = log_class_frequencies(site.train.labels, len(text_features))
         self._model = build_model(text_features, logit_scale, settings, method, site.site, seed, device, log_prior)
+        self._trainer: LeanTrainer | None = None
         self._calibration: Calibration | None = None
         self._calibrated_for: Vector | None = None
         self._train = None if self._model is None else self._to_device(site.train)
@@ -108,8 +110,9 @@ class Hospital:
         self._load_shared(global_vector)
         features, labels = self._train
         generator = seeded_generator("round", self._seed, self.site.site, round_number, device=self._device)
-        optimizer = make_optimizer(self._model, self._settings, round_number)
-        train_epochs(self._model, optimizer, features, labels, self._class_weights, self._settings, generator)
+        if self._trainer is None:
+            self._trainer = LeanTrainer(self._model)
+        self._trainer.train(features, labels, self._class_weights, round_number, generator)
         self._calibrated_for = None
         return flatten(shared_part(self._model, self.method)) - global_vector
 

@@ -67,12 +67,16 @@ class PrivateMlp(nn.Module):
         return logits
 
 
+def group_count(width: int) -> int:
+    """Return the number of groups of a group norm over a width."""
+    return max(g for g in range(1, min(_GROUPS, width) + 1) if width % g == 0)
+
+
 def _norm(name: str, width: int) -> nn.Module:
     if name == "none":
         return nn.Identity()
     if name == "layer":
         return nn.LayerNorm(width)
     if name == "group":
-        groups = max(g for g in range(1, min(_GROUPS, width) + 1) if width % g == 0)
-        return nn.GroupNorm(groups, width)
+        return nn.GroupNorm(group_count(width), width)
     return nn.BatchNorm1d(width)

@@ -7,22 +7,14 @@ from torch import Tensor
 
 from clients.method.masked_linear import MaskedLinear
 from clients.method.model import HospitalModel
+from clients.method.optimizer import adamw
 from clients.method.settings import TrainingSettings
 
 
 def make_optimizer(model: HospitalModel, settings: TrainingSettings, round_number: int) -> torch.optim.AdamW:
     """Return a fresh AdamW (fused) with the learning rates of the round, counted from 1."""
-    decay = settings.learning_rate_decay ** (round_number - 1)
-    groups = [{"params": list(model.fam.parameters()), "lr": settings.fam_learning_rate * decay}]
-    if model.mlp is not None:
-        groups.append({"params": list(model.mlp.parameters()), "lr": settings.mlp_learning_rate * decay})
-    return torch.optim.AdamW(
-        groups,
-        betas=(settings.adam_beta1, settings.adam_beta2),
-        eps=settings.adam_epsilon,
-        weight_decay=settings.weight_decay,
-        fused=True,
-    )
+    mlp = [] if model.mlp is None else list(model.mlp.parameters())
+    return adamw(list(model.fam.parameters()), mlp, settings, round_number)
 
 
 def class_weights(labels: npt.NDArray[np.int64], num_classes: int, exponent: float) -> npt.NDArray[np.float32] | None:

@@ -1,0 +1,106 @@
+"""The masked linear layer without autograd: forward and backward pass of one step in memory of its own."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+def product(a: Tensor, b: Tensor, out: Tensor) -> Tensor:
+    """Return a @ b written to `out`, for one hospital (matrices) or K of them (float[K, n, m])."""
+    return torch.mm(a, b, out=out) if a.dim() == 2 else torch.bmm(a, b, out=out)
+
+
+@dataclass(frozen=True)
+class LayerTensors:
+    """Parameters of a masked linear layer and where their gradients go.
+
+    Shapes: `weight` float[..., out, in], `bias` and `threshold` float[..., out]; the gradients alike. `...` is nothing
+        for one hospital and [K] for K hospitals side by side.
+    """
+
+    weight: Tensor
+    bias: Tensor
+    threshold: Tensor
+    to_weight: Tensor
+    to_bias: Tensor
+    to_threshold: Tensor
+
+
+class MaskedStep:
+    """y = (x W^T + b) * m, or (x W^T) * m + b, and its straight-through gradient (clients.method.masked_linear).
+
+    The same arithmetic as `MaskedLinear` under autograd, which is its oracle in the tests.
+
+    Args:
+        tensors: Parameters and gradients.
+        rows: Images B of a step.
+        window: Width of the sigmoid behind the straight-through gradient.
+        mask_bias: Whether a row that is switched off loses its bias.
+        scratch: float[..., out * in] or longer, overwritten; one for all layers.
+        output: float[..., B, out] to write y to; None for memory of its own.
+    """
+
+    def __init__(
+        self,
+        tensors: LayerTensors,
+        rows: int,
+        window: float,
+        mask_bias: bool,
+        scratch: Tensor,
+        output: Tensor | None = None,
+    ) -> None:
+        weight = tensors.weight
+        *lead, outputs, inputs = weight.shape
+        self._tensors, self._window, self._mask_bias, self._inputs = tensors, window, mask_bias, inputs
+        self._scratch = scratch[..., : outputs * inputs].view(*lead, outputs, inputs)
+        self._bias_row = tensors.bias.unsqueeze(-2)
+        self._distance, self._slope, self.keep, self._share = weight.new_empty(4, *lead, outputs).unbind()
+        self._linear, self._kept, self._product = weight.new_empty(3, *lead, rows, outputs).unbind()
+        self.output = weight.new_empty(*lead, rows, outputs) if output is None else output
+        self._keep_row = self.keep.unsqueeze(-2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return y float[..., B, out] of x float[..., B, in]; it is overwritten by the next call."""
+        t = self._tensors
+        torch.mean(torch.abs(t.weight, out=self._scratch), -1, out=self._distance)
+        self._distance.sub_(t.threshold)
+        torch.ge(self._distance, 0, out=self.keep)
+        soft = self._distance.div_(self._window).sigmoid_()
+        torch.addcmul(soft, soft, soft, value=-1, out=self._slope).div_(self._window)
+        if self._mask_bias:
+            if x.dim() == 2:
+                torch.addmm(t.bias, x, t.weight.T, out=self._linear)
+            else:
+                torch.baddbmm(self._bias_row, x, t.weight.mT, out=self._linear)
+            return torch.mul(self._linear, self._keep_row, out=self.output)
+        product(x, t.weight.mT, self._linear)
+        return torch.mul(self._linear, self._keep_row, out=self.output).add_(self._bias_row)
+
+    def backward(self, gradient: Tensor, x: Tensor, to_input: Tensor | None = None) -> None:
+        """Write the gradients of the parameters and, where it is given, of the first entries of x.
+
+        Args:
+            gradient: float[..., B, out], of the loss with respect to y.
+            x: What `forward` was given.
+            to_input: float[..., B, n], receives the gradient of x[..., :n].
+        """
+        t = self._tensors
+        kept = torch.mul(gradient, self._keep_row, out=self._kept)
+        torch.sum(kept if self._mask_bias else gradient, -2, out=t.to_bias)
+        torch.mul(gradient, self._linear, out=self._product)
+        to_distance = torch.sum(self._product, -2, out=self._share).mul_(self._slope)
+        torch.neg(to_distance, out=t.to_threshold)
+        product(kept.mT, x, t.to_weight)
+        share = to_distance.div_(self._inputs).unsqueeze(-1)
+        t.to_weight.addcmul_(torch.sign(t.weight, out=self._scratch), share)
+        if to_input is not None:
+            product(kept, t.weight[..., : to_input.shape[-1]], to_input)
+
+    def reset_if_at_most(self, keep_ratio: float, hospital: int | None = None) -> None:
+        """Set the thresholds back to 0 where at most this share of the rows is kept (of one hospital among K)."""
+        weight, threshold = self._tensors.weight, self._tensors.threshold
+        if hospital is not None:
+            weight, threshold = weight[hospital], threshold[hospital]
+        kept = (weight.abs().mean(-1) >= threshold).to(weight.dtype).mean()
+        threshold.mul_((kept > keep_ratio).to(weight.dtype))
