@@ -8,14 +8,14 @@ import numpy.typing as npt
 import torch
 
 from clients.method.baselines import LinearProbe, fit_linear_probe, zero_shot
-from clients.method.layout import Vector, flatten, seeded_generator, unflatten
-from clients.method.lean.trainer import LeanTrainer
+from clients.method.layout import Vector, flatten, seeded_generator
 from clients.method.masked_linear import MaskedLinear
 from clients.method.model import HospitalModel
-from clients.method.parts import PrivateState, build_model, load_private_part, private_part, shared_part
+from clients.method.parts import PrivateState, build_model, checked_private_part, private_part
 from clients.method.prediction import Calibration, Features, calibrate, log_class_frequencies, predict_parts
 from clients.method.settings import TrainingSettings
 from clients.method.training import class_weights, refresh_batch_norm
+from clients.method.workbench import PrivateTensors, Workbench, Workbenches
 from clients.metrics import ClassificationMetrics, evaluate
 
 
@@ -59,6 +59,7 @@ class Hospital:
         method: One of `METHODS`.
         seed: Seed of the run.
         device: torch device to train on.
+        benches: Where to train; hospitals of one simulation share them. None for one of its own.
 
     Raises:
         SettingsError: The method is unknown.
@@ -73,6 +74,7 @@ class Hospital:
         method: str = "fedmedclip",
         seed: int = 0,
         device: str = "cpu",
+        benches: Workbenches | None = None,
     ) -> None:
         self.site = site
         self.method = method
@@ -83,11 +85,12 @@ class Hospital:
         self._logit_scale = logit_scale
         self._probe: LinearProbe | None = None
         log_prior = log_class_frequencies(site.train.labels, len(text_features))
-        self._model = build_model(text_features, logit_scale, settings, method, site.site, seed, device, log_prior)
-        self._trainer: LeanTrainer | None = None
+        model = build_model(text_features, logit_scale, settings, method, site.site, seed, device, log_prior)
+        self._private: PrivateTensors | None = None if model is None else dict(private_part(model, method))
+        self._benches = benches or workbenches(text_features, logit_scale, settings, method, device)
         self._calibration: Calibration | None = None
         self._calibrated_for: Vector | None = None
-        self._train = None if self._model is None else self._to_device(site.train)
+        self._train = None if model is None else self._to_device(site.train)
         weights = class_weights(site.train.labels, len(text_features), settings.class_balance)
         self._class_weights = None if weights is None else torch.from_numpy(weights).to(self._device)
 
@@ -103,18 +106,19 @@ class Hospital:
         Raises:
             ValueError: The vector's length does not fit.
         """
-        if self._model is None or self._train is None:
+        if self._private is None or self._train is None:
             if self.method == "linear-probe" and self._probe is None:
                 self._fit_probe()
             return np.zeros(0, np.float32)
-        self._load_shared(global_vector)
         features, labels = self._train
         generator = seeded_generator("round", self._seed, self.site.site, round_number, device=self._device)
-        if self._trainer is None:
-            self._trainer = LeanTrainer(self._model)
-        self._trainer.train(features, labels, self._class_weights, round_number, generator)
+        with self._benches.lend() as bench:
+            bench.load(global_vector, self._private)
+            bench.forget()
+            bench.trainer.train(features, labels, self._class_weights, round_number, generator)
+            self._private, update = bench.take(), flatten(bench.shared)
         self._calibrated_for = None
-        return flatten(shared_part(self._model, self.method)) - global_vector
+        return np.subtract(update, global_vector, out=update)
 
     def predict(self, global_vector: Vector, of: str | Features = "test") -> dict[str, npt.NDArray[np.float32]]:
         """Return the probabilities float32[N, C] of each part with the given shared parameters.
@@ -132,9 +136,11 @@ class Hospital:
             return {"ensemble": zero_shot(features, self._text_features, self._logit_scale)}
         if self.method == "linear-probe":
             return {"ensemble": (self._probe or self._fit_probe()).predict(features)}
-        assert self._model is not None  # noqa: S101 (narrows the type)
-        self._prepare(self._model, global_vector)
-        return predict_parts(self._model, features, self._calibration)
+        assert self._private is not None  # noqa: S101 (narrows the type)
+        with self._benches.lend() as bench:
+            bench.load(global_vector, self._private)
+            self._prepare(bench, global_vector)
+            return predict_parts(bench.model, features, self._calibration)
 
     def evaluate(self, global_vector: Vector, split: str = "val") -> dict[str, ClassificationMetrics]:
         """Return the metrics of each part on a split."""
@@ -144,12 +150,12 @@ class Hospital:
     def private_state(self) -> PrivateState:
         """Return what the hospital has learned for itself, as named arrays: MLP, calibration, a FAM that is not shared.
 
-        The calibration is that of the last `predict`. Secrecy: stays at the hospital.
+        The calibration is that of the last `predict`. The arrays can only be read. Secrecy: stays at the hospital.
         """
         state: PrivateState = {} if self._probe is None else self._probe.state()
-        if self._model is not None:
-            tensors = private_part(self._model, self.method)
-            state |= {name: tensor.detach().cpu().numpy().copy() for name, tensor in tensors.items()}
+        for name, tensor in (self._private or {}).items():
+            state[name] = tensor.detach().cpu().numpy()
+            state[name].flags.writeable = False
         return state | (self._calibration.state() if self._calibration is not None else {})
 
     def load_private_state(self, state: Mapping[str, npt.NDArray[np.generic]]) -> None:
@@ -158,33 +164,32 @@ class Hospital:
         Raises:
             ValueError: Names or shapes do not fit the method and settings.
         """
-        if self._model is not None:
-            load_private_part(self._model, self.method, state)
+        if self._private is not None:
+            self._private = checked_private_part(self._private, state)
         self._probe = LinearProbe.from_state(state)
         self._calibration = Calibration.from_state(state)
         self._calibrated_for = None
 
     def keep_ratios(self, global_vector: Vector) -> dict[str, float]:
         """Return the share of rows, in [0, 1], that each masked layer keeps with the given shared parameters."""
-        if self._model is None:
+        if self._private is None:
             return {}
-        self._load_shared(global_vector)
-        return {name: m.keep_ratio() for name, m in self._model.named_modules() if isinstance(m, MaskedLinear)}
+        with self._benches.lend() as bench:
+            bench.load(global_vector, self._private)
+            layers = bench.model.named_modules()
+            return {name: module.keep_ratio() for name, module in layers if isinstance(module, MaskedLinear)}
 
-    def _load_shared(self, global_vector: Vector) -> None:
-        if self._model is not None:
-            unflatten(global_vector, shared_part(self._model, self.method))
-
-    def _prepare(self, model: HospitalModel, global_vector: Vector) -> None:
-        """Load the shared parameters and bring everything that depends on them up to date."""
-        self._load_shared(global_vector)
+    def _prepare(self, bench: Workbench, global_vector: Vector) -> None:
+        """Bring everything that depends on the shared parameters up to date."""
         if self._calibrated_for is not None and np.array_equal(self._calibrated_for, global_vector):
             return
         if self.method == "fedavg-mlp" and self._train is not None:
-            refresh_batch_norm(model, self._train[0])
+            bench.forget()
+            refresh_batch_norm(bench.model, self._train[0])
+            self._private = bench.take()
         if self._settings.ensemble == "pool":
             val = self.site.val
-            self._calibration = calibrate(model, val.features, val.labels)
+            self._calibration = calibrate(bench.model, val.features, val.labels)
         self._calibrated_for = global_vector.copy()
 
     def _fit_probe(self) -> LinearProbe:
@@ -201,3 +206,16 @@ class Hospital:
     def _to_device(self, rows: LabelledRows) -> tuple[torch.Tensor, torch.Tensor]:
         features = torch.from_numpy(np.array(rows.features, dtype=np.float32)).to(self._device)
         return features, torch.from_numpy(np.array(rows.labels, dtype=np.int64)).to(self._device)
+
+
+def workbenches(
+    text_features: npt.NDArray[np.float32], logit_scale: float, settings: TrainingSettings, method: str, device: str
+) -> Workbenches:
+    """Return workbenches for hospitals that are made with the same arguments."""
+
+    def make() -> HospitalModel:
+        model = build_model(text_features, logit_scale, settings, method, site="", seed=0, device=device)
+        assert model is not None  # noqa: S101 (methods without a model ask for no bench)
+        return model
+
+    return Workbenches(make, method)

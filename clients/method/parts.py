@@ -69,10 +69,20 @@ def load_private_part(model: HospitalModel, method: str, state: Mapping[str, npt
         ValueError: Names or shapes do not fit the method and settings.
     """
     tensors = private_part(model, method)
+    for name, tensor in checked_private_part(tensors, state).items():
+        tensors[name].copy_(tensor)
+
+
+def checked_private_part(like: Mapping[str, Tensor], state: Mapping[str, npt.NDArray[np.generic]]) -> dict[str, Tensor]:
+    """Return a state's tensors (copies), named, shaped, typed and placed as `like`; other names are left alone.
+
+    Raises:
+        ValueError: Names or shapes do not fit.
+    """
     given = {name for name in state if name == "log_prior" or name.startswith(("fam.", "mlp."))}
-    if given != tensors.keys():
-        raise ValueError(f"the private state does not fit these settings: {', '.join(sorted(given ^ tensors.keys()))}")
-    for name, tensor in tensors.items():
+    if given != like.keys():
+        raise ValueError(f"the private state does not fit these settings: {', '.join(sorted(given ^ like.keys()))}")
+    for name, tensor in like.items():
         if state[name].shape != tuple(tensor.shape):
             raise ValueError(f"{name} has shape {state[name].shape}, these settings need {tuple(tensor.shape)}")
-        tensor.copy_(torch.from_numpy(np.array(state[name])))
+    return {name: torch.from_numpy(np.array(state[name])).to(tensor) for name, tensor in like.items()}
