@@ -9,6 +9,7 @@ import torch
 
 from clients.method.baselines import LinearProbe, fit_linear_probe, zero_shot
 from clients.method.layout import Vector, flatten, seeded_generator
+from clients.method.lean.fleet import Trained, Trainee
 from clients.method.masked_linear import MaskedLinear
 from clients.method.model import HospitalModel
 from clients.method.parts import PrivateState, build_model, checked_private_part, private_part
@@ -120,6 +121,21 @@ class Hospital:
         self._calibrated_for = None
         return np.subtract(update, global_vector, out=update)
 
+    def trainee(self, round_number: int) -> Trainee | None:
+        """Return what a fleet needs to train a round here, None for methods that train no model."""
+        if self._private is None or self._train is None:
+            return None
+
+        def generator() -> torch.Generator:
+            return seeded_generator("round", self._seed, self.site.site, round_number, device=self._device)
+
+        return Trainee(*self._train, self._class_weights, self._private, generator)
+
+    def adopt(self, trained: Trained) -> Vector:
+        """Take over what a fleet has trained for this hospital in place of `train_round`; return the update."""
+        self._private, self._calibrated_for = trained.private, None
+        return trained.update
+
     def predict(self, global_vector: Vector, of: str | Features = "test") -> dict[str, npt.NDArray[np.float32]]:
         """Return the probabilities float32[N, C] of each part with the given shared parameters.
 
@@ -190,7 +206,7 @@ class Hospital:
         if self._settings.ensemble == "pool":
             val = self.site.val
             self._calibration = calibrate(bench.model, val.features, val.labels)
-        self._calibrated_for = global_vector.copy()
+        self._calibrated_for = global_vector.copy() if global_vector.flags.writeable else global_vector
 
     def _fit_probe(self) -> LinearProbe:
         train, val = self.site.train, self.site.val

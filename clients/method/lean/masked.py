@@ -97,10 +97,11 @@ class MaskedStep:
         if to_input is not None:
             product(kept, t.weight[..., : to_input.shape[-1]], to_input)
 
-    def reset_if_at_most(self, keep_ratio: float, hospital: int | None = None) -> None:
-        """Set the thresholds back to 0 where at most this share of the rows is kept (of one hospital among K)."""
-        weight, threshold = self._tensors.weight, self._tensors.threshold
-        if hospital is not None:
-            weight, threshold = weight[hospital], threshold[hospital]
-        kept = (weight.abs().mean(-1) >= threshold).to(weight.dtype).mean()
-        threshold.mul_((kept > keep_ratio).to(weight.dtype))
+
+def reset_thresholds(weight: Tensor, threshold: Tensor, keep_ratio: float) -> None:
+    """Set the thresholds of a layer back to 0 if at most this share of its rows is kept.
+
+    Shapes: weight float[out, in], threshold float[out]. Nothing waits for the device.
+    """
+    kept = (weight.abs().mean(-1) >= threshold).to(weight.dtype).mean()
+    threshold.mul_((kept > keep_ratio).to(weight.dtype))

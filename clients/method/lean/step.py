@@ -65,7 +65,6 @@ class TrainingStep:
         self._drop, self._image = torch.empty_like(like), torch.empty_like(like)
         self._length = like.new_empty(*lead, rows, 1)
         first, second = self._masked("fam.first"), self._masked("fam.second")
-        self.layers = [first, second]
         self._fam = AdaptationStep(first, second, settings.fam_form == "residual")
         prior = tensors.values["log_prior"]
         self._losses = LossGradients(settings, text_features, prior, logit_scale, tensors.with_mlp, like)
@@ -99,13 +98,11 @@ class TrainingStep:
 
     def _make_mlp(self, like: Tensor) -> MlpStep:
         settings = self._settings
-        hidden = []
-        for number in range(settings.mlp_layers):
-            layer = self._masked(f"mlp.hidden.{number}")
-            hidden.append((layer, self._norm(f"mlp.norms.{number}")))
-            self.layers.append(layer)
+        hidden = [
+            (self._masked(f"mlp.hidden.{number}"), self._norm(f"mlp.norms.{number}"))
+            for number in range(settings.mlp_layers)
+        ]
         head = self._masked("mlp.head", self._losses.logits[1])
-        self.layers.append(head)
         return MlpStep(
             hidden,
             head,

@@ -3,8 +3,10 @@
 import torch
 from torch import Tensor
 
+from clients.method.lean.masked import reset_thresholds
 from clients.method.lean.norms import Rows
 from clients.method.lean.step import ModelTensors, TrainingStep
+from clients.method.masked_linear import MaskedLinear
 from clients.method.model import HospitalModel
 from clients.method.optimizer import adamw
 
@@ -41,6 +43,7 @@ class LeanTrainer:
         self._moments = [torch.zeros_like(flat) for flat in self._flat for _ in range(2)]
         values |= dict(model.named_buffers())
         self._tensors = ModelTensors(values, gradients)
+        self._layers = [module for module in model.modules() if isinstance(module, MaskedLinear)]
         self._steps: dict[int, TrainingStep] = {}
 
     def train(
@@ -72,8 +75,8 @@ class LeanTrainer:
                 self._step(len(y)).run(x, y, weights[batch] / len(y), Rows(None, len(y)), draw)
                 optimizer.step()
                 steps += 1
-            for layer in self._step(settings.batch_size).layers:
-                layer.reset_if_at_most(settings.reset_keep_ratio)
+            for layer in self._layers:
+                reset_thresholds(layer.weight.data, layer.threshold.data, settings.reset_keep_ratio)
         return steps
 
     def _step(self, rows: int) -> TrainingStep:

@@ -1,0 +1,137 @@
+"""Many hospitals in one batched computation: each gets what it gets on its own."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+
+from clients.method.layout import flatten
+from clients.method.lean.fleet import Fleet, Trainee
+from clients.method.lean.trainer import LeanTrainer
+from clients.method.parts import private_part, shared_part
+from clients.method.settings import TrainingSettings
+from tests.clients.method.test_lean import CHANGES, PROFILES, TOLERANCE, D, generator, make_model, settings_of, unit
+
+SIZES = (40, 97, 0, 1, 64, 33)
+"""Whole batches only, a last batch of one, no images, a single one, two batches, and one more."""
+
+FLEET_CASES = [
+    (profile, name)
+    for profile, names in {
+        "default": ("as it is", "class prompts", "two layers", "group norm", "bias kept", "rows reset", "two passes"),
+        "paper": ("as it is", "class-wise, half", "no norm", "mlp stops", "rows reset", "two passes", "linear head"),
+    }.items()
+    for name in names
+]
+
+
+def hospital(settings, method, number, size, dtype):
+    model = make_model(settings, with_mlp=method != "fedclip", seed=10 * number, dtype=dtype)
+    draw = generator(100 + number)
+    x = unit(torch.randn(size, D, generator=draw)).to(dtype)
+    y = torch.randint(0, 3, (size,), generator=draw)
+    weights = torch.tensor([1.0, 2.0, 0.5], dtype=dtype) if number % 2 else None
+    return model, x, y, weights
+
+
+def train_both_ways(settings, method, dtype=torch.float32, memory=None, sizes=SIZES):
+    """{way: (updates, private states)}, hospital by hospital."""
+    cohort = [hospital(settings, method, number, size, dtype) for number, size in enumerate(sizes)]
+    vector = flatten(shared_part(cohort[0][0], method))
+    for model, *_ in cohort:
+        for (_, mine), (_, first) in zip(shared_part(model, method), shared_part(cohort[0][0], method), strict=True):
+            mine.data.copy_(first.data)
+    trainees = [
+        Trainee(x, y, weights, copy.deepcopy(private_part(model, method)), lambda number=number: generator(number))
+        for number, (model, x, y, weights) in enumerate(cohort)
+    ]
+    template = make_model(settings, with_mlp=method != "fedclip", dtype=dtype)
+    trained = Fleet(template, method, memory).train(vector, trainees, 2)
+    for number, (model, x, y, weights) in enumerate(cohort):
+        LeanTrainer(model).train(x, y, weights, 2, generator(number))
+    alone = [(flatten(shared_part(model, method)) - vector, private_part(model, method)) for model, *_ in cohort]
+    return alone, [(result.update, result.private) for result in trained]
+
+
+def assert_same(alone, together, dtype, leave_out=()):
+    assert len(alone) == len(together)
+    for (update, private), (batched_update, batched) in zip(alone, together, strict=True):
+        np.testing.assert_allclose(batched_update, update, rtol=0, atol=1e-5)
+        assert private.keys() == batched.keys()
+        for name, tensor in private.items():
+            if name not in leave_out:
+                np.testing.assert_allclose(
+                    batched[name].numpy(), tensor.numpy(), rtol=0, atol=TOLERANCE[dtype], err_msg=name
+                )
+
+
+@pytest.mark.parametrize(("profile", "name"), FLEET_CASES)
+def test_each_hospital_trains_as_on_its_own_in_double_precision(profile, name):
+    """With `local` every parameter is private and so compared in full precision."""
+    assert name in CHANGES
+    assert_same(*train_both_ways(settings_of(profile, name), "local", torch.float64), torch.float64)
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+@pytest.mark.parametrize("method", ["fedmedclip", "fedclip", "fedavg-mlp", "local"])
+def test_each_hospital_trains_as_on_its_own_in_single_precision(profile, method):
+    settings = PROFILES[profile]
+    before_norm = [f"mlp.hidden.{n}.bias" for n in range(3)] + [f"mlp.norms.{n}.running_mean" for n in range(3)]
+    alone, together = train_both_ways(settings, method)
+    if settings.mlp_norm == "batch" and method == "fedavg-mlp":  # the same biases are in the update here
+        fam = sum(p.numel() for p in make_model(settings, with_mlp=False).parameters())
+        alone, together = ([(u[:fam], p) for u, p in way] for way in (alone, together))
+    assert_same(alone, together, torch.float32, before_norm if settings.mlp_norm == "batch" else ())
+
+
+def test_where_memory_is_short_fewer_train_at_a_time_with_the_same_result():
+    settings = TrainingSettings.default()
+    whole, split = (train_both_ways(settings, "local", torch.float64, memory)[1] for memory in (None, 1))
+    for (_, a), (_, b) in zip(whole, split, strict=True):
+        for name, tensor in a.items():
+            np.testing.assert_allclose(b[name].numpy(), tensor.numpy(), rtol=0, atol=1e-12, err_msg=name)
+
+
+def test_when_the_memory_runs_out_half_as_many_begin_anew(monkeypatch):
+    settings = TrainingSettings.default()
+    expected = train_both_ways(settings, "fedmedclip", sizes=(40, 33, 20))[1]
+    stack = torch.stack
+
+    def scarce(tensors, *args, **kwargs):
+        if len(tensors) > 1 and tensors[0].dim() == 2 and tensors[0].shape[0] == D:
+            raise torch.OutOfMemoryError("none left")
+        return stack(tensors, *args, **kwargs)
+
+    monkeypatch.setattr(torch, "stack", scarce)
+    got = train_both_ways(settings, "fedmedclip", sizes=(40, 33, 20))[1]
+    for (a, _), (b, _) in zip(expected, got, strict=True):
+        np.testing.assert_allclose(b, a, rtol=0, atol=1e-6)
+
+
+def test_a_vector_of_another_length_is_refused():
+    fleet = Fleet(make_model(TrainingSettings.default()), "fedmedclip")
+    x, y = torch.zeros(1, D), torch.zeros(1, dtype=torch.int64)
+    private = private_part(make_model(TrainingSettings.default()), "fedmedclip")
+    with pytest.raises(ValueError, match="shape"):
+        fleet.train(np.zeros(7, np.float32), [Trainee(x, y, None, private, generator)], 1)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("profile", PROFILES)
+def test_a_gpu_trains_the_fleet_as_the_processor_does(profile):
+    import dataclasses
+
+    settings = dataclasses.replace(PROFILES[profile], feature_dropout=0.0, mlp_dropout=0.0, batch_size=97)
+    model = make_model(settings, dtype=torch.float64)
+    x, y = unit(torch.randn(97, D, generator=generator(1))).double(), torch.arange(97) % 3
+    states = []
+    for device in ("cpu", "cuda"):
+        here = copy.deepcopy(model).to(device)
+        trainee = Trainee(
+            x.to(device), y.to(device), None, private_part(here, "local"), lambda at=device: torch.Generator(at)
+        )
+        states.append(Fleet(here, "local").train(np.zeros(0, np.float32), [trainee, trainee], 1)[1].private)
+    for name, tensor in states[0].items():
+        np.testing.assert_allclose(states[1][name].cpu().numpy(), tensor.numpy(), rtol=0, atol=1e-8, err_msg=name)
