@@ -96,11 +96,12 @@ class RememberingVerifier:
         if len(public_key) != 32 or len(signature) != SIGNATURE_BYTES:
             return False
         entry = hashlib.sha256(public_key + signature + message).digest()
-        if entry not in self._seen:
+        valid = self._seen.get(entry)
+        if valid is None:
             if len(self._seen) >= 1 << 16:
                 self._seen.clear()
-            self._seen[entry] = self._inner.verify(public_key, message, signature)
-        return self._seen[entry]
+            valid = self._seen[entry] = self._inner.verify(public_key, message, signature)
+        return valid
 
 
 @lru_cache(maxsize=1 << 14)

@@ -1,11 +1,16 @@
 """How a driver reaches clients, and the transport of one process."""
 
+from collections import deque
 from collections.abc import Collection, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Protocol
 
 from protocols.stages import Stage
 
 Replies = Iterator[tuple[str, bytes]]
+
+_ON_VECTORS = (Stage.MASKED_INPUT_COLLECTION, Stage.PLAIN_INPUT_COLLECTION)
+"""Stages in which a client's work is arithmetic on vectors, which threads can share; the rest is Python."""
 
 
 class Transport(Protocol):
@@ -58,17 +63,27 @@ class Handler(Protocol):
 
 
 class InProcessTransport:
-    """Calls the clients of this process one after the other.
+    """Calls the clients of this process: one after the other, or in threads where they work on vectors.
 
     Args:
         clients: {name: handler}.
         drops: {(name, round): stage}: that client is lost from that stage of that round on; later rounds find it well
             again. In a plain round a client that is lost at a stage up to MaskedInputCollection does not contribute,
             one that is lost later does: the survivors are the same as under masks.
+        workers: Clients that train, encode and mask at the same time, each in a thread of its own; 1 starts no thread.
+            Their handlers must then bear calls from several threads. Replies come in the order of the requests either
+            way, and no more than one more than this many are held.
     """
 
-    def __init__(self, clients: Mapping[str, Handler], drops: Mapping[tuple[str, int], str] | None = None) -> None:
+    def __init__(
+        self,
+        clients: Mapping[str, Handler],
+        drops: Mapping[tuple[str, int], str] | None = None,
+        *,
+        workers: int = 1,
+    ) -> None:
         self._clients = dict(clients)
+        self._workers = workers
         self._drops = {key: Stage(stage) for key, stage in (drops or {}).items()}
 
     def nodes(self) -> Collection[str]:
@@ -85,12 +100,16 @@ class InProcessTransport:
         quorum: int,
         grace: float,
     ) -> tuple[Replies, Mapping[str, str]]:
-        """Call each client as the iterator reaches it: one reply is held at a time."""
+        """Call each client as the iterator reaches it, or a few ahead of it: few replies are held at a time."""
         del timeout, quorum, grace  # nobody is waited for in one process
         failures: dict[str, str] = {}
-        return self._answers(stage, requests, round_id, failures), failures
+        reached = self._reached(stage, requests, round_id, failures)
+        if self._workers > 1 and stage in _ON_VECTORS:
+            return self._in_threads(stage, reached), failures
+        return ((name, self._clients[name].answer(stage, request)) for name, request in reached), failures
 
-    def _answers(self, stage: str, requests: Mapping[str, bytes], round_id: int, failures: dict[str, str]) -> Replies:
+    def _reached(self, stage: str, requests: Mapping[str, bytes], round_id: int, failures: dict[str, str]) -> Replies:
+        """Yield the requests that reach their clients."""
         for name, request in requests.items():
             lost = self._drops.get((name, round_id))
             if name not in self._clients:
@@ -98,7 +117,19 @@ class InProcessTransport:
             elif lost is not None and lost.rank <= Stage(stage).rank:
                 failures[name] = "dropped"
             else:
-                yield name, self._clients[name].answer(stage, request)
+                yield name, request
+
+    def _in_threads(self, stage: str, reached: Replies) -> Replies:
+        with ThreadPoolExecutor(self._workers) as threads:
+            called: deque[tuple[str, Future[bytes]]] = deque()
+            for name, request in reached:
+                called.append((name, threads.submit(self._clients[name].answer, stage, request)))
+                if len(called) > self._workers:
+                    first, reply = called.popleft()
+                    yield first, reply.result()
+            while called:
+                first, reply = called.popleft()
+                yield first, reply.result()
 
     def close(self) -> None:
         """Nothing is held."""

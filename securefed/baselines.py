@@ -30,15 +30,13 @@ def train_alone(
     if config.federation.method == "zero-shot":
         return 0
     if config.federation.method == "linear-probe":
-        for site in hospitals.sites:
-            hospitals.train(site, NOTHING_SHARED, 1)
+        hospitals.train_all(NOTHING_SHARED, 1)
         return 1
     chosen = {site.site for site in bundle.sites if site.val.labels.size and config.federation.select == "best-val"}
     best: dict[str, float] = dict.fromkeys(chosen, -1.0)
     kept = hospitals.private_states()
     for number in range(1, config.federation.rounds + 1):
-        for site in hospitals.sites:
-            hospitals.train(site, NOTHING_SHARED, number)
+        hospitals.train_all(NOTHING_SHARED, number)
         accuracy = hospitals.validation_accuracy(NOTHING_SHARED)
         states = hospitals.private_states()
         for site in hospitals.sites:

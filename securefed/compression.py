@@ -5,6 +5,7 @@ the site's contribution and remembers what a sum did not carry. What belongs to 
 """
 
 import hashlib
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -273,19 +274,21 @@ class Followed:
     """Downloads that were followed already: sites of one process that are at the same step share the work."""
 
     def __init__(self) -> None:
+        self._lock = threading.Lock()
         self._payload: bytes | memoryview = b""
         self._known: dict[int, tuple[Replica, CompressedCodec]] = {}
 
     def receive(self, mine: Replica, payload: bytes | memoryview) -> tuple[Replica, CompressedCodec]:
         """Return a copy of a replica that has followed a download, and the encoding at its model."""
         digest = hashlib.sha256(payload).digest()
-        if digest != self._payload:
-            self._payload, self._known = digest, {}
-        if mine.step not in self._known:
-            copy = Replica(mine.vector, mine.state)
-            copy.receive(payload)
-            self._known[mine.step] = (copy, copy.state.codec())
-        followed, codec = self._known[mine.step]
+        with self._lock:
+            if digest != self._payload:
+                self._payload, self._known = digest, {}
+            if mine.step not in self._known:
+                copy = Replica(mine.vector, mine.state)
+                copy.receive(payload)
+                self._known[mine.step] = (copy, copy.state.codec())
+            followed, codec = self._known[mine.step]
         return Replica(followed.vector, followed.state), codec
 
 

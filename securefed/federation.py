@@ -134,9 +134,8 @@ class Federation:
             self._current = Snapshot(number, self._vector, self._hospitals.private_states())
             with self._clock("evaluate"):
                 accuracy = self._hospitals.validation_accuracy(self._vector)
-            finished(
-                RoundReport(number, opened, self._checkpoint(), accuracy, self._hospitals.keep_ratios(self._vector))
-            )
+                kept = self._hospitals.keep_ratios(self._vector)
+            finished(RoundReport(number, opened, self._checkpoint(), accuracy, kept))
         return self._keep(rounds)
 
     def _open_round(self, number: int) -> OpenedRound:

@@ -1,22 +1,33 @@
-"""The hospitals of a simulation: one `clients.method.Hospital` a site, addressed by the site's name."""
+"""The hospitals of a simulation: one `clients.method.Hospital` a site, addressed by the site's name.
 
+On a processor several of them work at once, one thread each. On a GPU a round is trained for all of them together, as
+soon as the first one asks.
+"""
+
+import threading
 import time
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from clients.encoders import FeatureBundle
-from clients.method.hospital import Hospital
+from clients.method.hospital import Hospital, make_fleet, workbenches
+from clients.method.lean.fleet import Fleet, Trained
 from clients.method.settings import TrainingSettings
 from securefed.run_folder import Arrays
 
 Vector = NDArray[np.float32]
 
 
+T = TypeVar("T")
+
+
 class Hospitals:
-    """All sites that train, each with its own data and MLP.
+    """All sites that train, each with its own data and MLP. What a site does may be called from a thread of its own.
 
     Args:
         bundle: Features of all sites.
@@ -24,41 +35,65 @@ class Hospitals:
         method: Name of the method.
         seed: Seed of the run; each site derives its own generators from it.
         device: `cpu` or `cuda`.
-
-    Attributes:
-        seconds: Spent in `train` and `score` so far.
+        workers: Sites that are evaluated at the same time.
+        together: Whether a round is trained for all sites in one batched computation; None for that on a GPU.
     """
 
-    def __init__(self, bundle: FeatureBundle, settings: TrainingSettings, method: str, seed: int, device: str) -> None:
+    def __init__(
+        self,
+        bundle: FeatureBundle,
+        settings: TrainingSettings,
+        method: str,
+        seed: int,
+        device: str,
+        *,
+        workers: int = 1,
+        together: bool | None = None,
+    ) -> None:
+        text, scale = bundle.text_features, bundle.logit_scale
+        benches = workbenches(text, scale, settings, method, device)
         self._hospitals = {
-            site.site: Hospital(site, bundle.text_features, bundle.logit_scale, settings, method, seed, device)
-            for site in bundle.sites
+            site.site: Hospital(site, text, scale, settings, method, seed, device, benches) for site in bundle.sites
         }
-        self.seconds = 0.0
         self._validation: dict[str, NDArray[np.int64]] = {site.site: site.val.labels for site in bundle.sites}
+        self._workers = workers
+        self._work = _WorkClock()
+        self._latest: Vector | None = None
+        self._scored: dict[str, tuple[Vector, dict[str, float]]] = {}
+        fleet = make_fleet(text, scale, settings, method, device) if together or device == "cuda" else None
+        self._ahead = None if fleet is None or together is False else _TrainedAhead(fleet, self._hospitals)
 
     @property
     def sites(self) -> Sequence[str]:
         """Names of the sites, in the order of the data set."""
         return tuple(self._hospitals)
 
+    @property
+    def seconds(self) -> float:
+        """Seconds in which at least one hospital was scoring or training."""
+        return self._work.seconds
+
     def train(self, site: str, received: Vector, number: int) -> Vector:
         """Train one round at a site from the global vector float32[d]; return its update float32[d]."""
-        start = time.perf_counter()
-        update = self._hospitals[site].train_round(received, number)
-        self.seconds += time.perf_counter() - start
-        return update
+        with self._work.running():
+            self._scored.pop(site, None)
+            hospital, vector = self._hospitals[site], self._same(received)
+            trained = self._ahead.take(site, vector, number) if self._ahead else None
+            return hospital.train_round(vector, number) if trained is None else hospital.adopt(trained)
+
+    def train_all(self, received: Vector, number: int) -> dict[str, Vector]:
+        """Train one round at every site, several at a time; return {site: update}."""
+        return self._at_once(self.sites, lambda site: self.train(site, received, number))
 
     def score(self, site: str, received: Vector) -> float:
         """Return the accuracy in [0, 1] of the site's ensemble with the received model on its validation images."""
-        start = time.perf_counter()
-        accuracy = self._accuracy(site, received)["ensemble"]
-        self.seconds += time.perf_counter() - start
-        return accuracy
+        with self._work.running():
+            return self._accuracy(site, received)["ensemble"]
 
     def validation_accuracy(self, vector: Vector) -> dict[str, dict[str, float]]:
         """Return {site: {part: accuracy on the validation images}}; sites without such images are left out."""
-        return {site: self._accuracy(site, vector) for site, labels in self._validation.items() if labels.size}
+        sites = [site for site, labels in self._validation.items() if labels.size]
+        return self._at_once(sites, lambda site: self._accuracy(site, vector))
 
     def predict(self, site: str, vector: Vector, split: str) -> Mapping[str, NDArray[np.float32]]:
         """Return {part: probabilities float32[N, C]} on a split of a site."""
@@ -66,7 +101,7 @@ class Hospitals:
 
     def keep_ratios(self, vector: Vector) -> dict[str, dict[str, float]]:
         """Return {site: {part: share of the rows that the masked layers keep}}."""
-        return {site: dict(hospital.keep_ratios(vector)) for site, hospital in self._hospitals.items()}
+        return self._at_once(self.sites, lambda site: dict(self._hospitals[site].keep_ratios(self._same(vector))))
 
     def private_states(self) -> dict[str, Arrays]:
         """Return what each site keeps to itself (its MLP), as copies."""
@@ -74,10 +109,80 @@ class Hospitals:
 
     def load_private_states(self, states: Mapping[str, Mapping[str, NDArray[Any]]]) -> None:
         """Put back what `private_states` returned."""
+        self._scored.clear()
         for site, state in states.items():
             self._hospitals[site].load_private_state(dict(state))
 
-    def _accuracy(self, site: str, vector: Vector) -> dict[str, float]:
-        labels = self._validation[site]
-        parts = self._hospitals[site].predict(vector, "val")
-        return {part: float((scores.argmax(axis=1) == labels).mean()) for part, scores in parts.items()}
+    def _accuracy(self, site: str, received: Vector) -> dict[str, float]:
+        """What was computed at the end of a round is not computed again when the next one begins."""
+        vector = self._same(received)
+        scored = self._scored.get(site)
+        if scored is None or scored[0] is not vector:
+            labels = self._validation[site]
+            parts = self._hospitals[site].predict(vector, "val")
+            accuracy = {part: float((scores.argmax(axis=1) == labels).mean()) for part, scores in parts.items()}
+            self._scored[site] = scored = vector, accuracy
+        return scored[1]
+
+    def _same(self, vector: Vector) -> Vector:
+        """Return one array, which nobody can write to, for all vectors that are equal: sites receive copies."""
+        latest = self._latest
+        if latest is None or not np.array_equal(latest, vector):
+            latest = vector.copy()
+            latest.flags.writeable = False
+            self._latest = latest
+        return latest
+
+    def _at_once(self, sites: Sequence[str], what: Callable[[str], T]) -> dict[str, T]:
+        """Return {site: what(site)}, several sites at a time."""
+        if self._workers == 1 or len(sites) < 2:
+            return {site: what(site) for site in sites}
+        with ThreadPoolExecutor(self._workers) as threads:
+            return dict(zip(sites, threads.map(what, sites), strict=True))
+
+
+class _TrainedAhead:
+    """A round that a fleet has trained for all sites, handed out site by site.
+
+    What is not asked for (a site was lost, or received another model) is thrown away with the next round.
+    """
+
+    def __init__(self, fleet: Fleet, hospitals: Mapping[str, Hospital]) -> None:
+        self._fleet, self._hospitals = fleet, hospitals
+        self._lock = threading.Lock()
+        self._of: tuple[Vector, int] | None = None
+        self._trained: dict[str, Trained] = {}
+
+    def take(self, site: str, vector: Vector, number: int) -> Trained | None:
+        """Return what a site has trained in a round from a vector, None where it has to train by itself."""
+        with self._lock:
+            if self._of is None or self._of[1] != number:
+                self._of = vector, number
+                trainees = {name: hospital.trainee(number) for name, hospital in self._hospitals.items()}
+                able = {name: trainee for name, trainee in trainees.items() if trainee is not None}
+                trained = self._fleet.train(vector, list(able.values()), number)
+                self._trained = dict(zip(able, trained, strict=True))
+            return self._trained.pop(site, None) if self._of[0] is vector else None
+
+
+class _WorkClock:
+    """Counts the seconds in which at least one thread is at work."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self._running, self._since = 0, 0.0
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        with self._lock:
+            if not self._running:
+                self._since = time.perf_counter()
+            self._running += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._running -= 1
+                if not self._running:
+                    self.seconds += time.perf_counter() - self._since

@@ -11,6 +11,7 @@ from typing import Any
 from audit.report import verdict_lines, write_report
 from clients.data import DataWarning
 from clients.encoders import FeatureBundle
+from clients.method.threads import one_thread_each, usable_cores
 from protocols.roster import Roster
 from securefed.aggregation import Aggregator
 from securefed.baselines import NOTHING_SHARED, train_alone
@@ -58,6 +59,7 @@ def simulate(
     cache_dir: Path | None = None,
     observer: Observer | None = None,
     now: Now = utc_now,
+    workers: int | None = None,
 ) -> RunResult:
     """Run a whole federation on this machine and write its folder.
 
@@ -68,17 +70,24 @@ def simulate(
         cache_dir: Folder of the feature cache; None takes the user's.
         observer: Who watches.
         now: Clock of the event log and of the folder's name.
+        workers: Hospitals that train at the same time, each on one thread of the processor; None takes as many as
+            there are cores. The result does not depend on it.
 
     Raises:
         ConfigError, DataError, EncoderError, ProtocolError: The run cannot be as configured.
         RoundAbortedError: A round lost too many hospitals; the finished rounds are kept.
         RunFolderError: The results cannot be written.
     """
-    return _Run(config, cache_dir, observer or Observer(), now).start(output, runs_dir)
+    return _Run(config, cache_dir, observer or Observer(), now, workers).start(output, runs_dir)
 
 
 def resume_run(
-    path: Path, *, cache_dir: Path | None = None, observer: Observer | None = None, now: Now = utc_now
+    path: Path,
+    *,
+    cache_dir: Path | None = None,
+    observer: Observer | None = None,
+    now: Now = utc_now,
+    workers: int | None = None,
 ) -> RunResult:
     """Go on with an interrupted run after its last finished round; the result is that of an uninterrupted one.
 
@@ -87,14 +96,17 @@ def resume_run(
         EvidenceError: Its event log does not verify.
     """
     folder = RunFolder.open(path)
-    return _Run(load_config(folder.config), cache_dir, observer or Observer(), now).resume(folder)
+    return _Run(load_config(folder.config), cache_dir, observer or Observer(), now, workers).resume(folder)
 
 
 class _Run:
     """One run in progress."""
 
-    def __init__(self, config: RunConfig, cache_dir: Path | None, observer: Observer, now: Now) -> None:
+    def __init__(
+        self, config: RunConfig, cache_dir: Path | None, observer: Observer, now: Now, workers: int | None
+    ) -> None:
         self._config = config
+        self._workers = workers or usable_cores()
         self._cache = cache_dir
         self._observer = observer
         self._now = now
@@ -137,10 +149,11 @@ class _Run:
 
     def _go(self, folder: RunFolder, evidence: RunEvidence, bundle: FeatureBundle, device: str) -> RunResult:
         try:
-            if self._config.aggregates:
-                outcome = self._federate(folder, evidence, bundle, device)
-            else:
-                outcome = self._train_alone(folder, bundle, device)
+            with one_thread_each():
+                if self._config.aggregates:
+                    outcome = self._federate(folder, evidence, bundle, device)
+                else:
+                    outcome = self._train_alone(folder, bundle, device)
         except KeyboardInterrupt as interrupt:
             evidence.interrupted(self._round, "stopped by the user")
             interrupt.add_note(f"{self._round} rounds are finished; go on with: simulate --resume {folder.path}")
@@ -165,11 +178,11 @@ class _Run:
         config = self._config
         if config.federation.select == "best-val":
             _require_validation(bundle)
-        hospitals = Hospitals(bundle, config.training, config.federation.method, config.federation.seed, device)
+        hospitals = self._hospitals(bundle, device)
         terms = SumTerms(config, Roster.of(evidence.identities), bundle.embed_dim, len(bundle.classes))
         if terms.compression.reason:
             self._observer.noted(terms.compression.reason)
-        sites = SimulatedSites(evidence.identities, terms, hospitals)
+        sites = SimulatedSites(evidence.identities, terms, hospitals, self._workers)
         aggregator = Aggregator(terms, sites, sites, verifier=sites.verifier)
         federation = Federation(hospitals, aggregator, terms.initial_vector, config.federation.select)
         checkpoint = load_checkpoint(folder)
@@ -206,9 +219,15 @@ class _Run:
             seconds=federation.seconds,
         )
 
+    def _hospitals(self, bundle: FeatureBundle, device: str) -> Hospitals:
+        federation = self._config.federation
+        return Hospitals(
+            bundle, self._config.training, federation.method, federation.seed, device, workers=self._workers
+        )
+
     def _train_alone(self, folder: RunFolder, bundle: FeatureBundle, device: str) -> Outcome:
         config = self._config
-        hospitals = Hospitals(bundle, config.training, config.federation.method, config.federation.seed, device)
+        hospitals = self._hospitals(bundle, device)
         folder.keep_rows_until(folder.metrics, 0)
 
         def finished(number: int, rows: list[MetricRow]) -> None:

@@ -9,7 +9,7 @@ import torch
 
 from clients.method.baselines import LinearProbe, fit_linear_probe, zero_shot
 from clients.method.layout import Vector, flatten, seeded_generator
-from clients.method.lean.fleet import Trained, Trainee
+from clients.method.lean.fleet import Fleet, Trained, Trainee
 from clients.method.masked_linear import MaskedLinear
 from clients.method.model import HospitalModel
 from clients.method.parts import PrivateState, build_model, checked_private_part, private_part
@@ -228,10 +228,21 @@ def workbenches(
     text_features: npt.NDArray[np.float32], logit_scale: float, settings: TrainingSettings, method: str, device: str
 ) -> Workbenches:
     """Return workbenches for hospitals that are made with the same arguments."""
+    return Workbenches(lambda: _template(text_features, logit_scale, settings, method, device), method)
 
-    def make() -> HospitalModel:
-        model = build_model(text_features, logit_scale, settings, method, site="", seed=0, device=device)
-        assert model is not None  # noqa: S101 (methods without a model ask for no bench)
-        return model
 
-    return Workbenches(make, method)
+def make_fleet(
+    text_features: npt.NDArray[np.float32], logit_scale: float, settings: TrainingSettings, method: str, device: str
+) -> Fleet | None:
+    """Return a fleet for hospitals that are made with the same arguments; None for methods that train no model."""
+    if method in ("zero-shot", "linear-probe"):
+        return None
+    return Fleet(_template(text_features, logit_scale, settings, method, device), method)
+
+
+def _template(
+    text_features: npt.NDArray[np.float32], logit_scale: float, settings: TrainingSettings, method: str, device: str
+) -> HospitalModel:
+    model = build_model(text_features, logit_scale, settings, method, site="", seed=0, device=device)
+    assert model is not None  # noqa: S101 (methods without a model ask for none)
+    return model

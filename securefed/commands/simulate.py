@@ -34,6 +34,7 @@ from securefed.errors import ConfigError
 @privacy_options
 @click.option("--dropout", type=float, metavar="RATE", help="Lose sites at random in every round.")
 @click.option("--drop", multiple=True, metavar="SITE@ROUND:STAGE", help="Lose a site, e.g. north@3:Unmasking.")
+@click.option("--workers", type=click.IntRange(1), metavar="N", help="Hospitals at work at once. [cores]")
 @click.option("--output", type=click.Path(path_type=Path), metavar="DIR", help="Run folder. [runs/<time>-...]")
 @click.option("--resume", type=click.Path(path_type=Path), metavar="RUN", help="Continue an interrupted run.")
 @cache_option
@@ -44,6 +45,7 @@ def command(
     *,
     resume: Path | None,
     output: Path | None,
+    workers: int | None,
     cache_dir: Path | None,
     config_file: Path | None,
     assignments: tuple[str, ...],
@@ -63,10 +65,10 @@ def command(
             given = [name for name, value in flags.items() if value not in (None, ())]
             if given or config_file or assignments or output:
                 raise ConfigError("--resume", "a run is continued with its own config.toml; give no other option")
-            result = resume_run(resume, cache_dir=cache_dir, observer=observer)
+            result = resume_run(resume, cache_dir=cache_dir, observer=observer, workers=workers)
         else:
             config = resolve_config(flags, RUN_FLAGS, config_file, assignments)
-            result = simulate(config, output=output, cache_dir=cache_dir, observer=observer)
+            result = simulate(config, output=output, cache_dir=cache_dir, observer=observer, workers=workers)
     if as_json:
         click.echo(json.dumps(result.summary))
     else:

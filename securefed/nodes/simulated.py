@@ -42,10 +42,14 @@ class SimulatedSites:
         identities: {site: its long-term key}.
         terms: The terms of the sums.
         training: The hospitals.
+        workers: Sites that train, encode and mask at the same time, each in a thread of its own.
     """
 
-    def __init__(self, identities: Mapping[str, IdentityKey], terms: SumTerms, training: Training) -> None:
+    def __init__(
+        self, identities: Mapping[str, IdentityKey], terms: SumTerms, training: Training, workers: int = 1
+    ) -> None:
         self._terms = terms
+        self._workers = workers
         self.verifier = RememberingVerifier()
         followed = Followed()
         self._nodes = {
@@ -61,10 +65,10 @@ class SimulatedSites:
     def exchange(
         self, stage: str, requests: Mapping[str, bytes], *, round_id: int, timeout: float, quorum: int, grace: float
     ) -> tuple[Replies, Mapping[str, str]]:
-        """Call each site as the iterator reaches it; the sites that this round loses do not answer in it."""
+        """Call each site as the iterator reaches it, or a few at a time; the sites that the round loses are silent."""
         lost = {} if stage == closing.STAGE else self.losses(training_round(round_id))
         drops = {(site, round_id): at for site, at in lost.items()}
-        return InProcessTransport(self._nodes, drops).exchange(
+        return InProcessTransport(self._nodes, drops, workers=self._workers).exchange(
             stage, requests, round_id=round_id, timeout=timeout, quorum=quorum, grace=grace
         )
 

@@ -1,5 +1,7 @@
 """What every transport must do; further transports are added to the list of makers."""
 
+import threading
+
 import numpy as np
 import pytest
 
@@ -37,7 +39,11 @@ def intercepted(clients, drops=None):
     return InterceptedTransport(clients, (), drops)
 
 
-MAKERS = [in_process, intercepted]
+def in_threads(clients, drops=None):
+    return InProcessTransport(clients, drops, workers=2)
+
+
+MAKERS = [in_process, in_threads, intercepted]
 
 
 @pytest.fixture(params=MAKERS, ids=lambda maker: maker.__name__)
@@ -161,3 +167,38 @@ def test_a_plain_client_answers_nothing_else(cohort):
     client = PlainClient("site-000", cohort(3).contribute)
     assert client.answer("Unmasking", b"")[3] == 16
     assert client.answer("PlainInputCollection", b"junk")[3] == 16
+
+
+class Meeting:
+    """Answers only once as many clients as are expected are at it at the same time."""
+
+    def __init__(self, barrier, held):
+        self.barrier, self.held = barrier, held
+
+    def answer(self, stage, data):
+        self.barrier.wait(timeout=30)
+        self.held.append(data)
+        return data
+
+
+def test_clients_that_work_on_vectors_work_at_the_same_time_and_few_replies_are_held():
+    held = []
+    names = [f"{number:02d}" for number in range(20)]
+    transport = InProcessTransport(dict.fromkeys(names, Meeting(threading.Barrier(2), held)), workers=2)
+    replies, failures = transport.exchange(
+        "MaskedInputCollection", {name: name.encode() for name in names}, **(ROUND | {"quorum": 20})
+    )
+    for number, (name, reply) in enumerate(replies, 1):
+        assert (name, reply) == (names[number - 1], names[number - 1].encode())
+        assert len(held) <= number + 3
+    assert not failures
+
+
+def test_an_error_in_a_thread_reaches_the_caller():
+    class Broken:
+        def answer(self, stage, data):
+            raise ZeroDivisionError
+
+    replies, _ = InProcessTransport({"a": Broken()}, workers=2).exchange("MaskedInputCollection", {"a": b""}, **ROUND)
+    with pytest.raises(ZeroDivisionError):
+        dict(replies)

@@ -226,6 +226,16 @@ def test_the_same_seed_gives_the_same_model_and_another_seed_another(small_run, 
     assert digests[0] == digests[1] != digests[2]
 
 
+@pytest.mark.parametrize("method", ["fedmedclip", "fedavg-mlp", "local"])
+def test_the_result_does_not_depend_on_how_many_hospitals_work_at_once(small_run, tmp_path, method):
+    config = small_run(federation={"method": method})
+    one, three = (run(config, tmp_path, f"{number}", workers=number) for number in (1, 3))
+    assert one.summary["fam_sha256"] == three.summary["fam_sha256"]
+    assert one.summary["sites"] == three.summary["sites"]
+    assert read_metric_rows(one.folder.metrics) == read_metric_rows(three.folder.metrics)
+    assert one.summary["privacy"] == three.summary["privacy"]
+
+
 @pytest.mark.parametrize("method", ["local", "zero-shot", "linear-probe"])
 def test_methods_that_share_nothing_send_nothing(small_run, tmp_path, method):
     summary = run(small_run(federation={"method": method}), tmp_path).summary

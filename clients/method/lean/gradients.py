@@ -37,8 +37,7 @@ class LossGradients:
         self.logits = like.new_empty(1 + with_mlp, *shape, classes)
         """FAM and, where there is one, MLP: float[1 or 2, ..., B, C]."""
         self._similarities = like.new_empty(*shape, classes)
-        prior = settings.prior_adjustment * log_prior
-        self._prior = prior.unsqueeze(-2) if settings.prior_adjustment else None
+        self._prior = log_prior.unsqueeze(-2)  # a view: the next hospital at this memory has another prior
         self._to_adapted = torch.empty_like(like)
         distil = settings.distillation if with_mlp and settings.distillation_strength else "off"
         self._distillation = distil
@@ -49,8 +48,8 @@ class LossGradients:
         """Write the FAM's logits float[..., B, C] to `logits[0]`."""
         torch.matmul(adapted, self._text.T, out=self._similarities)
         torch.mul(self._similarities, self._scale, out=self.logits[0])
-        if self._prior is not None:
-            self.logits[0].add_(self._prior)
+        if self._settings.prior_adjustment:
+            self.logits[0].add_(self._prior, alpha=self._settings.prior_adjustment)
 
     def backward(self, adapted: Tensor, labels: Tensor, weights: Tensor, rows: Rows) -> tuple[Tensor, Tensor | None]:
         """Return the gradients of I~ float[..., B, D] and of the MLP's logits float[..., B, C].

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from clients.method.hospital import Hospital
+from clients.method.hospital import Hospital, make_fleet, workbenches
 from clients.method.layout import initial_vector, vector_layout
 from clients.method.settings import METHODS, SettingsError, TrainingSettings
 from clients.method.stored import predict_stored
@@ -106,6 +106,38 @@ def test_results_do_not_depend_on_other_hospitals_or_their_order(profile):
     updates = {name: hospital.train_round(vector, 3) for name, hospital in hospitals.items()}
     np.testing.assert_array_equal(updates["b"], alone)
     assert (updates["a"] != updates["b"]).any()
+
+
+@pytest.mark.parametrize("method", ["fedmedclip", "fedclip", "fedavg-mlp", "local"])
+@pytest.mark.parametrize("profile", PROFILES)
+def test_hospitals_that_share_a_workbench_train_and_predict_as_with_one_each(method, profile):
+    settings, vector = PROFILES[profile], start(PROFILES[profile], method)
+    shared = workbenches(TEXT, 100.0, settings, method, "cpu")
+    results = []
+    for benches in (None, shared):
+        cohort = [
+            Hospital(make_site(name, seed, count), TEXT, 100.0, settings, method, 0, benches=benches)
+            for seed, (name, count) in enumerate({"a": 70, "b": 41, "c": 0}.items())
+        ]
+        for number in (1, 2):
+            updates = [hospital.train_round(vector, number) for hospital in cohort]
+            predictions = [hospital.predict(vector + update) for hospital, update in zip(cohort, updates, strict=True)]
+        results.append((updates, predictions, [hospital.private_state() for hospital in cohort]))
+    np.testing.assert_equal(results[0], results[1])
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_hospital_adopts_what_a_fleet_has_trained_for_it(method):
+    settings, vector = PROFILES["default"], start(method=method)
+    alone, member = make_hospital(settings, method), make_hospital(settings, method)
+    fleet = make_fleet(TEXT, 100.0, settings, method, "cpu")
+    trainee = member.trainee(1)
+    assert (fleet is None) == (trainee is None) == (method in ("zero-shot", "linear-probe"))
+    if fleet is not None and trainee is not None:
+        update = member.adopt(fleet.train(vector, [trainee], 1)[0])
+        np.testing.assert_allclose(update, alone.train_round(vector, 1), rtol=0, atol=1e-5)
+        for part, probabilities in alone.predict(vector).items():
+            np.testing.assert_allclose(member.predict(vector)[part], probabilities, rtol=0, atol=1e-4)
 
 
 def test_local_keeps_its_fam_at_home():
