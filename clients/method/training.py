@@ -51,7 +51,7 @@ def train_epochs(
         settings: Batch size, epochs, reset.
         generator: On the model's device; draws the order and the dropout.
     """
-    layers = [module for module in model.modules() if isinstance(module, MaskedLinear)]
+    layers = [module for module in model.modules() if isinstance(module, MaskedLinear) and module.learned]
     least = 2 if model.mlp is not None and settings.mlp_norm == "batch" else 1
     for layer in layers:
         layer.keep_gradient_memory()

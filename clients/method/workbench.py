@@ -30,10 +30,17 @@ class Workbench:
 
     def __init__(self, model: HospitalModel, method: str) -> None:
         self.model = model
-        self.trainer = LeanTrainer(model)
         self.shared = shared_part(model, method)
         self._method = method
+        self._trainer: LeanTrainer | None = None
         self._loaded: PrivateTensors | None = None
+
+    @property
+    def trainer(self) -> LeanTrainer:
+        """The trainer of the model, made when it is first asked for."""
+        if self._trainer is None:
+            self._trainer = LeanTrainer(self.model)
+        return self._trainer
 
     @torch.no_grad()
     def load(self, vector: Vector, private: PrivateTensors) -> None:

@@ -80,9 +80,11 @@ class PrivateHospital(Hospital):
             if getattr(settings, field):
                 raise SettingsError(field, f"is {getattr(settings, field)}: private training needs 0")
         super().__init__(site, text_features, logit_scale, settings, method, seed, device)
-        assert self._model is not None  # noqa: S101 (both methods have one)
-        self._private_model: HospitalModel = self._model
-        self._private_model.log_prior.fill_(-float(np.log(len(text_features))))
+        assert self._private is not None  # noqa: S101 (both methods have a model)
+        uniform = torch.full_like(self._private["log_prior"], -float(np.log(len(text_features))))
+        self._private = {**self._private, "log_prior": uniform}
+        with self._benches.lend() as self._bench:  # its own: between rounds the model stays loaded there
+            self._private_model: HospitalModel = self._bench.model
         self._privacy = privacy
         self._units = _units(privacy.unit, len(site.train.labels), patients)
         self._momentum = {name: torch.zeros_like(p) for name, p in self._trained()}
@@ -98,6 +100,7 @@ class PrivateHospital(Hospital):
         model, privacy = self._private_model, self._privacy
         source = Randomness.of_the_system() if randomness is None else randomness
         self._load_shared(global_vector)
+        self._bench.forget()
         groups = self._groups()
         for _ in range(privacy.steps):
             summed = self._sum_of_a_sample(groups, source)
@@ -105,6 +108,7 @@ class PrivateHospital(Hospital):
         self._calibrated_for = None
         if privacy.coupling == "one-way" and model.mlp is not None:
             self._train_mlp_alone(round_number)
+        self._private = self._bench.take()
         return flatten(shared_part(model, self.method)) - global_vector
 
     def clipped_sum(
@@ -146,6 +150,10 @@ class PrivateHospital(Hospital):
                 tensor.copy_(torch.from_numpy(np.array(state[_MOMENTUM + name])))
             else:
                 tensor.zero_()
+
+    def _load_shared(self, global_vector: Vector) -> None:
+        assert self._private is not None  # noqa: S101 (narrows the type)
+        self._bench.load(global_vector, self._private)
 
     def _trained(self) -> list[tuple[str, nn.Parameter]]:
         """Named parameters that the private step moves, FAM first."""

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from clients.method.lean.masked import MaskedStep
+from clients.method.lean.masked import LayerStep
 from clients.method.lean.norms import Standardise
 
 _aten = torch.ops.aten
@@ -19,20 +19,22 @@ class AdaptationStep:
         first: Its first masked layer.
         second: The second.
         residual: Whether the form is `residual`.
+        gain: Factor on what the first layer sees.
     """
 
-    def __init__(self, first: MaskedStep, second: MaskedStep, residual: bool) -> None:
-        self._first, self._second, self._residual = first, second, residual
+    def __init__(self, first: LayerStep, second: LayerStep, residual: bool, gain: float) -> None:
+        self._first, self._second, self._residual, self._gain = first, second, residual, gain
         self._norm = Standardise()
-        like = first.output
-        self._hidden, self._attention, self._to_hidden, self._work = (torch.empty_like(like) for _ in range(4))
-        self.adapted = torch.empty_like(like)
+        self._hidden, self._to_hidden = torch.empty_like(first.output), torch.empty_like(first.output)
+        like = second.output
+        self._attention, self._work, self._scaled, self.adapted = (torch.empty_like(like) for _ in range(4))
         self._length = like.new_empty(*like.shape[:-1], 1)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return I~ float[..., B, D] of features float[..., B, D]; it is overwritten by the next call."""
         self._x = x
-        self._normed = self._norm.forward(self._first.forward(x))
+        self._seen = x if self._gain == 1.0 else torch.mul(x, self._gain, out=self._scaled)
+        self._normed = self._norm.forward(self._first.forward(self._seen))
         torch.clamp(self._normed, 0.0, 6.0, out=self._hidden)
         torch.softmax(self._second.forward(self._hidden), -1, out=self._attention)
         if self._residual:
@@ -52,4 +54,4 @@ class AdaptationStep:
         to_logits = to_attention.sub_(mean).mul_(self._attention)
         self._second.backward(to_logits, self._hidden, self._to_hidden)
         to_normed = _aten.hardtanh_backward(self._to_hidden, self._normed, 0.0, 6.0)
-        self._first.backward(self._norm.backward(to_normed), self._x)
+        self._first.backward(self._norm.backward(to_normed), self._seen)

@@ -6,7 +6,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from clients.method.lean.masked import MaskedStep
+from clients.method.lean.masked import LayerStep
 from clients.method.lean.norms import NormStep, Rows
 
 _aten = torch.ops.aten
@@ -35,8 +35,8 @@ class MlpStep:
 
     def __init__(
         self,
-        hidden: Sequence[tuple[MaskedStep, NormStep]],
-        head: MaskedStep,
+        hidden: Sequence[tuple[LayerStep, NormStep]],
+        head: LayerStep,
         *,
         seen: str,
         gain: float,

@@ -1,6 +1,7 @@
 """The masked linear layer without autograd: forward and backward pass of one step in memory of its own."""
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -12,19 +13,79 @@ def product(a: Tensor, b: Tensor, out: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class LayerTensors:
-    """Parameters of a masked linear layer and where their gradients go.
+class LinearTensors:
+    """Parameters of a linear layer and where their gradients go.
 
-    Shapes: `weight` float[..., out, in], `bias` and `threshold` float[..., out]; the gradients alike. `...` is nothing
-        for one hospital and [K] for K hospitals side by side.
+    Shapes: `weight` float[..., out, in], `bias` float[..., out]; the gradients alike. `...` is nothing for one hospital
+        and [K] for K hospitals side by side.
     """
 
     weight: Tensor
     bias: Tensor
-    threshold: Tensor
     to_weight: Tensor
     to_bias: Tensor
+
+
+@dataclass(frozen=True)
+class MaskedTensors(LinearTensors):
+    """Those of a masked layer: thresholds float[..., out] and their gradients too."""
+
+    threshold: Tensor
     to_threshold: Tensor
+
+
+class LayerStep(Protocol):
+    """Forward and backward pass of a layer."""
+
+    output: Tensor
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return y float[..., B, out] of x float[..., B, in]; it is overwritten by the next call."""
+        ...
+
+    def backward(self, gradient: Tensor, x: Tensor, to_input: Tensor | None = None) -> None:
+        """Write the gradients of the parameters and, where it is given, of the first entries of x.
+
+        Args:
+            gradient: float[..., B, out], of the loss with respect to y.
+            x: What `forward` was given.
+            to_input: float[..., B, n], receives the gradient of x[..., :n].
+        """
+        ...
+
+
+class LinearStep:
+    """y = x W^T + b: a layer whose thresholds are not learned keeps all its rows.
+
+    Args:
+        tensors: Parameters and gradients.
+        rows: Images B of a step.
+        output: float[..., B, out] to write y to; None for memory of its own.
+    """
+
+    def __init__(self, tensors: LinearTensors, rows: int, output: Tensor | None = None) -> None:
+        *lead, outputs, _ = tensors.weight.shape
+        self._tensors = tensors
+        self.output = tensors.weight.new_empty(*lead, rows, outputs) if output is None else output
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return y."""
+        return affine(self._tensors, x, self.output)
+
+    def backward(self, gradient: Tensor, x: Tensor, to_input: Tensor | None = None) -> None:
+        """Write the gradients."""
+        t = self._tensors
+        torch.sum(gradient, -2, out=t.to_bias)
+        product(gradient.mT, x, t.to_weight)
+        if to_input is not None:
+            product(gradient, t.weight[..., : to_input.shape[-1]], to_input)
+
+
+def affine(tensors: LinearTensors, x: Tensor, out: Tensor) -> Tensor:
+    """Return x W^T + b written to `out`."""
+    if x.dim() == 2:
+        return torch.addmm(tensors.bias, x, tensors.weight.T, out=out)
+    return torch.baddbmm(tensors.bias.unsqueeze(-2), x, tensors.weight.mT, out=out)
 
 
 class MaskedStep:
@@ -43,7 +104,7 @@ class MaskedStep:
 
     def __init__(
         self,
-        tensors: LayerTensors,
+        tensors: MaskedTensors,
         rows: int,
         window: float,
         mask_bias: bool,
@@ -61,7 +122,7 @@ class MaskedStep:
         self._keep_row = self.keep.unsqueeze(-2)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return y float[..., B, out] of x float[..., B, in]; it is overwritten by the next call."""
+        """Return y."""
         t = self._tensors
         torch.mean(torch.abs(t.weight, out=self._scratch), -1, out=self._distance)
         self._distance.sub_(t.threshold)
@@ -69,22 +130,13 @@ class MaskedStep:
         soft = self._distance.div_(self._window).sigmoid_()
         torch.addcmul(soft, soft, soft, value=-1, out=self._slope).div_(self._window)
         if self._mask_bias:
-            if x.dim() == 2:
-                torch.addmm(t.bias, x, t.weight.T, out=self._linear)
-            else:
-                torch.baddbmm(self._bias_row, x, t.weight.mT, out=self._linear)
+            affine(t, x, self._linear)
             return torch.mul(self._linear, self._keep_row, out=self.output)
         product(x, t.weight.mT, self._linear)
         return torch.mul(self._linear, self._keep_row, out=self.output).add_(self._bias_row)
 
     def backward(self, gradient: Tensor, x: Tensor, to_input: Tensor | None = None) -> None:
-        """Write the gradients of the parameters and, where it is given, of the first entries of x.
-
-        Args:
-            gradient: float[..., B, out], of the loss with respect to y.
-            x: What `forward` was given.
-            to_input: float[..., B, n], receives the gradient of x[..., :n].
-        """
+        """Write the gradients."""
         t = self._tensors
         kept = torch.mul(gradient, self._keep_row, out=self._kept)
         torch.sum(kept if self._mask_bias else gradient, -2, out=t.to_bias)

@@ -9,7 +9,7 @@ from torch import Tensor
 from clients.method.lean.adaptation import AdaptationStep
 from clients.method.lean.gradients import LossGradients
 from clients.method.lean.head import Draw, MlpStep
-from clients.method.lean.masked import LayerTensors, MaskedStep
+from clients.method.lean.masked import LayerStep, LinearStep, LinearTensors, MaskedStep, MaskedTensors
 from clients.method.lean.norms import BatchNorm, NoNorm, NormStep, NormTensors, PerImageNorm, Rows
 from clients.method.mlp import group_count
 from clients.method.settings import TrainingSettings
@@ -57,15 +57,16 @@ class TrainingStep:
         self, tensors: ModelTensors, text_features: Tensor, logit_scale: float, settings: TrainingSettings, rows: int
     ) -> None:
         self._tensors, self._settings, self._rows = tensors, settings, rows
-        weight = tensors.values["fam.first.weight"]
+        weight = tensors.values["fam.second.weight"]
         *lead, width, _ = weight.shape
         like = weight.new_empty(*lead, rows, width)
         largest = max(tensor.shape[-1] * tensor.shape[-2] for tensor in self._matrices())
         self._scratch = weight.new_empty(*lead, largest)
         self._drop, self._image = torch.empty_like(like), torch.empty_like(like)
         self._length = like.new_empty(*lead, rows, 1)
-        first, second = self._masked("fam.first"), self._masked("fam.second")
-        self._fam = AdaptationStep(first, second, settings.fam_form == "residual")
+        first, second = self._layer("fam.first"), self._layer("fam.second")
+        gain = settings.fam_input_rms * width**0.5 if settings.fam_input_rms else 1.0
+        self._fam = AdaptationStep(first, second, settings.fam_form == "residual", gain)
         prior = tensors.values["log_prior"]
         self._losses = LossGradients(settings, text_features, prior, logit_scale, tensors.with_mlp, like)
         self._mlp = self._make_mlp(like) if tensors.with_mlp else None
@@ -99,10 +100,10 @@ class TrainingStep:
     def _make_mlp(self, like: Tensor) -> MlpStep:
         settings = self._settings
         hidden = [
-            (self._masked(f"mlp.hidden.{number}"), self._norm(f"mlp.norms.{number}"))
+            (self._layer(f"mlp.hidden.{number}"), self._norm(f"mlp.norms.{number}"))
             for number in range(settings.mlp_layers)
         ]
-        head = self._masked("mlp.head", self._losses.logits[1])
+        head = self._layer("mlp.head", self._losses.logits[1])
         return MlpStep(
             hidden,
             head,
@@ -113,13 +114,15 @@ class TrainingStep:
             like=like,
         )
 
-    def _masked(self, name: str, output: Tensor | None = None) -> MaskedStep:
-        values, gradients = self._tensors.values, self._tensors.gradients
-        tensors = [of[f"{name}.{part}"] for of in (values, gradients) for part in ("weight", "bias", "threshold")]
-        settings = self._settings
-        return MaskedStep(
-            LayerTensors(*tensors), self._rows, settings.threshold_window, settings.mask_bias, self._scratch, output
-        )
+    def _layer(self, name: str, output: Tensor | None = None) -> LayerStep:
+        values, gradients, settings = self._tensors.values, self._tensors.gradients, self._settings
+        weight, bias, threshold = f"{name}.weight", f"{name}.bias", f"{name}.threshold"
+        tensors = values[weight], values[bias], gradients[weight], gradients[bias]
+        if not settings.learn_thresholds:
+            return LinearStep(LinearTensors(*tensors), self._rows, output)
+        masked = MaskedTensors(*tensors, values[threshold], gradients[threshold])
+        window = settings.threshold_window
+        return MaskedStep(masked, self._rows, window, settings.mask_bias, self._scratch, output)
 
     def _norm(self, name: str) -> NormStep:
         values, gradients, kind = self._tensors.values, self._tensors.gradients, self._settings.mlp_norm

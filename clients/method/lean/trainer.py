@@ -43,7 +43,7 @@ class LeanTrainer:
         self._moments = [torch.zeros_like(flat) for flat in self._flat for _ in range(2)]
         values |= dict(model.named_buffers())
         self._tensors = ModelTensors(values, gradients)
-        self._layers = [module for module in model.modules() if isinstance(module, MaskedLinear)]
+        self._layers = [module for module in model.modules() if isinstance(module, MaskedLinear) and module.learned]
         self._steps: dict[int, TrainingStep] = {}
 
     def train(

@@ -19,8 +19,26 @@ SIZES = (40, 97, 0, 1, 64, 33)
 FLEET_CASES = [
     (profile, name)
     for profile, names in {
-        "default": ("as it is", "class prompts", "two layers", "group norm", "bias kept", "rows reset", "two passes"),
-        "paper": ("as it is", "class-wise, half", "no norm", "mlp stops", "rows reset", "two passes", "linear head"),
+        "default": (
+            "as it is",
+            "class prompts",
+            "two layers",
+            "group norm",
+            "bias kept",
+            "rows reset",
+            "two passes",
+            "narrow FAM",
+        ),
+        "paper": (
+            "as it is",
+            "class-wise, half",
+            "no norm",
+            "mlp stops",
+            "rows reset",
+            "two passes",
+            "linear head",
+            "thresholds not learned",
+        ),
     }.items()
     for name in names
 ]

@@ -48,6 +48,9 @@ CHANGES = {
     "bias kept": {"mask_bias": False},
     "wide window": {"threshold_window": 0.5},
     "rows reset": {"reset_keep_ratio": 0.95},
+    "thresholds not learned": {"learn_thresholds": False, "mlp_layers": 2},
+    "narrow FAM": {"fam_width": 12},
+    "FAM's own scales": {"fam_input_rms": 1.0, "fam_logit_scale": 20.0},
     "two passes": {"local_epochs": 2},
     "large batches": {"batch_size": 50},
     "a last image on its own": {"batch_size": 8},
@@ -72,9 +75,9 @@ def make_model(settings, with_mlp=True, seed=0, dtype=torch.float32):
     mlp = PrivateMlp(D, C, settings, generator(seed + 1)) if with_mlp else None
     prior = torch.log(torch.tensor([0.5, 0.3, 0.2]))
     model = HospitalModel(unit(torch.randn(C, D, generator=generator(7))), 100.0, settings, fam, mlp, prior).to(dtype)
-    with torch.no_grad():  # some rows are off, so that the masks do something
+    if settings.learn_thresholds:  # some rows are off, so that the masks do something
         for layer in (fam.first, fam.second):
-            layer.threshold.add_(0.09 * torch.rand(D, generator=generator(seed + 2)).to(dtype))
+            layer.threshold.data.add_(0.09 * torch.rand(len(layer.threshold), generator=generator(seed + 2)).to(dtype))
     return model
 
 
