@@ -26,8 +26,7 @@ from securefed.compression import ChannelState, ServerChannel
 from securefed.config import STAGES
 from securefed.errors import RoundAbortedError
 from securefed.model_file import vector_digest
-from securefed.nodes import closing
-from securefed.nodes.closing import CloseRound
+from securefed.nodes.control import ControlStage, encode_request
 from securefed.nodes.numbering import protocol_round
 from securefed.run_folder import Arrays, ByteRow
 from securefed.sum_terms import SumTerms
@@ -137,6 +136,13 @@ class Aggregator:
         self.closing_round = self._open(self._scores, number, vector)
         return self.closing_round.mean_score
 
+    def close_round(self, number: int, opened: OpenedRound, best: int) -> None:
+        """Tell every site that a round was opened, over whom, and which round's model is the best so far.
+
+        A site that cannot be reached finds out from the next download.
+        """
+        self._close(protocol_round(number, self._attempt), opened.survivors, best)
+
     def channel_state(self) -> ChannelState:
         """Return what the sums need to go on after a restart, beside the global model."""
         return ChannelState(self._updates.state(), self._simulated.memories() if self._simulated else {})
@@ -155,10 +161,9 @@ class Aggregator:
         try:
             result = self._run(channel, parameters, self._updates.payload(vector), lost)
         except _NotOpenedError as error:
-            self._close(parameters, None)
+            self._close(parameters.round, None, 0)
             rows, dropouts = _byte_rows(error.frames, number), {**error.dropouts, **lost}
             raise RoundAbortedError(number, error.stage, str(error.__cause__), dropouts, rows) from error.__cause__
-        self._close(parameters, result)
         if channel is not self._updates:
             self._updates.scored(result.survivors)
         opened = channel.open(result)
@@ -197,14 +202,16 @@ class Aggregator:
         except TooFewSurvivorsError as error:
             raise _NotOpenedError(error.stage, (), {}) from error
 
-    def _close(self, parameters: RoundParameters, result: RoundResult | None) -> None:
-        """Tell every site how the round ended; one that cannot be reached finds out from the next download."""
-        survivors = () if result is None else result.survivors
-        message = CloseRound(parameters.round, result is not None, survivors).encode()
+    def _close(self, protocol: int, survivors: Sequence[str] | None, best: int) -> None:
+        """Tell every site how a round ended; one that cannot be reached finds out from the next download."""
+        message = encode_request(
+            ControlStage.CLOSE_ROUND,
+            {"round": protocol, "opened": survivors is not None, "survivors": list(survivors or ()), "best": best},
+        )
         replies, _ = self._transport.exchange(
-            closing.STAGE,
+            ControlStage.CLOSE_ROUND.value,
             dict.fromkeys(self._terms.sites, message),
-            round_id=parameters.round,
+            round_id=protocol,
             timeout=self._patience.timeout,
             quorum=round(len(self._terms.sites) * self._patience.quorum),
             grace=self._patience.grace,

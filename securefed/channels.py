@@ -83,6 +83,9 @@ class HalfSite:
         """Return nothing."""
         return {}
 
+    def recall(self, memory: Arrays) -> None:
+        """Nothing is remembered."""
+
     def state(self) -> Arrays:
         """Return nothing."""
         return {}

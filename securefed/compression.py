@@ -130,6 +130,10 @@ class SiteChannel(Protocol):
         """Return what the site remembers between rounds. Secrecy: stays at the site."""
         ...
 
+    def recall(self, memory: Arrays) -> None:
+        """Put back an earlier `memory`; what was on its way is withdrawn."""
+        ...
+
     def state(self) -> Arrays:
         """Return all that the half needs to go on, also within a round. Secrecy: stays at the site."""
         ...
@@ -201,6 +205,9 @@ class FixedPointSite:
     def memory(self) -> Arrays:
         """Return nothing."""
         return {}
+
+    def recall(self, memory: Arrays) -> None:
+        """Nothing is remembered."""
 
     def state(self) -> Arrays:
         """Return nothing."""
@@ -343,6 +350,11 @@ class RingSite:
         """Return the error feedback."""
         return {"feedback": self._feedback.memory}
 
+    def recall(self, memory: Arrays) -> None:
+        """Put back an earlier feedback."""
+        self._feedback.memory = memory["feedback"]
+        self._offered_at = -1
+
     def state(self) -> Arrays:
         """Return the feedback, what is on its way, the copy of the model and the encoding at it."""
         on_its_way = self._feedback.on_its_way
@@ -359,8 +371,7 @@ class RingSite:
         """
         self._replica = Replica(state["vector"], _at(self._replica.state, state))
         self._codec = self._replica.state.codec()
-        self._feedback.memory = state["feedback"]
-        self._offered_at = -1
+        self.recall(state)
         if "offered" in state:
             self._feedback.on_its_way = state["offered"], state["kept"]
             self._offered_at = int(state["offered_at"][0])

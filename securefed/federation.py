@@ -146,6 +146,7 @@ class Federation:
         self.seconds["train"] += training
         self.seconds["aggregate"] += time.perf_counter() - start - training
         self._take_score(Score(number - 1, opened.mean_score))
+        self._aggregator.close_round(number, opened, self._best_round.number)
         return opened
 
     def _keep(self, rounds: int) -> Snapshot:

@@ -132,16 +132,20 @@ class ClientMachine:
             self._state.erase()
             self._state = None
 
-    def dump(self) -> bytes:
+    def dump(self, *, secrets: bool = True) -> bytes:
         """Return the machine's state for a process that serves one message only.
+
+        Args:
+            secrets: Without them a machine that is loaded has left the round in progress: it cannot answer its further
+                stages, and takes part again from the next one. Rounds and sums that it must remember are in either.
 
         Secrecy: the bytes hold the round's secrets in clear. They must never leave the client's memory or its protected
         storage, and an older dump must never be loaded after a newer one: a repeated stage would spend pads twice.
         """
-        state = b"" if self._state is None else self._state.dump()
+        state = b"" if self._state is None or not secrets else self._state.dump()
         sums = self.participation.encode(self._environment.roster)
         head = _DUMP_MAGIC + u64(self._last_round + 1) + u32(len(sums)) + sums
-        return head + u8(0 if self._state is None else 1) + state
+        return head + u8(1 if state else 0) + state
 
     @classmethod
     def load(

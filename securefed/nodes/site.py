@@ -1,42 +1,48 @@
-"""A site node: all that runs at one hospital during the rounds. Bytes in, bytes out; it calls nobody.
+"""A site node: all that runs at one hospital. Bytes in, bytes out; it calls nobody.
 
 A request of a stage of the protocol goes to the site's client machine, which calls back for the contribution: the
-site's half of the channel follows the model, the hospital scores it and trains on it, the update is encoded.
+site's half of the channel follows the model, the hospital scores it and trains on it, the update is encoded. What else
+the server asks (control.py) is answered here and in site_run.py.
 """
 
+import logging
 from collections.abc import Callable
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from audit.canonical import JSON
 from protocols.client.machine import ClientMachine
 from protocols.client.session import RoundContext
-from protocols.compression.half import HalfClient
 from protocols.entropy import Entropy, system_entropy
 from protocols.errors import ProtocolError
-from protocols.messages import PlainInputRequest, Refusal, decode_message, encode_message
-from protocols.messages.limits import FIRST_REQUEST_LIMIT
-from protocols.parameters import RoundParameters
-from protocols.plain import NO_SESSION, PlainClient
+from protocols.messages import Refusal, encode_message
+from protocols.plain import NO_SESSION
 from protocols.policy import ClientPolicy
 from protocols.roster import IdentityKey, SignatureVerifier
-from protocols.transport import Handler
 from protocols.vectors import EncodedVector
 from securefed.channels import HalfSite
 from securefed.compression import Contribution, Fate, Followed, SiteChannel
-from securefed.nodes import closing
-from securefed.nodes.closing import CloseRound
+from securefed.nodes.clear import ClientInClear
+from securefed.nodes.control import ControlStage, decode_request, encode_refusal, encode_reply
+from securefed.nodes.memory import RoundMemory
 from securefed.nodes.numbering import training_round
+from securefed.nodes.site_run import ControlRefusedError, SiteRun
+from securefed.nodes.site_state import SiteState
+from securefed.run_folder import Arrays
 from securefed.sum_terms import SumTerms
 
 Vector = NDArray[np.float32]
+E = TypeVar("E")
+"""An encoded contribution: integers, or the bytes of the published compression."""
 
-ACKNOWLEDGED: Final = b"{}"
+_LOG = logging.getLogger("securefed.site")
+_CONTROL: Final = {stage.value: stage for stage in ControlStage}
 
 
 class Trainer(Protocol):
-    """What a site node asks of its hospital."""
+    """What a site node asks of its hospital during the rounds."""
 
     def train(self, received: Vector, number: int) -> Vector:
         """Train round `number` from the global vector float32[d] and return the update float32[d]."""
@@ -44,6 +50,18 @@ class Trainer(Protocol):
 
     def score(self, received: Vector) -> float:
         """Return the accuracy in [0, 1] of the site's ensemble with the global vector on its validation images."""
+        ...
+
+
+class PrivateTrainer(Trainer, Protocol):
+    """What a deployed node asks beside: to go back, and to go on after a restart."""
+
+    def private_state(self) -> Arrays:
+        """Return what the hospital keeps to itself."""
+        ...
+
+    def load_private_state(self, state: Arrays) -> None:
+        """Put back what `private_state` returned."""
         ...
 
 
@@ -55,6 +73,8 @@ class SiteNode:
         terms: The terms of the sums, as this site derives them.
         trainer: The hospital.
         policy: What the client insists on; that of the terms unless given.
+        run: The site's dealings beside the rounds; a simulated site has none.
+        private: The hospital again, where the node has to remember its states (a deployment).
         entropy: Cryptographic source.
         verifier: Checks signatures; sites of one process may share one that remembers.
         followed: Downloads that sites of one process have followed.
@@ -67,39 +87,120 @@ class SiteNode:
         trainer: Trainer,
         policy: ClientPolicy | None = None,
         *,
+        run: SiteRun | None = None,
+        private: PrivateTrainer | None = None,
         entropy: Entropy = system_entropy,
         verifier: SignatureVerifier | None = None,
         followed: Followed | None = None,
     ) -> None:
         self.name = terms.roster.name_of(identity.public)
+        self._identity = identity
         self._terms = terms
         self._trainer = trainer
+        self._policy = policy or terms.policy()
+        self._run = run
+        self._private = private
+        self._entropy = entropy
+        self._memory = RoundMemory()
         self._scores_models = terms.config.federation.select == "best-val"
         self.channel: SiteChannel | HalfSite = terms.channels.site(self.name, followed or Followed())
         self._scoring = terms.scoring_site(self.name)
-        self._client: Handler
+        self._client: ClientMachine | ClientInClear
         if terms.config.secure_aggregation.enabled:
             self._client = ClientMachine(
-                identity, terms.roster, policy or terms.policy(), self._contribute, entropy, verifier=verifier
+                identity, terms.roster, self._policy, self._contribute, entropy, verifier=verifier
             )
         else:
             self._client = ClientInClear(self.name, self._contribute, self._contribute_half, self.channel)
 
+    def handle(self, stage: str, request: bytes) -> bytes:
+        """Answer one request, whatever happens: a fault of this site is logged here and leaves as a bare refusal."""
+        try:
+            return self.answer(stage, request)
+        except Exception as error:  # the one place where all must be caught: a traceback would leave the site
+            _LOG.exception("%s at %s failed", stage if stage in _CONTROL else "a stage", self.name)
+            if stage in _CONTROL:
+                return encode_refusal("fault", f"{type(error).__name__} at the site; its own log says more")
+            return encode_message(Refusal(ProtocolError.code), 0, NO_SESSION)
+
     def answer(self, stage: str, data: bytes) -> bytes:
-        """Answer one request; what a `ProtocolError` refuses is answered with a refusal frame."""
-        if stage != closing.STAGE:
+        """Answer one request; what the protocol or this site refuses is answered with a refusal frame.
+
+        Raises:
+            Exception: What a fault of the hospital's own (training, disk) raises; `handle` catches that too.
+        """
+        control = _CONTROL.get(stage)
+        if control is None:
             return self._client.answer(stage, data)
         try:
-            self._close(CloseRound.decode(data))
+            return encode_reply(control, self._control(control, data))
+        except ControlRefusedError as error:
+            _LOG.warning("%s: refused %s: %s", self.name, control.value, error)
+            return encode_refusal(error.code, error.reason)
         except ProtocolError as error:
-            return encode_message(Refusal.of(error, {}), 0, NO_SESSION)
-        return ACKNOWLEDGED
+            return encode_refusal("protocol", str(error))
 
-    def _close(self, message: CloseRound) -> None:
-        if not message.opened:
+    def dump(self, *, secrets: bool = True) -> bytes:
+        """Return the node's state, for a process that serves one message only.
+
+        Args:
+            secrets: Those of a round in progress. A node that is loaded without them takes part from the next round.
+
+        Secrecy: the bytes hold the site's private state and the round's secrets in clear: they stay in the site's
+        memory or its own protected storage. An older dump must never be loaded after a newer one.
+        """
+        client = self._client.dump(secrets=secrets) if isinstance(self._client, ClientMachine) else b""
+        run_id = self._run.run_id if self._run else ""
+        hospital = self._private.private_state() if self._private else {}
+        return SiteState(self._terms.digest, run_id, client, self.channel.state(), hospital, self._memory).encode()
+
+    def load(self, data: bytes) -> None:
+        """Go on from a node's newest dump.
+
+        Raises:
+            DecodeError: The bytes are none, or of another study.
+        """
+        state = SiteState.decode(data, self._terms.digest)
+        if isinstance(self._client, ClientMachine):
+            self._client = ClientMachine.load(
+                state.client, self._identity, self._terms.roster, self._policy, self._contribute, self._entropy
+            )
+        if self._run is not None:
+            self._run.run_id = state.run_id
+        self._memory = state.memory
+        if state.channel:
+            self.channel.restore(state.channel)
+        if self._private is not None:
+            self._private.load_private_state(state.hospital)
+
+    def state_after(self, number: int) -> Arrays:
+        """Return the hospital's private state after a round, to keep the model of that round.
+
+        Raises:
+            StageOrderError: It is not kept any more.
+        """
+        return _split(self._memory.after(number))[0]
+
+    def _control(self, stage: ControlStage, data: bytes) -> dict[str, JSON]:
+        fields, model = decode_request(stage, data)
+        if stage is ControlStage.CLOSE_ROUND:
+            self._close(opened=fields["opened"], survivors=fields["survivors"], best=fields["best"])
+            return {}
+        if self._run is None:
+            raise ControlRefusedError("simulation", "a simulated site is asked for its contributions only")
+        if stage is ControlStage.HELLO:
+            last = self._client.last_round if isinstance(self._client, ClientMachine) else -1
+            return dict(self._run.hello(fields, last))
+        if stage is ControlStage.COUNTERSIGN:
+            return dict(self._run.countersign(fields))
+        return dict(self._run.close_run(fields, model))
+
+    def _close(self, *, opened: bool, survivors: list[str], best: int) -> None:
+        if not opened:
             self.channel.close(Fate.WITHDRAWN)
-        else:
-            self.channel.close(Fate.DELIVERED if self.name in message.survivors else Fate.LOST)
+            return
+        self.channel.close(Fate.DELIVERED if self.name in survivors else Fate.LOST)
+        self._memory.chosen(best)
 
     def _contribute(self, context: RoundContext) -> EncodedVector:
         """What the client machine calls: follow the model, score, train, encode for the round that is being run."""
@@ -109,49 +210,42 @@ class SiteNode:
             contribution = Contribution(np.zeros(1, np.float32), self._trainer.score(received))
             return self._scoring.encode(number, digest, contribution)
         assert not isinstance(self.channel, HalfSite)  # noqa: S101 (rounds of that kind come to _contribute_half)
-        return self.channel.encode(number, digest, self._train(received, number))
+        channel = self.channel
+        return self._train(received, number, lambda given: channel.encode(number, digest, given))
 
     def _contribute_half(self, context: RoundContext) -> bytes:
         """The same for the published compression, in clear."""
         assert isinstance(self.channel, HalfSite)  # noqa: S101 (the caller has looked)
         received = self.channel.receive(context.payload)
-        return self.channel.compress(self._train(received, training_round(context.round)))
+        return self._train(received, training_round(context.round), self.channel.compress)
 
-    def _train(self, received: Vector, number: int) -> Contribution:
+    def _train(self, received: Vector, number: int, encode: Callable[[Contribution], E]) -> E:
+        self._begin(number)
         score = self._trainer.score(received) if self._scores_models else 0.0
-        return Contribution(self._trainer.train(received, number), score)
+        encoded = encode(Contribution(self._trainer.train(received, number), score))
+        if self._private is not None:
+            self._memory.trained(number, self._present(self._private))
+        return encoded
+
+    def _begin(self, number: int) -> None:
+        """Go back to where a round began, if it is one that the server repeats."""
+        if self._private is None:
+            return
+        earlier = self._memory.begin(number, self._present(self._private))
+        if earlier is not None:
+            hospital, channel = _split(earlier)
+            self._private.load_private_state(hospital)
+            self.channel.recall(channel)
+
+    def _present(self, private: PrivateTrainer) -> Arrays:
+        hospital = {f"hospital/{name}": array for name, array in private.private_state().items()}
+        return {**hospital, **{f"channel/{name}": array for name, array in self.channel.memory().items()}}
 
 
-class ClientInClear:
-    """The client of rounds without secure aggregation: the parameters say which of the two kinds a round is.
-
-    Args:
-        name: The site.
-        contribute: Trains and encodes as integers.
-        compress: Trains and encodes as float16.
-        channel: The site's half of the channel.
-    """
-
-    def __init__(
-        self,
-        name: str,
-        contribute: Callable[[RoundContext], EncodedVector],
-        compress: Callable[[RoundContext], bytes],
-        channel: SiteChannel | HalfSite,
-    ) -> None:
-        self._plain = PlainClient(name, contribute)
-        self._half = HalfClient(name, channel.codec, compress) if isinstance(channel, HalfSite) else None
-
-    def answer(self, stage: str, data: bytes) -> bytes:
-        """Return the contribution, or a refusal."""
-        if self._half is not None and self._is_half(data):
-            return self._half.answer(stage, data)
-        return self._plain.answer(stage, data)
-
-    def _is_half(self, data: bytes) -> bool:
-        assert self._half is not None  # noqa: S101 (the caller has looked)
-        try:
-            _, request = decode_message(PlainInputRequest, data, FIRST_REQUEST_LIMIT)
-            return RoundParameters.decode(request.parameters).encoding_digest == self._half.codec.digest
-        except ProtocolError:
-            return False  # the plain client says what is wrong with it
+def _split(state: Arrays) -> tuple[Arrays, Arrays]:
+    """Return the hospital's part and the channel's."""
+    parts: dict[str, Arrays] = {"hospital": {}, "channel": {}}
+    for name, array in state.items():
+        part, _, inner = name.partition("/")
+        parts[part][inner] = array
+    return parts["hospital"], parts["channel"]

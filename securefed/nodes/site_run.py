@@ -1,0 +1,144 @@
+"""What a deployed site does beside the rounds of the protocol: it checks who is talking, countersigns, keeps the result.
+
+A simulation has none of this: it looks at its sites directly, and its parties sign in one place (audit/parties.py).
+"""
+
+import importlib.metadata
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from audit.canonical import JSON
+from audit.errors import EvidenceError
+from audit.heads import TreeHead, Witness
+from protocols.labels import VERSION
+
+Vector = NDArray[np.float32]
+
+CONTROL_VERSION: Final = 100 * VERSION + 1
+"""Version of the messages: of the protocol's frames, and of those beside the rounds."""
+
+
+class ControlRefusedError(Exception):
+    """A message beside the rounds is refused; `code` names why, `reason` says it to the admins at both ends."""
+
+    def __init__(self, code: str, reason: str) -> None:
+        super().__init__(f"{code}: {reason}")
+        self.code = code
+        self.reason = reason
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """What a site has agreed to.
+
+    Attributes:
+        study: SHA-256 (hex) of the study, to which every round is bound.
+        roster: SHA-256 (hex) of the roster file.
+        data: SHA-256 (hex), the fingerprint of the site's data.
+    """
+
+    study: str
+    roster: str
+    data: str
+
+
+class SiteRun:
+    """One site's dealings with the server of one study.
+
+    Args:
+        agreement: What the site has agreed to.
+        witness: Opens the site's heads of a run by its id.
+        keep: Called with (model float32[d], its round) at the end of a run.
+        run_id: The run in progress, "" before the first Hello.
+    """
+
+    def __init__(
+        self,
+        agreement: Agreement,
+        witness: Callable[[str], Witness],
+        keep: Callable[[Vector, int], None],
+        run_id: str = "",
+    ) -> None:
+        self._agreement = agreement
+        self._open_witness = witness
+        self._keep = keep
+        self._witness: Witness | None = None
+        self.run_id = run_id
+
+    def hello(self, fields: Mapping[str, Any], last_round: int) -> Mapping[str, JSON]:
+        """Check that both ends mean the same study and say where this site stands.
+
+        Raises:
+            ControlRefusedError: `version`, `study` or `roster` differ.
+        """
+        if fields["version"] != CONTROL_VERSION:
+            raise ControlRefusedError(
+                "version",
+                f"this site runs securefed {software_version()} (messages {CONTROL_VERSION}), the server "
+                f"{fields['software']} (messages {fields['version']}); install the same version at both ends",
+            )
+        for what, own in (("study", self._agreement.study), ("roster", self._agreement.roster)):
+            if fields[what] != own:
+                raise ControlRefusedError(
+                    what, f"the server's {what} has the digest {fields[what][:16]}..., this site approved {own[:16]}..."
+                )
+        if fields["run_id"] != self.run_id:
+            self.run_id, self._witness = str(fields["run_id"]), None
+        return {
+            "version": CONTROL_VERSION,
+            "software": software_version(),
+            "last_round": last_round,
+            "witnessed": self._heads().size,
+            "data": self._agreement.data,
+        }
+
+    def countersign(self, fields: Mapping[str, Any]) -> Mapping[str, JSON]:
+        """Keep a tree head and sign it; where the proof begins elsewhere than this site's last head, say where it is.
+
+        Raises:
+            ControlRefusedError: The head is of another run, not the server's, or of another history.
+        """
+        witness, value = self._heads(), fields["head"]
+        head = TreeHead(value["run_id"], value["round"], value["size"], value["root"], value["time"])
+        if fields["from"] != witness.size and witness.size <= head.size:
+            return {"witnessed": witness.size, "signature": ""}
+        try:
+            signature = witness.countersign(head, fields["server"], [bytes.fromhex(node) for node in fields["proof"]])
+        except EvidenceError as error:
+            raise ControlRefusedError("evidence", str(error)) from error
+        return {"witnessed": witness.size, "signature": signature}
+
+    def close_run(self, fields: Mapping[str, Any], model: bytes) -> Mapping[str, JSON]:
+        """Keep the model that the run ends with.
+
+        Raises:
+            ControlRefusedError: The run is another one, or the bytes are no model.
+        """
+        if fields["run_id"] != self.run_id:
+            raise ControlRefusedError("run", f"this site is in the run {self.run_id!r}, not in {fields['run_id']!r}")
+        if not model or len(model) % 4:
+            raise ControlRefusedError("model", "the bytes are no vector of float32")
+        vector = np.frombuffer(model, dtype="<f4").astype(np.float32)
+        if not np.isfinite(vector).all():
+            raise ControlRefusedError("model", "the model holds NaN or infinity")
+        self._keep(vector, int(fields["chosen_round"]))
+        return {}
+
+    def _heads(self) -> Witness:
+        if not self.run_id:
+            raise ControlRefusedError("order", "the server has not said Hello since this site was set up")
+        if self._witness is None:
+            self._witness = self._open_witness(self.run_id)
+        return self._witness
+
+
+def software_version() -> str:
+    """Return the installed version of this package."""
+    try:
+        return importlib.metadata.version("securefed")
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
