@@ -59,8 +59,8 @@ def check_heads(
         _check_head(source, signed, history, tree)
     roster = _check_roster(folder, announced, pinned)
     seen: set[TreeHead] = set()
-    for signed in own:
-        _check_signatures(signed, roster, history)
+    for place, signed in enumerate(own):
+        _check_signatures(own[place:], roster, history)
         seen.add(signed.head)
     for source, signed in copies + outside:
         signed.verify(roster)
@@ -105,11 +105,17 @@ def _check_head(source: str, signed: SignedHead, history: RunHistory, tree: Merk
         raise EvidenceError(head.size - 1, f"{source}: the signed head has another time than its last event")
 
 
-def _check_signatures(signed: SignedHead, roster: Roster, history: RunHistory) -> None:
-    """Every head is signed by the server, and by each hospital whose update is in a sum since the head before."""
+def _check_signatures(heads: Sequence[SignedHead], roster: Roster, history: RunHistory) -> None:
+    """The first of these heads is signed by the server, and by each hospital whose update is in the last sum it covers.
+
+    A hospital that was lost between the sum and the head may have signed a later one instead: that extends this one.
+    """
+    signed = heads[0]
     signed.verify(roster)
     record = next((record for record in reversed(history.rounds) if record.seq < signed.head.size), None)
-    if record is not None:
-        for survivor in record.survivors:
-            if survivor in roster.hospitals and survivor not in record.dropouts:
-                signed.verify(roster, of=survivor)
+    if record is None:
+        return
+    later = {name for head in heads for name in head.witnesses}
+    for survivor in record.survivors:
+        if survivor in roster.hospitals and survivor not in record.dropouts and survivor not in later:
+            signed.verify(roster, of=survivor)

@@ -52,6 +52,7 @@ KINDS: Mapping[str, Record] = MappingProxyType(
         ),
         "config": Record({"digest": DIGEST, "values": MapOf(MapOf(Scalar()))}, {"profile": NAME}),
         "purpose": Record({"values": MapOf(PROSE)}),
+        "study": Record({"name": NAME, "digest": DIGEST, "approvals": MapOf(SIGNATURE)}),
         "roster": Record({"digest": DIGEST, "server": KEY, "hospitals": MapOf(KEY)}),
         "data_described": Record(
             {"name": NAME, "fingerprint": DIGEST, "sites": _NAMES, "classes": ListOf(NAME, unique=True)},

@@ -5,7 +5,7 @@ signed, and writes it into its own file before it answers. A log that is cut, fo
 file of any single hospital.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
@@ -217,6 +217,10 @@ def read_heads(path: Path) -> list[SignedHead]:
     return [SignedHead.decode(line) for line in content.split(b"\n")[:-1]]
 
 
+Gather = Callable[[SignedHead, Callable[[int], list[bytes]]], Mapping[str, str]]
+"""Collects the countersignatures of a head."""
+
+
 class HeadBook:
     """The server's side: takes a head after each round, asks the hospitals to countersign, keeps heads.jsonl.
 
@@ -246,15 +250,31 @@ class HeadBook:
         Raises:
             EvidenceError: A hospital refuses the head, or answers with a signature that is not its own.
         """
+
+        def gather(unsigned: SignedHead, proof: Callable[[int], list[bytes]]) -> Mapping[str, str]:
+            head, server = unsigned.head, unsigned.server
+            return {
+                witness.name: witness.countersign(head, server, proof(min(witness.size, head.size)))
+                for witness in witnesses
+            }
+
+        return self.publish_by(round, gather)
+
+    def publish_by(self, round: int, gather: Gather) -> SignedHead:
+        """The same where countersignatures come from elsewhere.
+
+        Args:
+            round: The last finished round.
+            gather: Takes the head with the server's signature, and the consistency proof from a size on; returns
+                {hospital: signature}.
+
+        Raises:
+            EvidenceError: A signature is not that of its hospital.
+        """
         self._grow()
         unsigned = sign_head(self._log, self._tree, round, self._key)
         size = unsigned.head.size
-        signatures = {
-            witness.name: witness.countersign(
-                unsigned.head, unsigned.server, self._tree.consistency_proof(min(witness.size, size), size)
-            )
-            for witness in witnesses
-        }
+        signatures = gather(unsigned, lambda start: self._tree.consistency_proof(start, size))
         signed = SignedHead(unsigned.head, unsigned.server, signatures)
         signed.verify(self._roster)
         append_line(self._path, signed.encode())

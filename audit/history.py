@@ -138,7 +138,7 @@ class _Reader:
         if self.completed is not None and event.kind != "attack":
             raise EvidenceError(event.seq, f"{event.kind} follows the end of the run (event {self.completed.seq})")
         match event.kind:
-            case "config" | "roster" | "data_described" | "encoder_described" | "protocol_described":
+            case "config" | "study" | "roster" | "data_described" | "encoder_described" | "protocol_described":
                 self._take_once(event)
             case "privacy_claim":
                 if self._rounds:

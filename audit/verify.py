@@ -16,6 +16,7 @@ from audit.history import RunHistory, read_history
 from audit.log import read_events
 from audit.merkle import MerkleTree
 from audit.roster import Roster
+from audit.study import check_study
 
 
 class Outcome(StrEnum):
@@ -129,6 +130,8 @@ def verify_run(
         ("bytes", lambda: check_bytes(folder, history)),
         ("epsilon", lambda: check_epsilon(folder, history)),
     ]
+    if history.started.fields["operation"] == "deployment":
+        steps.append(("study", lambda: check_study(folder, history, None if roster is None else Roster.read(roster))))
     if ledger is not None:
         steps.append(("ledger", lambda: _check_ledger(ledger, history)))
     for name, run in steps:

@@ -5,7 +5,7 @@ import platform
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 from audit.canonical import JSON
 from audit.log import Clock, EventLog
@@ -21,41 +21,67 @@ from securefed.run_folder import ByteRow, RunFolder
 _WAYS = {"upload": "up", "download": "down"}
 
 
+class Parties(Protocol):
+    """Who signs the evidence of a run."""
+
+    def announce(self, log: EventLog) -> None:
+        """Record the roster in the log of a new run."""
+        ...
+
+    def publish(self, log: EventLog, round: int, reachable: Sequence[str]) -> object:
+        """Sign the log as it is, and have the hospitals that can be reached countersign."""
+        ...
+
+
+def simulated_parties(folder: RunFolder, sites: Sequence[str]) -> tuple[SimulatedParties, dict[str, IdentityKey]]:
+    """Return the parties of a simulation and {site: its long-term key}, which also signs its protocol messages."""
+    folders = {site: folder.site(site) for site in sites}
+    parties = SimulatedParties(folder.path, folders)
+    keys = {site: IdentityKey(IdentitySeed((path / "identity.key").read_bytes())) for site, path in folders.items()}
+    return parties, keys
+
+
 class RunEvidence:
     """The event log of one run, in the words of the federation; after every round its head is signed by all parties.
 
-    Attributes:
-        identities: {site: its long-term key}, which also signs its messages in the protocol.
+    Args:
+        log: The log.
+        sites: Names of the hospitals.
+        parties: Who signs: all of a simulation, or the server and the far ends of a deployment.
     """
 
-    def __init__(self, log: EventLog, folder: RunFolder, sites: Sequence[str]) -> None:
+    def __init__(self, log: EventLog, sites: Sequence[str], parties: Parties) -> None:
         self._log = log
         self._sites = tuple(sites)
-        folders = {site: folder.site(site) for site in sites}
-        self._parties = SimulatedParties(folder.path, folders)
-        self.identities = {
-            site: IdentityKey(IdentitySeed((path / "identity.key").read_bytes())) for site, path in folders.items()
-        }
+        self._parties = parties
 
     @classmethod
-    def begin(cls, folder: RunFolder, config: RunConfig, sites: Sequence[str], now: Clock) -> "RunEvidence":
-        """Start the log of a new run, with a roster of new keys."""
+    def begin(
+        cls,
+        folder: RunFolder,
+        config: RunConfig,
+        sites: Sequence[str],
+        now: Clock,
+        parties: Parties,
+        operation: str = "simulation",
+    ) -> "RunEvidence":
+        """Start the log of a new run."""
         header: dict[str, JSON] = {
             "run_id": folder.path.name,
-            "operation": "simulation",
+            "operation": operation,
             "software": software_versions(),
             "seeded": True,
         }
-        evidence = cls(EventLog.create(folder.log, header, now), folder, sites)
+        evidence = cls(EventLog.create(folder.log, header, now), sites, parties)
         values = config_to_mapping(config)
         evidence._log.append("config", {"digest": config_digest(config), "values": values})
-        evidence._parties.announce(evidence._log)
+        parties.announce(evidence._log)
         if stated := config.purpose.stated():
             evidence._log.append("purpose", {"values": dict(stated)})
         return evidence
 
     @classmethod
-    def reopen(cls, folder: RunFolder, sites: Sequence[str], now: Clock) -> "RunEvidence":
+    def reopen(cls, folder: RunFolder, sites: Sequence[str], now: Clock, parties: Parties) -> "RunEvidence":
         """Open the log of an interrupted run.
 
         Raises:
@@ -66,7 +92,7 @@ class RunEvidence:
         if log.events[-1].kind == "run_completed":
             log.close()
             raise RunFolderError(folder.path, "has ended already; start a new run without --resume")
-        return cls(log, folder, sites)
+        return cls(log, sites, parties)
 
     def data(self, bundle: FeatureBundle, name: str, warnings: Sequence[DataWarning]) -> None:
         """Record what is trained on: names, digests and kinds of findings; no file names, no counts of images."""
@@ -92,6 +118,26 @@ class RunEvidence:
                 "seconds": round(bundle.encode_seconds, 3),
             },
         )
+
+    def study(self, name: str, digest: str, approvals: Mapping[str, str]) -> None:
+        """Record what all hospitals have approved, and their signatures {hospital: hex}."""
+        self._log.append("study", {"name": name, "digest": digest, "approvals": dict(approvals)})
+
+    def has(self, kind: str) -> bool:
+        """Return whether the log holds an event of a kind."""
+        return any(event.kind == kind for event in self._log.events)
+
+    def agreed(
+        self, name: str, fingerprint: str, sites: Sequence[str], classes: Sequence[str], encoder: tuple[str, str, int]
+    ) -> None:
+        """Record what a deployment trains on: digests from the hospitals; the encoder by name, digest and width."""
+        described: dict[str, JSON] = {"name": name, "fingerprint": fingerprint}
+        self._log.append("data_described", {**described, "sites": list(sites), "classes": list(classes)})
+        self._log.append("encoder_described", {"name": encoder[0], "digest": encoder[1], "embed_dim": encoder[2]})
+
+    def refused(self, hospital: str, code: str, reason: str) -> None:
+        """Record that a hospital refused a message, in its own words."""
+        self._log.append("refused", {"what": code, "reason": reason, "hospital": hospital})
 
     def check_same_data(self, bundle: FeatureBundle) -> None:
         """Refuse to resume on other data or another encoder than the log says."""

@@ -12,11 +12,13 @@ from safetensors import safe_open
 
 from clients.method.layout import vector_layout
 from clients.method.settings import TrainingSettings
-from securefed.config import config_from_mapping
+from securefed.config import RunConfig, config_from_mapping
 from securefed.errors import ConfigError, RunFolderError
 from securefed.run_folder import RunFolder
 
 FORMAT = "securefed-fam-1"
+VECTOR_FORMAT = "securefed-fam-vector-1"
+"""Format of a server's file in a deployment, which has no encoder and so no text features."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,22 @@ def save_model(folder: RunFolder, model: SavedModel) -> None:
         "layout": json.dumps(names),
         "fam_sha256": vector_digest(model.vector),
     }
+    folder.write_arrays(folder.model, arrays, metadata)
+
+
+def save_vector(
+    folder: RunFolder, vector: NDArray[np.float32], embed_dim: int, config: RunConfig, classes: int
+) -> None:
+    """Write a server's fam.safetensors: the parameters alone; hospitals add what predicting needs."""
+    method = config.federation.method
+    layout = vector_layout(embed_dim, config.training, method, classes)
+    ends = np.cumsum([int(np.prod(shape)) for _, shape in layout])
+    parts = np.split(vector, ends[:-1])
+    arrays: dict[str, NDArray[Any]] = {
+        name: part.reshape(shape) for (name, shape), part in zip(layout, parts, strict=True)
+    }
+    names = json.dumps([name for name, _ in layout])
+    metadata = {"format": VECTOR_FORMAT, "method": method, "layout": names, "fam_sha256": vector_digest(vector)}
     folder.write_arrays(folder.model, arrays, metadata)
 
 

@@ -12,7 +12,7 @@ from audit.report import verdict_lines, write_report
 from clients.data import DataWarning
 from clients.encoders import FeatureBundle
 from clients.method.threads import one_thread_each, usable_cores
-from protocols.roster import Roster
+from protocols.roster import IdentityKey, Roster
 from securefed.aggregation import Aggregator
 from securefed.baselines import NOTHING_SHARED, train_alone
 from securefed.checkpoint import Snapshot, delete_checkpoint, load_checkpoint, save_checkpoint
@@ -20,7 +20,7 @@ from securefed.cohort import check_cohort
 from securefed.config import RunConfig, load_config, write_config
 from securefed.dropouts import check_schedule
 from securefed.errors import ConfigError, RoundAbortedError
-from securefed.evidence import RunEvidence, utc_now
+from securefed.evidence import RunEvidence, simulated_parties, utc_now
 from securefed.federation import Federation, RoundReport
 from securefed.hospitals import Hospitals
 from securefed.model_file import vector_digest
@@ -112,6 +112,7 @@ class _Run:
         self._now = now
         self._start = time.perf_counter()
         self._round = 0
+        self._identities: dict[str, IdentityKey] = {}
 
     def start(self, output: Path | None, runs_dir: Path) -> RunResult:
         config = self._config
@@ -123,7 +124,8 @@ class _Run:
         folder = RunFolder.create(runs_dir, f"{config.federation.method}-{dataset.name}", self._now(), output)
         write_config(config, folder.config)
         self._observer.started(folder.path, _what_runs(config))
-        with RunEvidence.begin(folder, config, dataset.sites, self._now) as evidence:
+        parties, self._identities = simulated_parties(folder, dataset.sites)
+        with RunEvidence.begin(folder, config, dataset.sites, self._now, parties) as evidence:
             bundle = self._encode(dataset, device, warnings)
             evidence.data(bundle, dataset.name, warnings)
             return self._go(folder, evidence, bundle, device)
@@ -133,7 +135,8 @@ class _Run:
         device = resolve_device(config.federation.device)
         dataset, warnings = load_sites(config.data, config.federation.seed)
         self._observer.started(folder.path, _what_runs(config))
-        with RunEvidence.reopen(folder, dataset.sites, self._now) as evidence:
+        parties, self._identities = simulated_parties(folder, dataset.sites)
+        with RunEvidence.reopen(folder, dataset.sites, self._now, parties) as evidence:
             bundle = self._encode(dataset, device, warnings)
             evidence.check_same_data(bundle)
             return self._go(folder, evidence, bundle, device)
@@ -179,10 +182,10 @@ class _Run:
         if config.federation.select == "best-val":
             _require_validation(bundle)
         hospitals = self._hospitals(bundle, device)
-        terms = SumTerms(config, Roster.of(evidence.identities), bundle.embed_dim, len(bundle.classes))
+        terms = SumTerms(config, Roster.of(self._identities), bundle.embed_dim, len(bundle.classes))
         if terms.compression.reason:
             self._observer.noted(terms.compression.reason)
-        sites = SimulatedSites(evidence.identities, terms, hospitals, self._workers)
+        sites = SimulatedSites(self._identities, terms, hospitals, self._workers)
         aggregator = Aggregator(terms, sites, sites, verifier=sites.verifier)
         federation = Federation(hospitals, aggregator, terms.initial_vector, config.federation.select)
         checkpoint = load_checkpoint(folder)

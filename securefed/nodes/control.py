@@ -1,7 +1,7 @@
 """Messages between the two nodes outside of the rounds of the protocol.
 
-A frame is the length of a JSON text (4 bytes, little-endian), the text in canonical form (RFC 8785), then the bytes of a
-model where the kind has one. Each kind has declared fields; anything else is refused.
+A frame is the length of a JSON text (4 bytes, little-endian), the text in canonical form (RFC 8785), then the bytes of
+a model where the kind has one. Each kind has declared fields; anything else is refused.
 """
 
 import struct

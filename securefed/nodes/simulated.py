@@ -14,7 +14,7 @@ from protocols.roster import IdentityKey, RememberingVerifier
 from protocols.transport import InProcessTransport, Replies
 from securefed.compression import Followed
 from securefed.dropouts import dropouts_of_round
-from securefed.nodes import closing
+from securefed.nodes.control import ControlStage
 from securefed.nodes.numbering import training_round
 from securefed.nodes.site import SiteNode
 from securefed.run_folder import Arrays
@@ -66,7 +66,7 @@ class SimulatedSites:
         self, stage: str, requests: Mapping[str, bytes], *, round_id: int, timeout: float, quorum: int, grace: float
     ) -> tuple[Replies, Mapping[str, str]]:
         """Call each site as the iterator reaches it, or a few at a time; the sites that the round loses are silent."""
-        lost = {} if stage == closing.STAGE else self.losses(training_round(round_id))
+        lost = {} if stage == ControlStage.CLOSE_ROUND.value else self.losses(training_round(round_id))
         drops = {(site, round_id): at for site, at in lost.items()}
         return InProcessTransport(self._nodes, drops, workers=self._workers).exchange(
             stage, requests, round_id=round_id, timeout=timeout, quorum=quorum, grace=grace

@@ -117,7 +117,7 @@ class SiteNode:
         """Answer one request, whatever happens: a fault of this site is logged here and leaves as a bare refusal."""
         try:
             return self.answer(stage, request)
-        except Exception as error:  # the one place where all must be caught: a traceback would leave the site
+        except Exception as error:  # noqa: BLE001 (a traceback would leave the site otherwise)
             _LOG.exception("%s at %s failed", stage if stage in _CONTROL else "a stage", self.name)
             if stage in _CONTROL:
                 return encode_refusal("fault", f"{type(error).__name__} at the site; its own log says more")

@@ -1,4 +1,4 @@
-"""What a deployed site does beside the rounds of the protocol: it checks who is talking, countersigns, keeps the result.
+"""What a deployed site does beside the rounds: it checks who is talking, countersigns, keeps the result.
 
 A simulation has none of this: it looks at its sites directly, and its parties sign in one place (audit/parties.py).
 """
@@ -52,7 +52,7 @@ class SiteRun:
     Args:
         agreement: What the site has agreed to.
         witness: Opens the site's heads of a run by its id.
-        keep: Called with (model float32[d], its round) at the end of a run.
+        keep: Called with (run id, model float32[d], its round) at the end of a run.
         run_id: The run in progress, "" before the first Hello.
     """
 
@@ -60,7 +60,7 @@ class SiteRun:
         self,
         agreement: Agreement,
         witness: Callable[[str], Witness],
-        keep: Callable[[Vector, int], None],
+        keep: Callable[[str, Vector, int], None],
         run_id: str = "",
     ) -> None:
         self._agreement = agreement
@@ -125,7 +125,7 @@ class SiteRun:
         vector = np.frombuffer(model, dtype="<f4").astype(np.float32)
         if not np.isfinite(vector).all():
             raise ControlRefusedError("model", "the model holds NaN or infinity")
-        self._keep(vector, int(fields["chosen_round"]))
+        self._keep(self.run_id, vector, int(fields["chosen_round"]))
         return {}
 
     def _heads(self) -> Witness:

@@ -1,0 +1,51 @@
+"""The study of a run in its evidence: the file's digest, and every hospital's signature over it."""
+
+import hashlib
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+from audit.canonical import CanonicalError, encode_canonical
+from audit.errors import EvidenceError
+from audit.history import RunHistory
+from audit.roster import Roster, is_signed
+
+APPROVAL_FORMAT: Final = "securefed-approval/1"
+APPROVAL_LABEL: Final = b"securefed study approval v1\n"
+"""Precedes the bytes that a hospital signs."""
+
+
+def approval_message(hospital: str, study: str) -> bytes:
+    """Return what a hospital signs: the label, then canonical JSON of format, hospital and the study's digest."""
+    return APPROVAL_LABEL + encode_canonical({"format": APPROVAL_FORMAT, "hospital": hospital, "study": study})
+
+
+def check_study(folder: Path, history: RunHistory, pinned: Roster | None) -> str:
+    """Check that study.toml is the study of a deployment's log, is of the roster, and was approved by every hospital.
+
+    Raises:
+        EvidenceError: It is not, or the log names none; names the event.
+    """
+    event = history.last("study")
+    if event is None:
+        raise EvidenceError(0, "the log of a deployment names no study")
+    path = folder / "study.toml"
+    try:
+        values = tomllib.loads(path.read_bytes().decode("utf-8"))
+        digest = hashlib.sha256(encode_canonical(values)).hexdigest()
+    except (OSError, ValueError, CanonicalError) as error:
+        raise EvidenceError(event.seq, f"study.toml cannot be read ({error})") from error
+    if digest != event.fields["digest"]:
+        raise EvidenceError(event.seq, "study.toml is not the study that the hospitals approved")
+    roster = pinned if pinned is not None else Roster.read(folder / "roster.json")
+    if values.get("roster") != {"server": roster.server, "hospitals": dict(roster.hospitals)}:
+        raise EvidenceError(event.seq, "the study is of another roster")
+    approvals = event.fields["approvals"]
+    assert isinstance(approvals, Mapping)  # noqa: S101 (narrows the type)
+    for hospital, key in roster.hospitals.items():
+        if hospital not in approvals:
+            raise EvidenceError(event.seq, f"{hospital} has not approved the study")
+        if not is_signed(key, str(approvals[hospital]), approval_message(hospital, digest)):
+            raise EvidenceError(event.seq, f"the approval of {hospital} is not signed by its key")
+    return f"study.toml was approved by all {len(roster.hospitals)} hospitals ({digest[:16]}...)"

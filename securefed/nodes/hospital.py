@@ -1,0 +1,116 @@
+"""The hospital behind a site node: its features, its MLP, and what it keeps of a finished run.
+
+Features and torch are loaded when the first round needs them, so that a process which serves one message of another
+stage does not pay for them.
+"""
+
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clients.encoders import FeatureBundle
+from securefed.config import RunConfig, write_config
+from securefed.errors import ConfigError
+from securefed.hospitals import Hospitals
+from securefed.outcome import Outcome, write_outcome
+from securefed.run_folder import Arrays, RunFolder
+
+Vector = NDArray[np.float32]
+
+
+class SiteHospital:
+    """One hospital of a deployment.
+
+    Args:
+        site: Its name in the roster.
+        open_bundle: Loads the features: a bundle of this site alone, with the study's classes and prompts.
+        config: The agreed configuration, with this site's own device.
+        results: Folder for what is kept of finished runs.
+    """
+
+    def __init__(self, site: str, open_bundle: Callable[[], FeatureBundle], config: RunConfig, results: Path) -> None:
+        self._site = site
+        self._open_bundle = open_bundle
+        self._config = config
+        self._results = results
+        self._bundle: FeatureBundle | None = None
+        self._loaded: Hospitals | None = None
+        self._state: Arrays = {}
+
+    def train(self, received: Vector, number: int) -> Vector:
+        """Train one round and return the update float32[d]."""
+        return self._hospitals().train(self._site, received, number)
+
+    def score(self, received: Vector) -> float:
+        """Return the accuracy of the site's ensemble on its validation images."""
+        return self._hospitals().score(self._site, received)
+
+    def private_state(self) -> Arrays:
+        """Return the MLP and what belongs to it; {} before anything was trained."""
+        return dict(self._state) if self._loaded is None else self._loaded.private_states()[self._site]
+
+    def load_private_state(self, state: Arrays) -> None:
+        """Put back what `private_state` returned; {} begins anew."""
+        self._state = dict(state)
+        if state and self._loaded is not None:
+            self._loaded.load_private_states({self._site: state})
+        else:
+            self._loaded = None
+
+    def keep(self, run_id: str, vector: Vector, chosen: int, state: Arrays) -> None:
+        """Evaluate the kept model on this site's test images and write it, its MLP and all metrics into a folder.
+
+        The folder is one that `evaluate` and `predict` read. It replaces what an earlier, interrupted call left.
+
+        Args:
+            run_id: The run; the folder's name.
+            vector: float32[d], the kept shared parameters.
+            chosen: Round of the kept model.
+            state: The site's private state after that round.
+        """
+        bundle, present = self._features(), self.private_state()
+        part = self._results / f".{run_id}.part"
+        shutil.rmtree(part, ignore_errors=True)
+        folder = RunFolder.create(part, "", _never(), part)
+        part.chmod(0o700)
+        hospitals = self._hospitals()
+        if state:
+            hospitals.load_private_states({self._site: state})
+        start = time.perf_counter()
+        write_config(self._config, folder.config)
+        outcome = Outcome(hospitals, vector, self._config.federation.rounds, chosen, {"enabled": True})
+        write_outcome(folder, self._config, bundle, outcome, {"total": time.perf_counter() - start})
+        self.load_private_state(present)
+        final = self._results / run_id
+        shutil.rmtree(final, ignore_errors=True)
+        part.rename(final)
+
+    def _hospitals(self) -> Hospitals:
+        if self._loaded is None:
+            federation = self._config.federation
+            self._loaded = Hospitals(
+                self._features(), self._config.training, federation.method, federation.seed, federation.device
+            )
+            if self._state:
+                self._loaded.load_private_states({self._site: self._state})
+        return self._loaded
+
+    def _features(self) -> FeatureBundle:
+        if self._bundle is None:
+            self._bundle = self._open_bundle()
+            (site,) = self._bundle.sites
+            if self._config.federation.select == "best-val" and not site.val.labels.size:
+                raise ConfigError("federation.select", f"best-val needs validation images and {self._site} has none")
+        return self._bundle
+
+
+def _never() -> Any:
+    """A folder that is named exactly takes no part of its name from a clock."""
+    from datetime import UTC, datetime
+
+    return datetime.fromtimestamp(0, UTC)

@@ -1,0 +1,145 @@
+"""Who signs in a deployment, as the server sees it: its own key, and hospitals at the far end of a transport.
+
+The counterpart of audit.parties, where one process holds all keys.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from audit.canonical import JSON
+from audit.heads import HeadBook, SignedHead
+from audit.log import EventLog
+from audit.roster import Roster
+from protocols.driver import Patience
+from protocols.errors import DecodeError
+from protocols.transport import Transport
+from securefed.nodes.control import ControlStage, RefusedBySiteError, decode_reply, encode_request
+from securefed.nodes.site_run import CONTROL_VERSION, software_version
+
+
+class RemoteParties:
+    """Greets hospitals and has them countersign, over a transport.
+
+    Args:
+        folder: The run folder.
+        key: The server's signing key.
+        roster: The keys of all.
+        study: SHA-256 (hex) of the study.
+        transport: Reaches the hospitals.
+        patience: How long an exchange waits.
+        refused: Called with (hospital, code, reason) of every refusal.
+
+    Attributes:
+        said_hello: {hospital: its reply} of those that have greeted back since this process started.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        key: Ed25519PrivateKey,
+        roster: Roster,
+        study: str,
+        transport: Transport,
+        patience: Patience,
+        refused: Callable[[str, str, str], None],
+    ) -> None:
+        self._folder = folder
+        self._key = key
+        self._roster = roster
+        self._study = study
+        self._transport = transport
+        self._patience = patience
+        self._refused = refused
+        self._book: HeadBook | None = None
+        self._witnessed: dict[str, int] = {}
+        self.said_hello: dict[str, Mapping[str, Any]] = {}
+
+    def announce(self, log: EventLog) -> None:
+        """Write the roster's file and record it in the log of a new run."""
+        (self._folder / "roster.json").write_bytes(self._roster.encode())
+        keys: dict[str, JSON] = {"server": self._roster.server, "hospitals": dict(self._roster.hospitals)}
+        log.append("roster", {"digest": self._roster.digest, **keys})
+
+    def greet(self, run_id: str, round_id: int = 0) -> None:
+        """Say Hello to every hospital that has not greeted back yet."""
+        fields: dict[str, JSON] = {
+            "version": CONTROL_VERSION,
+            "software": software_version(),
+            "run_id": run_id,
+            "study": self._study,
+            "roster": self._roster.digest,
+        }
+        absent = [name for name in self._roster.hospitals if name not in self.said_hello]
+        frame = encode_request(ControlStage.HELLO, fields)
+        for name, reply in self.ask(ControlStage.HELLO, dict.fromkeys(absent, frame), round_id).items():
+            self.said_hello[name] = reply
+            self._witnessed[name] = reply["witnessed"]
+
+    def publish(self, log: EventLog, round: int, reachable: Sequence[str]) -> SignedHead:
+        """Sign the log as it is, and have the hospitals that answer countersign and keep it.
+
+        Args:
+            log: The log; the same one on every call.
+            round: The last finished round.
+            reachable: Hospitals to ask.
+
+        Raises:
+            EvidenceError: A hospital answers with a signature that is not its own.
+        """
+        if self._book is None:
+            self._book = HeadBook(log, self._key, self._roster, self._folder / "heads.jsonl")
+
+        def gather(unsigned: SignedHead, proof: Callable[[int], list[bytes]]) -> Mapping[str, str]:
+            signatures: dict[str, str] = {}
+            for _ in range(2):  # a hospital that stands elsewhere than was thought says where, and is asked again
+                asked = [name for name in reachable if name in self._witnessed and name not in signatures]
+                frames = {name: self._frame(unsigned, self._witnessed[name], proof) for name in asked}
+                for name, reply in self.ask(ControlStage.COUNTERSIGN, frames, round).items():
+                    elsewhere = reply["witnessed"] != self._witnessed[name]
+                    self._witnessed[name] = reply["witnessed"]
+                    if reply["signature"]:
+                        signatures[name] = reply["signature"]
+                    elif not elsewhere:
+                        self._refused(name, "evidence", "neither signs the head nor says where it stands")
+                if all(name in signatures for name in asked):
+                    break
+            return signatures
+
+        return self._book.publish_by(round, gather)
+
+    def ask(self, stage: ControlStage, requests: Mapping[str, bytes], round_id: int) -> dict[str, Mapping[str, Any]]:
+        """Send requests beside the rounds and return the replies of the hospitals that gave one."""
+        if not requests:
+            return {}
+        replies, _ = self._transport.exchange(
+            stage.value,
+            requests,
+            round_id=round_id,
+            timeout=self._patience.timeout,
+            quorum=round(len(requests) * self._patience.quorum),
+            grace=self._patience.grace,
+        )
+        answered: dict[str, Mapping[str, Any]] = {}
+        for name, reply in replies:
+            try:
+                answered[name] = decode_reply(stage, reply)
+            except RefusedBySiteError as error:
+                self._refused(name, error.code, error.reason)
+            except DecodeError as error:
+                self._refused(name, "message", str(error))
+        return answered
+
+    def _frame(self, signed: SignedHead, start: int, proof: Callable[[int], list[bytes]]) -> bytes:
+        start = min(start, signed.head.size)
+        return encode_request(
+            ControlStage.COUNTERSIGN,
+            {
+                "head": signed.head.fields(),
+                "server": signed.server,
+                "from": start,
+                "proof": [node.hex() for node in proof(start)],
+            },
+        )

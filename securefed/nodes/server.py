@@ -1,0 +1,270 @@
+"""A server node: one study from Hello to the kept model, over any transport. It holds no data, no MLP and no label.
+
+What it writes is a run folder like that of a simulation, without anything that only a hospital knows: metrics stay at
+the hospitals. A node that was stopped goes on from its folder with the next `serve`.
+"""
+
+import hashlib
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from audit.log import Clock
+from audit.roster import public_hex
+from protocols.driver import Patience
+from protocols.transport import Transport
+from securefed.aggregation import Aggregator
+from securefed.checkpoint import Snapshot, delete_checkpoint, load_checkpoint, save_checkpoint
+from securefed.config import write_config
+from securefed.deploy.errors import DeploymentError
+from securefed.errors import RoundAbortedError
+from securefed.evidence import RunEvidence, software_versions, utc_now
+from securefed.federation import Federation, OutOfSight, RoundReport
+from securefed.model_file import save_vector, vector_digest
+from securefed.nodes.control import ControlStage, encode_request
+from securefed.nodes.numbering import ROUND_BITS
+from securefed.nodes.parties import RemoteParties
+from securefed.observer import Observer, RoundView
+from securefed.run_folder import RunFolder, read_byte_rows
+from securefed.study.approval import Approval
+from securefed.study.form import Study
+from securefed.sum_terms import SumTerms
+from securefed.summary import privacy, summarise
+
+DEFAULT_PATIENCE = Patience(timeout=600.0, grace=30.0, quorum=1.0)
+
+
+@dataclass(frozen=True)
+class StudyStart:
+    """What a server node starts from.
+
+    Attributes:
+        study: The study.
+        approvals: Those of all hospitals.
+        key: The server's signing key.
+    """
+
+    study: Study
+    approvals: Sequence[Approval]
+    key: Ed25519PrivateKey
+
+    def check(self) -> None:
+        """Refuse to begin without the approval of every hospital, or with another key than the study's.
+
+        Raises:
+            ConfigError, DeploymentError: Names who is missing.
+        """
+        for approval in self.approvals:
+            approval.check(self.study)
+        missing = sorted(set(self.study.roster.hospitals) - {approval.hospital for approval in self.approvals})
+        if missing:
+            raise DeploymentError(f"not approved by {', '.join(missing)}; each runs `site approve` and sends the file")
+        if public_hex(self.key) != self.study.roster.server:
+            raise DeploymentError("the server's key is not the one of the study's roster; use the key that was named")
+
+
+def serve(
+    start: StudyStart,
+    path: Path,
+    transport: Transport,
+    *,
+    patience: Patience = DEFAULT_PATIENCE,
+    observer: Observer | None = None,
+    now: Clock = utc_now,
+) -> dict[str, Any]:
+    """Run a study to its end, or go on with one whose run folder exists.
+
+    Args:
+        start: Study, approvals and key.
+        path: The run folder; its name is the run's id.
+        transport: Reaches the hospitals.
+        patience: How long exchanges wait. A matter of speed; the threshold is the study's.
+        observer: Who watches.
+        now: Clock of the log.
+
+    Returns:
+        The content of summary.json.
+
+    Raises:
+        ConfigError, DeploymentError: The study cannot begin.
+        RoundAbortedError: Too few hospitals were left; the finished rounds are kept, call again to go on.
+        EvidenceError: The folder's log does not verify.
+    """
+    start.check()
+    return _ServerRun(start, path, transport, patience, observer or Observer(), now).run()
+
+
+class _ServerRun:
+    """One study in progress."""
+
+    def __init__(
+        self, start: StudyStart, path: Path, transport: Transport, patience: Patience, observer: Observer, now: Clock
+    ) -> None:
+        self._study, self._approvals = start.study, start.approvals
+        self._transport, self._patience, self._observer, self._now = transport, patience, observer, now
+        self._path = path
+        self._begin = time.perf_counter()
+        self._refusals: list[tuple[str, str, str]] = []
+        self._noted = 0
+        self._sites = tuple(sorted(self._study.roster.hospitals))
+        self._parties = RemoteParties(
+            path, start.key, self._study.roster, self._study.digest, transport, patience, self._refused
+        )
+        self._terms = SumTerms(
+            self._study.config,
+            self._study.protocol_roster,
+            self._study.embed_dim,
+            len(self._study.classes),
+            bytes.fromhex(self._study.digest),
+        )
+
+    def run(self) -> dict[str, Any]:
+        resumed = (self._path / "config.toml").is_file()
+        folder = RunFolder.open(self._path) if resumed else RunFolder.create(self._path, "", self._now(), self._path)
+        evidence = self._reopen(folder) if resumed else self._create(folder)
+        with evidence:
+            self._parties.greet(self._path.name)
+            self._note_refusals(evidence)
+            self._require_enough()
+            if not evidence.has("data_described"):
+                evidence.agreed(
+                    self._study.name,
+                    self._fingerprint(),
+                    self._sites,
+                    self._study.classes,
+                    (self._study.encoder, self._study.encoder_digest, self._study.embed_dim),
+                )
+            return self._rounds(folder, evidence)
+
+    def _create(self, folder: RunFolder) -> RunEvidence:
+        write_config(self._study.config, folder.config)
+        (folder.path / "study.toml").write_bytes(self._study.encode())
+        evidence = RunEvidence.begin(
+            folder, self._study.config, self._sites, self._now, self._parties, operation="deployment"
+        )
+        approvals = {approval.hospital: approval.signature for approval in self._approvals}
+        evidence.study(self._study.name, self._study.digest, approvals)
+        return evidence
+
+    def _reopen(self, folder: RunFolder) -> RunEvidence:
+        written = hashlib.sha256((folder.path / "study.toml").read_bytes()).digest()
+        if written != hashlib.sha256(self._study.encode()).digest():
+            raise DeploymentError(f"{folder.path} is a run of another study; name another folder with --output")
+        return RunEvidence.reopen(folder, self._sites, self._now, self._parties)
+
+    def _rounds(self, folder: RunFolder, evidence: RunEvidence) -> dict[str, Any]:
+        config = self._study.config
+        aggregator = Aggregator(self._terms, self._transport, patience=self._patience, attempt=self._attempt())
+        federation = Federation(OutOfSight(), aggregator, self._terms.initial_vector, config.federation.select)
+        checkpoint = load_checkpoint(folder)
+        finished = checkpoint.current.number if checkpoint else 0
+        if checkpoint is not None:
+            federation.restore(checkpoint)
+        evidence.protocol_or_resumed(self._terms.describe(), privacy(config)["claim"], finished)
+        folder.keep_rows_until(folder.bytes, finished)
+
+        def before(number: int, digest: str) -> None:
+            self._parties.greet(self._path.name, number)
+            self._note_refusals(evidence)
+            evidence.round_started(number, self._sites, digest)
+
+        def after(report: RoundReport) -> None:
+            digest = vector_digest(report.checkpoint.current.vector)
+            evidence.round_completed(report.number, report.opened, self._sites, digest)
+            folder.append_rows(folder.bytes, report.opened.byte_rows)
+            save_checkpoint(folder, report.checkpoint)
+            evidence.checkpoint(report.number, digest)
+            self._note_refusals(evidence)
+            self._observer.round_finished(self._view(report))
+
+        aggregator.before_round = before
+        try:
+            kept = federation.run(config.federation.rounds, after)
+        except RoundAbortedError as error:
+            evidence.round_aborted(error)
+            raise
+        closing = aggregator.closing_round
+        if closing is not None:
+            evidence.round_completed(config.federation.rounds + 1, closing, self._sites)
+            folder.append_rows(folder.bytes, closing.byte_rows)
+        return self._finish(folder, evidence, kept, federation.seconds)
+
+    def _finish(
+        self, folder: RunFolder, evidence: RunEvidence, kept: Snapshot, seconds: Mapping[str, float]
+    ) -> dict[str, Any]:
+        config = self._study.config
+        save_vector(folder, kept.vector, self._study.embed_dim, config, len(self._study.classes))
+        summary = summarise(
+            config,
+            evaluations=[],
+            global_evaluation=None,
+            byte_rows=read_byte_rows(folder.bytes),
+            rounds_completed=config.federation.rounds,
+            chosen_round=kept.number,
+            secure_aggregation=self._terms.summary(evidence.dropouts_by_stage()),
+            seconds={**seconds, "total": time.perf_counter() - self._begin},
+            fam_sha256=vector_digest(kept.vector),
+            provenance={
+                "study": self._study.digest,
+                "encoder": self._study.encoder,
+                "encoder_digest": self._study.encoder_digest,
+                "software": software_versions(),
+            },
+        )
+        folder.write_json(folder.summary, summary)
+        model = np.ascontiguousarray(kept.vector, dtype="<f4").tobytes()
+        frame = encode_request(ControlStage.CLOSE_RUN, {"run_id": self._path.name, "chosen_round": kept.number}, model)
+        self._parties.ask(ControlStage.CLOSE_RUN, dict.fromkeys(self._sites, frame), config.federation.rounds + 1)
+        self._note_refusals(evidence)
+        evidence.completed(
+            rounds=config.federation.rounds,
+            chosen_round=kept.number,
+            files={
+                path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.results() if path.exists()
+            },
+            model_digest=summary["fam_sha256"],
+        )
+        delete_checkpoint(folder)
+        return summary
+
+    def _attempt(self) -> int:
+        """A number of attempts above that of every round which some hospital has seen."""
+        last = [reply["last_round"] for reply in self._parties.said_hello.values()]
+        return max((number >> ROUND_BITS) + 1 if number >= 0 else 0 for number in last)
+
+    def _fingerprint(self) -> str:
+        """One digest over the fingerprints of the hospitals' data, which each of them computes itself."""
+        replies = self._parties.said_hello
+        text = "".join(f"{name} {replies[name]['data']}\n" for name in sorted(replies))
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def _require_enough(self) -> None:
+        needed = self._terms.parameters(self._terms.channels.server().codec, 1).min_survivors
+        there = self._parties.said_hello
+        if len(there) < needed:
+            reasons = [f"{name}: {code}: {reason}" for name, code, reason in self._refusals]
+            absent = sorted(set(self._sites) - set(there) - {name for name, _, _ in self._refusals})
+            reasons += [f"{name}: no answer" for name in absent]
+            raise DeploymentError(
+                f"{len(there)} of {len(self._sites)} hospitals are ready, {needed} are needed. " + "; ".join(reasons)
+            )
+
+    def _refused(self, hospital: str, code: str, reason: str) -> None:
+        self._refusals.append((hospital, code, reason))
+        self._observer.warned(f"{hospital} refuses ({code}): {reason}")
+
+    def _note_refusals(self, evidence: RunEvidence) -> None:
+        for hospital, code, reason in self._refusals[self._noted :]:
+            evidence.refused(hospital, code, reason)
+        self._noted = len(self._refusals)
+
+    def _view(self, report: RoundReport) -> RoundView:
+        uploads = sum(row.bytes for row in report.opened.byte_rows if row.direction == "upload")
+        rounds = self._study.config.federation.rounds
+        lost = dict(report.opened.dropouts)
+        return RoundView(report.number, rounds, report.opened.mean_score, uploads / len(self._sites), lost)
