@@ -18,8 +18,6 @@ from securefed.compression import (
     SCORE_UNIT,
     Contribution,
     Fate,
-    FixedPointServer,
-    FixedPointSite,
     Followed,
     OpenedSum,
     RingServer,
@@ -30,6 +28,7 @@ from securefed.compression import (
     ring_replica,
 )
 from securefed.config import SecureAggregationConfig
+from securefed.fixed_point import FixedPointServer, FixedPointSite
 from securefed.run_folder import Arrays
 
 Vector = NDArray[np.float32]

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from protocols.codec import Codec, FixedPointCodec
+from protocols.codec import Codec
 from protocols.compression import CompressionState, DownloadHistory, ErrorFeedback, Replica, Scheme, Step
 from protocols.compression.codec import CompressedCodec
 from protocols.errors import SessionMismatchError
@@ -141,80 +141,6 @@ class SiteChannel(Protocol):
     def restore(self, state: Arrays) -> None:
         """Go on from `state`; or, at the start of a round, from `memory`, the server's state and its `vector`."""
         ...
-
-
-class FixedPointServer:
-    """The update as it is: one public range, the model in float32 as download; without memory."""
-
-    def __init__(self, codec: FixedPointCodec) -> None:
-        self.codec = codec
-        self._unit = codec.max_counters[0]
-
-    def payload(self, vector: Vector) -> bytes:
-        """Return the model's bytes."""
-        return np.ascontiguousarray(vector, dtype="<f4").tobytes()
-
-    def open(self, result: RoundResult) -> OpenedSum:
-        """Decode the sum."""
-        survivors = len(result.survivors)
-        score, clamped = self.codec.decode_counters(result.total)
-        mean = self.codec.decode_mean(result.total, survivors)
-        return OpenedSum(mean, score / survivors / self._unit, clamped / survivors / self._unit)
-
-    def scored(self, survivors: tuple[str, ...]) -> None:
-        """Nothing depends on it."""
-
-    def state(self) -> Arrays:
-        """Return nothing."""
-        return {}
-
-    def restore(self, state: Arrays, vector: Vector, *, known: bool) -> None:
-        """Nothing is needed."""
-
-
-class FixedPointSite:
-    """A site's half of the same.
-
-    Args:
-        site: Its name.
-        codec: The encoding.
-        rounding: Generator of stochastic rounding by site and round.
-    """
-
-    def __init__(self, site: str, codec: FixedPointCodec, rounding: Rounding) -> None:
-        self._site = site
-        self._codec = codec
-        self._rounding = rounding
-        self._unit = codec.max_counters[0]
-
-    def receive(self, payload: bytes | memoryview) -> Vector:
-        """Return the model."""
-        return np.frombuffer(payload, dtype="<f4").astype(np.float32)
-
-    def encode(self, number: int, digest: bytes, contribution: Contribution) -> EncodedVector:
-        """Clamp, count what was clamped, round."""
-        check_codec(self._codec, digest)
-        clamped, count = self._codec.saturate(contribution.update)
-        share = -(-count * self._unit // contribution.update.size)  # rounded up: one clamped coordinate shows
-        counters = (round(contribution.score * self._unit), share)
-        return self._codec.encode(clamped, self._rounding(self._site, number), counters=counters)
-
-    def close(self, fate: Fate) -> None:
-        """Nothing is remembered."""
-
-    def memory(self) -> Arrays:
-        """Return nothing."""
-        return {}
-
-    def recall(self, memory: Arrays) -> None:
-        """Nothing is remembered."""
-
-    def state(self) -> Arrays:
-        """Return nothing."""
-        return {}
-
-    def restore(self, state: Arrays) -> None:
-        """Nothing is needed."""
 
 
 class RingServer:

@@ -19,9 +19,9 @@ from protocols.policy import ClientPolicy
 from protocols.roster import Roster
 from protocols.stages import ThreatModel
 from securefed.channels import ChannelMaker, fixed_point_codec, seeded_rounding
-from securefed.compression import FixedPointServer, FixedPointSite
 from securefed.compression_choice import Choice, choose, upload_bytes
 from securefed.config import STAGES, RunConfig, config_digest
+from securefed.fixed_point import FixedPointServer, FixedPointSite
 
 Vector = NDArray[np.float32]
 
