@@ -8,6 +8,7 @@ import click
 
 _COMMANDS = {
     "simulate": ("securefed.commands.simulate", "Run a whole federation on this machine, round by round."),
+    "sweep": ("securefed.commands.sweep", "Run a grid of configurations; results in one table."),
     "evaluate": ("securefed.commands.evaluate", "Compute all metrics of a finished run on a split."),
     "predict": ("securefed.commands.predict", "Classify images with a run's FAM and a hospital's MLP."),
     "encode": ("securefed.commands.encode", "Fill the feature cache and export features."),

@@ -19,6 +19,7 @@ ROOT = Path(__file__).resolve().parents[1]
 COMMANDS = [
     [],
     ["simulate"],
+    ["sweep"],
     ["evaluate"],
     ["predict"],
     ["encode"],
@@ -404,3 +405,29 @@ def test_runs_side_by_side(call, images):
     code, out, err = call("audit", "compare", "one", "two")
     assert code == 3
     assert "two DOES NOT VERIFY" in err
+
+
+def test_a_sweep_from_its_file_to_its_table(call, tmp_path):
+    (tmp_path / "grid.toml").write_text(
+        '[federation]\nmethod = "zero-shot"\ndevice = "cpu"\n[grid]\n"federation.seed" = [0, 1]\n'
+        '"training.profile" = ["default"]\n'
+    )
+    code, out, err = call("sweep", "grid.toml", "--dry-run")
+    assert code == 0, err
+    assert out.count("waiting") == 2
+    assert not (tmp_path / "sweeps").exists()
+    code, out, err = call("sweep", "grid.toml", "--jobs", 1, "--json", "--quiet")
+    assert code == 0, err
+    result = json.loads(out)
+    assert [cell["values"]["federation.seed"] for cell in result["cells"]] == [0, 1]
+    assert all(cell["status"] == "finished" and 0 < cell["accuracy"] <= 1 for cell in result["cells"])
+    assert Path(result["folder"], "results.csv").exists()
+    code, out, err = call("sweep", "grid.toml", "--quiet")
+    assert code == 0, err
+    assert "results: sweeps/grid/results.csv" in out
+    code, out, err = call("sweep", "grid.toml", "--set", "federation.seed=2")
+    assert (code, out) == (2, "")
+    assert "is varied by the grid" in err
+    code, out, err = call("sweep", "absent.toml")
+    assert (code, out) == (2, "")
+    assert "absent.toml cannot be read" in err

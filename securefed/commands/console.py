@@ -1,7 +1,7 @@
 """Progress and tables for people: words and bars to stderr, results to stdout."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -10,6 +10,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Table
 
 from securefed.observer import Observer, RoundView
+from securefed.sweep.cell import CellResult
+from securefed.sweep.table import mean_accuracy
 
 PARTS = ("ensemble", "fam", "mlp")
 METRICS = {
@@ -37,6 +39,7 @@ class ConsoleObserver(Observer):
         )
         self._encode: TaskID | None = None
         self._rounds: TaskID | None = None
+        self._cells: TaskID | None = None
 
     def __enter__(self) -> Self:
         """Start drawing."""
@@ -78,6 +81,14 @@ class ConsoleObserver(Observer):
         for site, stage in view.lost.items():
             self.console.print(f"round {view.number}: {site} was lost at {stage}", markup=False)
 
+    def cell_finished(self, values: str, status: str, error: str, cells: int) -> None:
+        """Move the bar of a sweep and say what failed."""
+        if self._cells is None:
+            self._cells = self._progress.add_task("runs", total=cells, note="")
+        self._progress.advance(self._cells)
+        if error:
+            self.console.print(f"{status}: {values}: {error}", style="yellow", markup=False)
+
 
 def print_result(summary: dict[str, Any], verdict: Sequence[str], folder: Path) -> None:
     """Print the table of a finished run, its verdict and where everything lies to stdout."""
@@ -113,6 +124,18 @@ def metric_table(result: dict[str, Any], title: str) -> Table:
                 values = [_percent(parts[part].get(metric)) for metric in METRICS]
                 table.add_row(name, part, *values, style="bold" if name.startswith("mean") else None)
                 name = ""
+    return table
+
+
+def sweep_table(keys: Sequence[str], cells: Sequence[tuple[Mapping[str, Any], CellResult]]) -> Table:
+    """Return a table of the cells of a sweep: their values, status and mean test accuracy of the ensemble."""
+    table = Table(title="Test accuracy of the ensemble, mean over sites, %", title_justify="left", box=None)
+    for key in keys:
+        table.add_column(key)
+    table.add_column("status")
+    table.add_column("accuracy", justify="right")
+    for values, result in cells:
+        table.add_row(*(str(values[key]) for key in keys), result.status, _percent(mean_accuracy(result)))
     return table
 
 

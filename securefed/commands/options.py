@@ -54,11 +54,16 @@ RUN_FLAGS = {
 }
 
 
-def config_option(command: Command) -> Command:
-    """Add --config and --set."""
-    command = click.option(
+def assign_option(command: Command) -> Command:
+    """Add --set."""
+    return click.option(
         "--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Any key, e.g. training.batch_size=64."
     )(command)
+
+
+def config_option(command: Command) -> Command:
+    """Add --config and --set."""
+    command = assign_option(command)
     return click.option(
         "--config", "config_file", type=click.Path(path_type=Path), metavar="TOML", help="Configuration; flags win."
     )(command)

@@ -6,7 +6,9 @@ from securefed.config.load import (
     config_from_mapping,
     config_to_mapping,
     load_config,
+    overlay,
     parse_assignment,
+    read_toml,
     write_config,
 )
 from securefed.config.privacy import PrivacyConfig
@@ -38,6 +40,8 @@ __all__ = [
     "config_from_mapping",
     "config_to_mapping",
     "load_config",
+    "overlay",
     "parse_assignment",
+    "read_toml",
     "write_config",
 ]

@@ -35,8 +35,14 @@ def load_config(path: Path | None = None, overrides: Mapping[str, Any] | None = 
     Raises:
         ConfigError: The file cannot be read, or a key or value is wrong; the key is named.
     """
-    tree = _read_toml(path) if path is not None else {}
-    for key, value in (overrides or {}).items():
+    tree = read_toml(path) if path is not None else {}
+    overlay(tree, overrides or {})
+    return config_from_mapping(tree)
+
+
+def overlay(tree: dict[str, Any], overrides: Mapping[str, Any]) -> None:
+    """Put values at dotted keys (`federation.rounds`) of a tree of sections; raises ConfigError where one is none."""
+    for key, value in overrides.items():
         *sections, name = key.split(".")
         node = tree
         for section in sections:
@@ -44,7 +50,6 @@ def load_config(path: Path | None = None, overrides: Mapping[str, Any] | None = 
             if not isinstance(node, dict):
                 raise ConfigError(key, "is not a section")
         node[name] = value
-    return config_from_mapping(tree)
 
 
 def config_from_mapping(tree: Mapping[str, Any]) -> RunConfig:
@@ -106,13 +111,14 @@ def _with_private_defaults(tree: Mapping[str, Any]) -> Mapping[str, Any]:
     return filled
 
 
-def _read_toml(path: Path) -> dict[str, Any]:
+def read_toml(path: Path, named: str = "--config") -> dict[str, Any]:
+    """Read a TOML file; raises ConfigError under the name of the argument that asked for it."""
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise ConfigError("--config", f"{path} cannot be read ({error.strerror}); check the path") from error
+        raise ConfigError(named, f"{path} cannot be read ({error.strerror}); check the path") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError("--config", f"{path} is not valid TOML: {error}") from error
+        raise ConfigError(named, f"{path} is not valid TOML: {error}") from error
 
 
 def _refuse_unknown(given: Mapping[str, Any], known: Mapping[str, Any], section: str) -> None:

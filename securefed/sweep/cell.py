@@ -1,0 +1,79 @@
+"""One cell of a sweep: run it, go on with it, or find that it is finished."""
+
+import itertools
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from securefed.errors import RunFolderError, SecureFedError
+from securefed.sweep.plan import Cell
+
+FINISHED, FAILED, INTERRUPTED, WAITING = "finished", "failed", "interrupted", "waiting"
+
+
+@dataclass(frozen=True)
+class CellResult:
+    """What became of a cell.
+
+    Attributes:
+        name: Name of its folder.
+        status: `finished`, `failed`, `interrupted` or `waiting`.
+        summary: Its summary.json where it is finished.
+        error: Why it failed.
+    """
+
+    name: str
+    status: str
+    summary: dict[str, Any] | None = None
+    error: str = ""
+
+
+def look_up(folder: Path, cell: Cell) -> CellResult:
+    """Return a cell's result without running anything: finished if its folder holds the summary of this configuration.
+
+    Raises:
+        RunFolderError: The folder holds the summary of another configuration or a damaged one.
+    """
+    path = folder / cell.name / "summary.json"
+    try:
+        summary = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return CellResult(cell.name, WAITING)
+    except ValueError as error:
+        raise RunFolderError(path, f"is damaged ({error}); remove its folder to run the cell again") from error
+    if summary.get("config_digest") != cell.digest:
+        raise RunFolderError(path, "belongs to another configuration; name another folder with --output")
+    return CellResult(cell.name, FINISHED, summary)
+
+
+def run_cell(folder: Path, cell: Cell, cache_dir: Path | None, workers: int) -> CellResult:
+    """Run a cell, or go on with it where an earlier sweep was interrupted; errors of a run become its result.
+
+    Args:
+        folder: Folder of all cells.
+        cell: The cell.
+        cache_dir: Feature cache.
+        workers: Hospitals that work at the same time.
+    """
+    from clients.data import DataError
+    from clients.encoders import EncoderError
+    from protocols.errors import ProtocolError
+
+    try:
+        return CellResult(cell.name, FINISHED, _summary(folder / cell.name, cell, cache_dir, workers))
+    except KeyboardInterrupt:
+        return CellResult(cell.name, INTERRUPTED)
+    except (SecureFedError, DataError, EncoderError, ProtocolError) as error:
+        return CellResult(cell.name, FAILED, error=f"{type(error).__name__}: {error}")
+
+
+def _summary(path: Path, cell: Cell, cache_dir: Path | None, workers: int) -> dict[str, Any]:
+    from securefed.simulation import resume_run, simulate
+
+    if (path / "checkpoint" / "latest.json").exists():
+        return resume_run(path, cache_dir=cache_dir, workers=workers).summary
+    if path.exists():  # interrupted before its first round was finished; its record is kept beside the new run
+        aside = (path.with_name(f"{path.name}.interrupted-{number}") for number in itertools.count(1))
+        path.rename(next(name for name in aside if not name.exists()))
+    return simulate(cell.config, output=path, cache_dir=cache_dir, workers=workers).summary

@@ -1,0 +1,176 @@
+"""Sweeps: the grid, one table, cells that are not run twice."""
+
+import csv
+import json
+import signal
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from securefed.config import config_digest, load_config
+from securefed.errors import ConfigError, RunFolderError
+from securefed.sweep import run as sweep_run
+from securefed.sweep.cell import FAILED, FINISHED, WAITING
+from securefed.sweep.plan import read_plan
+from securefed.sweep.run import look_up_all, run_sweep
+
+
+@pytest.fixture
+def sweep_file(features_file, tmp_path):
+    def make(grid, more=""):
+        path = tmp_path / "grid.toml"
+        path.write_text(
+            f'[data]\nsource = "features:{features_file}"\n[encoder]\nname = "features:{features_file}"\n'
+            f'[federation]\nrounds = 2\ndevice = "cpu"\n{more}\n[grid]\n{grid}\n'
+        )
+        return path
+
+    return make
+
+
+def test_every_combination_is_one_cell_with_its_own_configuration(sweep_file):
+    plan = read_plan(sweep_file('"federation.seed" = [0, 1]\n"federation.method" = ["fedclip", "local", "fedclip"]'))
+    assert plan.keys == ("federation.seed", "federation.method")
+    assert [tuple(cell.values.values()) for cell in plan.cells] == [
+        (0, "fedclip"),
+        (0, "local"),
+        (1, "fedclip"),
+        (1, "local"),
+    ]
+    assert all(cell.config.federation.rounds == 2 for cell in plan.cells)
+    assert [config_digest(cell.config) for cell in plan.cells] == [cell.digest for cell in plan.cells]
+
+
+def test_unquoted_keys_and_profiles_and_overrides_are_understood(sweep_file):
+    path = sweep_file('federation.seed = [3]\ntraining.profile = ["default", "paper"]')
+    plan = read_plan(path, {"federation.rounds": 5})
+    assert [cell.config.training.fam_loss for cell in plan.cells] == ["class-prompt", "contrastive"]
+    assert all(cell.config.federation.rounds == 5 for cell in plan.cells)
+
+
+@pytest.mark.parametrize(
+    ("grid", "message"),
+    [
+        ("", r"grid: is missing; write \[grid\]"),
+        ('"federation.seed" = 3', r"grid.federation.seed: 3 is no list of values; write \[3\]"),
+        ('"federation.seed" = []', "no list of values"),
+        ("seed = [1]", "write SECTION.KEY"),
+        ('"federation.sed" = [1]', "federation.sed: unknown key; did you mean seed"),
+        ('"federation.seed" = [0, -1]', r"in the cell federation.seed=-1"),
+        ('"federation.seed" = ["a"]', "must be of type int"),
+    ],
+)
+def test_a_wrong_grid_is_refused_before_anything_runs(sweep_file, grid, message):
+    with pytest.raises(ConfigError, match=message):
+        read_plan(sweep_file(grid))
+
+
+def test_grids_that_nobody_can_mean_are_refused(sweep_file, tmp_path):
+    numbers = list(range(400))
+    with pytest.raises(ConfigError, match="160,000 combinations"):
+        read_plan(sweep_file(f'"federation.seed" = {numbers}\n"federation.rounds" = {numbers}'))
+    with pytest.raises(ConfigError, match="is varied by the grid"):
+        read_plan(sweep_file('"federation.seed" = [1]'), {"federation.seed": 2})
+    with pytest.raises(ConfigError, match="cannot be read"):
+        read_plan(tmp_path / "none.toml")
+
+
+def test_a_sweep_ends_in_one_table_and_is_not_run_twice(sweep_file, tmp_path, monkeypatch):
+    plan = read_plan(sweep_file('"federation.seed" = [0, 1]\n"federation.method" = ["fedmedclip", "zero-shot"]'))
+    folder = tmp_path / "out"
+    assert {result.status for result in look_up_all(plan, folder).values()} == {WAITING}
+    seen = []
+    result = run_sweep(plan, folder, jobs=1, finished=lambda cell, _: seen.append(cell.name))
+    assert seen == [cell.name for cell in plan.cells]
+    assert result.failed == 0
+    with (folder / "results.csv").open() as stream:
+        rows = list(csv.DictReader(stream))
+    assert list(rows[0]) == [
+        "cell", "status", "federation.seed", "federation.method", "site", "part", "metric", "value",
+    ]  # fmt: skip
+    for cell in plan.cells:
+        summary = json.loads((folder / "cells" / cell.name / "summary.json").read_text())
+        mine = {(r["site"], r["part"], r["metric"]): float(r["value"]) for r in rows if r["cell"] == cell.name}
+        assert mine["mean over sites", "ensemble", "accuracy"] == summary["mean"]["ensemble"]["accuracy"]
+        assert mine["site3", "ensemble", "auroc"] == summary["sites"]["site3"]["test"]["ensemble"]["auroc"]
+        assert mine["", "run", "upload_bytes"] == summary["communication"]["upload_bytes"]
+    table = pq.read_table(folder / "results.parquet").to_pylist()
+    assert [(str(row["federation.seed"]), row["value"]) for row in table] == [
+        (row["federation.seed"], float(row["value"])) for row in rows
+    ]
+    assert (folder / "plots/accuracy_by_federation_method.svg").stat().st_size > 1000
+
+    monkeypatch.setattr(sweep_run, "run_cell", lambda *_: pytest.fail("a finished cell was run again"))
+    again = run_sweep(plan, folder, jobs=1)
+    assert {name: r.summary for name, r in again.results.items()} == {n: r.summary for n, r in result.results.items()}
+
+
+def test_cells_in_processes_have_the_results_of_cells_in_this_one(sweep_file, tmp_path):
+    plan = read_plan(sweep_file('"federation.seed" = [0, 1]', more='select = "last"'))
+    here, there = (run_sweep(plan, tmp_path / f"{jobs}", jobs=jobs).results for jobs in (1, 2))
+    for cell in plan.cells:
+        a, b = here[cell.name].summary, there[cell.name].summary
+        assert (a["fam_sha256"], a["sites"]) == (b["fam_sha256"], b["sites"])
+
+
+def test_a_cell_that_fails_is_a_line_of_the_table_and_the_others_run(sweep_file, tmp_path):
+    lost = '["site0@1:ShareKeys", "site1@1:ShareKeys", "site2@1:ShareKeys", "site3@1:ShareKeys"]'
+    plan = read_plan(sweep_file(f'"simulation.drop" = [{lost}, []]'))
+    result = run_sweep(plan, tmp_path / "out", jobs=1)
+    assert [result.results[cell.name].status for cell in plan.cells] == [FAILED, FINISHED]
+    assert "was aborted" in result.results[plan.cells[0].name].error
+    assert result.failed == 1
+    with (tmp_path / "out/results.csv").open() as stream:
+        first = next(csv.DictReader(stream))
+    assert (first["status"], first["value"]) == ("failed", "")
+
+
+def test_an_interrupted_sweep_goes_on_where_it_was(sweep_file, tmp_path, monkeypatch):
+    plan = read_plan(sweep_file('"federation.seed" = [0, 1, 2]'))
+    whole = run_sweep(plan, tmp_path / "whole", jobs=1)
+    folder = tmp_path / "cut"
+    from securefed.federation import Federation
+
+    opened = Federation._open_round
+
+    def interrupted(self, number):
+        if number == 2 and len(list((folder / "cells").glob("*/summary.json"))) == 1:
+            signal.raise_signal(signal.SIGINT)
+        return opened(self, number)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Federation, "_open_round", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            run_sweep(plan, folder, jobs=1)
+    states = [look_up_all(plan, folder)[cell.name].status for cell in plan.cells]
+    assert states == [FINISHED, WAITING, WAITING]
+    assert (folder / "results.csv").exists()
+    (folder / "cells" / plan.cells[2].name).mkdir()  # as if it had died before its first round
+    (folder / "cells" / plan.cells[2].name / "audit.jsonl").touch()
+    resumed = run_sweep(plan, folder, jobs=1)
+    for cell in plan.cells:
+        assert resumed.results[cell.name].summary["sites"] == whole.results[cell.name].summary["sites"]
+    assert [path.name for path in (folder / "cells").glob("*.interrupted-*")] == [f"{plan.cells[2].name}.interrupted-1"]
+
+
+def test_a_folder_of_other_runs_is_refused(sweep_file, tmp_path):
+    plan = read_plan(sweep_file('"federation.seed" = [0]'))
+    cell = tmp_path / "out/cells" / plan.cells[0].name
+    cell.mkdir(parents=True)
+    (cell / "summary.json").write_text('{"config_digest": "00"}')
+    with pytest.raises(RunFolderError, match="another configuration"):
+        run_sweep(plan, tmp_path / "out", jobs=1)
+    (cell / "summary.json").write_text("{")
+    with pytest.raises(RunFolderError, match="damaged"):
+        look_up_all(plan, tmp_path / "out")
+
+
+def test_images_that_cells_share_are_encoded_once_before_they_start(tmp_path, monkeypatch):
+    configs = [load_config(None, {"federation.seed": seed, "federation.device": "cpu"}) for seed in (0, 1)]
+    configs.append(load_config(None, {"encoder.prompt": "a scan of {class}", "federation.device": "cpu"}))
+    asked = []
+    monkeypatch.setattr(sweep_run, "load_sites", lambda data, seed: (data, ()))
+    monkeypatch.setattr(sweep_run, "encode_sites", lambda config, *_: asked.append(config.encoder.prompt))
+    sweep_run.encode_once(configs, Path(tmp_path), None)
+    assert asked == ["a picture of a {class}", "a scan of {class}"]
