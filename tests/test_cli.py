@@ -30,6 +30,7 @@ COMMANDS = [
     ["audit", "verify"],
     ["audit", "report"],
     ["audit", "compare"],
+    ["audit", "attack"],
     ["audit", "ledger"],
     ["audit", "ledger", "show"],
     ["audit", "ledger", "policy"],

@@ -9,6 +9,7 @@ from audit.accounting.epsilon import Epsilon, account
 from audit.accounting.mechanisms import Adjacency, Composition
 from audit.accounting.views import against_broken_aggregation, against_colluders
 from audit.check_epsilon import composition_of
+from audit.empirical.tradeoff import ProfileCurve
 from audit.history import RunHistory
 
 _DELTAS = (1e-4, 1e-5, 1e-6, 1e-7, 1e-8)
@@ -110,12 +111,8 @@ def true_positives(false_positives: float, profile: Sequence[tuple[float, float]
 
     Paper: Kairouz, Oh, Viswanath 2015 (arXiv 1311.0776), the trade-off of testing membership under (epsilon, delta).
     """
-    best = 1.0
-    for delta, epsilon in profile:
-        if math.isfinite(epsilon) and epsilon < 700:
-            best = min(best, math.exp(epsilon) * false_positives + delta)
-            best = min(best, 1 - math.exp(-epsilon) * (1 - delta - false_positives))
-    return max(false_positives, min(1.0, best))
+    pairs = tuple((epsilon, delta) for delta, epsilon in profile if math.isfinite(epsilon))
+    return ProfileCurve(pairs).found(false_positives)
 
 
 def trust_section(history: RunHistory) -> list[dict[str, Any]]:

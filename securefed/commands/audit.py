@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from audit.errors import EvidenceError
+from securefed.commands.attack import command as attack_command
 from securefed.commands.compare import command as compare_command
 from securefed.commands.ledger import command as ledger_command
 from securefed.commands.options import json_option
@@ -18,6 +19,7 @@ def command() -> None:
     """Check the evidence of a run: offline, without the data, without torch."""
 
 
+command.add_command(attack_command)
 command.add_command(compare_command)
 command.add_command(ledger_command)
 

@@ -1,0 +1,198 @@
+"""Attacks on runs: a claim that does not hold is refuted, protection shows, and all of it enters the signed record."""
+
+import json
+
+import numpy as np
+import pytest
+
+from audit.accounting import Gaussian, Repeated, SampledGaussian, mechanism_fields, upper_epsilon
+from audit.history import read_history
+from audit.log import EventLog, read_events
+from audit.report import build_report, render
+from audit.verify import verify_run
+from clients.encoders import FeatureBundle
+from clients.method.layout import initial_vector
+from clients.privacy import Randomness
+from securefed.attacks import attack_run, record_findings
+from securefed.attacks.findings import Finding
+from securefed.attacks.inversion import invert_gradients
+from securefed.attacks.members import infer_members
+from securefed.attacks.privacy import audit_privacy
+from securefed.config import config_from_mapping
+from securefed.errors import ConfigError
+from securefed.simulation import simulate
+from tests.securefed.conftest import CLASSES, unit
+
+WIDTH = 80
+"""Square of it: coordinates for canaries."""
+
+
+def wide_bundle(sites=4):
+    import clients.encoders as encoders
+
+    rng = np.random.default_rng(4)
+    centres = rng.normal(size=(len(CLASSES), WIDTH))
+
+    def split(site, name, count):
+        labels = rng.integers(0, len(CLASSES), count)
+        features = unit(centres[labels] + 1.6 * rng.normal(size=(count, WIDTH)))
+        return encoders.LabelledFeatures(features, labels.astype(np.int64), tuple(map(str, range(count))))
+
+    made = [
+        encoders.SiteFeatures(f"site{n}", **{name: split(n, name, 30) for name in ("train", "val", "test")})
+        for n in range(sites)
+    ]
+    return FeatureBundle(
+        classes=CLASSES,
+        prompts=tuple((name,) for name in CLASSES),
+        embed_dim=WIDTH,
+        text_features=unit(centres),
+        logit_scale=50.0,
+        sites=tuple(made),
+        global_site=None,
+        encoder_name="test",
+        encoder_digest="0" * 64,
+        data_fingerprint="0" * 64,
+        images_encoded=0,
+        cache_hits=0,
+        encode_seconds=0.0,
+    )
+
+
+@pytest.fixture(scope="module")
+def bundle():
+    return wide_bundle()
+
+
+PRIVATE = {
+    "privacy": {"mode": "local", "noise_multiplier": 4.0, "steps": 25, "sampling_rate": 1.0},
+    "training": {"prior_adjustment": 0.0, "class_balance": 0.0, "feature_dropout": 0.0, "mlp_norm": "layer"},
+}
+
+
+def private_history(tmp_path, mechanism, *, mode="local", rounds=2, steps=25):
+    with EventLog.create(tmp_path / "audit.jsonl", {"run_id": "r", "operation": "simulation"}) as log:
+        claim = {"mode": mode, "claim": "CLAIMED", "reason": "test", "unit": "image", "delta": 1e-5}
+        log.append("privacy_claim", {**claim, "adjacency": "add-or-remove-one"})
+        for number in range(1, rounds + 1):
+            log.append("round_started", {"round": number, "cohort": ["site0"], "model_digest": "ab" * 32})
+            noise = {"mechanism": mechanism_fields(mechanism), "repetitions": steps}
+            log.append("privacy_event", {**noise, "hospital": "site0", "round": number})
+            completed = {"round": number, "cohort": ["site0"], "survivors": ["site0"], "dropouts": {}, "bytes": {}}
+            log.append("round_completed", {**completed, "aggregate_digest": "cd" * 32})
+        return read_history(log.events)
+
+
+def audited(bundle, history, config=None, canaries=5000):
+    config = config or config_from_mapping(PRIVATE)
+    initial = initial_vector(WIDTH, config.training, 0)
+    coins = Randomness.of_a_seed(11, "audit")
+    (found,) = audit_privacy(config, bundle, history, initial, site="site0", canaries=canaries, coins=coins)
+    return found
+
+
+def test_an_honest_training_is_bounded_below_its_claim(bundle, tmp_path):
+    found = audited(bundle, private_history(tmp_path, Gaussian(4.0)))
+    claimed = upper_epsilon([Repeated(Gaussian(4.0), 50)], 1e-5)
+    assert found.outcome == "PASS"
+    assert found.values["epsilon_claimed"] == claimed
+    assert 2 < found.values["epsilon_lower"] < claimed
+    assert found.values["canaries"] == 5000
+    assert 0.8 < found.values["auroc"] < 0.95  # Phi(sqrt(50) / 4 / sqrt(2)) = 0.894
+
+
+def test_noise_that_is_secretly_cut_tenfold_fails(bundle, tmp_path, monkeypatch):
+    honest = Randomness.gaussian
+    monkeypatch.setattr(Randomness, "gaussian", lambda self, size: honest(self, size) / 10)
+    found = audited(bundle, private_history(tmp_path, Gaussian(4.0)))
+    assert found.outcome == "FAIL"
+    assert found.values["epsilon_lower"] > 10.9 > found.values["epsilon_claimed"]
+    assert "does not hold" in found.reason
+
+
+def test_sampling_that_is_not_what_was_accounted_fails(bundle, tmp_path):
+    """The log accounts for steps that sample 1 % and the training takes everybody."""
+    history = private_history(tmp_path, SampledGaussian(1.0, 0.01))
+    found = audited(bundle, history)
+    assert found.outcome == "PASS"
+
+    def everybody(self, size, rate):
+        return np.ones(size, dtype=bool) if rate == 0.01 else self.uniform(size) < rate
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Randomness, "poisson_sample", everybody)
+        assert audited(bundle, history).outcome == "FAIL"
+
+
+def test_few_canaries_are_said_to_show_little(bundle, tmp_path):
+    found = audited(bundle, private_history(tmp_path, Gaussian(4.0)), canaries=100)
+    assert "hardly anything could have been found" in found.reason
+
+
+def test_what_cannot_be_audited_is_said(bundle, tmp_path):
+    found = audited(bundle, private_history(tmp_path, Gaussian(4.0), mode="hospital"))
+    assert (found.outcome, found.setting) == ("MEASURED", "not tried")
+
+
+def test_noise_that_the_log_does_not_hold_is_refused(bundle, tmp_path):
+    config = config_from_mapping(PRIVATE)
+    history = private_history(tmp_path, Gaussian(4.0), rounds=0)
+    with pytest.raises(ValueError, match="records no noise"):
+        audit_privacy(config, bundle, history, initial_vector(WIDTH, config.training, 0), site="site0", canaries=100)
+
+
+def test_the_feature_is_read_off_a_bare_update_and_not_off_a_masked_one(bundle):
+    config = config_from_mapping({})
+    found = invert_gradients(config, bundle, initial_vector(WIDTH, config.training, 0), noise_multiplier=1.0)
+    cosines = {finding.setting.split(",")[0] + finding.setting[-20:]: finding.values["cosine"] for finding in found}
+    clear, masked, opened, private, blind = cosines.values()
+    assert clear > 0.999
+    assert abs(masked) < 6 / np.sqrt(WIDTH)
+    assert abs(private) < 6 / np.sqrt(WIDTH)
+    assert opened < clear
+    assert blind < 0.9
+    assert [finding.outcome for finding in found] == ["MEASURED", "PASS", "MEASURED", "MEASURED", "MEASURED"]
+
+
+def test_a_model_that_remembers_its_training_images_is_found_out(bundle):
+    config = config_from_mapping({"federation": {"method": "fedclip"}})
+    (fresh,) = infer_members(config, bundle, initial_vector(WIDTH, config.training, 0))
+    assert 0.35 < fresh.values["auroc"] < 0.65
+    (none,) = infer_members(config, bundle, np.zeros(0, np.float32))
+    assert none.setting == "not tried"
+
+
+def test_a_run_is_attacked_recorded_signed_and_reported(small_run, tmp_path):
+    run = simulate(small_run(federation={"rounds": 2}), output=tmp_path / "run", cache_dir=tmp_path / "cache")
+    before = len(read_events(run.folder.log))
+    findings = attack_run(run.folder.path, attacks=("epsilon", "members", "inversion"), cache_dir=tmp_path / "cache")
+    found = verify_run(run.folder.path)
+    assert found.is_verified
+    assert "not signed" not in next(check.detail for check in found.checks if check.name == "signatures")
+    events = read_events(run.folder.log)[before:]
+    assert [event.kind for event in events] == ["attack"] * len(findings)
+    report = build_report(run.folder.path)
+    assert json.loads((run.folder.path / "report.json").read_bytes()) == report
+    names = {entry["name"] for entry in report["empirical"]}
+    assert names == {"one-run audit", "membership inference", "gradient inversion"}
+    verdicts = {line["subject"]: line["verdict"] for line in report["verdicts"]}
+    assert verdicts["Attacks tried"] == "PASS"
+    page = render(report, "html").decode()
+    assert "True against false positives" in page
+    assert "gradient inversion" in page
+
+
+def test_a_successful_attack_turns_the_verdict(small_run, tmp_path):
+    run = simulate(small_run(federation={"rounds": 1}), output=tmp_path / "run")
+    values = {"epsilon_lower": 10.9, "epsilon_claimed": 8.6}
+    record_findings(run.folder, [Finding("one-run audit", "canaries", "FAIL", values, "refuted")])
+    report = build_report(run.folder.path)
+    assert {line["subject"]: line["verdict"] for line in report["verdicts"]}["Attacks tried"] == "FAIL"
+
+
+def test_arguments_that_mean_nothing_are_refused(small_run, tmp_path):
+    run = simulate(small_run(federation={"rounds": 1}), output=tmp_path / "run")
+    with pytest.raises(ConfigError, match="use epsilon, members"):
+        attack_run(run.folder.path, attacks=("espilon",))
+    with pytest.raises(ConfigError, match="did not train"):
+        attack_run(run.folder.path, attacks=("members",), site="nowhere")
