@@ -42,7 +42,12 @@ class Guarded:
                     self._node = self._open()
                 return self._node.answer(stage, data)
             except Exception as error:  # noqa: BLE001 (engines would send its text to the server)
-                _log.error("request refused: %s", type(error).__name__)
-                _log.debug("the cause", exc_info=error)
-                code = error.code if isinstance(error, ProtocolError) else ProtocolError.code
-                return encode_message(Refusal(code), 0, _NO_SESSION)
+                return refusal(error)
+
+
+def refusal(error: Exception) -> bytes:
+    """Log an error's class here and return the frame that stands for it: a code and nothing else."""
+    _log.error("request refused: %s", type(error).__name__)
+    _log.debug("the cause", exc_info=error)
+    code = error.code if isinstance(error, ProtocolError) else ProtocolError.code
+    return encode_message(Refusal(code), 0, _NO_SESSION)

@@ -13,7 +13,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from engine_toys import ADDRESS, SITE, SITES, RelayedTransport, ToyNode
 
 from protocols import InProcessTransport
-from securefed.deploy import flare_run, processes
+from securefed.deploy import flare_run, flower_run, processes
 from securefed.deploy.flare_policy import harden_server, harden_site
 from securefed.deploy.flare_project import provision
 from securefed.engines.guard import Guarded
@@ -91,3 +91,52 @@ def over_flare(toy_flare):
 def in_process():
     """New sites for every test: half a round's secrets must not outlive it in this process."""
     return InProcessTransport({site: Guarded(lambda site=site: ToyNode(site)) for site in SITES})
+
+
+class ToyFlower:
+    """SuperLink and four SuperNodes with TLS and registered keys; the sites' nodes are processes of their own."""
+
+    def __init__(self, folder):
+        self.folder, self.port = folder, free_port()
+        self.environment = {**TOY_PATH, ADDRESS: str(folder / "relay")}
+        flower_run.make_keys(folder, SITES, "127.0.0.1")
+        flower_run.write_app(folder, "engine_toys_flower:server_app()", "securefed.engines.flower:make_client_app()")
+
+    def start(self):
+        flower_run.start_link(self.folder, "127.0.0.1", self.port, self.environment)
+        flower_run.register(self.folder, SITES)
+        for site in SITES:
+            socket_path = self.folder / f"{site}.sock"
+            command = [sys.executable, str(Path(__file__).parent / "engine_toys_flower.py"), site, str(socket_path)]
+            environment = flower_run.environment(self.folder, site, self.environment)
+            processes.start_party(self.folder, f"{site}-node", command, environment, self.folder)
+            link = f"127.0.0.1:{self.port}"
+            flower_run.start_node(self.folder, site, link, free_port(), socket_path, self.environment)
+        flower_run.wait_until_online(self.folder, SITES)
+
+    def transport(self):
+        transport = RelayedTransport(self.folder / "relay")
+        flower_run.submit(self.folder)
+        transport.wait(120)
+        return transport
+
+    def stop(self):
+        processes.stop_parties(self.folder)
+
+
+@pytest.fixture(scope="session")
+def toy_flower(tmp_path_factory):
+    require_engine("flwr")
+    engine = ToyFlower(tmp_path_factory.mktemp("flower"))
+    try:
+        engine.start()
+        yield engine
+    finally:
+        engine.stop()
+
+
+@pytest.fixture(scope="session")
+def over_flower(toy_flower):
+    transport = toy_flower.transport()
+    yield transport
+    transport.close()

@@ -1,0 +1,92 @@
+"""A site's node behind a Unix socket, for engines that start a new process for every message.
+
+The node lives in a process of the hospital's own, started by its administrator: models, features and the protocol's
+secrets stay there and are loaded once. What an engine starts, and whatever code it was handed, can only deliver (stage,
+bytes) and take the reply. Run as another user than the engine's, the node's files are out of its reach altogether.
+
+A request is the length of the stage's name (2 bytes), that of the data (8 bytes, little-endian), both, then the end of
+the stream; the reply is the bytes up to the end of the stream.
+"""
+
+import socket
+import socketserver
+import struct
+from pathlib import Path
+from typing import Final
+
+from securefed.engines.guard import Guarded
+
+_HEAD: Final = struct.Struct("<HQ")
+_MOST_STAGE: Final = 64
+_MOST_DATA: Final = 1 << 31
+_STALLED_SECONDS: Final = 60.0
+
+
+class SiteServer(socketserver.ThreadingUnixStreamServer):
+    """Answers on a socket that only its owner (and the owner's group, where the folder lets it in) can reach.
+
+    Args:
+        path: The socket; a left-over one is replaced. At most 107 bytes, as Unix has it.
+        node: The site's node.
+    """
+
+    daemon_threads = True
+    request_queue_size = 128
+
+    def __init__(self, path: Path, node: Guarded) -> None:
+        path.unlink(missing_ok=True)
+        self.node = node
+        super().__init__(str(path), _Request)
+        path.chmod(0o660)
+
+
+class _Request(socketserver.BaseRequestHandler):
+    server: SiteServer
+
+    def handle(self) -> None:
+        line: socket.socket = self.request
+        line.settimeout(_STALLED_SECONDS)
+        try:
+            stage_bytes, data_bytes = _HEAD.unpack(_receive(line, _HEAD.size))
+            if stage_bytes > _MOST_STAGE or data_bytes > _MOST_DATA:
+                return
+            stage = _receive(line, stage_bytes).decode("ascii")
+            data = _receive(line, data_bytes)
+            if line.recv(1):
+                return
+            line.settimeout(None)
+            line.sendall(self.server.node.answer(stage, data))
+        except (OSError, ValueError):
+            return  # it hung up or spoke nonsense; the next one is served
+
+
+def call(path: Path, stage: str, data: bytes, seconds: float) -> bytes:
+    """Deliver one request to a site's node and return its reply.
+
+    Raises:
+        OSError: The node does not listen, hung up, or took longer than `seconds`.
+    """
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as line:
+        line.settimeout(seconds)
+        line.connect(str(path))
+        name = stage.encode("ascii")
+        line.sendall(_HEAD.pack(len(name), len(data)) + name)
+        line.sendall(data)
+        line.shutdown(socket.SHUT_WR)
+        reply = bytearray()
+        while part := line.recv(1 << 20):
+            reply += part
+    if not reply:
+        raise ConnectionResetError("the node hung up")
+    return bytes(reply)
+
+
+def _receive(line: socket.socket, size: int) -> bytes:
+    received = bytearray(size)
+    view = memoryview(received)
+    while view:
+        count = line.recv_into(view)
+        if not count:
+            raise ConnectionResetError("cut short")
+        view = view[count:]
+    return bytes(received)

@@ -1,0 +1,8 @@
+"""Names in the environment by which an administrator tells an engine's processes where the party's own things are."""
+
+from typing import Final
+
+SITE_SOCKET: Final = "SECUREFED_SITE_SOCKET"
+"""Socket of the site's node (Flower)."""
+FLOWER_NODES: Final = "SECUREFED_FLOWER_NODES"
+"""JSON file at the server, {site: Flower's id of its registered node}."""

@@ -1,0 +1,19 @@
+"""How the tests are spread over processes."""
+
+import pytest
+
+ENGINES = ("flare", "flower")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Keep all tests of one engine in one process: they share a deployment that takes half a minute to start."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class OneProcessAnEngine(LoadScopeScheduling):
+        def _split_scope(self, nodeid):
+            return next(
+                (engine for engine in ENGINES if f"over_{engine}" in nodeid or f"test_{engine}_" in nodeid), nodeid
+            )
+
+    return OneProcessAnEngine(config, log)

@@ -1,0 +1,71 @@
+"""The door between an engine's short-lived processes and a site's node."""
+
+import socket
+import threading
+
+import pytest
+
+from securefed.engines.guard import Guarded
+from securefed.engines.local_socket import SiteServer, call
+
+
+class Echo:
+    def answer(self, stage, data):
+        return stage.encode() + b":" + data
+
+
+@pytest.fixture
+def path(tmp_path):
+    path = tmp_path / "node.sock"
+    with SiteServer(path, Guarded(Echo)) as server:
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+        yield path
+        server.shutdown()
+
+
+def say(path, data):
+    with socket.socket(socket.AF_UNIX) as line:
+        line.connect(str(path))
+        try:
+            line.sendall(data)
+            line.shutdown(socket.SHUT_WR)
+            return line.recv(100)
+        except (BrokenPipeError, ConnectionResetError):
+            return b""  # the node hung up with bytes unread
+
+
+def test_requests_of_any_size_come_back(path):
+    for size in (0, 1, 3_000_000):
+        assert call(path, "ShareKeys", bytes(size), 30) == b"ShareKeys:" + bytes(size)
+
+
+def test_many_at_once_get_their_own(path):
+    replies = {}
+
+    def ask(number):
+        replies[number] = call(path, "ShareKeys", b"%d" % number * 50_000, 30)
+
+    threads = [threading.Thread(target=ask, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert replies == {number: b"ShareKeys:" + b"%d" % number * 50_000 for number in range(8)}
+
+
+def test_nonsense_ends_its_own_line_only(path):
+    assert say(path, b"GET / HTTP/1.1\r\n\r\n") == b""
+    assert say(path, b"\x01") == b""
+    assert say(path, b"\x01\x00" + b"\xff" * 8) == b""
+    assert say(path, b"\x01\x00" + bytes(8) + b"\xff") == b""
+    assert say(path, b"\x01\x00" + bytes(8) + b"a and more") == b""
+    assert call(path, "ShareKeys", b"!", 30) == b"ShareKeys:!"
+
+
+def test_others_than_owner_and_group_cannot_connect(path):
+    assert path.stat().st_mode & 0o007 == 0
+
+
+def test_nobody_there_is_an_error_of_the_caller(tmp_path):
+    with pytest.raises(OSError, match="No such file"):
+        call(tmp_path / "none.sock", "ShareKeys", b"", 1)
