@@ -16,6 +16,7 @@ from protocols.roster import IdentityKey, IdentitySeed
 from securefed.aggregation import OpenedRound
 from securefed.config import RunConfig, config_digest, config_to_mapping
 from securefed.errors import ConfigError, RoundAbortedError, RunFolderError
+from securefed.provenance import source_of, version_of
 from securefed.run_folder import ByteRow, RunFolder
 
 _WAYS = {"upload": "up", "download": "down"}
@@ -71,6 +72,7 @@ class RunEvidence:
             "operation": operation,
             "software": software_versions(),
             "seeded": True,
+            **source_of(),
         }
         evidence = cls(EventLog.create(folder.log, header, now), sites, parties)
         values = config_to_mapping(config)
@@ -245,8 +247,8 @@ def byte_tree(rows: Sequence[ByteRow]) -> dict[str, JSON]:
 
 def software_versions() -> dict[str, str]:
     """Return the versions of what can change a result."""
-    names = ("securefed", "torch", "open_clip_torch", "numpy", "cryptography", "scikit-learn")
-    found = {"python": platform.python_version()}
+    names = ("torch", "open_clip_torch", "numpy", "cryptography", "scikit-learn")
+    found = {"python": platform.python_version(), "securefed": version_of()}
     for name in names:
         try:
             found[name] = importlib.metadata.version(name)

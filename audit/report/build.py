@@ -44,7 +44,7 @@ def build_report(folder: Path, *, roster: Path | None = None, heads: Sequence[Pa
         verification.require()
     assert history is not None  # noqa: S101 (a log that cannot be read has failed a check)
     claim = claim_section(history)
-    utility = utility_section(folder, history)
+    utility = utility_section(history)
     communication = communication_section(history)
     report: Report = {
         "format": REPORT_FORMAT,

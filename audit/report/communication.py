@@ -53,7 +53,7 @@ def communication_section(history: RunHistory) -> dict[str, Any]:
 
 def _comparison(history: RunHistory, mean: float) -> list[dict[str, Any]]:
     """What a hospital would send a round, beside what it sent."""
-    entries = [("measured here", mean)]
+    entries = [("measured here, mean with losses", mean)]
     protocol = history.last("protocol_described")
     if protocol is not None:
         fields: Any = protocol.fields

@@ -1,7 +1,5 @@
 """How good the model is, per hospital, on average and at the worst hospital."""
 
-import json
-from pathlib import Path
 from statistics import fmean
 from typing import Any
 
@@ -11,32 +9,19 @@ _METRICS = ("accuracy", "balanced_accuracy", "macro_f1", "auroc", "ece")
 _LOWER_IS_BETTER = ("ece",)
 
 
-def utility_section(folder: Path, history: RunHistory) -> dict[str, Any]:
-    """Return the test metrics: of the log's last evaluation, else of summary.json, whose digest the log holds."""
+def utility_section(history: RunHistory) -> dict[str, Any]:
+    """Return the test metrics of the log's last evaluation."""
     logged = [event for event in history.of_kind("evaluation") if event.fields["split"] == "test"]
     sites: dict[str, Any] = {}
-    source: str = "not measured"
-    number: Any = None
+    source, number = "not recorded", None
     if logged:
         fields: Any = logged[-1].fields
         sites, source, number = fields["values"], f"event {logged[-1].seq} of the log", fields["round"]
-    elif history.completed is not None:
-        number = history.completed.fields["chosen_round"]
-        try:
-            sites = _of_summary(folder / "summary.json")
-            source = "summary.json, whose digest the log holds"
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            source = "summary.json cannot be read"
     kept = {
         site: {part: {name: metrics.get(name) for name in _METRICS} for part, metrics in parts.items()}
         for site, parts in sites.items()
     }
     return {"source": source, "round": number, "sites": kept, "mean": _mean(kept), "worst": _worst(kept)}
-
-
-def _of_summary(path: Path) -> dict[str, Any]:
-    sites = json.loads(path.read_bytes()).get("sites", {})
-    return {site: entry["test"] for site, entry in sites.items()}
 
 
 def _mean(sites: dict[str, Any]) -> dict[str, Any]:

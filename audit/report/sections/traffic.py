@@ -24,7 +24,10 @@ def communication(report: Mapping[str, Any]) -> Blocks:
         ("a hospital receives in a round", _bytes(mean["down"])),
     ]
     parts = [
-        *paragraph("Counted on the encoded frames of every message; none is an estimate."),
+        *paragraph(
+            "Counted on the encoded frames of every message of the rounds; none is an estimate. What only closes a "
+            "round or countersigns the log carries no vector and is not counted."
+        ),
         *pairs("Bytes", facts),
         *table("By hospital", ("hospital", "bytes up", "bytes down"), both(section["by_client"]), numbers=(1, 2)),
         *table("By stage", ("stage", "bytes up", "bytes down"), both(section["by_stage"]), numbers=(1, 2)),
