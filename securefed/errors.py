@@ -3,6 +3,7 @@
 SecureFedError
     ConfigError          the configuration cannot be meant: fix it (exit code 2)
     RunFolderError       the results cannot be written or read where asked (exit code 1)
+    TargetEpsilonError   a round would exceed the target epsilon: nothing of it was released (exit code 4)
     RoundAbortedError    a round ended without opening a sum: too few hospitals were left (exit code 1)
 """
 
@@ -33,6 +34,28 @@ class RunFolderError(SecureFedError):
         super().__init__(f"{path}: {reason}")
         self.path = path
         self.reason = reason
+
+
+class TargetEpsilonError(SecureFedError):
+    """A round was refused before anything of it was released.
+
+    Attributes:
+        round_number: The round.
+        epsilon: What all releases would cost together with it.
+        target: The limit.
+    """
+
+    exit_code = 4
+
+    def __init__(self, round_number: int, epsilon: float, target: float, affordable: int) -> None:
+        super().__init__(
+            f"round {round_number} would bring epsilon to {epsilon:.4g}, above the target {target:g}; nothing of it "
+            f"was released. {affordable} rounds fit this noise: run again with --rounds {max(affordable, 1)}, or with "
+            "more noise (leave --noise-multiplier out to have it calibrated)"
+        )
+        self.round_number = round_number
+        self.epsilon = epsilon
+        self.target = target
 
 
 class RoundAbortedError(SecureFedError):

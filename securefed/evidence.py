@@ -56,6 +56,11 @@ class RunEvidence:
         self._sites = tuple(sites)
         self._parties = parties
 
+    @property
+    def log(self) -> EventLog:
+        """The log itself, for what is charged to it."""
+        return self._log
+
     @classmethod
     def begin(
         cls,
@@ -151,13 +156,13 @@ class RunEvidence:
             if kind in described and described[kind][field] != found:
                 raise ConfigError("--resume", f"the {field} of {kind.split('_')[0]} differs from the run's; restore it")
 
-    def protocol_or_resumed(self, described: Mapping[str, Any], claim: str, number: int) -> None:
-        """Record how updates are summed and that no privacy is claimed; or that the run goes on after a round."""
+    def protocol_or_resumed(self, described: Mapping[str, Any], claim: Mapping[str, Any], number: int) -> None:
+        """Record how updates are summed and what privacy is claimed; or that the run goes on after a round."""
         if any(event.kind == "protocol_described" for event in self._log.events):
             self._log.append("resumed", {"round": number})
             return
         self._log.append("protocol_described", dict(described))
-        self._log.append("privacy_claim", {"mode": "off", "claim": "NOT CLAIMED", "reason": claim})
+        self._log.append("privacy_claim", dict(claim))
 
     def round_started(self, number: int, cohort: Sequence[str], model_digest: str) -> None:
         """Record that a round begins, before anything is sent."""

@@ -37,6 +37,7 @@ class Hospitals:
         device: `cpu` or `cuda`.
         workers: Sites that are evaluated at the same time.
         together: Whether a round is trained for all sites in one batched computation; None for that on a GPU.
+        hospitals: {site: hospital}, where they are not the plain ones; they train each for itself.
     """
 
     def __init__(
@@ -49,10 +50,12 @@ class Hospitals:
         *,
         workers: int = 1,
         together: bool | None = None,
+        hospitals: Mapping[str, Hospital] | None = None,
     ) -> None:
         text, scale = bundle.text_features, bundle.logit_scale
         benches = workbenches(text, scale, settings, method, device)
-        self._hospitals = {
+        together = False if hospitals is not None else together
+        self._hospitals: Mapping[str, Hospital] = hospitals or {
             site.site: Hospital(site, text, scale, settings, method, seed, device, benches) for site in bundle.sites
         }
         self._validation: dict[str, NDArray[np.int64]] = {site.site: site.val.labels for site in bundle.sites}

@@ -34,6 +34,7 @@ class Outcome:
         rounds: Rounds that were finished.
         chosen_round: Round of the kept model, 0 where there is none.
         secure_aggregation: Parameters of the secure sum and dropouts by stage, for the summary.
+        privacy: What is claimed and what it cost, for the summary.
         seconds: {train, aggregate, evaluate: seconds}.
     """
 
@@ -42,6 +43,7 @@ class Outcome:
     rounds: int
     chosen_round: int
     secure_aggregation: Mapping[str, Any]
+    privacy: Mapping[str, Any]
     seconds: Mapping[str, float] = field(default_factory=dict)
 
 
@@ -79,6 +81,7 @@ def write_outcome(
             "cache_hits": bundle.cache_hits,
             "software": software_versions(),
         },
+        privacy=outcome.privacy,
     )
     folder.write_json(folder.summary, summary)
     return summary

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from audit.report import verdict_lines, write_report
-from clients.data import DataWarning
+from clients.data import DataWarning, ImageDataset
 from clients.encoders import FeatureBundle
 from clients.method.threads import one_thread_each, usable_cores
 from protocols.roster import IdentityKey, Roster
@@ -29,9 +29,10 @@ from securefed.observer import Observer, RoundView
 from securefed.outcome import Outcome, write_outcome
 from securefed.preparation import encode_sites, load_sites, resolve_device
 from securefed.privacy.rules import check_privacy
+from securefed.privacy.run import LocalPrivacy, require_libraries
 from securefed.run_folder import MetricRow, RunFolder
 from securefed.sum_terms import SumTerms
-from securefed.summary import privacy
+from securefed.summary import privacy_off
 
 Now = Callable[[], datetime]
 
@@ -106,7 +107,8 @@ class _Run:
         self, config: RunConfig, cache_dir: Path | None, observer: Observer, now: Now, workers: int | None
     ) -> None:
         self._config = config
-        self._workers = workers or usable_cores()
+        # Charges stand in the log in the order of the sites, and a ledger belongs to one thread.
+        self._workers = 1 if config.privacy.enabled else workers or usable_cores()
         self._cache = cache_dir
         self._observer = observer
         self._now = now
@@ -120,6 +122,8 @@ class _Run:
         dataset, warnings = load_sites(config.data, config.federation.seed)
         check_cohort(config, dataset.sites)
         check_privacy(config)
+        if config.privacy.enabled:
+            require_libraries()
         check_schedule(config.simulation, dataset.sites, config.federation.rounds)
         folder = RunFolder.create(runs_dir, f"{config.federation.method}-{dataset.name}", self._now(), output)
         write_config(config, folder.config)
@@ -128,7 +132,7 @@ class _Run:
         with RunEvidence.begin(folder, config, dataset.sites, self._now, parties) as evidence:
             bundle = self._encode(dataset, device, warnings)
             evidence.data(bundle, dataset.name, warnings)
-            return self._go(folder, evidence, bundle, device)
+            return self._go(folder, evidence, bundle, device, dataset)
 
     def resume(self, folder: RunFolder) -> RunResult:
         config = self._config
@@ -139,7 +143,7 @@ class _Run:
         with RunEvidence.reopen(folder, dataset.sites, self._now, parties) as evidence:
             bundle = self._encode(dataset, device, warnings)
             evidence.check_same_data(bundle)
-            return self._go(folder, evidence, bundle, device)
+            return self._go(folder, evidence, bundle, device, dataset)
 
     def _encode(self, dataset: Any, device: str, warnings: Sequence[DataWarning]) -> FeatureBundle:
         for warning in warnings:
@@ -150,11 +154,14 @@ class _Run:
             self._observer.warned(warning.message)
         return bundle
 
-    def _go(self, folder: RunFolder, evidence: RunEvidence, bundle: FeatureBundle, device: str) -> RunResult:
+    def _go(
+        self, folder: RunFolder, evidence: RunEvidence, bundle: FeatureBundle, device: str, dataset: ImageDataset
+    ) -> RunResult:
+        private = LocalPrivacy(self._config, evidence, folder, dataset) if self._config.privacy.enabled else None
         try:
             with one_thread_each():
                 if self._config.aggregates:
-                    outcome = self._federate(folder, evidence, bundle, device)
+                    outcome = self._federate(folder, evidence, bundle, device, private)
                 else:
                     outcome = self._train_alone(folder, bundle, device)
         except KeyboardInterrupt as interrupt:
@@ -164,6 +171,9 @@ class _Run:
         except RoundAbortedError as error:
             evidence.round_aborted(error)
             raise
+        finally:
+            if private is not None:
+                private.close()
         seconds = {"encode": bundle.encode_seconds, **outcome.seconds, "total": time.perf_counter() - self._start}
         summary = write_outcome(folder, self._config, bundle, outcome, seconds)
         evidence.evaluated(outcome.chosen_round, {site: parts["test"] for site, parts in summary["sites"].items()})
@@ -177,11 +187,20 @@ class _Run:
         report, _ = write_report(folder.path)
         return RunResult(folder, summary, tuple(verdict_lines(report)))
 
-    def _federate(self, folder: RunFolder, evidence: RunEvidence, bundle: FeatureBundle, device: str) -> Outcome:
+    def _federate(
+        self,
+        folder: RunFolder,
+        evidence: RunEvidence,
+        bundle: FeatureBundle,
+        device: str,
+        private: LocalPrivacy | None,
+    ) -> Outcome:
         config = self._config
         if config.federation.select == "best-val":
             _require_validation(bundle)
-        hospitals = self._hospitals(bundle, device)
+        hospitals = self._hospitals(bundle, device) if private is None else private.hospitals(bundle, device)
+        for note in private.notes() if private is not None else ():
+            self._observer.noted(note)
         terms = SumTerms(config, Roster.of(self._identities), bundle.embed_dim, len(bundle.classes))
         if terms.compression.reason:
             self._observer.noted(terms.compression.reason)
@@ -192,10 +211,17 @@ class _Run:
         self._round = checkpoint.current.number if checkpoint else 0
         if checkpoint is not None:
             federation.restore(checkpoint)
-        evidence.protocol_or_resumed(terms.describe(), privacy(config)["claim"], self._round)
+        claim = {"mode": "off", "claim": "NOT CLAIMED", "reason": privacy_off(config)["claim"]}
+        evidence.protocol_or_resumed(terms.describe(), private.claim() if private else claim, self._round)
         folder.keep_rows_until(folder.metrics, self._round)
         folder.keep_rows_until(folder.bytes, self._round)
-        aggregator.before_round = lambda number, digest: evidence.round_started(number, hospitals.sites, digest)
+
+        def before_round(number: int, digest: str) -> None:
+            if private is not None:
+                private.spending.check_round(number)
+            evidence.round_started(number, hospitals.sites, digest)
+
+        aggregator.before_round = before_round
 
         def finished(report: RoundReport) -> None:
             digest = vector_digest(report.checkpoint.current.vector)
@@ -219,6 +245,7 @@ class _Run:
             rounds=config.federation.rounds,
             chosen_round=kept.number,
             secure_aggregation=terms.summary(evidence.dropouts_by_stage()),
+            privacy=private.finish() if private else privacy_off(config),
             seconds=federation.seconds,
         )
 
@@ -248,15 +275,21 @@ class _Run:
             rounds=rounds,
             chosen_round=0,
             secure_aggregation={"enabled": False},
+            privacy=privacy_off(config),
             seconds={"train": time.perf_counter() - start, "aggregate": 0.0},
         )
 
 
 def _what_runs(config: RunConfig) -> list[str]:
-    lines = [
-        "SIMULATION: partitions, start, batches and rounding come from the seed; keys and pads never do.",
-        f"{config.federation.method} on {config.data.source} with encoder {config.encoder.name}",
-    ]
+    first = "SIMULATION: partitions, start, batches and rounding come from the seed; keys and pads never do."
+    if config.privacy.enabled and config.privacy.noise == "seeded":
+        first = (
+            "SIMULATION WITH REPRODUCIBLE NOISE, NOT PRIVATE: the noise follows from the seed, nothing is claimed; "
+            "leave --seed out for noise that protects."
+        )
+    elif config.privacy.enabled:
+        first = "SIMULATION: partitions, start and rounding come from the seed; keys, pads, samples and noise never do."
+    lines = [first, f"{config.federation.method} on {config.data.source} with encoder {config.encoder.name}"]
     if config.aggregates:
         secure = config.secure_aggregation
         lines.append(

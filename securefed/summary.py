@@ -28,6 +28,7 @@ def summarise(
     seconds: Mapping[str, float],
     fam_sha256: str | None,
     provenance: Mapping[str, Any],
+    privacy: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Return the content of summary.json.
 
@@ -42,6 +43,7 @@ def summarise(
         seconds: {encode, train, aggregate, evaluate, total: seconds}.
         fam_sha256: Digest of the kept FAM vector, None where the method shares none.
         provenance: Versions and digests of data and encoder.
+        privacy: What is claimed and what it cost.
     """
     return {
         "schema": "securefed-summary-1",
@@ -58,7 +60,7 @@ def summarise(
         else {"site": global_evaluation.site, **plain_metrics(global_evaluation.metrics)},
         "communication": communication(byte_rows, rounds_completed),
         "secure_aggregation": dict(secure_aggregation),
-        "privacy": privacy(config),
+        "privacy": dict(privacy),
         "timing": {f"{phase}_s": round(value, 3) for phase, value in seconds.items()},
         "fam_sha256": fam_sha256,
         "provenance": dict(provenance),
@@ -96,8 +98,8 @@ def communication(rows: Sequence[ByteRow], rounds: int) -> dict[str, Any]:
     }
 
 
-def privacy(config: RunConfig) -> dict[str, Any]:
-    """Return what is claimed: nothing, as no noise is added; and why that matters."""
+def privacy_off(config: RunConfig) -> dict[str, Any]:
+    """Return what a run without noise claims: nothing; and why that matters."""
     if not config.aggregates:
         claim = "NOT CLAIMED: nothing left the hospitals with this method, and nothing protects what is published of it"
     elif config.secure_aggregation.enabled:

@@ -1,6 +1,6 @@
 """Hyperparameters of local training: one frozen dataclass, checked when it is made."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 METHODS = ("fedmedclip", "fedclip", "local", "zero-shot", "linear-probe", "fedavg-mlp")
 """Methods by name, as `Hospital` takes them."""
@@ -43,7 +43,7 @@ class TrainingSettings:
         fam_learning_rate: Learning rate of the FAM in the first round.
         mlp_learning_rate: Learning rate of the private MLP in the first round.
         learning_rate_decay: Factor on both after each round.
-        adam_beta1: AdamW's decay of the mean gradient.
+        adam_beta1: AdamW's decay of the mean gradient; in private training the momentum of SGD.
         adam_beta2: AdamW's decay of the squared gradient.
         adam_epsilon: AdamW's epsilon.
         weight_decay: AdamW's decoupled weight decay.
@@ -169,6 +169,41 @@ class TrainingSettings:
             mlp_input="adapted",
             mlp_input_rms=0.0,
             ensemble="entropy",
+        )
+
+    @classmethod
+    def private(cls) -> "TrainingSettings":
+        """Return what learns under noise on few images: a narrow FAM, a linear head, no thresholds."""
+        return cls(
+            fam_learning_rate=0.07,
+            mlp_learning_rate=0.04,
+            learning_rate_decay=0.97,
+            adam_beta1=0.9,
+            weight_decay=0.0,
+            fam_form="published",
+            fam_width=64,
+            fam_input_rms=1.0,
+            fam_logit_scale=10.0,
+            prior_adjustment=0.0,
+            feature_dropout=0.0,
+            distillation_strength=0.1,
+            mlp_layers=0,
+            mlp_dropout=0.0,
+            mlp_input="image",
+            learn_thresholds=False,
+            ensemble="entropy",
+        )
+
+    @classmethod
+    def private_one_way(cls) -> "TrainingSettings":
+        """Return the FAM of `private` beside an MLP that trains without noise and teaches it nothing."""
+        return replace(
+            cls.private(),
+            mlp_learning_rate=3e-4,
+            distillation="off",
+            mlp_to_fam=False,
+            mlp_layers=1,
+            mlp_dropout=0.5,
         )
 
     def _at_least(self, field: str, least: float) -> None:

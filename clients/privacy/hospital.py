@@ -16,6 +16,7 @@ from clients.method.settings import SettingsError, TrainingSettings
 from clients.method.training import make_optimizer, train_epochs
 from clients.privacy.clipping import ClippedSum, ExampleLosses, GhostClipping, Group, unit_by_unit_sum
 from clients.privacy.randomness import Randomness
+from clients.privacy.replay import made_up_records, require_sensitivity
 from clients.privacy.settings import PrivacySettings
 
 _MOMENTUM = "momentum."
@@ -59,6 +60,7 @@ class PrivateHospital(Hospital):
 
     Raises:
         SettingsError: The settings leave the claim without ground.
+        SensitivityError: A step on made-up records moves further by one of them than its clip norm.
         ValueError: Patients are needed and missing.
     """
 
@@ -88,6 +90,7 @@ class PrivateHospital(Hospital):
         self._privacy = privacy
         self._units = _units(privacy.unit, len(site.train.labels), patients)
         self._momentum = {name: torch.zeros_like(p) for name, p in self._trained()}
+        self._replay_a_step()
 
     def train_round(self, global_vector: Vector, round_number: int, randomness: Randomness | None = None) -> Vector:
         """Train one round from the global parameters and return the update float32[d]: private as the class says.
@@ -178,16 +181,32 @@ class PrivateHospital(Hospital):
         sampled = source.poisson_sample(int(self._units.max(initial=-1)) + 1, self._privacy.sampling_rate)
         rows = torch.from_numpy(np.flatnonzero(sampled[self._units])).to(features.device)
         alone = self._privacy.coupling == "one-way" if fam_alone is None else fam_alone
+        units = torch.from_numpy(self._units).to(features.device)[rows] if self._privacy.unit == "patient" else None
+        return self._sum(groups, features[rows], labels[rows], units, fam_alone=alone)
+
+    def _sum(
+        self, groups: Sequence[Group], features: Tensor, labels: Tensor, units: Tensor | None, *, fam_alone: bool
+    ) -> ClippedSum:
         with _OnlyTrained(self._private_model, [p for group in groups for p in group.parameters]):
-            losses = self._losses(fam_alone=alone)
-            if self._privacy.unit == "patient":
-                units = torch.from_numpy(self._units).to(features.device)[rows]
-                return unit_by_unit_sum(groups, losses, features[rows], labels[rows], units)
-            ghost = GhostClipping(self._private_model.fam if alone else self._private_model, groups)
+            losses = self._losses(fam_alone=fam_alone)
+            if units is not None:
+                return unit_by_unit_sum(groups, losses, features, labels, units)
+            ghost = GhostClipping(self._private_model.fam if fam_alone else self._private_model, groups)
             try:
-                return ghost(losses, features[rows], labels[rows])
+                return ghost(losses, features, labels)
             finally:
                 ghost.close()
+
+    def _replay_a_step(self) -> None:
+        """Refuse a step whose clipped sum one record could move too far, tried on records that are nobody's."""
+        groups, alone = self._groups(), self._privacy.coupling == "one-way"
+        features, labels = made_up_records(self._text_features.shape[1], len(self._text_features))
+        require_sensitivity(
+            lambda x, y: self._sum(groups, x, y, None, fam_alone=alone),
+            groups,
+            features.to(self._device),
+            labels.to(self._device),
+        )
 
     def _losses(self, *, fam_alone: bool) -> ExampleLosses:
         model = self._private_model

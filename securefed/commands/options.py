@@ -115,7 +115,7 @@ _PRIVACY_OPTIONS = [
     partial(click.option, "--delta", type=float, metavar="D", help="Chance that it fails. [1e-5]"),
     partial(click.option, "--privacy-unit", metavar="UNIT", help="image, patient or hospital. [image]"),
     partial(click.option, "--clip-norm", type=float, metavar="C", help="Norm of one unit's part. [1]"),
-    partial(click.option, "--sampling-rate", type=float, metavar="Q", help="Poisson rate of a step. [0.5]"),
+    partial(click.option, "--sampling-rate", type=float, metavar="Q", help="Poisson rate of a step. [1]"),
     partial(click.option, "--max-colluders", type=int, metavar="N", help="Hospitals that pool noise. [0]"),
 ]
 
@@ -148,4 +148,8 @@ def resolve_config(
     encoder = flags.get("encoder") or ""
     if encoder.startswith("features:") and "data.source" not in overrides and config_file is None:
         overrides["data.source"] = encoder  # a file of features is a data set and an encoder at once
-    return load_config(config_file, overrides)
+    config = load_config(config_file, overrides)
+    if config.privacy.enabled and flags.get("seed") is not None and "privacy.noise" not in overrides:
+        # Who asks for a seed wants the same numbers again, those of the noise among them.
+        return load_config(config_file, {**overrides, "privacy.noise": "seeded"})
+    return config

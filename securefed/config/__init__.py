@@ -8,6 +8,7 @@ from securefed.config.load import (
     load_config,
     overlay,
     parse_assignment,
+    profile_name,
     read_toml,
     write_config,
 )
@@ -42,6 +43,7 @@ __all__ = [
     "load_config",
     "overlay",
     "parse_assignment",
+    "profile_name",
     "read_toml",
     "write_config",
 ]

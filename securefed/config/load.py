@@ -17,12 +17,16 @@ from clients.method.settings import SettingsError, TrainingSettings
 from securefed.config.schema import RunConfig
 from securefed.errors import ConfigError
 
-PROFILES = {"default": TrainingSettings.default, "paper": TrainingSettings.paper}
+PROFILES = {
+    "default": TrainingSettings.default,
+    "paper": TrainingSettings.paper,
+    "private": TrainingSettings.private,
+    "private-one-way": TrainingSettings.private_one_way,
+}
 """Named starting points of the [training] section; `training.profile` picks one."""
 
-PRIVATE: Mapping[str, Any] = {"federation.select": "last"}
-"""Defaults of a run with differential privacy that differ from those of a run without: choosing the best round on
-private validation images is a release of its own."""
+_GROUPS = {"fam_clip_norm": 1.0, "mlp_clip_norm": 1.0, "fam_noise_share": 0.25}
+"""Clip norms of their own for FAM and MLP, where nobody gives one for both together."""
 
 
 def load_config(path: Path | None = None, overrides: Mapping[str, Any] | None = None) -> RunConfig:
@@ -97,17 +101,30 @@ def config_digest(config: RunConfig) -> str:
     return hashlib.sha256(rfc8785.dumps(config_to_mapping(config))).hexdigest()
 
 
+def profile_name(training: TrainingSettings) -> str:
+    """Return the profile whose settings these are, "" for none."""
+    return next((name for name, make in PROFILES.items() if make() == training), "")
+
+
 def _with_private_defaults(tree: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Fill in what has another default with differential privacy (docs/privacy.md says what, and why)."""
     given = tree.get("privacy", {})
-    mode = given.get("mode", "off") if isinstance(given, Mapping) else "off"
-    if mode == "off":
+    if not isinstance(given, Mapping) or given.get("mode", "off") == "off":
         return tree
-    filled = dict(tree)
-    for key, value in {**PRIVATE, "privacy.unit": "hospital" if mode == "hospital" else "image"}.items():
-        section, name = key.split(".")
-        node = filled.get(section, {})
+    mode = given["mode"]
+    privacy = {
+        "unit": "hospital" if mode == "hospital" else "image",
+        "coupling": "one-way" if mode == "distributed" else "joint",
+        **given,
+    }
+    if mode == "local" and privacy["coupling"] == "joint" and "clip_norm" not in given:
+        privacy = {**_GROUPS, **privacy}
+    profile = "private-one-way" if privacy["coupling"] == "one-way" else "private"
+    filled = {**tree, "privacy": privacy}
+    for section, key, value in (("federation", "select", "last"), ("training", "profile", profile)):
+        node = tree.get(section, {})
         if isinstance(node, Mapping):
-            filled[section] = {name: value, **node}
+            filled[section] = {key: value, **node}
     return filled
 
 

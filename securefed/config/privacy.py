@@ -40,6 +40,7 @@ class PrivacyConfig:
         fam_noise_share: With norms of their own: share, in (0, 1), of the squared signal-to-noise ratio that the FAM
             gets; the MLP gets the rest. Each part's noise multiplier is `noise_multiplier` / sqrt(its share).
         sampling_rate: Probability with which each unit enters a step (Poisson sampling); public, the same everywhere.
+            At 1 every unit is in every step.
         steps: Steps a round and hospital in the mode `local`.
         normaliser: Public number by which the noisy sum of a step is divided, in units of privacy.
         max_colluders: Hospitals that may pool what they know of their own noise, in the modes that add shares.
@@ -59,8 +60,8 @@ class PrivacyConfig:
     fam_clip_norm: float = 0.0
     mlp_clip_norm: float = 0.0
     fam_noise_share: float = 0.5
-    sampling_rate: float = 0.5
-    steps: int = 2
+    sampling_rate: float = 1.0
+    steps: int = 1
     normaliser: float = 64.0
     max_colluders: int = 0
     noise: str = "system"
@@ -105,6 +106,17 @@ class PrivacyConfig:
             "unit",
             f"--dp {self.mode} cannot protect a whole {self.unit} as its unit; use "
             + ("hospital" if self.mode == "hospital" else "image or patient"),
+        )
+
+        _check(
+            not self.clips_by_group or (self.mode == "local" and self.coupling == "joint"),
+            "fam_clip_norm",
+            "has no meaning where the FAM alone is private; use privacy.clip_norm",
+        )
+        _check(
+            not (self.ledger and self.noise == "seeded"),
+            "ledger",
+            "noise that follows from a seed protects nobody, so that nothing of it can be charged; run without --seed",
         )
 
     @property

@@ -19,6 +19,7 @@ from securefed.errors import ConfigError
 from securefed.hospitals import Hospitals
 from securefed.outcome import Outcome, write_outcome
 from securefed.run_folder import Arrays, RunFolder
+from securefed.summary import privacy_off
 
 Vector = NDArray[np.float32]
 
@@ -83,7 +84,9 @@ class SiteHospital:
             hospitals.load_private_states({self._site: state})
         start = time.perf_counter()
         write_config(self._config, folder.config)
-        outcome = Outcome(hospitals, vector, self._config.federation.rounds, chosen, {"enabled": True})
+        outcome = Outcome(
+            hospitals, vector, self._config.federation.rounds, chosen, {"enabled": True}, privacy_off(self._config)
+        )
         write_outcome(folder, self._config, bundle, outcome, {"total": time.perf_counter() - start})
         self.load_private_state(present)
         final = self._results / run_id

@@ -34,7 +34,7 @@ from securefed.run_folder import RunFolder, read_byte_rows
 from securefed.study.approval import Approval
 from securefed.study.form import Study
 from securefed.sum_terms import SumTerms
-from securefed.summary import privacy, summarise
+from securefed.summary import privacy_off, summarise
 
 DEFAULT_PATIENCE = Patience(timeout=600.0, grace=30.0, quorum=1.0)
 
@@ -165,7 +165,8 @@ class _ServerRun:
         finished = checkpoint.current.number if checkpoint else 0
         if checkpoint is not None:
             federation.restore(checkpoint)
-        evidence.protocol_or_resumed(self._terms.describe(), privacy(config)["claim"], finished)
+        claim = {"mode": "off", "claim": "NOT CLAIMED", "reason": privacy_off(config)["claim"]}
+        evidence.protocol_or_resumed(self._terms.describe(), claim, finished)
         folder.keep_rows_until(folder.bytes, finished)
 
         def before(number: int, digest: str) -> None:
@@ -215,6 +216,7 @@ class _ServerRun:
                 "encoder_digest": self._study.encoder_digest,
                 "software": software_versions(),
             },
+            privacy=privacy_off(config),
         )
         folder.write_json(folder.summary, summary)
         model = np.ascontiguousarray(kept.vector, dtype="<f4").tobytes()

@@ -203,6 +203,10 @@ def _check(study: Study) -> None:
 
     if not study.config.aggregates:
         raise ConfigError("federation.method", f"{study.config.federation.method} shares nothing: no study is needed")
+    if study.config.privacy.enabled:
+        raise ConfigError(
+            "privacy.mode", "this version adds noise in `simulate` only; a study with it would promise what nobody does"
+        )
     if len(study.classes) < 2:
         raise ConfigError("classes", "a study tells at least two classes apart")
     if len(study.prompts) != len(study.classes) or not all(study.prompts):

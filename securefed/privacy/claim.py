@@ -1,0 +1,99 @@
+"""What a run with differential privacy claims, about what, and what it does not cover."""
+
+from typing import Any
+
+from securefed.config import RunConfig
+from securefed.privacy.mechanism import local_cost, step_settings
+
+_CLAIMED = "CLAIMED"
+NOT_CLAIMED = "NOT CLAIMED"
+
+
+def verdict(config: RunConfig) -> str:
+    """Return `CLAIMED` or `NOT CLAIMED`."""
+    return _CLAIMED if config.privacy.enabled and config.privacy.noise == "system" else NOT_CLAIMED
+
+
+def reason(config: RunConfig) -> str:
+    """Return the scope of the claim, or why there is none, in a sentence."""
+    privacy = config.privacy
+    if privacy.noise == "seeded":
+        return (
+            "the noise and the samples are reproducible from the seed of this run, so they protect nobody who knows "
+            "it; run without --seed"
+        )
+    if privacy.coupling == "one-way" and config.federation.method == "fedmedclip":
+        return (
+            "training images, in all updates of the FAM and all that follows from them; the private MLP is trained "
+            "without noise, is not covered and stays at its hospital"
+        )
+    return "training images, in all updates of the FAM, in the private MLP and in all that follows from the two"
+
+
+def unprotected(config: RunConfig) -> list[str]:
+    """Return the quantities that come from private data and that no noise covers."""
+    listed = [
+        "validation and test images: metrics on them are exact, and in the run folder of this simulation",
+        "which hospitals take part in a round and which are lost",
+        "class names, prompts and hyperparameters, where they were chosen on these data (docs/privacy.md)",
+        "how long a step takes at a hospital",
+    ]
+    if config.training.ensemble == "pool":
+        listed.append(
+            "temperatures and exponents of the ensemble, fitted on validation images without noise; they stay at the "
+            "hospital, and its predictions depend on them"
+        )
+    if config.privacy.coupling == "one-way" and config.federation.method == "fedmedclip":
+        listed.append("the private MLP and every prediction in which it has a part, the ensemble's among them")
+    return listed
+
+
+def claim_fields(config: RunConfig) -> dict[str, Any]:
+    """Return the fields of the event `privacy_claim` of the mode `local`."""
+    privacy, settings = config.privacy, step_settings(config.privacy, config.federation.rounds)
+    cost = local_cost(privacy, config.federation.rounds)
+    fields: dict[str, Any] = {
+        "mode": privacy.mode,
+        "claim": verdict(config),
+        "reason": reason(config),
+        "unit": privacy.unit,
+        "adjacency": privacy.adjacency,
+        "delta": privacy.delta,
+        "unprotected": unprotected(config),
+        "values": {
+            "clip_norms": ", ".join(map(str, settings.clip_norms)),
+            "noise_multipliers": ", ".join(f"{value:.6g}" for value in settings.noise_multipliers),
+            "noise": privacy.noise,
+            "coupling": privacy.coupling,
+            "sampling_rate": privacy.sampling_rate,
+            "steps_a_round": cost.repetitions,
+            "normaliser": privacy.normaliser,
+        },
+    }
+    if privacy.epsilon:
+        fields["target_epsilon"] = privacy.epsilon
+    return fields
+
+
+def privacy_summary(config: RunConfig, epsilon: float | None) -> dict[str, Any]:
+    """Return the block `privacy` of summary.json.
+
+    Args:
+        config: The run's configuration.
+        epsilon: What the recorded releases cost the hospital that pays most; None where that is infinite.
+    """
+    privacy = config.privacy
+    fields = claim_fields(config)
+    return {
+        "mode": privacy.mode,
+        "epsilon": epsilon,
+        "delta": privacy.delta,
+        "unit": privacy.unit,
+        "claim": f"{fields['claim']}: {fields['reason']}",
+        "adjacency": privacy.adjacency,
+        "target_epsilon": privacy.epsilon or None,
+        "noise": privacy.noise,
+        "coupling": privacy.coupling,
+        "mechanism": fields["values"],
+        "unprotected": fields["unprotected"],
+    }

@@ -1,0 +1,97 @@
+"""The hospitals of a simulation in the mode `local`: each pays for a release, makes it, keeps it, and then sends it."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clients.encoders import FeatureBundle
+from clients.privacy import PrivateHospital, Randomness
+from securefed.config import RunConfig
+from securefed.errors import ConfigError
+from securefed.hospitals import Hospitals
+from securefed.model_file import vector_digest
+from securefed.privacy.mechanism import step_settings
+from securefed.privacy.releases import ReleaseStore
+from securefed.privacy.spending import Spending
+
+Vector = NDArray[np.float32]
+
+
+class PrivateHospitals(Hospitals):
+    """All sites that train, with differential privacy.
+
+    Args:
+        bundle: Features of all sites.
+        config: The run's configuration.
+        device: `cpu` or `cuda`.
+        patients: {path of an image: its patient or None}.
+        spending: What was and may be spent.
+        releases: Where a paid release is kept until its round is final.
+    """
+
+    def __init__(
+        self,
+        bundle: FeatureBundle,
+        config: RunConfig,
+        device: str,
+        patients: Mapping[str, str | None],
+        spending: Spending,
+        releases: ReleaseStore,
+    ) -> None:
+        step = step_settings(config.privacy, config.federation.rounds)
+        self._private: dict[str, PrivateHospital] = {}
+        for site in bundle.sites:
+            named: Sequence[str | None] = [patients.get(path) for path in site.train.paths]
+            if step.unit == "patient" and any(name is None for name in named):
+                raise ConfigError(
+                    "privacy.unit",
+                    f"patient: {site.site} has training images without a patient; name the column with "
+                    "--patient-column, or use --privacy-unit image (rule P13 of docs/privacy.md)",
+                )
+            self._private[site.site] = PrivateHospital(
+                site,
+                bundle.text_features,
+                bundle.logit_scale,
+                config.training,
+                step,
+                named,
+                config.federation.method,
+                config.federation.seed,
+                device,
+            )
+        super().__init__(
+            bundle,
+            config.training,
+            config.federation.method,
+            config.federation.seed,
+            device,
+            hospitals=self._private,
+        )
+        self._seed = config.federation.seed if config.privacy.noise == "seeded" else None
+        self._spending = spending
+        self._releases = releases
+
+    def train(self, site: str, received: Vector, number: int) -> Vector:
+        """Return the private update float32[d] of a site: of the release that it has paid for, or of a new one."""
+        release_id = self._spending.release_id(site, number, vector_digest(received))
+        hospital = self._private[site]
+
+        def make() -> Vector:
+            made = hospital.train_round(received, number, self._randomness(site, number))
+            self._releases.save(site, release_id, made, hospital.private_state())
+            return made
+
+        with self._work.running():
+            self._scored.pop(site, None)
+            kept = self._releases.load(site, release_id)
+            if kept is None:
+                return self._spending.release(site, number, release_id, make)
+            update, private = kept
+            hospital.load_private_state(private)
+            return update
+
+    def _randomness(self, site: str, number: int) -> Randomness:
+        if self._seed is None:
+            return Randomness.of_the_system()
+        return Randomness.of_a_seed(self._seed, site, number)

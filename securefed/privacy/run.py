@@ -1,0 +1,96 @@
+"""What differential privacy adds to a run of the mode `local`: who trains, what is recorded, what it has cost."""
+
+import importlib.util
+from typing import TYPE_CHECKING, Any
+
+from clients.data import ImageDataset, fingerprint
+from clients.encoders import FeatureBundle
+from securefed.config import RunConfig, profile_name
+from securefed.errors import ConfigError
+from securefed.evidence import RunEvidence
+from securefed.privacy.claim import claim_fields, privacy_summary
+from securefed.privacy.mechanism import local_cost
+from securefed.privacy.releases import ReleaseStore
+from securefed.privacy.spending import Spending, open_ledger
+from securefed.run_folder import RunFolder
+
+if TYPE_CHECKING:
+    from securefed.privacy.hospitals import PrivateHospitals
+
+_NEEDED = ("opacus", "dp_accounting")
+VIEWS = ("everybody", "aggregate-only", "aggregation-broken")
+
+
+def require_libraries() -> None:
+    """Refuse where what trains privately, or what computes epsilon, is not installed.
+
+    Raises:
+        ConfigError: With the package and the command that installs it.
+    """
+    for name in _NEEDED:
+        if importlib.util.find_spec(name) is None:
+            raise ConfigError("privacy.mode", f"needs {name}; install it with: pip install 'securefed[privacy]'")
+
+
+class LocalPrivacy:
+    """Differential privacy of one run, mode `local`.
+
+    Args:
+        config: The run's configuration.
+        evidence: Its log.
+        folder: Its folder.
+        dataset: Its data, for patients and fingerprints.
+    """
+
+    def __init__(self, config: RunConfig, evidence: RunEvidence, folder: RunFolder, dataset: ImageDataset) -> None:
+        self._config = config
+        self._evidence = evidence
+        self._sites = tuple(dataset.sites)
+        self._patients = {record.path: record.patient for record in dataset.records}
+        self._ledger = open_ledger(config.privacy)
+        self._releases = ReleaseStore(folder)
+        self.spending = Spending(
+            evidence.log,
+            folder.path.name,
+            config.privacy,
+            local_cost(config.privacy, config.federation.rounds),
+            {site: fingerprint(dataset, site) for site in self._sites},
+            self._ledger,
+        )
+
+    def hospitals(self, bundle: FeatureBundle, device: str) -> "PrivateHospitals":
+        """Return the hospitals, which charge what they release."""
+        from securefed.privacy.hospitals import PrivateHospitals
+
+        return PrivateHospitals(bundle, self._config, device, self._patients, self.spending, self._releases)
+
+    def claim(self) -> dict[str, Any]:
+        """Return the fields of the event `privacy_claim`."""
+        return claim_fields(self._config)
+
+    def notes(self) -> list[str]:
+        """Return what a watcher should know before the first round."""
+        privacy, rounds = self._config.privacy, self._config.federation.rounds
+        values = self.claim()["values"]
+        lines = [
+            f"differential privacy: {privacy.mode}, {privacy.unit} level, {privacy.adjacency}, delta {privacy.delta:g}",
+            f"noise multipliers {values['noise_multipliers']}, steps a round: {values['steps_a_round']}",
+        ]
+        profile = profile_name(self._config.training)
+        if profile.startswith("private"):
+            lines.append(f"training profile: {profile} (docs/privacy.md), the default with --dp")
+        affordable = self.spending.affordable
+        if affordable is not None and affordable < rounds:
+            lines.append(f"epsilon {privacy.epsilon:g} allows {affordable} of {rounds} rounds with this noise")
+        return lines
+
+    def finish(self) -> dict[str, Any]:
+        """Record epsilon against each adversary; return the block `privacy` of summary.json."""
+        self.spending.state_epsilon(VIEWS)
+        self._releases.discard(self._sites)
+        return privacy_summary(self._config, self.spending.epsilon())
+
+    def close(self) -> None:
+        """Close the ledger."""
+        if self._ledger is not None:
+            self._ledger.close()

@@ -1,0 +1,173 @@
+"""What a run spends: a release is charged in log and ledger before it is made, and refused where it is too much."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from audit.accounting import Adjacency, Repeated, mechanism_fields, mechanism_of
+from audit.ledger import Account, Charge, Ledger, charged_release
+from audit.log import EventLog
+from securefed.config import PrivacyConfig
+from securefed.errors import TargetEpsilonError
+from securefed.privacy.mechanism import RoundCost, affordable_rounds, epsilon_of
+
+T = TypeVar("T")
+
+
+class Spending:
+    """The releases of one run in the mode `local`.
+
+    A release has an identity: run, hospital, round and the model that the hospital received. It is charged once; a
+    round that is done again from the same model after an interruption is the same release (`ReleaseStore` keeps what
+    was made of it).
+
+    Args:
+        log: The run's log; charges of an earlier start of the run are read from it.
+        run_id: Name of the run.
+        config: The privacy section.
+        cost: What a round releases about a hospital.
+        fingerprints: {hospital: digest of its data}.
+        ledger: The budget across runs, or None.
+    """
+
+    def __init__(
+        self,
+        log: EventLog,
+        run_id: str,
+        config: PrivacyConfig,
+        cost: RoundCost,
+        fingerprints: Mapping[str, str],
+        ledger: Ledger | None,
+    ) -> None:
+        self._log = log
+        self._run_id = run_id
+        self._config = config
+        self._cost = cost
+        self._fingerprints = dict(fingerprints)
+        self._ledger = ledger
+        self._spent: dict[str, list[Repeated]] = {site: [] for site in fingerprints}
+        self._charged: set[str] = set()
+        for event in log.events:
+            if event.kind == "privacy_event":
+                self._take_in(event.fields)
+        self.affordable = affordable_rounds(config, cost)
+
+    def release_id(self, site: str, number: int, model_digest: str) -> str:
+        """Return the name of the release of a hospital in a round, for a received model (SHA-256, hex)."""
+        return f"{self._run_id}/{number}/{model_digest[:16]}/{site}"[:200]
+
+    def check_round(self, number: int) -> None:
+        """Refuse a round whose releases would exceed the target.
+
+        Raises:
+            TargetEpsilonError: Recorded in the log; nothing of the round was released.
+        """
+        if self.affordable is None or not self._spent:
+            return
+        charged = max(len(releases) for releases in self._spent.values())
+        if self._is_charged(number) or charged < self.affordable:
+            return
+        delta, adjacency = self._config.delta, Adjacency(self._config.adjacency)
+        worst = max(self._spent.values(), key=len)
+        epsilon = epsilon_of((*worst, *self._cost.of_rounds(1)), delta, adjacency)
+        error = TargetEpsilonError(number, epsilon, self._config.epsilon, self.affordable)
+        self._log.append(
+            "refused",
+            {
+                "what": f"round {number}",
+                "reason": str(error),
+                "round": number,
+                "epsilon": epsilon,
+                "budget": self._config.epsilon,
+            },
+        )
+        raise error
+
+    def release(self, site: str, number: int, release_id: str, make: Callable[[], T]) -> T:
+        """Charge a release, unless that was done before, then make it.
+
+        Raises:
+            BudgetExceededError: The ledger refuses; recorded, nothing was made.
+        """
+        event = self._event(site, number, release_id)
+        if release_id not in self._charged and self._ledger is not None and self._state_in_ledger(release_id) is None:
+            charge = Charge(self._run_id, release_id, self._cost.mechanism, self._cost.repetitions)
+            account = Account(site, self._fingerprints[site], self._config.unit)
+            made = charged_release(self._ledger, self._log, account, charge, make, round=number)
+            self._take_in(event)
+            return made
+        if release_id not in self._charged:
+            self._record(site, event, "reserved")
+            self._take_in(event)
+        if self._state_in_ledger(release_id) == "reserved" and self._ledger is not None:
+            self._ledger.release(release_id)
+        made = make()
+        if self._state_in_ledger(release_id) == "released" and self._ledger is not None:
+            self._ledger.commit(release_id)
+            self._record(site, event, "committed")
+        return made
+
+    def epsilon(self) -> float:
+        """Return the upper bound on epsilon of the hospital that has paid most."""
+        delta, adjacency = self._config.delta, Adjacency(self._config.adjacency)
+        return max((epsilon_of(tuple(spent), delta, adjacency) for spent in self._distinct().values()), default=0.0)
+
+    def state_epsilon(self, views: tuple[str, ...]) -> None:
+        """Record epsilon for each view and each hospital whose releases differ from the others'.
+
+        With the whole noise at each hospital it is the same against everybody, with and without secure aggregation.
+        """
+        delta, adjacency = self._config.delta, Adjacency(self._config.adjacency)
+        for site, spent in self._distinct().items():
+            upper = epsilon_of(tuple(spent), delta, adjacency)
+            for view in views:
+                self._log.append(
+                    "epsilon", {"view": view, "delta": delta, "upper": upper, "accountant": "PLD", "hospital": site}
+                )
+
+    def _distinct(self) -> dict[str, list[Repeated]]:
+        distinct: dict[tuple[Repeated, ...], str] = {}
+        for site, spent in self._spent.items():
+            if spent:
+                distinct.setdefault(tuple(spent), site)
+        return {site: list(spent) for spent, site in distinct.items()}
+
+    def _is_charged(self, number: int) -> bool:
+        return any(release.startswith(f"{self._run_id}/{number}/") for release in self._charged)
+
+    def _state_in_ledger(self, release_id: str) -> str | None:
+        """Return how far the ledger has got with a release: a run may have died between its steps."""
+        if self._ledger is None:
+            return None
+        found = [spent.state for spent in self._ledger.charges(self._run_id) if spent.charge.release_id == release_id]
+        return found[0] if found else None
+
+    def _record(self, site: str, event: Mapping[str, Any], state: str) -> None:
+        """Append the charge, where there is a ledger, and with its reservation the privacy event."""
+        with self._log.batch():
+            if self._ledger is not None:
+                paid = {name: event[name] for name in ("mechanism", "repetitions", "hospital", "release_id")}
+                where = {"fingerprint": self._fingerprints[site], "unit": self._config.unit}
+                self._log.append("charge", {**paid, **where, "state": state})
+            if state == "reserved":
+                self._log.append("privacy_event", dict(event))
+
+    def _event(self, site: str, number: int, release_id: str) -> dict[str, Any]:
+        return {
+            "mechanism": mechanism_fields(self._cost.mechanism),
+            "repetitions": self._cost.repetitions,
+            "round": number,
+            "hospital": site,
+            "release_id": release_id,
+        }
+
+    def _take_in(self, fields: Mapping[str, Any]) -> None:
+        self._charged.add(fields["release_id"])
+        self._spent.setdefault(fields["hospital"], []).append(
+            Repeated(mechanism_of(fields["mechanism"]), fields["repetitions"])
+        )
+
+
+def open_ledger(config: PrivacyConfig) -> Ledger | None:
+    """Return the ledger that the configuration names, None without one."""
+    return Ledger(Path(config.ledger)) if config.ledger else None

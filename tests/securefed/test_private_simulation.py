@@ -1,0 +1,224 @@
+"""Runs with differential privacy: what they record and when, what they state, where they stop, how they resume."""
+
+import json
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from audit.accounting import Adjacency, Repeated, mechanism_of, upper_epsilon
+from audit.ledger import Budget, BudgetExceededError, BudgetLine, Ledger, Policy
+from audit.log import read_events
+from audit.verify import verify_run
+from clients.privacy import PrivateHospital
+from securefed.errors import ConfigError, TargetEpsilonError
+from securefed.federation import Federation
+from securefed.model_file import load_model
+from securefed.observer import Observer
+from securefed.simulation import resume_run, simulate
+
+SITES = tuple(f"site{number}" for number in range(5))
+LOCAL = {"mode": "local", "epsilon": 8.0}
+
+
+class Lines(Observer):
+    def __init__(self):
+        self.lines = []
+
+    def started(self, folder, lines):
+        self.lines += lines
+
+    def noted(self, text):
+        self.lines.append(text)
+
+
+def run(config, tmp_path, name="run", **more):
+    return simulate(config, output=tmp_path / name, cache_dir=tmp_path / "cache", **more)
+
+
+def events_of(folder, kind):
+    return [event for event in read_events(folder / "audit.jsonl") if event.kind == kind]
+
+
+def test_a_private_run_claims_what_its_log_gives(small_run, tmp_path):
+    seen = Lines()
+    result = run(small_run(privacy=LOCAL), tmp_path, observer=seen)
+    assert seen.lines[0].startswith("SIMULATION:")
+    assert "noise never do" in seen.lines[0]
+    assert any("training profile: private" in line for line in seen.lines)
+    stated = result.summary["privacy"]
+    assert stated["mode"] == "local"
+    assert stated["unit"] == "image"
+    assert stated["adjacency"] == "add-or-remove-one"
+    assert stated["claim"].startswith("CLAIMED: training images")
+    assert 7.9 < stated["epsilon"] <= 8
+    events = events_of(result.folder.path, "privacy_event")
+    assert len(events) == 3 * len(SITES)
+    of_one = [
+        Repeated(mechanism_of(event.fields["mechanism"]), event.fields["repetitions"])
+        for event in events
+        if event.fields["hospital"] == SITES[0]
+    ]
+    assert upper_epsilon(of_one, 1e-5, Adjacency.ADD_OR_REMOVE_ONE) == pytest.approx(stated["epsilon"], rel=1e-6)
+    views = {event.fields["view"]: event.fields["upper"] for event in events_of(result.folder.path, "epsilon")}
+    assert set(views) == {"everybody", "aggregate-only", "aggregation-broken"}
+    assert set(views.values()) == {stated["epsilon"]}
+    found = verify_run(result.folder.path)
+    assert found.is_verified, found.failed
+    assert any("validation and test images" in text for text in stated["unprotected"])
+    assert not (result.folder.site(SITES[0]) / "release.safetensors").exists()
+
+
+def test_every_release_is_recorded_before_it_is_made(small_run, tmp_path, monkeypatch):
+    """At the moment at which a hospital trains, the log on disk has its privacy event of this round already."""
+    log = tmp_path / "run" / "audit.jsonl"
+    right = PrivateHospital.train_round
+
+    def watched(self, vector, number, randomness=None):
+        text = log.read_text()
+        mine = [line for line in text.splitlines() if '"privacy_event"' in line and f'"{self.site.site}"' in line]
+        assert len(mine) == number
+        return right(self, vector, number, randomness)
+
+    monkeypatch.setattr(PrivateHospital, "train_round", watched)
+    run(small_run(privacy=LOCAL), tmp_path)
+
+
+def test_a_seeded_run_is_reproducible_and_claims_nothing(small_run, tmp_path):
+    private = {**LOCAL, "noise": "seeded"}
+    seen = Lines()
+    one = run(small_run(privacy=private), tmp_path, "one", observer=seen)
+    other = run(small_run(privacy=private), tmp_path, "two")
+    assert "NOT PRIVATE" in seen.lines[0]
+    assert one.summary["fam_sha256"] == other.summary["fam_sha256"]
+    assert one.summary["privacy"]["claim"].startswith("NOT CLAIMED: the noise")
+    assert events_of(one.folder.path, "privacy_claim")[0].fields["claim"] == "NOT CLAIMED"
+    assert verify_run(one.folder.path).is_verified
+    assert any("NOT CLAIMED" in line for line in one.verdict)
+
+
+def test_noise_of_the_system_differs_from_run_to_run(small_run, tmp_path):
+    one, other = (run(small_run(privacy=LOCAL), tmp_path, name) for name in ("one", "two"))
+    assert one.summary["fam_sha256"] != other.summary["fam_sha256"]
+
+
+def test_a_round_above_the_target_does_not_begin(small_run, tmp_path):
+    config = small_run(privacy={**LOCAL, "noise_multiplier": 1.0})  # one step of multiplier 1 costs about 4.4
+    with pytest.raises(TargetEpsilonError) as stopped:
+        run(config, tmp_path)
+    assert stopped.value.exit_code == 4
+    refused = events_of(tmp_path / "run", "refused")
+    assert len(refused) == 1
+    assert refused[0].fields["epsilon"] > 8
+    released = {event.fields["round"] for event in events_of(tmp_path / "run", "privacy_event")}
+    assert refused[0].fields["round"] == max(released) + 1
+    started = {event.fields["round"] for event in events_of(tmp_path / "run", "round_started")}
+    assert refused[0].fields["round"] not in started
+
+
+@pytest.mark.parametrize("secure", [True, False])
+def test_an_interrupted_run_neither_pays_twice_nor_forgets(small_run, tmp_path, monkeypatch, secure):
+    """Killed in round 2 after two hospitals trained: they send the same bits again, the third trains now."""
+    config = small_run(privacy=LOCAL, secure_aggregation={"enabled": secure})
+    right, calls = PrivateHospital.train_round, []
+
+    def interrupting(self, vector, number, randomness=None):
+        if len(calls) == len(SITES) + 2:
+            calls.append("cut")
+            raise KeyboardInterrupt
+        calls.append((number, self.site.site))
+        return right(self, vector, number, randomness)
+
+    monkeypatch.setattr(PrivateHospital, "train_round", interrupting)
+    with pytest.raises(KeyboardInterrupt):
+        run(config, tmp_path)
+    resumed = resume_run(tmp_path / "run", cache_dir=tmp_path / "cache")
+    trained = [call for call in calls if call != "cut"]
+    assert len(trained) == len(set(trained)) == 3 * len(SITES)
+    events = events_of(tmp_path / "run", "privacy_event")
+    charged = [event.fields["release_id"] for event in events]
+    assert len(charged) == len(set(charged)) == 3 * len(SITES)
+    assert 7.9 < resumed.summary["privacy"]["epsilon"] <= 8
+    assert verify_run(tmp_path / "run").is_verified
+
+
+def test_a_seeded_run_that_was_interrupted_ends_with_the_same_model(small_run, tmp_path, monkeypatch):
+    config = small_run(privacy={**LOCAL, "noise": "seeded"})
+    whole = run(config, tmp_path, "whole")
+    right = Federation._open_round
+
+    def cut(self, number):
+        if number == 2:
+            raise KeyboardInterrupt
+        return right(self, number)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Federation, "_open_round", cut)
+        with pytest.raises(KeyboardInterrupt):
+            run(config, tmp_path, "cut")
+    resumed = resume_run(tmp_path / "cut", cache_dir=tmp_path / "cache")
+    assert resumed.summary["fam_sha256"] == whole.summary["fam_sha256"]
+    assert resumed.summary["privacy"] == whole.summary["privacy"]
+
+
+def budgets(path, epsilon):
+    signer = Ed25519PrivateKey.generate().public_key().public_bytes_raw().hex()
+    budget = Budget(epsilon, 1e-5, Adjacency.ADD_OR_REMOVE_ONE, signer)
+    with Ledger(path) as ledger:
+        ledger.install(Policy({BudgetLine(site, "image"): budget for site in SITES}))
+
+
+def test_a_ledger_is_charged_over_runs_and_stops_the_second(small_run, tmp_path):
+    path = tmp_path / "ledger.sqlite"
+    budgets(path, 9.0)
+    config = small_run(privacy={**LOCAL, "ledger": str(path)})
+    first = run(config, tmp_path, "first")
+    with Ledger(path) as ledger:
+        charges = ledger.charges()
+        assert len(charges) == 3 * len(SITES)
+        assert {spent.state for spent in charges} == {"committed"}
+    assert verify_run(first.folder.path, ledger=path).is_verified
+    with pytest.raises(BudgetExceededError) as refused:
+        run(config, tmp_path, "second")
+    assert refused.value.exit_code == 4
+    assert events_of(tmp_path / "second", "refused")
+
+
+def test_what_a_hospital_loses_in_a_round_is_charged_and_the_rest_goes_on(small_run, tmp_path):
+    config = small_run(privacy=LOCAL, simulation={"drop": ["site1@2:Unmasking", "site2@3:ShareKeys"]})
+    result = run(config, tmp_path)
+    counts = dict.fromkeys(SITES, 0)
+    for event in events_of(result.folder.path, "privacy_event"):
+        counts[event.fields["hospital"]] += 1
+    assert counts["site1"] == 3  # lost after its vector had left: charged
+    assert counts["site2"] == 2  # lost before it had trained: nothing was released
+    assert verify_run(result.folder.path).is_verified
+
+
+def test_one_way_covers_the_fam_and_says_what_it_does_not(small_run, tmp_path):
+    result = run(small_run(privacy={**LOCAL, "coupling": "one-way"}), tmp_path)
+    stated = result.summary["privacy"]
+    assert "the private MLP is trained without noise" in stated["claim"]
+    assert any("private MLP" in text for text in stated["unprotected"])
+    assert verify_run(result.folder.path).is_verified
+
+
+def test_patient_level_needs_patients(small_run, tmp_path):
+    with pytest.raises(ConfigError, match="P13"):
+        run(small_run(privacy={**LOCAL, "unit": "patient"}), tmp_path)
+
+
+def test_no_class_count_is_stored_beside_the_mlp(small_run, tmp_path):
+    from safetensors.numpy import load_file
+
+    result = run(small_run(privacy=LOCAL), tmp_path)
+    stored = load_file(result.folder.site(SITES[0]) / "mlp.safetensors")
+    assert len(set(stored["log_prior"].tolist())) == 1
+    assert load_model(result.folder).vector.size > 0
+
+
+def test_the_same_words_stand_in_summary_and_log(small_run, tmp_path):
+    result = run(small_run(privacy=LOCAL), tmp_path)
+    claim = events_of(result.folder.path, "privacy_claim")[0].fields
+    written = json.loads(result.folder.summary.read_text())["privacy"]
+    assert written["claim"] == f"{claim['claim']}: {claim['reason']}"
+    assert written["unprotected"] == list(claim["unprotected"])
