@@ -14,6 +14,7 @@ _COMMANDS = {
     "encode": ("securefed.commands.encode", "Fill the feature cache and export features."),
     "audit": ("securefed.commands.audit", "Check the evidence of a run."),
     "protocol": ("securefed.commands.protocol", "Choose safe parameters; attack this installation."),
+    "privacy": ("securefed.commands.privacy", "Plan the noise; check what may be claimed."),
     "keys": ("securefed.commands.keys", "Make identity keys and the roster that pins them."),
     "data": ("securefed.commands.data", "Look at a data set before anything is trained on it."),
 }

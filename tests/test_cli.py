@@ -42,6 +42,9 @@ COMMANDS = [
     ["protocol"],
     ["protocol", "plan"],
     ["protocol", "attack"],
+    ["privacy"],
+    ["privacy", "plan"],
+    ["privacy", "check"],
 ]
 
 

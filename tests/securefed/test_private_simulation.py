@@ -1,15 +1,18 @@
 """Runs with differential privacy: what they record and when, what they state, where they stop, how they resume."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from safetensors.numpy import load_file
 
 from audit.accounting import Adjacency, Repeated, mechanism_of, upper_epsilon
 from audit.ledger import Budget, BudgetExceededError, BudgetLine, Ledger, Policy
 from audit.log import read_events
 from audit.verify import verify_run
 from clients.privacy import PrivateHospital
+from securefed.config import config_from_mapping
 from securefed.errors import ConfigError, TargetEpsilonError
 from securefed.federation import Federation
 from securefed.model_file import load_model
@@ -39,9 +42,34 @@ def events_of(folder, kind):
     return [event for event in read_events(folder / "audit.jsonl") if event.kind == kind]
 
 
-def test_a_private_run_claims_what_its_log_gives(small_run, tmp_path):
-    seen = Lines()
-    result = run(small_run(privacy=LOCAL), tmp_path, observer=seen)
+@pytest.fixture(scope="module")
+def whole(features_file, tmp_path_factory):
+    """One run with noise of the system, what it said, and how often each hospital was charged when it trained."""
+    folder, seen, charged = tmp_path_factory.mktemp("whole"), Lines(), []
+    tree = {
+        "data": {"source": f"features:{features_file}"},
+        "encoder": {"name": f"features:{features_file}"},
+        "federation": {"rounds": 3, "device": "cpu"},
+        "privacy": LOCAL,
+    }
+    right = PrivateHospital.train_round
+
+    def watched(self, vector, number, randomness=None):
+        lines = (folder / "run" / "audit.jsonl").read_text().splitlines()
+        mine = [line for line in lines if '"privacy_event"' in line and f'"{self.site.site}"' in line]
+        charged.append((number, len(mine)))
+        return right(self, vector, number, randomness)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("securefed.outcome.draw_plots", lambda folder, chosen_round: None)
+        patched.setattr(PrivateHospital, "train_round", watched)
+        result = run(config_from_mapping(tree), folder, observer=seen)
+    return SimpleNamespace(result=result, lines=seen.lines, charged=charged)
+
+
+def test_a_private_run_claims_what_its_log_gives(whole):
+    result = whole.result
+    seen = SimpleNamespace(lines=whole.lines)
     assert seen.lines[0].startswith("SIMULATION:")
     assert "noise never do" in seen.lines[0]
     assert any("training profile: private" in line for line in seen.lines)
@@ -68,37 +96,24 @@ def test_a_private_run_claims_what_its_log_gives(small_run, tmp_path):
     assert not (result.folder.site(SITES[0]) / "release.safetensors").exists()
 
 
-def test_every_release_is_recorded_before_it_is_made(small_run, tmp_path, monkeypatch):
-    """At the moment at which a hospital trains, the log on disk has its privacy event of this round already."""
-    log = tmp_path / "run" / "audit.jsonl"
-    right = PrivateHospital.train_round
-
-    def watched(self, vector, number, randomness=None):
-        text = log.read_text()
-        mine = [line for line in text.splitlines() if '"privacy_event"' in line and f'"{self.site.site}"' in line]
-        assert len(mine) == number
-        return right(self, vector, number, randomness)
-
-    monkeypatch.setattr(PrivateHospital, "train_round", watched)
-    run(small_run(privacy=LOCAL), tmp_path)
+def test_every_release_is_recorded_before_it_is_made(whole):
+    """At the moment at which a hospital trained, the log on disk had its privacy event of this round already."""
+    assert len(whole.charged) == 3 * len(SITES)
+    assert all(number == events for number, events in whole.charged)
 
 
-def test_a_seeded_run_is_reproducible_and_claims_nothing(small_run, tmp_path):
+def test_a_seeded_run_claims_nothing(small_run, tmp_path, whole):
     private = {**LOCAL, "noise": "seeded"}
     seen = Lines()
     one = run(small_run(privacy=private), tmp_path, "one", observer=seen)
-    other = run(small_run(privacy=private), tmp_path, "two")
     assert "NOT PRIVATE" in seen.lines[0]
-    assert one.summary["fam_sha256"] == other.summary["fam_sha256"]
+    assert one.summary["fam_sha256"] != whole.result.summary["fam_sha256"]
     assert one.summary["privacy"]["claim"].startswith("NOT CLAIMED: the noise")
     assert events_of(one.folder.path, "privacy_claim")[0].fields["claim"] == "NOT CLAIMED"
     assert verify_run(one.folder.path).is_verified
     assert any("NOT CLAIMED" in line for line in one.verdict)
-
-
-def test_noise_of_the_system_differs_from_run_to_run(small_run, tmp_path):
-    one, other = (run(small_run(privacy=LOCAL), tmp_path, name) for name in ("one", "two"))
-    assert one.summary["fam_sha256"] != other.summary["fam_sha256"]
+    other = run(small_run(privacy=private), tmp_path, "two")
+    assert other.summary["fam_sha256"] == one.summary["fam_sha256"]
 
 
 def test_a_round_above_the_target_does_not_begin(small_run, tmp_path):
@@ -115,10 +130,9 @@ def test_a_round_above_the_target_does_not_begin(small_run, tmp_path):
     assert refused[0].fields["round"] not in started
 
 
-@pytest.mark.parametrize("secure", [True, False])
-def test_an_interrupted_run_neither_pays_twice_nor_forgets(small_run, tmp_path, monkeypatch, secure):
+def test_an_interrupted_run_neither_pays_twice_nor_forgets(small_run, tmp_path, monkeypatch):
     """Killed in round 2 after two hospitals trained: they send the same bits again, the third trains now."""
-    config = small_run(privacy=LOCAL, secure_aggregation={"enabled": secure})
+    config = small_run(privacy=LOCAL)
     right, calls = PrivateHospital.train_round, []
 
     def interrupting(self, vector, number, randomness=None):
@@ -143,7 +157,7 @@ def test_an_interrupted_run_neither_pays_twice_nor_forgets(small_run, tmp_path, 
 
 def test_a_seeded_run_that_was_interrupted_ends_with_the_same_model(small_run, tmp_path, monkeypatch):
     config = small_run(privacy={**LOCAL, "noise": "seeded"})
-    whole = run(config, tmp_path, "whole")
+    uncut = run(config, tmp_path, "uncut")
     right = Federation._open_round
 
     def cut(self, number):
@@ -156,8 +170,8 @@ def test_a_seeded_run_that_was_interrupted_ends_with_the_same_model(small_run, t
         with pytest.raises(KeyboardInterrupt):
             run(config, tmp_path, "cut")
     resumed = resume_run(tmp_path / "cut", cache_dir=tmp_path / "cache")
-    assert resumed.summary["fam_sha256"] == whole.summary["fam_sha256"]
-    assert resumed.summary["privacy"] == whole.summary["privacy"]
+    assert resumed.summary["fam_sha256"] == uncut.summary["fam_sha256"]
+    assert resumed.summary["privacy"] == uncut.summary["privacy"]
 
 
 def budgets(path, epsilon):
@@ -207,17 +221,15 @@ def test_patient_level_needs_patients(small_run, tmp_path):
         run(small_run(privacy={**LOCAL, "unit": "patient"}), tmp_path)
 
 
-def test_no_class_count_is_stored_beside_the_mlp(small_run, tmp_path):
-    from safetensors.numpy import load_file
-
-    result = run(small_run(privacy=LOCAL), tmp_path)
+def test_no_class_count_is_stored_beside_the_mlp(whole):
+    result = whole.result
     stored = load_file(result.folder.site(SITES[0]) / "mlp.safetensors")
     assert len(set(stored["log_prior"].tolist())) == 1
     assert load_model(result.folder).vector.size > 0
 
 
-def test_the_same_words_stand_in_summary_and_log(small_run, tmp_path):
-    result = run(small_run(privacy=LOCAL), tmp_path)
+def test_the_same_words_stand_in_summary_and_log(whole):
+    result = whole.result
     claim = events_of(result.folder.path, "privacy_claim")[0].fields
     written = json.loads(result.folder.summary.read_text())["privacy"]
     assert written["claim"] == f"{claim['claim']}: {claim['reason']}"

@@ -1,0 +1,65 @@
+"""`privacy plan` and `privacy check`: known answers, targets that are met, advice, exit codes."""
+
+import json
+
+import pytest
+from click.testing import CliRunner
+
+from securefed.commands.privacy import command
+
+
+def plan(*arguments):
+    result = CliRunner().invoke(command, ["plan", *map(str, arguments), "--json"], catch_exceptions=False)
+    assert result.exit_code == 0
+    return json.loads(result.stdout)
+
+
+def test_ten_shares_of_a_central_multiplier_of_two():
+    """The example of the design: 0.78 for who sees the sums, 7.8 for who opens a single update."""
+    planned = plan("--dp", "distributed", "--noise-multiplier", 2, "--sampling-rate", 0.05, "--hospitals", 10)
+    assert planned["epsilon"] == pytest.approx(0.78, abs=0.005)
+    against = {view["adversary"]: view["epsilon"] for view in planned["against"]}
+    assert against["who opens a single update"] == pytest.approx(7.83, abs=0.01)
+    assert against["who sees the sums"] < against["1 colluding hospitals"] < against["who opens a single update"]
+
+
+def test_hiding_a_hospital_among_ten_needs_a_multiplier_of_4_24():
+    planned = plan("--dp", "hospital", "--epsilon", 8, "--hospitals", 10)
+    assert planned["noise_multiplier"] == pytest.approx(4.24, abs=0.01)
+    against = {view["adversary"]: view["epsilon"] for view in planned["against"]}
+    assert against["1 colluding hospitals"] == pytest.approx(8.53, abs=0.02)
+    assert "hiding a whole hospital" in planned["recommended"][0]
+
+
+def test_local_noise_meets_its_target_and_the_target_its_limits():
+    planned = plan("--epsilon", 4, "--rounds", 30, "--sampling-rate", 0.25, "--images", 400)
+    assert 3.95 < planned["epsilon"] <= 4
+    assert planned["cross_checks"]["RDP"] >= planned["epsilon"]
+    assert planned["rounds_within_target"] >= 30
+    assert planned["rate_within_target"] == pytest.approx(0.25, rel=0.05)
+    assert planned["epsilon_replace_one"] > planned["epsilon"]
+    costs = [point["epsilon"] for point in planned["by_rounds"]]
+    assert costs == sorted(costs)
+    needed = [row["noise_multiplier"] for row in planned["alternatives"]]
+    assert needed == sorted(needed)
+    assert any("profile private" in line for line in planned["recommended"])
+    assert planned["expected_units_a_step"] == 100
+
+
+def test_the_plan_is_drawn_and_told_in_words(tmp_path):
+    arguments = ["plan", "--noise-multiplier", "3", "--rounds", "4", "--plot", str(tmp_path)]
+    result = CliRunner().invoke(command, arguments, catch_exceptions=False)
+    assert result.exit_code == 0
+    for words in ("noise multiplier", "epsilon", "against everybody", "recommended", "privacy-plan.svg"):
+        assert words in result.stdout
+    assert (tmp_path / "privacy-plan.svg").read_text().lstrip().startswith("<?xml")
+    assert (tmp_path / "privacy-plan.png").stat().st_size > 1000
+
+
+def test_check_names_every_rule_that_is_broken_and_exits_2():
+    result = CliRunner().invoke(command, ["check", "--profile", "paper", "--json"], catch_exceptions=False)
+    assert result.exit_code == 2
+    assert {"P1", "P2", "P3"} <= {broken["rule"] for broken in json.loads(result.stdout)}
+    result = CliRunner().invoke(command, ["check"], catch_exceptions=False)
+    assert result.exit_code == 0
+    assert "no rule is broken" in result.stdout
