@@ -151,7 +151,11 @@ def accuracies(hospitals: Hospitals, bundle: FeatureBundle, vector: np.ndarray) 
 
 
 def timing(repeats: int = 30) -> dict[str, Any]:
-    """Return medians in ms of encoding, decoding and masking one update at k = 10, one thread, one process."""
+    """Return medians in ms of encoding, decoding and masking one update at k = 10, one thread, one process.
+
+    `decode` makes the mean update of an opened sum, `settle` is
+    what a client does to know what of its update a sum holds.
+    """
     shapes = ((512, 512), (512,), (512,), (512, 512), (512,), (512,))
     dimension = sum(int(np.prod(shape)) for shape in shapes)
     rng = np.random.default_rng(0)
@@ -167,12 +171,17 @@ def timing(repeats: int = 30) -> dict[str, Any]:
     }
     for text in ("ring:3,subspace:0.125", "ring:4,subspace:0.0625"):
         codec = CompressionState.start(shapes, parse_scheme(text), 11).codec()
-        quantised = codec.quantise(update, rng)
+        quantised = codec.quantise(update, None)
         vector = codec.encode(quantised)
         narrow = (11 * codec.levels).bit_length()
+        public = vector.lanes(32).astype(np.int64)
+        lifts = codec.lifts(public, 1)
         measured |= {
-            f"encode {text}": median_ms(lambda codec=codec: codec.encode(codec.quantise(update, rng)), repeats),
-            f"decode {text}": median_ms(lambda codec=codec, q=quantised: codec.delivered(q), repeats),
+            f"encode {text}": median_ms(lambda codec=codec: codec.encode(codec.quantise(update, None)), repeats),
+            f"settle {text}": median_ms(
+                lambda codec=codec, q=quantised, by=lifts: codec.lifted(codec.contribution(q)[1], by), repeats
+            ),
+            f"decode {text}": median_ms(lambda codec=codec, p=public: codec.mean_and_lifts(p, 1), repeats),
             f"mask {text}": median_ms(lambda v=vector, narrow=narrow: mask(v, pads(11), narrow), repeats),
         }
     return measured
@@ -184,13 +193,13 @@ def pads(count: int) -> list[Pad]:
 
 
 def median_ms(call: Any, repeats: int) -> float:
-    """Return the median time of a call in milliseconds, after one call to warm up."""
+    """Return the median processor time of a call in milliseconds, after one call to warm up."""
     call()
     times = []
     for _ in range(repeats):
-        start = time.perf_counter()
+        start = time.process_time()
         call()
-        times.append(1000 * (time.perf_counter() - start))
+        times.append(1000 * (time.process_time() - start))
     return statistics.median(times)
 
 

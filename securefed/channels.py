@@ -125,7 +125,7 @@ class ChannelMaker:
         kind = parse_scheme(self.scheme).kind
         rounding = seeded_rounding(self.seed)
         if kind is SchemeKind.RING:
-            return RingSite(site, self._replica(), rounding, followed)
+            return RingSite(self._replica(), followed)
         if kind is SchemeKind.FLOAT16_ZLIB:
             return HalfSite(self._half())
         return FixedPointSite(site, self._fixed(), rounding)

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from protocols.codec import Codec
 from protocols.compression import CompressionState, DownloadHistory, ErrorFeedback, Replica, Scheme, Step
 from protocols.compression.codec import CompressedCodec
+from protocols.compression.parts import Bases
 from protocols.errors import SessionMismatchError
 from protocols.result import RoundResult
 from protocols.vectors import EncodedVector
@@ -218,63 +219,76 @@ class Followed:
             if digest != self._payload:
                 self._payload, self._known = digest, {}
             if mine.step not in self._known:
-                copy = Replica(mine.vector, mine.state)
+                copy = mine.copy()
                 copy.receive(payload)
                 self._known[mine.step] = (copy, copy.state.codec())
             followed, codec = self._known[mine.step]
-        return Replica(followed.vector, followed.state), codec
+        return followed.copy(), codec
 
 
 class RingSite:
     """A site's half of the same: its copy of the model, and error feedback.
 
     Args:
-        site: Its name.
         replica: As for the server.
-        rounding: Generator of stochastic rounding by site and round.
         followed: Shared by the sites of one process, or its own.
     """
 
-    def __init__(self, site: str, replica: Replica, rounding: Rounding, followed: Followed) -> None:
-        self._site = site
+    def __init__(self, replica: Replica, followed: Followed) -> None:
         self._replica = Replica(replica.vector, replica.state)
         self._codec = replica.state.codec()
-        self._rounding = rounding
         self._followed = followed
         self._feedback = ErrorFeedback(replica.vector.size, FEEDBACK_DECAY)
         self._offered_at = -1
 
     def receive(self, payload: bytes | memoryview) -> Vector:
-        """Follow the sums.
+        """Follow the sums, and learn from them what was delivered.
 
-        A contribution whose fate nobody told counts as delivered if a sum was opened since, so that nothing is ever
-        sent twice, and as withdrawn if none was.
+        A contribution that is not known to be lost counts as delivered if a sum was opened since, so that nothing is
+        ever sent twice, and as withdrawn if none was.
         """
         self._replica, self._codec = self._followed.receive(self._replica, payload)
         if self._offered_at >= 0:
-            self.close(Fate.DELIVERED if self._replica.step > self._offered_at else Fate.WITHDRAWN)
+            self._settle()
         return self._replica.vector
 
+    def _settle(self) -> None:
+        """Keep what the sum does not contain of the offer; nothing if this site has skipped the sum."""
+        lifts = self._replica.lifts(self._offered_at)
+        if self._replica.step <= self._offered_at:
+            self._feedback.withdrawn()
+        elif lifts is None:
+            self._feedback.clear()
+        else:
+            self._feedback.delivered(lambda rest: self._codec.lifted(rest, lifts))
+        self._offered_at = -1
+
     def encode(self, number: int, digest: bytes, contribution: Contribution) -> EncodedVector:
-        """Add the feedback, project, round; note what is on its way."""
+        """Add the feedback, project, round to the nearest; note what is on its way."""
+        del number  # nothing is drawn
         check_codec(self._codec, digest)
-        quantised = self._codec.quantise(self._feedback.offer(contribution.update), self._rounding(self._site, number))
-        self._feedback.sent(self._codec.delivered(quantised))
+        quantised = self._codec.quantise(self._feedback.offer(contribution.update), None)
+        self._feedback.sent(*self._codec.contribution(quantised))
         self._offered_at = self._replica.step
         return self._codec.encode(quantised, (round(contribution.score * SCORE_UNIT),))
 
     def close(self, fate: Fate) -> None:
-        """Keep what the sum does not contain of the offer."""
-        {
-            Fate.DELIVERED: self._feedback.delivered,
-            Fate.LOST: self._feedback.lost,
-            Fate.WITHDRAWN: self._feedback.withdrawn,
-        }[fate]()
+        """Learn how the round ended; how much of an offer was delivered, the sum in the next download will say."""
+        if fate is Fate.DELIVERED:
+            return
+        if fate is Fate.LOST:
+            self._feedback.lost()
+        else:
+            self._feedback.withdrawn()
         self._offered_at = -1
 
     def memory(self) -> Arrays:
-        """Return the error feedback."""
-        return {"feedback": self._feedback.memory}
+        """Return the error feedback, and what is on its way."""
+        on_its_way = self._feedback.on_its_way
+        if on_its_way is None:
+            return {"feedback": self._feedback.memory}
+        pending = dict(zip(("offered", "kept", "rest"), on_its_way, strict=True))
+        return {"feedback": self._feedback.memory, **pending, "offered_at": np.asarray([self._offered_at], np.int64)}
 
     def recall(self, memory: Arrays) -> None:
         """Put back an earlier feedback."""
@@ -282,12 +296,8 @@ class RingSite:
         self._offered_at = -1
 
     def state(self) -> Arrays:
-        """Return the feedback, what is on its way, the copy of the model and the encoding at it."""
-        on_its_way = self._feedback.on_its_way
-        pending: Arrays = {} if on_its_way is None else {"offered": on_its_way[0], "kept": on_its_way[1]}
-        if pending:
-            pending["offered_at"] = np.asarray([self._offered_at], np.int64)
-        return {**self.memory(), **pending, **_public(self._replica.state), "vector": self._replica.vector.copy()}
+        """Return the memory, the copy of the model and the encoding at it."""
+        return {**self.memory(), **_public(self._replica.state), "vector": self._replica.vector.copy()}
 
     def restore(self, state: Arrays) -> None:
         """Put the site where it was.
@@ -299,7 +309,7 @@ class RingSite:
         self._codec = self._replica.state.codec()
         self.recall(state)
         if "offered" in state:
-            self._feedback.on_its_way = state["offered"], state["kept"]
+            self._feedback.on_its_way = state["offered"], state["kept"], state["rest"]
             self._offered_at = int(state["offered_at"][0])
 
 
@@ -315,17 +325,20 @@ def check_codec(codec: Codec, digest: bytes) -> None:
 
 
 def _public(state: CompressionState) -> Arrays:
-    public: dict[str, NDArray[Any]] = {
-        f"basis.{index}": basis for index, basis in enumerate(state.bases) if basis is not None
-    }
+    public: dict[str, NDArray[Any]] = {}
+    for index, (bases, lifted) in enumerate(zip(state.bases, state.lifts, strict=True)):
+        if bases is not None and lifted is not None:
+            public |= {f"left.{index}": bases.left, f"right.{index}": bases.right, f"lift.{index}": lifted}
     return public | {"step": np.asarray([state.step], np.int64), "ranges": np.asarray(state.ranges, np.float64)}
 
 
 def _at(present: CompressionState, public: Arrays) -> CompressionState:
     if not {"step", "ranges"} <= set(public):
         raise ValueError("the state of the compression is of another federation")
+    kept = [None if bases is None else str(index) for index, bases in enumerate(present.bases)]
     bases = tuple(
-        None if basis is None else public[f"basis.{index}"].astype(np.int16)
-        for index, basis in enumerate(present.bases)
+        None if i is None else Bases(public[f"left.{i}"].astype(np.int16), public[f"right.{i}"].astype(np.int16))
+        for i in kept
     )
-    return present.at(int(public["step"][0]), tuple(float(r) for r in public["ranges"]), bases)
+    lifts = tuple(None if i is None else public[f"lift.{i}"].astype(np.int32) for i in kept)
+    return present.at(int(public["step"][0]), tuple(float(r) for r in public["ranges"]), bases, lifts)

@@ -16,9 +16,11 @@ Basis = NDArray[np.int16]
 
 BASIS_BITS = 11
 MAX_SIDE = 1 << 16
-_SUM_BITS = 12
-_WEIGHT = 64
-"""Weight of the sums against pseudorandom signs: the signs decide only where the sums have nothing to say."""
+LIFT_BITS = 10
+_SUM_BITS = 10
+_CORRELATION_BITS = 20
+_LARGEST = float(1 << 17)
+"""What the largest entry becomes before pseudorandom signs are added: they decide where nothing else is said."""
 
 
 def first_basis(side: int, rank: int, context: bytes) -> Basis:
@@ -29,29 +31,93 @@ def first_basis(side: int, rank: int, context: bytes) -> Basis:
         rank: Columns, a power of two, at most `side`.
         context: Where the basis is used; other contexts, other bases.
     """
-    return next_basis(np.zeros((side, rank), dtype=np.int64), 1, context)
+    return next_basis(np.zeros((side, rank)), context)
 
 
-def next_basis(sums: NDArray[np.int64], bound: int, context: bytes) -> Basis:
-    """Return a basis of the columns of an opened sum, turned so that all its columns matter alike.
+def next_bases(
+    right_sums: NDArray[np.int64], left_sums: NDArray[np.int64], ratio: float, bound: int, right: Basis, left: Basis
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return float64[columns, k] and float64[rows, k]: M^T A and M B of the matrix M that the sums decode to.
 
-    One step of subspace iteration: a matrix times a basis of one side gives the basis for the other side.
+    One step of subspace iteration on both sides at once. With M = Y B^T + R W and R^T A = 1 (`lift`), M^T A is
+    B Y^T A + W^T; M B is Y, since what is sent as W has no part in B.
 
     Args:
-        sums: int64[side, rank], centred sums.
+        right_sums: int64[rows, k], centred sums of M B: Y.
+        left_sums: int64[k, columns], centred sums of A^T M (1 - B B^T): W.
+        ratio: Unit of the first over the unit of the second.
         bound: Largest absolute value that a sum can have.
-        context: Where the basis is used.
+        right: B.
+        left: A.
     """
-    side, rank = sums.shape
-    shift = max(0, bound.bit_length() - _SUM_BITS)
-    columns = ((sums >> shift) * _WEIGHT + _signs(side * rank, context).reshape(side, rank)).astype(np.float64)
-    gram = columns.T @ columns  # integers below 2**53: exact in any order
-    factor = _cholesky(gram)
-    for j in range(rank):
-        columns[:, j] /= factor[j, j]
-        columns[:, j + 1 :] -= columns[:, j, None] * factor[None, j + 1 :, j]
-    columns *= _signs(rank, context + b"mix")
-    return np.rint(_hadamard(columns) * float(1 << BASIS_BITS)).astype(np.int16)
+    shift = _shift(bound)
+    sums = right_sums >> shift
+    gram, exponent = _correlation(sums, left)
+    seen = (right.astype(np.float64) @ gram) * (ratio * 2.0 ** (exponent - 2 * BASIS_BITS))
+    return seen + (left_sums >> shift).T, sums.astype(np.float64)
+
+
+def next_basis(columns: NDArray[np.float64], context: bytes) -> Basis:
+    """Return a basis of what the columns span, turned so that all its columns matter alike.
+
+    Args:
+        columns: float64[side, k], k a power of two.
+        context: Where the basis is used; it decides only where the columns say nothing.
+    """
+    side, rank = columns.shape
+    largest = float(np.abs(columns).max()) or 1.0
+    signs = _signs(side * rank, context).reshape(side, rank)
+    rows: NDArray[np.float64] = np.ascontiguousarray((np.rint(columns * (_LARGEST / largest)) + signs).T)
+    gram = rows @ rows.T  # integers below 2**53: exact in any order
+    _divide(rows, _cholesky(gram))
+    rows *= _signs(rank, context + b"mix")[:, None]
+    mixed = np.rint(_hadamard(rows) * float(1 << BASIS_BITS)).astype(np.int16)
+    return np.ascontiguousarray(mixed.T)
+
+
+def lift(right_sums: NDArray[np.int64], bound: int, left: Basis) -> NDArray[np.int64]:
+    """Return R int64[rows, k] in units of 2**-LIFT_BITS: what of a matrix's columns A^T times the matrix speaks for.
+
+    R = (Y Y^T + s) A (A^T (Y Y^T + s) A)^-1 with s a quarter of the mean energy of a row of Y: the linear estimate of
+    least error where the columns of the matrix vary as those of Y do, beside white noise. A^T R = 1.
+
+    Args:
+        right_sums: int64[rows, k], centred sums of M B: Y.
+        bound: Largest absolute value that a sum can have.
+        left: A.
+    """
+    sums = right_sums >> _shift(bound)
+    rows = len(sums)
+    gram, exponent = _correlation(sums, left)
+    noise = (float(np.square(sums).sum()) + rows) / (4 * rows)
+    lifted: NDArray[np.float64] = gram.T @ sums.T.astype(np.float64) + (noise * 2.0**-exponent) * left.T
+    square = gram.T @ gram
+    square[np.diag_indices(len(square))] += noise * 2.0 ** (2 * (BASIS_BITS - exponent))
+    factor = _cholesky(square)
+    _divide(lifted, factor)
+    for j in range(len(factor) - 1, -1, -1):
+        lifted[j] /= factor[j, j]
+        lifted[:j] -= factor[j, :j, None] * lifted[j]
+    scaled = np.rint(lifted * 2.0 ** (LIFT_BITS + BASIS_BITS - exponent)).astype(np.int64)
+    return np.ascontiguousarray(scaled.T)
+
+
+def _shift(bound: int) -> int:
+    return max(0, bound.bit_length() - _SUM_BITS)
+
+
+def _correlation(sums: NDArray[np.int64], left: Basis) -> tuple[NDArray[np.float64], int]:
+    """Y^T A as float64[k, k] of integers below 2**_CORRELATION_BITS, and the exponent of their unit."""
+    exact = (sums.T.astype(np.float64) @ left.astype(np.float64)).astype(np.int64)
+    exponent = max(0, int(np.abs(exact).max()).bit_length() - _CORRELATION_BITS)
+    return (exact >> exponent).astype(np.float64), exponent
+
+
+def _divide(rows: NDArray[np.float64], factor: NDArray[np.float64]) -> None:
+    """Multiply float64[k, side] by the inverse of a lower triangular factor, from the left, in place."""
+    for j in range(len(factor)):
+        rows[j] /= factor[j, j]
+        rows[j + 1 :] -= factor[j + 1 :, j, None] * rows[j]
 
 
 def _cholesky(gram: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -63,16 +129,15 @@ def _cholesky(gram: NDArray[np.float64]) -> NDArray[np.float64]:
     return work
 
 
-def _hadamard(columns: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Mix the columns by the orthonormal Walsh-Hadamard matrix; their number is a power of two."""
-    side, rank = columns.shape
+def _hadamard(rows: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Mix the rows by the orthonormal Walsh-Hadamard matrix; their number is a power of two."""
+    rank, side = rows.shape
     half = 1
     while half < rank:
-        pairs = columns.reshape(side, -1, 2, half)
-        columns = np.stack([pairs[:, :, 0] + pairs[:, :, 1], pairs[:, :, 0] - pairs[:, :, 1]], axis=2)
-        columns = columns.reshape(side, rank)
+        pairs = rows.reshape(-1, 2, half, side)
+        rows = np.stack([pairs[:, 0] + pairs[:, 1], pairs[:, 0] - pairs[:, 1]], axis=1).reshape(rank, side)
         half *= 2
-    mixed: NDArray[np.float64] = columns * (1.0 / math.sqrt(rank))
+    mixed: NDArray[np.float64] = rows * (1.0 / math.sqrt(rank))
     return mixed
 
 

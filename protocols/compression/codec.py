@@ -1,11 +1,12 @@
-"""One round's encoding of an update: matrices in a public subspace, a narrow grid with public ranges, limbs.
+"""One round's encoding of an update: matrices seen from both sides, a narrow grid with public ranges, limbs.
 
-A matrix M (rows x columns) is sent as M B, or as M^T B in every other step, where B is a public basis (basis.py); a
-tensor without basis is sent as it is. The coordinate p of a group with range r becomes floor((p / r + 1) * L / 2 + u),
-u uniform in [0, 1): L is even, so zero is a grid point, and p beyond the range is clamped and counted. Every stage is
-linear or unbiased: with K = 2 S - m L, S a sum over m clients, the decoded sum is K * r / L, and for a matrix (K * r /
-L) B^T. It is the projection B B^T of what went in, off by less than m * 2 r / L in each coordinate before the
-projection.
+A matrix M (rows x columns) is sent as M B and A^T M (1 - B B^T), where A and B are public bases (basis.py) of its
+columns and rows; a tensor without bases is sent as it is. The coordinate p of a group with range r becomes
+floor((p / r + 1) * L / 2 + u), u uniform in [0, 1) or 1/2: L is even, so zero is a grid point, and p beyond the range
+is clamped and counted. Every stage is linear, but for rounding, which is without bias or to the nearest: with K = 2 S -
+m L, S a sum over m clients, a decoded coordinate is K * r / L, off by less than m * 2 r / L. The matrix is then (M B)
+B^T + R (A^T M (1 - B B^T)), where the lift R follows from the opened sum: the same linear map for the sum and for what
+each client gave to it.
 """
 
 import hashlib
@@ -16,71 +17,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from protocols.compression.basis import BASIS_BITS, Basis
+from protocols.compression.basis import BASIS_BITS, LIFT_BITS, lift
 from protocols.compression.limbs import from_limbs, limb_count, to_limbs
+from protocols.compression.parts import Lifts, Part, write_product
 from protocols.errors import DtypeError, NonFiniteError, ParameterError, ShapeError, WeightError
 from protocols.labels import Label
 from protocols.vectors import Aggregate, EncodedVector
 
-_EXACT_IN_FLOAT32 = 1 << 24
 _FLOAT32_LEVELS = 1 << 10
 """Below it float32 keeps 13 bits of a coordinate's fraction, far finer than rounding needs."""
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """How one tensor is sent.
-
-    Attributes:
-        shape: (rows, columns) of a matrix; (length, 1) of a vector.
-        group: Number of its group; the coordinates of a group have one range.
-        right: With a basis: whether M B is sent (else M^T B).
-        basis: Public basis of the columns (`right`) or of the rows, None to send the tensor as it is.
-    """
-
-    shape: tuple[int, int]
-    group: int
-    right: bool
-    basis: Basis | None
-
-    @property
-    def size(self) -> int:
-        """Coordinates of the tensor."""
-        return self.shape[0] * self.shape[1]
-
-    @property
-    def sent_shape(self) -> tuple[int, int]:
-        """Shape of what is sent of it."""
-        if self.basis is None:
-            return self.shape
-        return (self.shape[0] if self.right else self.shape[1], self.basis.shape[1])
-
-    def project(self, tensor: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return what is sent of float32[rows * columns], before rounding."""
-        if self.basis is None:
-            return tensor
-        matrix = tensor.reshape(self.shape)
-        columns = self.basis.astype(np.float32) * np.float32(2.0**-BASIS_BITS)
-        return ((matrix if self.right else matrix.T) @ columns).reshape(-1)
-
-    def expand(self, centred: NDArray[np.int64], bound: int) -> NDArray[np.float64]:
-        """Return float64[rows * columns], centred integers back in the tensor's coordinates, times 2**BASIS_BITS.
-
-        Exact: products of integers whose sums stay below what the floating-point type holds.
-
-        Args:
-            centred: int64, sums minus their centre, doubled.
-            bound: Largest absolute value among them.
-        """
-        if self.basis is None:
-            return centred.astype(np.float64)
-        narrow = bound * int(np.abs(self.basis.astype(np.int64)).sum(axis=1).max()) < _EXACT_IN_FLOAT32
-        kind = np.float32 if narrow else np.float64
-        coefficients: NDArray[Any] = centred.reshape(self.sent_shape).astype(kind)
-        basis: NDArray[Any] = self.basis.astype(kind)
-        product = coefficients @ basis.T if self.right else basis @ coefficients.T
-        expanded: NDArray[np.float64] = product.astype(np.float64, copy=False).reshape(-1)
-        return expanded
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -120,7 +65,7 @@ class CompressedCodec:
     def __init__(
         self, parts: Sequence[Part], ranges: Sequence[float], levels: int, *, max_counters: Sequence[int] = ()
     ) -> None:
-        if not parts or any(not 0 <= part.group < len(ranges) for part in parts):
+        if not parts or any(not 0 <= part.group <= len(ranges) - len(part.sizes) for part in parts):
             raise ParameterError("parts", "one group with a range for each tensor")
         if not all(np.isfinite(r) and r > 0 for r in ranges):
             raise ParameterError("ranges", "must be positive and finite")
@@ -132,13 +77,10 @@ class CompressedCodec:
         self.ranges = tuple(float(r) for r in ranges)
         self.levels = levels
         self.max_counters = tuple(max_counters)
-        sent = [shape[0] * shape[1] for shape in (part.sent_shape for part in parts)]
-        self._sent = np.cumsum([0, *sent]).tolist()
         self._dense = np.cumsum([0, *(part.size for part in parts)]).tolist()
-        self.group_sizes = tuple(
-            sum(size for part, size in zip(parts, sent, strict=True) if part.group == group)
-            for group in range(len(ranges))
-        )
+        sent = [(part.group + place, size) for part in parts for place, size in enumerate(part.sizes)]
+        self._sent = np.cumsum([0, *(size for _, size in sent)]).tolist()
+        self.group_sizes = tuple(sum(size for of, size in sent if of == group) for group in range(len(ranges)))
         self._limbs = [limb_count(maximum, levels + 1) for maximum in (*self.group_sizes, *self.max_counters)]
 
     @property
@@ -174,18 +116,20 @@ class CompressedCodec:
         hashed.update(np.asarray(self.ranges, dtype="<f8").tobytes())
         hashed.update(np.asarray(self.max_counters, dtype="<u4").tobytes())
         for part in self.parts:
-            rank = 0 if part.basis is None else part.basis.shape[1]
-            hashed.update(np.asarray([*part.shape, part.group, part.right, rank], dtype="<u4").tobytes())
-            if part.basis is not None:
-                hashed.update(part.basis.astype("<i2").tobytes())
+            rank = 0 if part.bases is None else part.bases.right.shape[1]
+            hashed.update(np.asarray([*part.shape, part.group, rank], dtype="<u4").tobytes())
+            if part.bases is not None:
+                hashed.update(part.bases.left.astype("<i2").tobytes())
+                hashed.update(part.bases.right.astype("<i2").tobytes())
         return hashed.digest()
 
-    def quantise(self, update: NDArray[np.float32], rounding: np.random.Generator) -> Quantised:
+    def quantise(self, update: NDArray[np.float32], rounding: np.random.Generator | None) -> Quantised:
         """Project and round one update.
 
         Args:
             update: float32[dimension], finite.
-            rounding: Decides which way fractions go; it hides nothing and needs no cryptographic source.
+            rounding: Decides which way fractions go, without bias; it hides nothing and needs no cryptographic source.
+                None rounds to the nearest: half the squared error, and the bias stays in the error feedback.
 
         Raises:
             ShapeError, DtypeError, NonFiniteError: The input is refused.
@@ -195,11 +139,11 @@ class CompressedCodec:
         clamped = [0] * len(self.ranges)
         kind: type[np.floating] = np.float32 if self.levels < _FLOAT32_LEVELS else np.float64
         half = self.levels / 2
-        for part, start, stop, tensor in self._tensors(update):
-            grid = part.project(tensor).astype(kind) * kind(half / self.ranges[part.group])
-            clamped[part.group] += int(np.count_nonzero(np.abs(grid) > half))
+        for group, start, stop, projected in self._sent_of(update):
+            grid = projected.astype(kind) * kind(half / self.ranges[group])
+            clamped[group] += int(np.count_nonzero(np.abs(grid) > half))
             np.clip(grid, -half, half, out=grid)
-            grid += rounding.random(len(grid), dtype=kind)
+            grid += kind(0.5) if rounding is None else rounding.random(len(grid), dtype=kind)
             np.floor(grid, out=grid)
             np.minimum(grid, half, out=grid)
             levels[start:stop] = grid + half
@@ -231,9 +175,52 @@ class CompressedCodec:
         encoded[self.num_values :] = digits
         return EncodedVector(encoded, self.max_coordinate)
 
-    def delivered(self, quantised: Quantised) -> NDArray[np.float64]:
-        """Return float64[dimension], what this client's contribution adds to the decoded sum."""
-        return self._decode(quantised.levels.astype(np.int64), 1, 1)
+    def lifts(self, public: NDArray[np.int64], num_survivors: int) -> Lifts:
+        """Return the lift of each tensor with bases from int64[>= num_values], the first part of an opened sum."""
+        centred = self.centred(public, num_survivors)
+        return tuple(
+            None if part.bases is None else lift(sums[0], num_survivors * self.levels, part.bases.left).astype(np.int32)
+            for part, sums in zip(self.parts, centred, strict=True)
+        )
+
+    def contribution(self, quantised: Quantised) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Return what a contribution adds to the decoded sum, as far as it is known before the sum is.
+
+        Returns:
+            float32[dimension], to which `lifted` of the second will be added, and float32[rest_length].
+        """
+        centred = self.centred(quantised.levels.astype(np.int64), 1)
+        units = [r / self.levels for r in self.ranges]
+        rest = [
+            (sums[1].reshape(-1) * units[part.group + 1]).astype(np.float32)
+            for part, sums in zip(self.parts, centred, strict=True)
+            if part.bases is not None
+        ]
+        direct = np.empty(self.dimension, np.float32)
+        self._expand(centred, units, direct)
+        return direct, np.concatenate([*rest, np.zeros(0, np.float32)])
+
+    def lifted(self, rest: NDArray[np.float32], lifts: Lifts) -> NDArray[np.float32]:
+        """Return float32[dimension], what the second part of a contribution adds to the decoded sum.
+
+        Args:
+            rest: float32[rest_length] of `contribution`, of any step of this federation.
+            lifts: `lifts` of the sum that it was opened in.
+        """
+        added, start = np.zeros(self.dimension, np.float32), 0
+        for part, lifted, first in zip(self.parts, lifts, self._dense, strict=False):
+            if part.bases is None or lifted is None:
+                continue
+            stop = start + part.sizes[1]
+            matrix = lifted.astype(np.float32) @ rest[start:stop].reshape(-1, part.shape[1])
+            added[first : first + part.size] = (matrix * np.float32(2.0**-LIFT_BITS)).reshape(-1)
+            start = stop
+        return added
+
+    @property
+    def rest_length(self) -> int:
+        """Coordinates that a lift is applied to."""
+        return sum(part.sizes[1] for part in self.parts if part.bases is not None)
 
     def decode_sum(self, total: Aggregate, num_survivors: int) -> NDArray[np.float64]:
         """Return float64[dimension], the sum of the survivors' updates in the subspace.
@@ -245,7 +232,8 @@ class CompressedCodec:
         Raises:
             ShapeError: The total belongs to another codec.
         """
-        return self._decode(self._integers(total)[: self.num_values], num_survivors, 1)
+        values = self._integers(total)[: self.num_values]
+        return self._decode(values, self.lifts(values, num_survivors), num_survivors, 1)
 
     def decode_mean(self, total: Aggregate, num_survivors: int) -> NDArray[np.float64]:
         """Return float64[dimension], the mean update of the survivors in the subspace."""
@@ -253,9 +241,14 @@ class CompressedCodec:
 
     def mean_of(self, public: NDArray[np.int64], num_survivors: int) -> NDArray[np.float64]:
         """Return the mean update from int64[public_length], the public part of an opened sum."""
+        return self.mean_and_lifts(public, num_survivors)[0]
+
+    def mean_and_lifts(self, public: NDArray[np.int64], num_survivors: int) -> tuple[NDArray[np.float64], Lifts]:
+        """Return the mean update, and the lifts that it was decoded with."""
         if public.shape != (self.public_length,):
             raise ShapeError((self.public_length,), public.shape)
-        return self._decode(public[: self.num_values], num_survivors, num_survivors)
+        lifts = self.lifts(public, num_survivors)
+        return self._decode(public, lifts, num_survivors, num_survivors), lifts
 
     def clamped_of(self, public: NDArray[np.int64]) -> tuple[int, ...]:
         """Return the sums of the clamp counters, one a group, from the public part of an opened sum."""
@@ -265,30 +258,51 @@ class CompressedCodec:
         """Return the sums of the survivors' counters, the clamp counters not among them."""
         return self._counters(self._integers(total), len(self.ranges), len(self._limbs))
 
-    def centred(self, public: NDArray[np.int64], num_survivors: int) -> list[NDArray[np.int64]]:
-        """Return the centred sums 2 S - m L of each tensor, int64 of its `sent_shape`."""
-        return [
-            (2 * public[start:stop] - num_survivors * self.levels).reshape(part.sent_shape)
-            for part, start, stop in zip(self.parts, self._sent, self._sent[1:], strict=False)
-        ]
+    def centred(self, public: NDArray[np.int64], num_survivors: int) -> list[tuple[NDArray[np.int64], ...]]:
+        """Return the centred sums 2 S - m L of each tensor by group: int64[rows, k] and int64[k, columns], or flat."""
+        found, place = [], iter(zip(self._sent, self._sent[1:], strict=False))
+        for part in self.parts:
+            flat = [2 * public[start:stop] - num_survivors * self.levels for start, stop in _take(place, part)]
+            if part.bases is not None:
+                flat = [flat[0].reshape(part.shape[0], -1), flat[1].reshape(-1, part.shape[1])]
+            found.append(tuple(flat))
+        return found
 
     def _counters(self, integers: NDArray[np.int64], first: int, last: int) -> tuple[int, ...]:
         starts = np.cumsum([self.num_values, *self._limbs]).tolist()
         digits = (integers[starts[i] : starts[i + 1]].tolist() for i in range(first, last))
         return tuple(from_limbs(number, self.levels + 1) for number in digits)
 
-    def _decode(self, values: NDArray[np.int64], survivors: int, divisor: int) -> NDArray[np.float64]:
-        decoded = np.empty(self.dimension, dtype=np.float64)
+    def _decode(self, values: NDArray[np.int64], lifts: Lifts, survivors: int, divisor: int) -> NDArray[np.float64]:
+        units = [r / self.levels / divisor for r in self.ranges]
         centred = self.centred(values, survivors)
-        for part, sums, start, stop in zip(self.parts, centred, self._dense, self._dense[1:], strict=False):
-            expanded = part.expand(sums.reshape(-1), max(int(sums.max()), -int(sums.min())))
-            unit = 1.0 if part.basis is None else 2.0**-BASIS_BITS
-            np.multiply(expanded, self.ranges[part.group] / self.levels / divisor * unit, out=decoded[start:stop])
+        decoded = np.empty(self.dimension, np.float64)
+        self._expand(centred, units, decoded)
+        for part, sums, lifted, start in zip(self.parts, centred, lifts, self._dense, strict=False):
+            if lifted is not None:
+                place = decoded[start : start + part.size].reshape(part.shape)
+                write_product(place, lifted, sums[1], units[part.group + 1] * 2.0**-LIFT_BITS, add=True)
         return decoded
 
-    def _tensors(self, update: NDArray[np.float32]) -> Iterator[tuple[Part, int, int, NDArray[np.float32]]]:
-        for i, part in enumerate(self.parts):
-            yield part, self._sent[i], self._sent[i + 1], update[self._dense[i] : self._dense[i + 1]]
+    def _expand(
+        self, centred: Sequence[tuple[NDArray[np.int64], ...]], units: Sequence[float], out: NDArray[Any]
+    ) -> None:
+        """Write what the first group of each tensor alone says: (M B) B^T, or the tensor itself."""
+        for part, sums, start in zip(self.parts, centred, self._dense, strict=False):
+            place = out[start : start + part.size].reshape(part.shape)
+            if part.bases is None:
+                place[:] = sums[0].reshape(part.shape) * units[part.group]
+            else:
+                unit = units[part.group] * 2.0**-BASIS_BITS
+                write_product(place, sums[0], part.bases.right.T, unit, add=False)
+
+    def _sent_of(self, update: NDArray[np.float32]) -> Iterator[tuple[int, int, int, NDArray[np.float32]]]:
+        """What is sent, by group, with its place in the vector."""
+        place = iter(zip(self._sent, self._sent[1:], strict=False))
+        for part, first in zip(self.parts, self._dense, strict=False):
+            projected = part.project(update[first : first + part.size])
+            for offset, ((start, stop), tensor) in enumerate(zip(_take(place, part), projected, strict=True)):
+                yield part.group + offset, start, stop, tensor
 
     def _integers(self, total: Aggregate) -> NDArray[np.int64]:
         integers = total.integers()
@@ -304,3 +318,7 @@ class CompressedCodec:
         if not np.isfinite(update).all():
             bad = np.flatnonzero(~np.isfinite(update))
             raise NonFiniteError(len(bad), int(bad[0]))
+
+
+def _take(places: Iterator[tuple[int, int]], part: Part) -> list[tuple[int, int]]:
+    return [next(places) for _ in part.sizes]

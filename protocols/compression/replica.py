@@ -1,6 +1,7 @@
 """A copy of the global model that follows the opened sums: at the server and, from downloads, at every client."""
 
 import struct
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,7 @@ from protocols.compression.download import (
     inflate,
     model_digest,
 )
+from protocols.compression.parts import Bases, Lifts
 from protocols.compression.state import CompressionState
 from protocols.errors import DecodeError, SessionMismatchError
 from protocols.wire import Reader, u32
@@ -36,6 +38,7 @@ class Replica:
     def __init__(self, vector: Vector, state: CompressionState) -> None:
         self.vector = vector
         self.state = state
+        self._lifts: dict[int, Lifts] = {}
 
     @property
     def step(self) -> int:
@@ -49,10 +52,26 @@ class Replica:
             ShapeError: The sum is of another encoding.
         """
         codec = self.state.codec()
-        mean = codec.mean_of(step.public, step.survivors)
+        mean, lifts = codec.mean_and_lifts(step.public, step.survivors)
         self.vector = (self.vector + mean).astype(np.float32)
-        self.state = self.state.advance(codec, step.public, step.survivors)
+        self._lifts[self.step] = lifts
+        self.state = self.state.advance(codec, step.public, step.survivors, lifts)
         return mean
+
+    def lifts(self, step: int) -> Lifts | None:
+        """Return the lifts of the sum that began at a step, None if this copy has skipped it."""
+        if step == self.step - 1:
+            return self.state.lifts
+        return self._lifts.get(step)
+
+    def copy(self) -> "Replica":
+        """Return a copy that follows on its own."""
+        copy = Replica(self.vector, self.state)
+        copy._become(self)
+        return copy
+
+    def _become(self, other: "Replica") -> None:
+        self.vector, self.state, self._lifts = other.vector, other.state, dict(other._lifts)  # noqa: SLF001 (of its own class)
 
     def receive(self, payload: bytes | memoryview) -> Vector:
         """Follow a download and return the model float32[d]; on an error nothing has changed.
@@ -73,7 +92,7 @@ class Replica:
                 following.apply(step)
         if model_digest(following.vector) != download.model_digest:
             raise SessionMismatchError("the server")
-        self.vector, self.state = following.vector, following.state
+        self._become(following)
         return self.vector
 
 
@@ -121,9 +140,11 @@ class DownloadHistory:
 def _write_whole(replica: Replica) -> bytes:
     state = replica.state
     ranges = np.asarray(state.ranges, dtype="<f8").tobytes()
-    bases = b"".join(basis.astype("<i2").tobytes() for basis in state.bases if basis is not None)
+    sides = [side for bases in state.bases if bases is not None for side in (bases.left, bases.right)]
+    bases = b"".join(side.astype("<i2").tobytes() for side in sides)
+    lifts = b"".join(lifted.astype("<i4").tobytes() for lifted in state.lifts if lifted is not None)
     packed = deflate(replica.vector.astype("<f4"))
-    return ranges + bases + u32(len(packed)) + packed
+    return ranges + bases + lifts + u32(len(packed)) + packed
 
 
 def _read_whole(download: Download, state: CompressionState) -> Replica:
@@ -133,10 +154,18 @@ def _read_whole(download: Download, state: CompressionState) -> Replica:
     if not all(np.isfinite(r) and r > 0 for r in ranges):
         raise DecodeError("a range is not positive and finite")
     bases = tuple(
-        shape and np.frombuffer(reader.take(2 * shape[0] * shape[1]), dtype="<i2").astype(np.int16).reshape(shape)
-        for shape in state.basis_shapes(download.base)
+        None if shapes is None else Bases(*(_read(reader, shape, "<i2").astype(np.int16) for shape in shapes))
+        for shapes in state.basis_shapes
+    )
+    lifts = tuple(
+        None if shapes is None else _read(reader, shapes[0], "<i4").astype(np.int32) for shapes in state.basis_shapes
     )
     dimension = sum(int(np.prod(shape)) for shape in state.shapes)
     vector = inflate(reader.take(reader.u32()), "<f4", dimension).astype(np.float32)
     reader.done()
-    return Replica(vector, state.at(download.base, ranges, bases))
+    return Replica(vector, state.at(download.base, ranges, bases, lifts))
+
+
+def _read(reader: Reader, shape: tuple[int, int], dtype: str) -> NDArray[Any]:
+    size = shape[0] * shape[1] * np.dtype(dtype).itemsize
+    return np.frombuffer(reader.take(size), dtype=dtype).reshape(shape)

@@ -49,14 +49,14 @@ class Scheme:
         return f"ring:{self.value_bits}" + (f",subspace:{self.fraction:g}" if self.fraction < 1 else "")
 
     def rank(self, rows: int, columns: int) -> int:
-        """Return the width of the subspace in which a matrix is sent; 0 where it is sent as it is.
+        """Return how many rows and columns a matrix is sent as, half by half; 0 where it is sent as it is.
 
-        The largest power of two that is not above `fraction` times the shorter side, at least 1.
+        The largest power of two that is not above `fraction` times the shorter side, at least 2.
         """
         shorter = min(rows, columns)
-        if self.fraction >= 1 or shorter < 2:
+        if self.fraction >= 1 or shorter < 4:
             return 0
-        return 1 << max(0, math.floor(math.log2(max(1.0, self.fraction * shorter))))
+        return 1 << max(1, math.floor(math.log2(max(1.0, self.fraction * shorter))))
 
 
 def parse_scheme(text: str) -> Scheme:

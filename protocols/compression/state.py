@@ -1,15 +1,16 @@
 """What everybody knows of a compressed federation: step, ranges and bases, all from opened sums."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from protocols.compression.basis import MAX_SIDE, Basis, first_basis, next_basis
-from protocols.compression.codec import CompressedCodec, Part
-from protocols.compression.ranges import FIRST_PROJECTED_RANGE, FIRST_RANGE, next_range
+from protocols.compression.basis import MAX_SIDE, first_basis, next_bases, next_basis
+from protocols.compression.codec import CompressedCodec
+from protocols.compression.parts import Bases, Lifts, Part
+from protocols.compression.ranges import FIRST_PROJECTED_RANGE, FIRST_RANGE, next_range, second_ranges
 from protocols.compression.scheme import Scheme, SchemeKind
 from protocols.errors import ParameterError
 from protocols.labels import Label
@@ -40,8 +41,10 @@ class CompressionState:
         levels: L.
         max_counters: Largest values of the caller's counters.
         step: Opened sums so far.
-        ranges: Range of each group; a projected matrix is a group of its own, all other tensors are one, the last.
-        bases: Basis of each tensor for the next step, None for tensors that are sent as they are.
+        ranges: Range of each group; a projected matrix is two groups, all other tensors are one, the last.
+        bases: Bases of each tensor for the next step, None for tensors that are sent as they are.
+        lifts: Lift of each tensor with bases in the last sum, zeros before the first; a client needs them to know what
+            of its last contribution was delivered.
     """
 
     shapes: tuple[tuple[int, ...], ...]
@@ -50,7 +53,8 @@ class CompressionState:
     max_counters: tuple[int, ...]
     step: int
     ranges: tuple[float, ...]
-    bases: tuple[Basis | None, ...]
+    bases: tuple[Bases | None, ...]
+    lifts: Lifts
 
     @classmethod
     def start(
@@ -77,58 +81,75 @@ class CompressionState:
         if scheme.kind is not SchemeKind.RING:
             raise ParameterError("compression", f"{scheme.kind.value} has no state")
         matrices = [_is_projected(shape, scheme) for shape in shapes]
-        bases: list[Basis | None] = [None] * len(shapes)
+        bases: list[Bases | None] = [None] * len(shapes)
         for index in (i for i, projected in enumerate(matrices) if projected):
             rows, columns = shapes[index]
             if max(rows, columns) > MAX_SIDE:
                 raise ParameterError("shapes", f"a side may have at most {MAX_SIDE} coordinates")
-            bases[index] = first_basis(columns, scheme.rank(rows, columns), _context(0, index))
-        ranges = [FIRST_PROJECTED_RANGE] * sum(matrices) + [FIRST_RANGE] * (not all(matrices))
+            rank = scheme.rank(rows, columns) // 2
+            bases[index] = Bases(
+                first_basis(rows, rank, _context(0, index, b"left")),
+                first_basis(columns, rank, _context(0, index, b"right")),
+            )
+        ranges = [FIRST_PROJECTED_RANGE] * (2 * sum(matrices)) + [FIRST_RANGE] * (not all(matrices))
         levels = levels_for(scheme.value_bits, clients, noise_tail)
         named = tuple(tuple(int(side) for side in shape) for shape in shapes)
-        return cls(named, scheme, levels, tuple(max_counters), 0, tuple(ranges), tuple(bases))
+        lifts = tuple(None if sides is None else np.zeros(sides.left.shape, np.int32) for sides in bases)
+        return cls(named, scheme, levels, tuple(max_counters), 0, tuple(ranges), tuple(bases), lifts)
 
     def codec(self) -> CompressedCodec:
         """Return the encoding of the next sum."""
-        parts, projected = [], 0
-        for shape, basis in zip(self.shapes, self.bases, strict=True):
-            if basis is None:
-                parts.append(Part((int(np.prod(shape)), 1), len(self.ranges) - 1, True, None))
+        parts, group = [], 0
+        for shape, bases in zip(self.shapes, self.bases, strict=True):
+            if bases is None:
+                parts.append(Part((int(np.prod(shape)), 1), len(self.ranges) - 1, None))
             else:
-                parts.append(Part((shape[0], shape[1]), projected, self.step % 2 == 0, basis))
-                projected += 1
+                parts.append(Part((shape[0], shape[1]), group, bases))
+                group += 2
         return CompressedCodec(parts, self.ranges, self.levels, max_counters=self.max_counters)
 
-    def advance(self, codec: CompressedCodec, public: NDArray[np.int64], survivors: int) -> "CompressionState":
+    def advance(
+        self, codec: CompressedCodec, public: NDArray[np.int64], survivors: int, lifts: Lifts
+    ) -> "CompressionState":
         """Return the state after a sum was opened.
 
         Args:
             codec: The encoding of that sum: `self.codec()`.
             public: int64[codec.public_length], the public part of the sum.
             survivors: How many clients are in it.
+            lifts: `codec.lifts` of it.
         """
         step = self.step + 1
-        bases: list[Basis | None] = list(self.bases)
+        bases: list[Bases | None] = list(self.bases)
         for index, (part, sums) in enumerate(zip(codec.parts, codec.centred(public, survivors), strict=True)):
-            if part.basis is not None:
-                bases[index] = next_basis(sums, survivors * self.levels, _context(step, index))
+            if part.bases is not None:
+                ratio = codec.ranges[part.group] / codec.ranges[part.group + 1]
+                left, right = part.bases.left, part.bases.right
+                to_right, to_left = next_bases(sums[0], sums[1], ratio, survivors * self.levels, right, left)
+                bases[index] = Bases(
+                    next_basis(to_left, _context(step, index, b"left")),
+                    next_basis(to_right, _context(step, index, b"right")),
+                )
         clamped = codec.clamped_of(public)
-        ranges = tuple(
+        ranges = [
             next_range(r, count, survivors * size)
             for r, count, size in zip(self.ranges, clamped, codec.group_sizes, strict=True)
-        )
-        return self.at(step, ranges, tuple(bases))
+        ]
+        for part in codec.parts if self.step == 0 else ():
+            if part.bases is not None:
+                ranges[part.group : part.group + 2] = second_ranges(part.shape[1], part.bases.right.shape[1])
+        return self.at(step, tuple(ranges), tuple(bases), lifts)
 
-    def at(self, step: int, ranges: tuple[float, ...], bases: tuple[Basis | None, ...]) -> "CompressionState":
+    def at(
+        self, step: int, ranges: tuple[float, ...], bases: tuple[Bases | None, ...], lifts: Lifts
+    ) -> "CompressionState":
         """Return the state of another step of the same federation."""
-        return CompressionState(self.shapes, self.scheme, self.levels, self.max_counters, step, ranges, bases)
+        return replace(self, step=step, ranges=ranges, bases=bases, lifts=lifts)
 
-    def basis_shapes(self, step: int) -> tuple[tuple[int, int] | None, ...]:
-        """Return the shape of each tensor's basis at a step, None where there is no basis."""
-        return tuple(
-            None if basis is None else (shape[1] if step % 2 == 0 else shape[0], basis.shape[1])
-            for shape, basis in zip(self.shapes, self.bases, strict=True)
-        )
+    @property
+    def basis_shapes(self) -> tuple[tuple[tuple[int, int], tuple[int, int]] | None, ...]:
+        """The shapes of each tensor's left and right basis, None where there is none."""
+        return tuple(None if bases is None else (bases.left.shape, bases.right.shape) for bases in self.bases)
 
 
 def _is_projected(shape: Sequence[int], scheme: Scheme) -> bool:
@@ -136,5 +157,5 @@ def _is_projected(shape: Sequence[int], scheme: Scheme) -> bool:
     return len(shape) == 2 and 0 < 2 * scheme.rank(shape[0], shape[1]) <= min(shape)
 
 
-def _context(step: int, index: int) -> bytes:
-    return Label.ENCODING.encoded + b"basis" + step.to_bytes(8, "little") + index.to_bytes(4, "little")
+def _context(step: int, index: int, side: bytes) -> bytes:
+    return Label.ENCODING.encoded + b"basis" + side + step.to_bytes(8, "little") + index.to_bytes(4, "little")

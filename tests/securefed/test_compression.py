@@ -11,7 +11,6 @@ from protocols.compression import decode_download
 from protocols.errors import SessionMismatchError
 from protocols.messages import MaskedInputReply, decode_message
 from protocols.wire import MAX_PAYLOAD_BYTES
-from securefed.channels import seeded_rounding
 from securefed.compression import Contribution, Fate, Followed, RingServer, RingSite, ring_replica
 from securefed.compression_choice import LADDER, choose
 from securefed.config import config_from_mapping
@@ -68,7 +67,13 @@ class BothEnds:
         initial = np.zeros(16 * 12 + 16, np.float32)
         replica = ring_replica(parse_scheme(scheme), ((16, 12), (16,)), 4, initial)
         self.server, followed = RingServer(replica, tuple("abcd")), Followed()
-        self.sites = {site: RingSite(site, replica, seeded_rounding(0), followed) for site in "abcd"}
+        self.sites = {site: RingSite(replica, followed) for site in "abcd"}
+
+    def follow(self):
+        """Let every site receive the next download."""
+        payload = self.server.payload(self.server._history.replica.vector)
+        for half in self.sites.values():
+            half.receive(payload)
 
     def memories(self):
         return {site: half.memory()["feedback"] for site, half in self.sites.items()}
@@ -95,6 +100,7 @@ def test_a_lost_hospital_keeps_what_it_offered_and_the_others_what_rounding_kept
     opened = ring.server.open(Result(codec, vectors, "abd"))
     for site, half in ring.sites.items():
         half.close(Fate.LOST if site == "c" else Fate.DELIVERED)
+    ring.follow()
     memory = ring.memories()
     assert np.array_equal(memory["c"], updates["c"])
     given = sum(updates[site].astype(np.float64) - memory[site] for site in "abd")
@@ -146,10 +152,46 @@ def test_a_site_that_was_not_told_never_sends_the_same_update_twice(opened):
         ring.server.open(Result(codec, vectors, "abcd"))
     restarted.receive(ring.server.payload(ring.server._history.replica.vector))
     ring.sites["a"].close(Fate.DELIVERED if opened else Fate.WITHDRAWN)
+    ring.follow()
     kept = restarted.memory()["feedback"]
     assert np.array_equal(kept, ring.memories()["a"])
     assert kept.any() == opened
     assert not np.array_equal(kept, np.full(208, 0.013, np.float32))
+
+
+@pytest.mark.parametrize("missed", [0, 1])
+def test_a_site_settles_by_the_sum_that_it_was_in_or_forgets_where_it_never_sees_it(missed):
+    """After a whole model a site knows the lifts of the last sum only; nothing is sent twice for want of older ones."""
+    ring = BothEnds()
+    vectors, codec = contributed(ring, "a")
+    ring.server.open(Result(codec, vectors, "abcd"))
+    behind = BothEnds().sites["a"]
+    behind.restore(ring.sites["a"].state())
+    ring.sites["a"].close(Fate.DELIVERED)
+    ring.follow()
+    if missed:
+        vectors, codec = contributed_again(ring)
+        ring.server.open(Result(codec, vectors, "bcd"))
+    vector = ring.server._history.replica.vector
+    ring.server.restore(ring.server.state(), vector, known=False)
+    behind.close(Fate.DELIVERED)
+    received = behind.receive(ring.server.payload(vector))
+    assert np.array_equal(received, vector)
+    kept = behind.memory()["feedback"]
+    if missed:
+        assert not kept.any()
+    else:
+        assert kept.any()
+        assert np.array_equal(kept, ring.memories()["a"])
+
+
+def contributed_again(ring):
+    """Let all sites but the first contribute to a second round."""
+    payload, codec, vectors = ring.server.payload(ring.server._history.replica.vector), ring.server.codec, {}
+    for name in "bcd":
+        ring.sites[name].receive(payload)
+        vectors[name] = ring.sites[name].encode(2, codec.digest, Contribution(np.full(208, 0.01, np.float32), 0.0))
+    return vectors, codec
 
 
 def test_a_restarted_server_brings_sites_along_that_are_behind():
