@@ -15,6 +15,8 @@ _COMMANDS = {
     "audit": ("securefed.commands.audit", "Check the evidence of a run."),
     "protocol": ("securefed.commands.protocol", "Choose safe parameters; attack this installation."),
     "privacy": ("securefed.commands.privacy", "Plan the noise; check what may be claimed."),
+    "study": ("securefed.commands.study", "The one file that all hospitals agree on and sign."),
+    "site": ("securefed.commands.site", "One hospital's own folder: set up, check, approve, status."),
     "keys": ("securefed.commands.keys", "Make identity keys and the roster that pins them."),
     "data": ("securefed.commands.data", "Look at a data set before anything is trained on it."),
 }

@@ -4,6 +4,8 @@ import json
 import re
 from pathlib import Path
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
 from audit.roster import Roster, public_hex
 from audit.signing_key import create_key
 from securefed.errors import ConfigError, RunFolderError
@@ -26,10 +28,16 @@ def new_identity(name: str, folder: Path) -> tuple[Path, Path]:
     except OSError as error:
         raise RunFolderError(folder, f"cannot be made ({error.strerror}); name a writable folder") from error
     secret, public = folder / f"{name}.key", folder / f"{name}.pub"
-    key = create_key(secret)
-    content = {"format": PUBLIC_FORMAT, "name": name, "key": public_hex(key)}
-    public.write_text(json.dumps(content) + "\n", encoding="utf-8")
+    write_public(name, create_key(secret), public)
     return secret, public
+
+
+def write_public(name: str, key: Ed25519PrivateKey, path: Path) -> None:
+    """Write the .pub file of a key; raises ConfigError where the name cannot be a party's."""
+    if not _NAME.fullmatch(name):
+        raise ConfigError("NAME", f"{name!r}: use letters, digits, dots, dashes and underscores")
+    content = {"format": PUBLIC_FORMAT, "name": name, "key": public_hex(key)}
+    path.write_text(json.dumps(content) + "\n", encoding="utf-8")
 
 
 def read_public(path: Path) -> tuple[str, str]:

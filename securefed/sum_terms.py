@@ -85,20 +85,20 @@ class SumTerms:
         """Return what these terms make a client insist on; a site's own floors may be higher."""
         return ClientPolicy(
             config_digest=self.digest,
-            min_corrupt=self._example.corrupt,
-            threat_models=frozenset({self._example.threat_model}),
+            min_corrupt=self.example.corrupt,
+            threat_models=frozenset({self.example.threat_model}),
         )
 
     def bearable_losses(self) -> int:
         """Return how many sites a round can lose before their vectors are in and still open."""
-        parameters = self._example
+        parameters = self.example
         if parameters.is_complete:
             return parameters.clients - max(parameters.threshold, parameters.min_survivors)
         return parameters.clients - parameters.min_survivors
 
     def describe(self) -> dict[str, Any]:
         """Return the public parameters of the sums, for the event log."""
-        parameters, secure = self._example, self.config.secure_aggregation
+        parameters, secure = self.example, self.config.secure_aggregation
         described: dict[str, Any] = {
             "secure_aggregation": secure.enabled,
             "clients": parameters.clients,
@@ -117,7 +117,7 @@ class SumTerms:
 
     def summary(self, dropouts: Mapping[str, int]) -> dict[str, Any]:
         """Return the block `secure_aggregation` of summary.json; `dropouts` counts lost sites by stage."""
-        parameters, secure = self._example, self.config.secure_aggregation
+        parameters, secure = self.example, self.config.secure_aggregation
         return {
             "enabled": secure.enabled,
             "threat_model": secure.threat_model if secure.enabled else None,
@@ -131,7 +131,7 @@ class SumTerms:
         }
 
     @cached_property
-    def _example(self) -> RoundParameters:
+    def example(self) -> RoundParameters:
         """The parameters of the first round; those that are stated are the same in every round."""
         return self.parameters(self.channels.server().codec, 1)
 

@@ -10,6 +10,7 @@ from securefed.config.load import (
     parse_assignment,
     profile_name,
     read_toml,
+    section_from_mapping,
     write_config,
 )
 from securefed.config.privacy import PrivacyConfig
@@ -45,5 +46,6 @@ __all__ = [
     "parse_assignment",
     "profile_name",
     "read_toml",
+    "section_from_mapping",
     "write_config",
 ]

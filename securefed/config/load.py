@@ -73,6 +73,20 @@ def config_from_mapping(tree: Mapping[str, Any]) -> RunConfig:
     return config
 
 
+def section_from_mapping(kind: type, tree: Mapping[str, Any], key: str) -> Any:
+    """Build a frozen dataclass of settings from a mapping, as strictly as the configuration.
+
+    Args:
+        kind: The dataclass; its fields are values or further dataclasses.
+        tree: Names and values.
+        key: Dotted name of the section, for errors.
+
+    Raises:
+        ConfigError: A key is unknown, missing or out of range; names it.
+    """
+    return _build(kind, tree, key)
+
+
 def parse_assignment(text: str) -> tuple[str, Any]:
     """Split `SECTION.KEY=VALUE`; the value is read as TOML and, where it is none, as a plain string."""
     key, separator, value = text.partition("=")
@@ -152,6 +166,10 @@ def _build(kind: type, value: object, key: str) -> Any:
     hints = typing.get_type_hints(kind)
     _refuse_unknown(value, hints, key)
     arguments = {name: _convert(hints[name], item, f"{key}.{name}".strip(".")) for name, item in value.items()}
+    for field in dataclasses.fields(kind):
+        defaults = (field.default, field.default_factory)
+        if field.name not in arguments and all(default is dataclasses.MISSING for default in defaults):
+            raise ConfigError(f"{key}.{field.name}".strip("."), "is missing")
     try:
         return kind(**arguments)
     except SettingsError as error:

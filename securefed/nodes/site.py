@@ -173,6 +173,11 @@ class SiteNode:
         if self._private is not None:
             self._private.load_private_state(state.hospital)
 
+    def abandon(self) -> None:
+        """Leave the round in progress and erase its secrets."""
+        if isinstance(self._client, ClientMachine):
+            self._client.abandon()
+
     def state_after(self, number: int) -> Arrays:
         """Return the hospital's private state after a round, to keep the model of that round.
 

@@ -1,0 +1,211 @@
+"""What is wrong at a hospital, in words for its ML engineer: before anything is approved, and whenever one looks."""
+
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Final
+
+from audit.errors import EvidenceError, KeyFileError
+from audit.heads import read_heads
+from audit.roster import public_hex
+from audit.signing_key import load_key
+from clients.data import DataError, inspect
+from clients.encoders import EncoderError
+from securefed.errors import ConfigError, SecureFedError
+from securefed.site.data import own_dataset, own_features, unknown_classes
+from securefed.site.folder import SiteFolder
+from securefed.site.opening import terms_of
+from securefed.site.settings import SiteSettings, read_settings
+from securefed.study.form import Study
+
+_SPARE_BYTES: Final = 512 * 2**20
+"""Disk that a study may need beside the features: states, results, logs."""
+
+_FIRST_DAY: Final = datetime(2025, 1, 1, tzinfo=UTC)
+"""No clock that is right can be before this software."""
+
+
+class Level(StrEnum):
+    """How bad a finding is."""
+
+    OK = "ok"
+    LOOK = "look"
+    """Worth a look; a study can run."""
+
+    WRONG = "wrong"
+    """A study cannot run like this."""
+
+
+@dataclass(frozen=True)
+class SiteFinding:
+    """One line of `site check`.
+
+    Attributes:
+        topic: What it is about.
+        level: How bad it is.
+        text: What is so and, where something is wrong, what to do.
+    """
+
+    topic: str
+    level: Level
+    text: str
+
+
+def check_site(
+    folder: SiteFolder,
+    study: Study | None,
+    now: datetime,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> list[SiteFinding]:
+    """Return everything that can be said of a hospital's folder, for a study if there is one.
+
+    Args:
+        folder: The folder.
+        study: The study that is to be run.
+        now: The time of this machine.
+        on_progress: Called with images looked at and their number.
+    """
+    found = list(_folder(folder))
+    try:
+        settings = read_settings(folder.settings)
+    except ConfigError as error:
+        return [*found, SiteFinding("settings", Level.WRONG, str(error))]
+    found += _key(folder, settings, study)
+    images: list[SiteFinding] = list(_data(settings, study, on_progress))
+    found += images
+    if study is None:
+        found.append(SiteFinding("study", Level.LOOK, "none was given; run again with the lead's study file"))
+    else:
+        found += _study(settings, study)
+        if all(finding.level is not Level.WRONG for finding in images):
+            found += _encoder(folder, settings, study, on_progress)
+    found += [_budget(folder), _clock(folder, now), _disk(folder), _device(settings)]
+    return found
+
+
+def _folder(folder: SiteFolder) -> Iterator[SiteFinding]:
+    exposed = folder.exposed()
+    for path in exposed:
+        text = f"{path} may be read by others on this machine; run chmod go-rwx on it"
+        yield SiteFinding("folder", Level.WRONG, text)
+    if not exposed:
+        yield SiteFinding("folder", Level.OK, f"{folder.path} is closed to others")
+
+
+def _key(folder: SiteFolder, settings: SiteSettings, study: Study | None) -> Iterator[SiteFinding]:
+    try:
+        own = public_hex(load_key(folder.key))
+    except KeyFileError as error:
+        yield SiteFinding("key", Level.WRONG, str(error))
+        return
+    name = settings.site.name
+    if study is None:
+        yield SiteFinding("key", Level.OK, f"{name}'s public key begins with {own[:16]}")
+    elif study.roster.hospitals.get(name) != own:
+        text = f"the study's roster has another key for {name}, or none; send the lead {folder.public} again"
+        yield SiteFinding("key", Level.WRONG, text)
+    else:
+        yield SiteFinding("key", Level.OK, f"the study's roster has this site's key as {name}")
+
+
+def _data(
+    settings: SiteSettings, study: Study | None, on_progress: Callable[[int, int], None] | None
+) -> Iterator[SiteFinding]:
+    try:
+        dataset, warnings = own_dataset(settings)
+        report = inspect(dataset, warnings, on_progress)
+    except (DataError, SecureFedError) as error:
+        yield SiteFinding("data", Level.WRONG, str(error))
+        return
+    counts = {split: sum(classes.values()) for split, classes in report.sites[0].counts.items()}
+    shown = ", ".join(f"{count} {split}" for split, count in counts.items())
+    yield SiteFinding("data", Level.OK, f"{report.images} images of {len(dataset.classes)} classes ({shown})")
+    for warning in report.warnings:
+        level = Level.LOOK if warning.severity == "warning" else Level.OK
+        examples = f" ({', '.join(warning.examples[:3])})" if warning.examples else ""
+        yield SiteFinding("data", level, warning.message + examples)
+    if study is None:
+        return
+    for label, meant in unknown_classes(dataset, study.classes).items():
+        hint = f"rename it to {meant!r}?" if meant else f"the study has {', '.join(study.classes)}"
+        yield SiteFinding("classes", Level.WRONG, f"the study has no class {label!r}; {hint}")
+    absent = [label for label in study.classes if label not in dataset.classes]
+    if absent:
+        yield SiteFinding("classes", Level.LOOK, f"no image here of {', '.join(absent)}; others may have some")
+    if not counts["train"]:
+        yield SiteFinding("data", Level.WRONG, "there is no training image; mark some in the split column")
+    if study.config.federation.select == "best-val" and not counts["val"]:
+        yield SiteFinding(
+            "data", Level.WRONG, "the study chooses the round by validation images and there is none here"
+        )
+
+
+def _study(settings: SiteSettings, study: Study) -> Iterator[SiteFinding]:
+    objections = settings.policy.objections(study, terms_of(study))
+    for text in objections:
+        yield SiteFinding("policy", Level.WRONG, text)
+    if not objections:
+        yield SiteFinding("policy", Level.OK, f"the study {study.name!r} is within this hospital's policy")
+
+
+def _encoder(
+    folder: SiteFolder, settings: SiteSettings, study: Study, on_progress: Callable[[int, int], None] | None
+) -> Iterator[SiteFinding]:
+    try:
+        bundle = own_features(folder, settings, study, on_progress)
+    except (EncoderError, DataError, SecureFedError) as error:
+        yield SiteFinding("encoder", Level.WRONG, str(error))
+        return
+    made = f"{bundle.images_encoded} images were encoded now, {bundle.cache_hits} were in the cache"
+    yield SiteFinding("encoder", Level.OK, f"{study.encoder_digest[:16]}... is the study's; {made}")
+    for warning in bundle.warnings:
+        yield SiteFinding("encoder", Level.LOOK, warning.message)
+
+
+def _budget(folder: SiteFolder) -> SiteFinding:
+    from audit.ledger import Ledger, budget_lines
+    from audit.ledger.errors import LedgerError
+
+    if not folder.ledger.exists():
+        return SiteFinding("budget", Level.LOOK, "no budget is set (audit ledger policy); nothing limits epsilon here")
+    try:
+        with Ledger.existing(folder.ledger) as ledger:
+            lines = budget_lines(ledger)
+    except (LedgerError, EvidenceError) as error:
+        return SiteFinding("budget", Level.WRONG, str(error))
+    said = [f"{line['remaining']:.3g} of {line['budget']:g} left for the unit {line['unit']}" for line in lines]
+    empty = any(line["remaining"] <= 0 for line in lines)
+    return SiteFinding("budget", Level.WRONG if empty else Level.OK, "; ".join(said) or "no budget line")
+
+
+def _clock(folder: SiteFolder, now: datetime) -> SiteFinding:
+    latest = _FIRST_DAY
+    for path in folder.heads.glob("*.jsonl"):
+        for signed in read_heads(path)[-1:]:
+            latest = max(latest, datetime.strptime(signed.head.time, "%Y-%m-%dT%H:%M:%S.%fZ").replace(tzinfo=UTC))
+    if now < latest:
+        text = f"this machine says {now:%Y-%m-%d %H:%M} UTC, a run was signed at {latest:%Y-%m-%d %H:%M}; set the clock"
+        return SiteFinding("clock", Level.WRONG, text)
+    return SiteFinding("clock", Level.OK, f"{now:%Y-%m-%d %H:%M} UTC")
+
+
+def _disk(folder: SiteFolder) -> SiteFinding:
+    free = shutil.disk_usage(folder.path).free
+    said = f"{free / 2**30:.1f} GiB free"
+    if free < _SPARE_BYTES:
+        return SiteFinding("disk", Level.WRONG, f"{said}; a study needs {_SPARE_BYTES / 2**30:.1f}")
+    return SiteFinding("disk", Level.OK, said)
+
+
+def _device(settings: SiteSettings) -> SiteFinding:
+    import torch
+
+    if torch.cuda.is_available():
+        return SiteFinding("device", Level.OK, f"GPU {torch.cuda.get_device_name(0)}")
+    if settings.site.device == "cuda":
+        return SiteFinding(
+            "device", Level.WRONG, "site.device asks for cuda and this machine has none; use auto or cpu"
+        )
+    return SiteFinding("device", Level.OK, "no GPU: training runs on the processor, which is enough for this model")

@@ -1,0 +1,147 @@
+"""A hospital's folder: everything that never leaves it, readable by its owner only."""
+
+import fcntl
+import os
+import stat
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from audit.durable import sync_folder
+from audit.signing_key import create_key
+from securefed.deploy.errors import DeploymentError
+from securefed.errors import RunFolderError
+from securefed.identity import write_public
+from securefed.site.settings import SiteSettings
+
+_PRIVATE: Final = 0o077
+
+
+class SiteFolder:
+    """Paths of a hospital's folder.
+
+    Attributes:
+        settings: site.toml.
+        key: The identity key; 0600.
+        public: What the lead gets of it.
+        study: The study as this hospital has it.
+        approval: Its approval of that study.
+        data: Fingerprint of the data at the time of approval.
+        features: Cache of the features of its images.
+        state: The node's state between messages, without secrets of a round.
+        heads: Tree heads that it has countersigned, one file a run.
+        runs: What it keeps of finished runs: models, MLP, metrics, model card.
+        ledger: The privacy budget over all runs.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.settings = path / "site.toml"
+        self.key = path / "identity.key"
+        self.public = path / "identity.pub"
+        self.study = path / "study.toml"
+        self.approval = path / "approval.json"
+        self.data = path / "data.json"
+        self.features = path / "features"
+        self.state = path / "state.safetensors"
+        self.heads = path / "heads"
+        self.runs = path / "runs"
+        self.ledger = path / "ledger.sqlite"
+
+    @classmethod
+    def create(cls, path: Path, settings: SiteSettings) -> "SiteFolder":
+        """Make a folder with a new identity key.
+
+        Raises:
+            RunFolderError: It holds something already, or cannot be made.
+            KeyFileError: The key cannot be made.
+        """
+        folder = cls(path)
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            if any(path.iterdir()):
+                raise RunFolderError(path, "holds something already; name a new folder for this hospital")
+            path.chmod(0o700)
+            for part in (folder.features, folder.heads, folder.runs):
+                part.mkdir(mode=0o700)
+            folder.write(folder.settings, settings.encode())
+        except OSError as error:
+            raise RunFolderError(path, f"cannot be made ({error.strerror}); name a writable place") from error
+        write_public(settings.site.name, create_key(folder.key), folder.public)
+        return folder
+
+    @classmethod
+    def open(cls, path: Path) -> "SiteFolder":
+        """Return a folder that `create` made.
+
+        Raises:
+            RunFolderError: There is none, or others may read in it.
+        """
+        folder = cls(path)
+        if not folder.settings.is_file():
+            raise RunFolderError(path, "is no hospital's folder (site.toml is missing); make one with `site init`")
+        exposed = folder.exposed()
+        if exposed:
+            raise RunFolderError(exposed[0], "may be read by others; close it with chmod go-rwx")
+        return folder
+
+    def exposed(self) -> list[Path]:
+        """Return what others than the owner may read or write; the public key is for everybody."""
+        private = [self.path, self.key, self.features, self.heads, self.runs, self.state, self.ledger]
+        return [path for path in private if path.exists() and stat.S_IMODE(path.stat().st_mode) & _PRIVATE]
+
+    def heads_of(self, run_id: str) -> Path:
+        """Return the heads file of a run.
+
+        Raises:
+            RunFolderError: The id could not be a file's name.
+        """
+        if not run_id or run_id.startswith(".") or "/" in run_id or "\\" in run_id or len(run_id) > 200:
+            raise RunFolderError(self.heads, f"{run_id!r} cannot be a run's id")
+        return self.heads / f"{run_id}.jsonl"
+
+    def write(self, path: Path, content: bytes) -> None:
+        """Write a file of this folder, readable by its owner only: whole, or not at all.
+
+        Raises:
+            RunFolderError: The disk refuses.
+        """
+        temporary = path.with_name(f".{path.name}.part")
+        try:
+            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+            with os.fdopen(descriptor, "wb") as stream:
+                stream.write(content)
+                stream.flush()
+                os.fsync(stream.fileno())
+            temporary.replace(path)
+            sync_folder(path.parent)
+        except OSError as error:
+            raise RunFolderError(path, f"cannot be written ({error.strerror}); free space on this disk") from error
+
+    @contextmanager
+    def alone(self, wait: float = 10.0) -> Iterator[None]:
+        """Hold the folder: two nodes of one hospital could answer one message twice.
+
+        Args:
+            wait: Seconds to wait for another process to let go.
+
+        Raises:
+            DeploymentError: Another process holds it.
+        """
+        deadline = time.monotonic() + wait
+        with (self.path / ".lock").open("a") as stream:
+            while not _locked(stream.fileno()):
+                if time.monotonic() >= deadline:
+                    raise DeploymentError(f"{self.path} is in use by another node of this hospital; stop that one")
+                time.sleep(0.05)
+            yield
+
+
+def _locked(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

@@ -1,0 +1,179 @@
+"""From a hospital's folder to its node, and the node with a state that survives its process."""
+
+import hashlib
+import json
+from contextlib import ExitStack
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from audit.heads import Witness
+from audit.signing_key import load_key
+from clients.data import fingerprint
+from clients.encoders import FeatureBundle
+from protocols.errors import ProtocolError
+from protocols.messages import Refusal, encode_message
+from protocols.plain import NO_SESSION
+from protocols.roster import IdentityKey, IdentitySeed
+from securefed.errors import ConfigError, RunFolderError
+from securefed.nodes.control import ControlStage, encode_refusal
+from securefed.nodes.hospital import SiteHospital
+from securefed.nodes.site import SiteNode
+from securefed.nodes.site_run import Agreement, SiteRun
+from securefed.site.data import own_features, study_dataset
+from securefed.site.folder import SiteFolder
+from securefed.site.settings import SiteSettings, read_settings
+from securefed.study.approval import read_approval
+from securefed.study.form import Study, read_study, with_local
+from securefed.sum_terms import SumTerms
+
+_CONTROL = {stage.value for stage in ControlStage}
+
+
+class StoredNode:
+    """A site node that writes what it must not forget to its folder before an answer leaves.
+
+    Args:
+        node: The node.
+        folder: Its folder.
+        hold: Keeps every other process out of the folder.
+    """
+
+    def __init__(self, node: SiteNode, folder: SiteFolder, hold: ExitStack) -> None:
+        self.node = node
+        self._folder = folder
+        self._hold = hold
+        self._written = b""
+
+    def close(self) -> None:
+        """Let other processes into the folder; the end of this process does the same."""
+        self._hold.close()
+
+    def dump(self) -> bytes:
+        """Return the state with the secrets of a round in progress, for the next process of this hospital."""
+        return self.node.dump()
+
+    def handle(self, stage: str, request: bytes) -> bytes:
+        """Answer one request; where the disk refuses, the answer is a refusal and the round is given up here."""
+        reply = self.node.handle(stage, request)
+        state = self.node.dump(secrets=False)
+        digest = hashlib.sha256(state).digest()
+        if digest == self._written:
+            return reply
+        try:
+            self._folder.write(self._folder.state, state)
+        except RunFolderError as error:
+            self.node.abandon()
+            if stage in _CONTROL:
+                return encode_refusal("disk", f"the site cannot write its state ({type(error.__cause__).__name__})")
+            return encode_message(Refusal(ProtocolError.code), 0, NO_SESSION)
+        self._written = digest
+        return reply
+
+    answer = handle
+
+
+def open_site(path: Path, state: bytes | None = None) -> StoredNode:
+    """Open the node of a hospital's folder for the study that it has approved.
+
+    Args:
+        path: The folder.
+        state: A dump of the node in another process, with the secrets of a round in progress; None takes the state of
+            the folder, which has none: the node then takes part from the next round on.
+
+    Raises:
+        RunFolderError: The folder is missing, open to others or cannot be read.
+        ConfigError: Nothing was approved, something changed since, or the policy forbids the study.
+        KeyFileError: The key cannot be used.
+        DeploymentError: Another process of this hospital holds the folder.
+    """
+    folder = SiteFolder.open(path)
+    with ExitStack() as hold:
+        hold.enter_context(folder.alone())
+        return StoredNode(_node(folder, state), folder, hold.pop_all())
+
+
+def _node(folder: SiteFolder, state: bytes | None) -> SiteNode:
+    settings, study = read_settings(folder.settings), approved_study(folder)
+    key = load_key(folder.key)
+    terms = terms_of(study)
+    refuse_objections(settings, study, terms)
+    agreement = Agreement(study.digest, study.roster.digest, approved_data(folder))
+    config = with_local(study.config, device=_device(settings))
+    hospital = SiteHospital(
+        settings.site.name, lambda: _features(folder, settings, study, agreement.data), config, folder.runs
+    )
+
+    def witness(run_id: str) -> Witness:
+        return Witness(settings.site.name, key, study.roster.server, folder.heads_of(run_id), run_id)
+
+    def keep(run_id: str, vector: NDArray[np.float32], chosen: int) -> None:
+        hospital.keep(run_id, vector, chosen, node.state_after(chosen))
+
+    node = SiteNode(
+        IdentityKey(IdentitySeed(key.private_bytes_raw())),
+        terms,
+        hospital,
+        settings.policy.client_policy(terms),
+        run=SiteRun(agreement, witness, keep),
+        private=hospital,
+    )
+    if state is not None:
+        node.load(state)
+    elif folder.state.exists():
+        node.load(folder.state.read_bytes())
+    return node
+
+
+def terms_of(study: Study) -> SumTerms:
+    """Return the terms of a study's sums."""
+    return SumTerms(
+        study.config, study.protocol_roster, study.embed_dim, len(study.classes), bytes.fromhex(study.digest)
+    )
+
+
+def approved_study(folder: SiteFolder) -> Study:
+    """Return the study that this hospital has approved.
+
+    Raises:
+        ConfigError: There is none, or the file was changed since.
+    """
+    if not folder.study.exists() or not folder.approval.exists():
+        raise ConfigError("study", f"nothing is approved in {folder.path}; run `site approve` with the lead's study")
+    study, approval = read_study(folder.study), read_approval(folder.approval)
+    approval.check(study)
+    return study
+
+
+def approved_data(folder: SiteFolder) -> str:
+    """Return the fingerprint of the data at the time of approval."""
+    try:
+        return str(json.loads(folder.data.read_bytes())["fingerprint"])
+    except (OSError, ValueError, KeyError) as error:
+        raise ConfigError("data", f"{folder.data} cannot be read; run `site approve` again") from error
+
+
+def refuse_objections(settings: SiteSettings, study: Study, terms: SumTerms) -> None:
+    """Refuse a study that this hospital's policy forbids; raises ConfigError with all reasons."""
+    objections = settings.policy.objections(study, terms)
+    if objections:
+        raise ConfigError("policy", "; ".join(objections))
+
+
+def data_fingerprint(settings: SiteSettings, study: Study) -> str:
+    """Return the fingerprint of the hospital's data as the study sees them."""
+    return fingerprint(study_dataset(settings, study)[0])
+
+
+def _features(folder: SiteFolder, settings: SiteSettings, study: Study, approved: str) -> FeatureBundle:
+    found = data_fingerprint(settings, study)
+    if found != approved:
+        raise ConfigError("data", "the data have changed since the study was approved; run `site approve` again")
+    return own_features(folder, settings, study)
+
+
+def _device(settings: SiteSettings) -> str:
+    from securefed.preparation import resolve_device
+
+    return resolve_device(settings.site.device)
