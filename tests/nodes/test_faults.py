@@ -141,7 +141,8 @@ def test_altered_bytes_of_a_site_cost_that_site_at_most(deployment, stage):
 
     def alter(way, at, site, round_id, frame):
         if (way, at, site) == ("up", stage, "site4") and training_round(round_id) in (0, 1):
-            return [frame[:-1] + bytes([frame[-1] ^ 1])]
+            # a bit within a masked vector is a bit within the sum, which nobody can see: that frame is cut instead
+            return [frame[:-1] if at == "MaskedInputCollection" else frame[:-1] + bytes([frame[-1] ^ 1])]
         return [frame]
 
     deployed.wire.change.append(alter)
