@@ -15,6 +15,7 @@ from audit.errors import AccountingUnavailableError, EvidenceError
 from audit.history import RunHistory, read_history
 from audit.log import read_events
 from audit.merkle import MerkleTree
+from audit.report_signature import check_report_signature
 from audit.roster import Roster
 from audit.study import check_study
 
@@ -92,7 +93,12 @@ class Verification:
 
 
 def verify_run(
-    folder: Path, *, roster: Path | None = None, heads: Sequence[Path] = (), ledger: Path | None = None
+    folder: Path,
+    *,
+    roster: Path | None = None,
+    heads: Sequence[Path] = (),
+    ledger: Path | None = None,
+    report: bool = False,
 ) -> Verification:
     """Verify a run folder.
 
@@ -102,6 +108,7 @@ def verify_run(
             that the run agrees with itself.
         heads: Heads files kept elsewhere, such as a hospital's own.
         ledger: A hospital's ledger, which must tell the same story as the log and hold no overspent budget.
+        report: Whether to check the signature of report.json too.
 
     Returns:
         All checks; nothing that a file holds makes this raise.
@@ -134,6 +141,8 @@ def verify_run(
         steps.append(("study", lambda: check_study(folder, history, None if roster is None else Roster.read(roster))))
     if ledger is not None:
         steps.append(("ledger", lambda: _check_ledger(ledger, history)))
+    if report:
+        steps.append(("report", lambda: _check_report(folder, history)))
     for name, run in steps:
         checks.append(_run(name, run))
     return Verification(
@@ -167,6 +176,11 @@ def _check_ledger(path: Path, history: RunHistory) -> str:
         return check_ledger(path, {history.run_id: history.events})
     except LedgerError as error:
         raise EvidenceError(-1, str(error)) from error
+
+
+def _check_report(folder: Path, history: RunHistory) -> str | None:
+    announced = history.last("roster")
+    return check_report_signature(folder, None if announced is None else str(announced.fields["server"]))
 
 
 def _run(name: str, check: Callable[[], str | None]) -> Check:

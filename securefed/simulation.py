@@ -184,7 +184,7 @@ class _Run:
             model_digest=summary["fam_sha256"],
         )
         delete_checkpoint(folder)
-        report, _ = write_report(folder.path)
+        report, _ = write_report(folder.path, key=folder.path / "server.key")
         return RunResult(folder, summary, tuple(verdict_lines(report)))
 
     def _federate(

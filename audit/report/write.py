@@ -7,6 +7,8 @@ from audit.errors import LogWriteError
 from audit.report.build import Report, build_report, encode_report
 from audit.report.html import render_html
 from audit.report.markdown import render_markdown
+from audit.report_signature import SIGNATURE_FILE, sign_report
+from audit.signing_key import load_key
 
 FORMATS = ("html", "md", "json")
 """Formats of every run, by the ending of their file."""
@@ -49,6 +51,7 @@ def write_report(
     output: Path | None = None,
     roster: Path | None = None,
     heads: Sequence[Path] = (),
+    key: Path | None = None,
 ) -> tuple[Report, dict[str, Path]]:
     """Build the report of a run and write `report.<format>` for each format.
 
@@ -58,6 +61,7 @@ def write_report(
         output: Folder to write to; the run folder by default.
         roster: The roster agreed on before the run.
         heads: Heads files kept elsewhere.
+        key: Ed25519 key file of the party that runs the server; report.json is signed with it.
 
     Returns:
         The report, and {format: path}.
@@ -65,19 +69,27 @@ def write_report(
     Raises:
         EvidenceError: The log cannot be read at all.
         LogWriteError: A file cannot be written.
+        KeyFileError: The key cannot be read.
     """
     report = build_report(folder, roster=roster, heads=heads)
+    target = output or folder
     paths = {}
     for name in formats:
-        path = (output or folder) / f"report.{_ENDINGS.get(name, name)}"
-        temporary = path.with_name(path.name + ".part")
-        try:
-            temporary.write_bytes(render(report, name))
-            temporary.replace(path)
-        except OSError as error:
-            raise LogWriteError(path, f"cannot be written ({error.strerror}); name another folder") from error
-        paths[name] = path
+        paths[name] = target / f"report.{_ENDINGS.get(name, name)}"
+        _write(paths[name], render(report, name))
+    if key is not None and "json" in paths:
+        paths["signature"] = target / SIGNATURE_FILE
+        _write(paths["signature"], sign_report(encode_report(report), load_key(key)))
     return report, paths
+
+
+def _write(path: Path, content: bytes) -> None:
+    temporary = path.with_name(path.name + ".part")
+    try:
+        temporary.write_bytes(content)
+        temporary.replace(path)
+    except OSError as error:
+        raise LogWriteError(path, f"cannot be written ({error.strerror}); name another folder") from error
 
 
 def verdict_lines(report: Report) -> list[str]:

@@ -68,7 +68,8 @@ def attack_run(
     if "protocol" in attacks:
         findings += attack_protocol()
     record_findings(folder, findings, utc_now)
-    write_report(folder.path)
+    signing = folder.path / "server.key"
+    write_report(folder.path, key=signing if signing.exists() else None)
     return findings
 
 

@@ -42,7 +42,7 @@ def verify_command(
     """
     from audit.verify import verify_run
 
-    result = verify_run(run, roster=roster, heads=heads, ledger=ledger)
+    result = verify_run(run, roster=roster, heads=heads, ledger=ledger, report=True)
     if as_json:
         plain = {**asdict(result), "folder": str(result.folder), "is_verified": result.is_verified}
         click.echo(json.dumps({**plain, "first_bad_event": result.first_bad_event}))
@@ -64,8 +64,15 @@ def verify_command(
 @click.option(
     "--heads", type=click.Path(path_type=Path), multiple=True, metavar="FILE", help="Heads that a hospital kept."
 )
+@click.option("--key", type=click.Path(path_type=Path), metavar="KEY", help="Sign report.json with the server's key.")
 def report_command(
-    *, run: Path, formats: tuple[str, ...], output: Path | None, roster: Path | None, heads: tuple[Path, ...]
+    *,
+    run: Path,
+    formats: tuple[str, ...],
+    output: Path | None,
+    roster: Path | None,
+    heads: tuple[Path, ...],
+    key: Path | None,
 ) -> None:
     """Write the report of RUN, from its files alone, and print its verdict.
 
@@ -77,7 +84,7 @@ def report_command(
     if unknown:
         known = ", ".join((*FORMATS, *MORE_FORMATS))
         raise ConfigError("--format", f"{unknown.pop()!r} is unknown; use {known}")
-    report, paths = write_report(run, formats or FORMATS, output=output, roster=roster, heads=heads)
+    report, paths = write_report(run, formats or FORMATS, output=output, roster=roster, heads=heads, key=key)
     for line in verdict_lines(report):
         click.echo(line)
     for path in paths.values():
