@@ -7,8 +7,12 @@ from typing import Any
 
 from audit.history import RunHistory
 
+CONSTANTS = ("normaliser", "sampling_rate", "steps_a_round")
+"""Values of the privacy claim that are fixed before the run, whatever the data are."""
+
+_SOURCES = {"system": "PASS", "cryptographic": "PASS", None: "NOT SHOWN"}
+
 RECORDED = (
-    ("normaliser, rate and steps are public constants", "public_constants"),
     ("sensitivity equals the clip norm", "sensitivity_checked"),
     ("no operation across examples", "per_example_validated"),
     ("empty batches still add noise", "empty_batches"),
@@ -30,7 +34,8 @@ def pitfalls_section(history: RunHistory, claim: dict[str, Any]) -> list[dict[st
     assert history.claim is not None  # noqa: S101 (narrows the type)
     stated: Any = history.claim.fields
     values = stated.get("values", {})
-    source = values.get("noise_source")
+    source = values.get("noise", values.get("noise_source"))
+    constants = [f"{name.replace('_', ' ')} {values[name]}" for name in CONSTANTS if name in values]
     rows = [
         (
             "accounting matches the sampling",
@@ -49,8 +54,13 @@ def pitfalls_section(history: RunHistory, claim: dict[str, Any]) -> list[dict[st
         ),
         (
             "randomness is cryptographic",
-            {"cryptographic": "PASS", None: "NOT SHOWN"}.get(source, "FAIL"),
-            f"noise source: {source or 'not recorded'}",
+            _SOURCES.get(source, "FAIL"),
+            f"source of noise and samples: {source or 'not recorded'}",
+        ),
+        (
+            "normaliser, rate and steps are public constants",
+            "PASS" if len(constants) == len(CONSTANTS) else "NOT SHOWN",
+            f"stated before the first round: {', '.join(constants) or 'none'}",
         ),
         (
             "side information is listed",

@@ -1,14 +1,14 @@
 """Canaries in a copy of a private training: each adds a gradient of its own to the steps that it is sampled for.
 
 A canary is a unit of privacy with the worst gradient that clipping lets through: its whole norm on one coordinate of
-each clipping group. Everything else of the copy is the training itself, so that whatever makes its noise too small, its
-sensitivity too large or its sampling other than claimed shows in what the auditor finds.
+each clipping group that has one for it. Everything else of the copy is the training itself, so that whatever makes its
+noise too small, its sensitivity too large or its sampling other than claimed shows in what the auditor finds.
 """
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from clients.method.layout import Vector
 from clients.privacy import ClippedSum, PrivateHospital, Randomness
@@ -24,10 +24,10 @@ class AuditedHospital(PrivateHospital):
         """Plant canaries, each with probability 1/2, and return bool[m]: which take part.
 
         Args:
-            canaries: How many; at most as many as there are coordinates for them.
+            canaries: How many; at most as many as the largest group has coordinates for them.
             coins: Decides who takes part and who is sampled for a step.
         """
-        available = min(self._largest(group).numel() for group in self._groups())
+        available = max(sum(p.numel() for p in group.parameters) for group in self._groups())
         self._coins = coins
         self._taking_part = coins.poisson_sample(min(canaries, available), 0.5)
         self._scores = np.zeros(len(self._taking_part))
@@ -49,39 +49,28 @@ class AuditedHospital(PrivateHospital):
         if taking_part is None:
             super()._move(summed, groups, round_number, source)
             return
-        positions = torch.arange(len(taking_part))
         sampled = taking_part & self._coins.poisson_sample(len(taking_part), self._privacy.sampling_rate)
-        momentum = dict(self._trained_momentum())
-        before: list[Tensor] = []
-        planted: list[tuple[Tensor, ...]] = []
-        for group, gradients in zip(groups, summed.gradients, strict=True):
-            largest = self._largest(group)
-            before.append(momentum[largest].detach().clone().view(-1))
-            planted.append(
-                tuple(
-                    _added(gradient, positions[torch.from_numpy(sampled)], group.clip_norm)
-                    if p is largest
-                    else gradient
-                    for p, gradient in zip(group.parameters, gradients, strict=True)
-                )
-            )
-        super()._move(ClippedSum(tuple(planted), summed.units, summed.zeroed), groups, round_number, source)
-        settings = zip(groups, before, self._privacy.noise_multipliers, strict=True)
-        for group, old, multiplier in settings:
-            new = momentum[self._largest(group)].view(-1)
-            noisy = (new - self._settings.adam_beta1 * old)[positions.to(new.device)] * self._privacy.normaliser
+        present = torch.from_numpy(sampled).float()
+        before = [self._first(group).clone() for group in groups]
+        planted = tuple(
+            _planted(gradients, present * group.clip_norm)
+            for group, gradients in zip(groups, summed.gradients, strict=True)
+        )
+        super()._move(ClippedSum(planted, summed.units, summed.zeroed), groups, round_number, source)
+        for group, old, multiplier in zip(groups, before, self._privacy.noise_multipliers, strict=True):
+            noisy = (self._first(group) - self._settings.adam_beta1 * old) * self._privacy.normaliser
             weight = 1 / (max(multiplier, 1e-6) ** 2 * group.clip_norm)
-            self._scores += weight * noisy.double().cpu().numpy()
+            self._scores[: len(noisy)] += weight * noisy.double().cpu().numpy()
 
-    def _trained_momentum(self) -> list[tuple[nn.Parameter, Tensor]]:
-        return [(parameter, self._momentum[name]) for name, parameter in self._trained()]
-
-    @staticmethod
-    def _largest(group: Group) -> nn.Parameter:
-        return max(group.parameters, key=lambda parameter: parameter.numel())
+    def _first(self, group: Group) -> Tensor:
+        """float32[m] or less: the optimiser's momentum at the canaries' coordinates, the first ones of the group."""
+        momentum = {parameter: self._momentum[name] for name, parameter in self._trained()}
+        return torch.cat([momentum[parameter].reshape(-1) for parameter in group.parameters])[: len(self._scores)]
 
 
-def _added(gradient: Tensor, positions: Tensor, value: float) -> Tensor:
-    flat = gradient.detach().clone().reshape(-1)
-    flat[positions.to(flat.device)] += value
-    return flat.view_as(gradient)
+def _planted(gradients: tuple[Tensor, ...], canaries: Tensor) -> tuple[Tensor, ...]:
+    """Return the gradients with float32[m] added to their first coordinates."""
+    flat = torch.cat([gradient.detach().reshape(-1) for gradient in gradients])
+    flat[: len(canaries)] += canaries[: len(flat)].to(flat.device)
+    parts = torch.split(flat, [gradient.numel() for gradient in gradients])
+    return tuple(part.view_as(gradient) for part, gradient in zip(parts, gradients, strict=True))

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from audit.history import RunHistory, read_history
 from audit.log import read_events
@@ -95,7 +96,7 @@ def _on_data(
     if "members" in attacks:
         findings += infer_members(config, bundle, vector)
     if "inversion" in attacks:
-        findings += invert_gradients(config, bundle, vector, noise_multiplier=config.privacy.noise_multiplier or 1.0)
+        findings += invert_gradients(config, bundle, vector, noise_multiplier=_recorded_noise(history))
     return findings
 
 
@@ -110,6 +111,13 @@ def _audit(
     except ImportError as error:
         raise ConfigError("--only", f"epsilon needs {error.name}; pip install 'securefed[privacy]'") from error
     return audit_privacy(config, bundle, history, initial, site=site, canaries=canaries)
+
+
+def _recorded_noise(history: RunHistory) -> float:
+    """The noise multiplier of the FAM in the last private step that the log records; 1 where it records none."""
+    event = history.last("privacy_event")
+    mechanism: Any = {} if event is None else event.fields["mechanism"]
+    return float(mechanism.get("noise_multiplier", mechanism.get("noise_multipliers", [1.0])[0]))
 
 
 def _bundle(config: RunConfig, cache_dir: Path | None, observer: Observer) -> FeatureBundle:

@@ -1,0 +1,42 @@
+"""The checklist says PASS only where the record shows it, and FAIL where it shows the contrary."""
+
+import pytest
+
+from audit.history import read_history
+from audit.log import EventLog
+from audit.report.pitfalls import CONSTANTS, RECORDED, pitfalls_section
+
+CLAIM = {"claim": "CLAIMED", "epsilon": 1.0, "contradictions": [], "adjacency": "add-or-remove-one", "unit": "image"}
+
+
+def checklist(tmp_path, **values):
+    with EventLog.create(tmp_path / "audit.jsonl", {"run_id": "r", "operation": "simulation"}) as log:
+        fields = {"mode": "local", "claim": "CLAIMED", "reason": "x", "adjacency": "add-or-remove-one"}
+        log.append("privacy_claim", {**fields, "values": values})
+        history = read_history(log.events)
+    rows = pitfalls_section(history, {**CLAIM, "unprotected": []})
+    return {row["name"]: row["outcome"] for row in rows}
+
+
+def test_nothing_recorded_is_not_shown(tmp_path):
+    found = checklist(tmp_path)
+    assert found["randomness is cryptographic"] == "NOT SHOWN"
+    assert found["normaliser, rate and steps are public constants"] == "NOT SHOWN"
+    assert {found[name] for name, _ in RECORDED} == {"NOT SHOWN"}
+
+
+def test_what_the_run_states_passes(tmp_path):
+    found = checklist(tmp_path, noise="system", **dict.fromkeys(CONSTANTS, 2), **{key: True for _, key in RECORDED})
+    assert "NOT SHOWN" not in {found[name] for name in found if name != "side information is listed"}
+    assert set(found.values()) <= {"PASS", "NOT SHOWN"}
+
+
+@pytest.mark.parametrize(
+    ("values", "name"),
+    [
+        ({"noise": "seeded"}, "randomness is cryptographic"),
+        ({"empty_batches": False}, "empty batches still add noise"),
+    ],
+)
+def test_what_the_run_denies_fails(tmp_path, values, name):
+    assert checklist(tmp_path, **values)[name] == "FAIL"
