@@ -213,6 +213,8 @@ class _Run:
             federation.restore(checkpoint)
         claim = {"mode": "off", "claim": "NOT CLAIMED", "reason": privacy_off(config)["claim"]}
         evidence.protocol_or_resumed(terms.describe(), private.claim() if private else claim, self._round)
+        if private is not None:
+            private.spending.check_run(config.federation.rounds)
         folder.keep_rows_until(folder.metrics, self._round)
         folder.keep_rows_until(folder.bytes, self._round)
 

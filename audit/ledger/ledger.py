@@ -157,6 +157,20 @@ class Ledger:
             LedgerError: The account has no budget, or the release was charged before.
         """
         self._fault(FaultPoint.BEFORE_RESERVE)
+        epsilon = self._charge(account, charge, in_force=True)
+        self._fault(FaultPoint.AFTER_RESERVE)
+        return epsilon
+
+    def foresee(self, account: Account, charge: Charge) -> float:
+        """Return what a charge would bring epsilon to, and charge nothing: for a whole run before its first release.
+
+        Raises:
+            BudgetExceededError: It would exceed the budget; the refusal is recorded.
+            LedgerError: The account has no budget.
+        """
+        return self._charge(account, charge, in_force=False)
+
+    def _charge(self, account: Account, charge: Charge, *, in_force: bool) -> float:
         refused: BudgetExceededError | None = None
         with self._transaction():
             line = self._state.line_of(account)
@@ -184,12 +198,11 @@ class Ledger:
                 stated = epsilon if math.isfinite(epsilon) else None
                 self._write("refused", {**fields, "epsilon": stated, "budget": budget.epsilon})
                 refused = BudgetExceededError(account.hospital, account.unit, epsilon, budget.epsilon)
-            else:
+            elif in_force:
                 self._write("reserved", fields)
                 self._fault(FaultPoint.WITHIN_RESERVE)
         if refused is not None:
             raise refused
-        self._fault(FaultPoint.AFTER_RESERVE)
         return epsilon
 
     def release(self, release_id: str) -> None:

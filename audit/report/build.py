@@ -16,7 +16,7 @@ from audit.report.communication import communication_section
 from audit.report.form import REPORT, REPORT_FORMAT
 from audit.report.noise import noise_section, round_noise
 from audit.report.pitfalls import pitfalls_section
-from audit.report.privacy import claim_section, hospitals_of, is_claimed, trust_section
+from audit.report.privacy import claim_section, epsilon_by_round, hospitals_of, is_claimed, trust_section
 from audit.report.purpose import SIGN_OFF, purpose_section
 from audit.report.questions import questions_section
 from audit.report.utility import utility_section
@@ -192,11 +192,7 @@ def _epsilon_of(history: RunHistory, hospital: str) -> float | None:
 
 
 def _rounds(history: RunHistory) -> list[Report]:
-    stated: dict[int, float] = {}
-    for event in history.of_kind("epsilon"):
-        fields: Any = event.fields
-        if "round" in fields and fields["upper"] is not None:
-            stated[fields["round"]] = max(stated.get(fields["round"], 0.0), fields["upper"])
+    stated = epsilon_by_round(history)
     noise = round_noise(history)
     return [
         {

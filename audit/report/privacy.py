@@ -14,6 +14,7 @@ from audit.history import RunHistory
 
 _DELTAS = (1e-4, 1e-5, 1e-6, 1e-7, 1e-8)
 _FALSE_POSITIVES = (0.001, 0.01, 0.1)
+_POINTS = 12
 _UNITS = {"image": "one image", "patient": "all images of one patient", "hospital": "all data of one hospital"}
 _NEIGHBOURS = {"add-or-remove-one": "adding or removing", "replace-one": "replacing"}
 
@@ -113,6 +114,32 @@ def true_positives(false_positives: float, profile: Sequence[tuple[float, float]
     """
     pairs = tuple((epsilon, delta) for delta, epsilon in profile if math.isfinite(epsilon))
     return ProfileCurve(pairs).found(false_positives)
+
+
+def epsilon_by_round(history: RunHistory) -> dict[int, float]:
+    """Return {round: epsilon after it, of the hospital that pays most}, as the log states it or its events give it.
+
+    Computed for at most 12 rounds, evenly spread and the last among them, by a coarser and slightly larger bound.
+    """
+    stated: dict[int, float] = {}
+    for event in history.of_kind("epsilon"):
+        fields: Any = event.fields
+        if "round" in fields and fields["upper"] is not None:
+            stated[fields["round"]] = max(stated.get(fields["round"], 0.0), fields["upper"])
+    if stated or not is_claimed(history) or not history.results:
+        return stated
+    assert history.claim is not None  # noqa: S101 (narrows the type)
+    claimed: Any = history.claim.fields
+    adjacency = Adjacency(claimed.get("adjacency", "add-or-remove-one"))
+    records = history.results
+    chosen = {round(place * (len(records) - 1) / (_POINTS - 1)) for place in range(_POINTS)}
+    names: Sequence[str | None] = hospitals_of(history) or [None]
+    for place in sorted(chosen):
+        seen = {tuple(composition_of(history, name, until=records[place].seq)) for name in names}
+        costs = [upper_epsilon(composition, claimed["delta"], adjacency, coarse=True) for composition in seen]
+        if math.isfinite(max(costs)):
+            stated[records[place].number] = max(costs)
+    return stated
 
 
 def trust_section(history: RunHistory) -> list[dict[str, Any]]:

@@ -68,6 +68,11 @@ def claim_fields(config: RunConfig) -> dict[str, Any]:
             "sampling_rate": privacy.sampling_rate,
             "steps_a_round": cost.repetitions,
             "normaliser": privacy.normaliser,
+            # What the private step does in any case: clients/privacy/hospital.py, replay.py and clipping.py
+            "sensitivity_checked": True,
+            "per_example_validated": True,
+            "empty_batches": True,
+            "non_finite_dropped": True,
         },
     }
     if privacy.epsilon:

@@ -1,11 +1,12 @@
 """What a run spends: a release is charged in log and ledger before it is made, and refused where it is too much."""
 
+import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 from audit.accounting import Adjacency, Repeated, mechanism_fields, mechanism_of
-from audit.ledger import Account, Charge, Ledger, charged_release
+from audit.ledger import Account, BudgetExceededError, Charge, Ledger, charged_release
 from audit.log import EventLog
 from securefed.config import PrivacyConfig
 from securefed.errors import TargetEpsilonError
@@ -82,6 +83,32 @@ class Spending:
             },
         )
         raise error
+
+    def check_run(self, rounds: int) -> None:
+        """Refuse a run whose rounds together would exceed the budget of a hospital, before anything is sent.
+
+        Args:
+            rounds: Rounds of the whole run; those that were charged already are not counted again.
+
+        Raises:
+            BudgetExceededError: Recorded in ledger and log; nothing was charged.
+        """
+        if self._ledger is None:
+            return
+        last = rounds if self.affordable is None else min(rounds, self.affordable)
+        for site, spent in self._spent.items():
+            left = last - len(spent)
+            if left <= 0:
+                continue
+            what = f"{self._run_id}/{len(spent) + 1} to {last}/{site}"[:200]
+            charge = Charge(self._run_id, what, self._cost.mechanism, self._cost.repetitions * left)
+            try:
+                self._ledger.foresee(Account(site, self._fingerprints[site], self._config.unit), charge)
+            except BudgetExceededError as error:
+                epsilon = error.epsilon if math.isfinite(error.epsilon) else None
+                refused = {"hospital": site, "epsilon": epsilon, "budget": error.budget}
+                self._log.append("refused", {"what": what, "reason": str(error), **refused})
+                raise
 
     def release(self, site: str, number: int, release_id: str, make: Callable[[], T]) -> T:
         """Charge a release, unless that was done before, then make it.

@@ -234,3 +234,34 @@ def test_the_same_words_stand_in_summary_and_log(whole):
     written = json.loads(result.folder.summary.read_text())["privacy"]
     assert written["claim"] == f"{claim['claim']}: {claim['reason']}"
     assert written["unprotected"] == list(claim["unprotected"])
+
+
+def test_an_over_budget_run_is_refused_before_a_byte_is_sent(small_run, tmp_path, monkeypatch):
+    from securefed.nodes.simulated import SimulatedSites
+
+    path = tmp_path / "ledger.sqlite"
+    budgets(path, 2.0)
+    monkeypatch.setattr(SimulatedSites, "exchange", lambda *_, **__: pytest.fail("something was sent"))
+    with pytest.raises(BudgetExceededError) as refused:
+        run(small_run(privacy={**LOCAL, "ledger": str(path)}), tmp_path)
+    assert refused.value.exit_code == 4
+    kinds = [event.kind for event in read_events(tmp_path / "run" / "audit.jsonl")]
+    assert kinds[-1] == "refused"
+    assert not {"round_started", "charge", "privacy_event"} & set(kinds)
+    with Ledger(path) as ledger:
+        assert ledger.charges() == ()
+        assert [entry["kind"] for entry in ledger.entries("refused")] == ["refused"]
+
+
+def test_the_report_of_a_private_run_is_whole(whole):
+    from audit.report import build_report, render
+
+    report = build_report(whole.result.folder.path)
+    assert {row["name"]: row["outcome"] for row in report["pitfalls"]} == dict.fromkeys(
+        [row["name"] for row in report["pitfalls"]], "PASS"
+    )
+    epsilons = [entry["epsilon"] for entry in report["rounds"]]
+    assert epsilons == sorted(epsilons)
+    assert epsilons[-1] == pytest.approx(report["claim"]["epsilon"], rel=1e-2)
+    assert all(entry["noise"] for entry in report["rounds"])
+    assert render(report, "registry").startswith(b"url_slug")

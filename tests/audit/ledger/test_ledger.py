@@ -358,3 +358,13 @@ def test_a_ledger_restored_from_before_is_noticed(tmp_path, ledger, path):
 def test_every_error_has_an_exit_code():
     assert issubclass(LedgerError, AuditError)
     assert (LedgerError.exit_code, BudgetExceededError.exit_code, EvidenceError.exit_code) == (1, 4, 3)
+
+
+def test_what_a_run_would_cost_is_foreseen_without_a_charge(ledger):
+    whole = charge("run/1 to 5", repetitions=5)
+    assert ledger.foresee(ACCOUNT, whole) <= 3.0
+    assert ledger.charges() == ()
+    with pytest.raises(BudgetExceededError):
+        ledger.foresee(ACCOUNT, charge("run/1 to 50", repetitions=50))
+    assert ledger.charges() == ()
+    assert ledger.status(ACCOUNT).refused == 1
