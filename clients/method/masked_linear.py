@@ -14,6 +14,19 @@ def keep_mask(weight: Tensor, threshold: Tensor) -> Tensor:
     return (weight.abs().mean(1) >= threshold).to(weight.dtype)
 
 
+class Wanted:
+    """What a backward pass shall make.
+
+    Attributes:
+        weight_gradient: Whether the large gradient, that of W, is made; a pass for the norms alone needs none.
+    """
+
+    __slots__ = ("weight_gradient",)
+
+    def __init__(self) -> None:
+        self.weight_gradient = True
+
+
 class _MaskedRows(torch.autograd.Function):
     """y = (x W^T) * m, or (x W^T + b) * m, with the straight-through gradient of m = [mean_j |W_ij| >= k_i].
 
@@ -26,8 +39,15 @@ class _MaskedRows(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        x: Tensor, weight: Tensor, bias: Tensor | None, threshold: Tensor, window: float, memory: Tensor | None
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        threshold: Tensor,
+        window: float,
+        memory: Tensor | None,
+        wanted: "Wanted",
     ) -> tuple[Tensor, ...]:
+        del wanted  # of the backward pass
         absolute = weight.abs() if memory is None else torch.abs(weight, out=memory[1])
         distance = absolute.mean(1) - threshold
         keep = (distance >= 0).to(weight.dtype)
@@ -38,7 +58,7 @@ class _MaskedRows(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        x, weight, bias, _, _, memory = inputs
+        x, weight, bias, _, _, memory, ctx.wanted = inputs
         _, linear, keep, slope = output
         ctx.mark_non_differentiable(linear, keep, slope)
         ctx.save_for_backward(x, weight, linear, keep, slope)
@@ -53,12 +73,14 @@ class _MaskedRows(torch.autograd.Function):
         to_distance = (gradient * linear).sum(0) * slope
         share = (to_distance / weight.shape[1])[:, None]
         to_weight = None
-        if ctx.memory is None:
+        if not ctx.wanted.weight_gradient:
+            pass
+        elif ctx.memory is None:
             to_weight = (kept.T @ x).addcmul(weight.sign(), share)
         else:
             torch.mm(kept.T, x, out=ctx.memory[0]).addcmul_(torch.sign(weight, out=ctx.memory[1]), share)
         to_x = kept @ weight if ctx.needs_x else None
-        return to_x, to_weight, kept.sum(0) if ctx.has_bias else None, -to_distance, None, None
+        return to_x, to_weight, kept.sum(0) if ctx.has_bias else None, -to_distance, None, None, None
 
 
 class MaskedLinear(nn.Module):
@@ -106,6 +128,7 @@ class MaskedLinear(nn.Module):
         self.learned = learned
         self.window = window
         self.mask_bias = mask_bias
+        self.wanted = Wanted()
         self._memory: Tensor | None = None
 
     def forward(self, x: Tensor) -> Tensor:
@@ -113,7 +136,7 @@ class MaskedLinear(nn.Module):
         if not self.learned:
             return nn.functional.linear(x, self.weight, self.bias)
         inside = self.bias if self.mask_bias else None
-        y: Tensor = _MaskedRows.apply(x, self.weight, inside, self.threshold, self.window, self._memory)[0]
+        y: Tensor = _MaskedRows.apply(x, self.weight, inside, self.threshold, self.window, self._memory, self.wanted)[0]
         return y if self.mask_bias else y + self.bias
 
     def keep_gradient_memory(self) -> None:

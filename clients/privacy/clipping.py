@@ -8,6 +8,7 @@ from opacus.grad_sample.grad_sample_module_fast_gradient_clipping import GradSam
 from torch import Tensor, nn
 
 import clients.privacy.samplers  # noqa: F401 (Opacus learns about the masked layer)
+from clients.method.masked_linear import MaskedLinear
 
 ExampleLosses = Callable[[Tensor, Tensor], Tensor]
 """(features float32[B, D], labels int64[B]) to float32[B]: each entry a function of its own example alone."""
@@ -60,6 +61,7 @@ class GhostClipping:
 
     def __init__(self, model: nn.Module, groups: Sequence[Group]) -> None:
         self._groups = tuple(groups)
+        self._layers = [module for module in model.modules() if isinstance(module, MaskedLinear)]
         self._hooked = GradSampleModuleFastGradientClipping(
             model, loss_reduction="sum", strict=False, use_ghost_clipping=True
         )
@@ -81,8 +83,9 @@ class GhostClipping:
         while len(kept[0]):
             self._hooked.enable_hooks()
             # Backward hooks want an input that requires a gradient, also at the first layer.
-            values = losses(kept[0].detach().requires_grad_(), kept[1])
-            values.sum().backward(retain_graph=True)  # type: ignore[no-untyped-call]
+            seen = kept[0].detach().requires_grad_()
+            values = losses(seen, kept[1])
+            self._for_the_norms(values, seen)
             self._hooked.disable_hooks()
             norms = [self._norms(group) for group in self._groups]
             good = torch.isfinite(values.detach()) & torch.stack([torch.isfinite(norm) for norm in norms]).all(dim=0)
@@ -94,6 +97,16 @@ class GhostClipping:
             kept = kept[0][good], kept[1][good]
         nothing = tuple(tuple(torch.zeros_like(p) for p in group.parameters) for group in self._groups)
         return ClippedSum(nothing, len(features), len(features))
+
+    def _for_the_norms(self, values: Tensor, seen: Tensor) -> None:
+        """Send the gradients down to the features once: the hooks see them pass, no parameter's gradient is made."""
+        for layer in self._layers:
+            layer.wanted.weight_gradient = False
+        try:
+            torch.autograd.grad(values.sum(), seen, retain_graph=True)
+        finally:
+            for layer in self._layers:
+                layer.wanted.weight_gradient = True
 
     def _norms(self, group: Group) -> Tensor:
         norms: list[Tensor] = [vars(parameter)["_norm_sample"] for parameter in group.parameters]
