@@ -78,7 +78,8 @@ def draw(results: dict, out: Path) -> None:
             axes.axhline(result["off"]["ensemble"]["mean"], color="#333333", linestyle="--", label="no privacy")
             axes.axhline(100 * result["majority"], color="#8C564B", linestyle=":", label="majority class")
             axes.set_xscale("log", base=2)
-            axes.set_xticks(list(EPSILONS), [f"{value:g}" for value in EPSILONS])
+            targets = sorted({float(target) for rows in result["modes"].values() for target in rows})
+            axes.set_xticks(targets, [f"{target:g}" for target in targets])
             axes.set_xlabel("epsilon (image level, delta 1e-5)")
             axes.set_ylabel("test accuracy of the ensemble, %")
             axes.set_title(name)
@@ -91,6 +92,7 @@ def main() -> None:
     parser.add_argument("--data", action="append", required=True, help="a data set; may be given several times")
     parser.add_argument("--encoder", required=True)
     parser.add_argument("--mode", action="append", choices=("local", "distributed"), help="[those that are wired]")
+    parser.add_argument("--epsilon", action="append", type=float, help="a target; may be given several times")
     parser.add_argument("--rounds", type=int, default=50)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--runs", type=Path, default=Path("runs/privacy"), help="where the run folders are kept")
@@ -102,7 +104,9 @@ def main() -> None:
     modes = arguments.mode or [mode for mode in ("local", "distributed") if mode in WIRED]
 
     results: dict = {Path(data).name: {"modes": {mode: {} for mode in modes}} for data in arguments.data}
-    for mode, epsilon in [(mode, epsilon) for epsilon in EPSILONS for mode in modes] + [("off", 0.0)]:
+    for mode, epsilon in [(mode, epsilon) for epsilon in arguments.epsilon or EPSILONS for mode in modes] + [
+        ("off", 0.0)
+    ]:
         for data in arguments.data:
             name = Path(data).name
             runs = [summary_of(data, mode, epsilon, seed, arguments) for seed in range(arguments.seeds)]

@@ -175,7 +175,7 @@ class TrainingSettings:
     def private(cls) -> "TrainingSettings":
         """Return what learns under noise on few images: a narrow FAM, a linear head, no thresholds."""
         return cls(
-            fam_learning_rate=0.07,
+            fam_learning_rate=0.05,
             mlp_learning_rate=0.04,
             learning_rate_decay=0.97,
             adam_beta1=0.9,

@@ -11,6 +11,7 @@ from clients.method.layout import flatten, initial_vector, shared_parameters
 from clients.method.settings import SettingsError, TrainingSettings
 from clients.privacy import PrivacySettings, PrivateHospital, Randomness, clipping
 from clients.privacy import hospital as hospital_module
+from clients.privacy.replay import SensitivityError
 
 CLASSES, WIDTH = 3, 16
 SETTINGS = dataclasses.replace(
@@ -65,9 +66,9 @@ def parameters(hospital):
     return flatten(shared_parameters(model.fam, model.mlp))
 
 
-def one_step(privacy, source, *, site=None, settings=SETTINGS):
+def one_step(privacy, source, *, site=None, settings=SETTINGS, hospital=None):
     """All parameters after one step minus before, divided by the learning rates: minus (sum + noise) / normaliser."""
-    hospital = make(privacy, site, settings)
+    hospital = hospital or make(privacy, site, settings)
     hospital._load_shared(start(settings))
     before = parameters(hospital)
     hospital.train_round(start(settings), 1, source)
@@ -80,7 +81,12 @@ def deviations(privacy, repeats=60):
     """Standard deviation of (noisy sum - true sum), over the claimed one, for FAM and MLP."""
     quiet = dataclasses.replace(privacy, noise_multipliers=(0.0,) * len(privacy.noise_multipliers))
     exact = one_step(quiet, Randomness.of_a_seed(1))
-    drawn = [one_step(privacy, Randomness.of_the_system()) for _ in range(repeats)]
+    hospital = make(privacy)
+    fresh = hospital.private_state()
+    drawn = []
+    for _ in range(repeats):
+        hospital.load_private_state(fresh)
+        drawn.append(one_step(privacy, Randomness.of_the_system(), hospital=hospital))
     claimed = [c * z for c, z in zip(privacy.clip_norms, privacy.noise_multipliers, strict=True)]
     claimed = claimed * 2 if len(claimed) == 1 else claimed
     noise = [
@@ -144,6 +150,9 @@ def test_a_clip_that_is_off_is_seen(monkeypatch):
 
     assert influence() == pytest.approx(1.0, abs=1e-3)
     monkeypatch.setattr(clipping.torch.Tensor, "clamp", lambda self, **_: torch.ones_like(self))
+    with pytest.raises(SensitivityError):  # the replay sees it before anything is trained
+        influence()
+    monkeypatch.setattr(PrivateHospital, "_replay_a_step", lambda self: None)
     assert influence() > 2
 
 
@@ -151,7 +160,12 @@ def test_what_a_step_divides_by_is_a_constant_and_an_empty_step_is_a_step():
     """No record: the step is noise of the same size; Opacus' engine would take normaliser and steps from the data."""
     nobody = make_site(60)
     nobody.train.features, nobody.train.labels = nobody.train.features[:0], nobody.train.labels[:0]
-    moved = torch.cat([torch.cat(one_step(EVERYBODY, Randomness.of_the_system(), site=nobody)) for _ in range(80)])
+    hospital = make(EVERYBODY, nobody)
+    fresh, drawn = hospital.private_state(), []
+    for _ in range(80):
+        hospital.load_private_state(fresh)
+        drawn.append(torch.cat(one_step(EVERYBODY, Randomness.of_the_system(), hospital=hospital)))
+    moved = torch.cat(drawn)
     claimed = EVERYBODY.clip_norms[0] * EVERYBODY.noise_multipliers[0] / EVERYBODY.normaliser
     assert float(moved.std()) / claimed == pytest.approx(1, abs=6.5 / (2 * moved.numel()) ** 0.5)
 
