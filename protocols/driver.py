@@ -21,12 +21,14 @@ The client machines live as long as the run; each round takes new parameters and
 give all machines one `RememberingVerifier`, so that a signature is checked once and not by every client of the process.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
 from protocols.errors import ProtocolError
 from protocols.result import RoundResult
 from protocols.server.machine import ServerMachine
+from protocols.stages import Stage
 from protocols.transport import Transport
 
 
@@ -48,13 +50,20 @@ class Patience:
 DEFAULT_PATIENCE: Final = Patience()
 
 
-def run_round(server: ServerMachine, transport: Transport, patience: Patience = DEFAULT_PATIENCE) -> RoundResult:
+def run_round(
+    server: ServerMachine,
+    transport: Transport,
+    patience: Patience = DEFAULT_PATIENCE,
+    before_unmasking: Callable[[tuple[str, ...]], None] | None = None,
+) -> RoundResult:
     """Take a server through all stages of its round.
 
     Args:
         server: A fresh machine.
         transport: Reaches the clients.
         patience: How long each stage waits.
+        before_unmasking: Called with the survivors before any client is asked for what opens their sum; what it raises
+            ends the round with nothing revealed.
 
     Returns:
         The opened sum, with its evidence.
@@ -65,6 +74,8 @@ def run_round(server: ServerMachine, transport: Transport, patience: Patience = 
         ReconstructionError, AggregateError: The sum cannot be opened.
     """
     for stage in server.stages:
+        if stage is Stage.UNMASKING and before_unmasking is not None:
+            before_unmasking(server.survivors)
         requests = server.requests(stage.value)
         replies, _ = transport.exchange(
             stage.value,

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from protocols.compression.half import run_half_round
 from protocols.driver import DEFAULT_PATIENCE, Patience, run_round
 from protocols.errors import AggregateError, ReconstructionError, TooFewSurvivorsError
+from protocols.noise import NoisyCodec
 from protocols.parameters import RoundParameters
 from protocols.plain import run_plain_round
 from protocols.result import Direction, FrameRecord, RoundResult
@@ -27,7 +28,7 @@ from securefed.config import STAGES
 from securefed.errors import RoundAbortedError
 from securefed.model_file import vector_digest
 from securefed.nodes.control import ControlStage, encode_request
-from securefed.nodes.numbering import protocol_round
+from securefed.nodes.numbering import protocol_round, training_round
 from securefed.run_folder import Arrays, ByteRow
 from securefed.sum_terms import SumTerms
 
@@ -93,6 +94,8 @@ class Aggregator:
 
     Attributes:
         before_round: Called with (round, digest of the global model) before anything of a round is sent.
+        before_opening: Called with (round, how many vectors are in its sum) before that sum is opened; in clear, where
+            every vector is seen as it comes, with the fewest that may be in it, before anything is sent.
         closing_round: What `open_scores` has opened, None before.
     """
 
@@ -115,6 +118,7 @@ class Aggregator:
         self._updates = terms.channels.server()
         self._scores = terms.scoring_server()
         self.before_round: Callable[[int, str], None] = lambda _number, _digest: None
+        self.before_opening: Callable[[int, int], None] = lambda _number, _survivors: None
         self.closing_round: OpenedRound | None = None
 
     def open_round(self, number: int, vector: Vector) -> OpenedRound:
@@ -188,14 +192,22 @@ class Aggregator:
     ) -> RoundResult:
         roster, transport = self._terms.roster, self._transport
         if self._terms.config.secure_aggregation.enabled:
-            server = ServerMachine(parameters, roster, payload, verifier=self._verifier)
+            noisy = channel.codec if isinstance(channel.codec, NoisyCodec) else None
+            server = ServerMachine(parameters, roster, payload, verifier=self._verifier, excess_noise=noisy)
+            number = training_round(parameters.round)
             try:
-                return run_round(server, transport, self._patience)
+                return run_round(
+                    server,
+                    transport,
+                    self._patience,
+                    lambda survivors: self.before_opening(number, len(survivors)),
+                )
             except (TooFewSurvivorsError, ReconstructionError, AggregateError) as error:
                 stage = error.stage if isinstance(error, TooFewSurvivorsError) else "Unmasking"
                 raise _NotOpenedError(stage, server.frames, server.dropouts) from error
         try:
             _check_survivors(parameters, lost)
+            self.before_opening(training_round(parameters.round), parameters.min_survivors)
             if isinstance(channel, HalfServer):
                 return run_half_round(channel.codec, parameters, roster, payload, transport, self._patience)
             return run_plain_round(parameters, roster, payload, transport, self._patience)

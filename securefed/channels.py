@@ -29,6 +29,7 @@ from securefed.compression import (
 )
 from securefed.config import SecureAggregationConfig
 from securefed.fixed_point import FixedPointServer, FixedPointSite
+from securefed.noisy import NoisyChannel
 from securefed.run_folder import Arrays
 
 Vector = NDArray[np.float32]
@@ -104,6 +105,7 @@ class ChannelMaker:
         sites: All sites.
         initial: float32[d], the model before the first round.
         seed: Seed of the run, for stochastic rounding.
+        noisy: The channel of a run that adds noise in shares, in place of all others.
     """
 
     scheme: str
@@ -112,9 +114,12 @@ class ChannelMaker:
     sites: Sequence[str]
     initial: Vector
     seed: int
+    noisy: NoisyChannel | None = None
 
     def server(self) -> ServerChannel | HalfServer:
         """Return the server's half."""
+        if self.noisy is not None:
+            return self.noisy.server()
         kind = parse_scheme(self.scheme).kind
         if kind is SchemeKind.RING:
             return RingServer(self._replica(), self.sites)
@@ -122,6 +127,8 @@ class ChannelMaker:
 
     def site(self, site: str, followed: Followed) -> SiteChannel | HalfSite:
         """Return the half of one site; sites of one process may share what they have followed."""
+        if self.noisy is not None:
+            return self.noisy.site(site)
         kind = parse_scheme(self.scheme).kind
         rounding = seeded_rounding(self.seed)
         if kind is SchemeKind.RING:

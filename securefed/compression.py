@@ -20,6 +20,7 @@ from protocols.compression.codec import CompressedCodec
 from protocols.compression.parts import Bases
 from protocols.errors import SessionMismatchError
 from protocols.result import RoundResult
+from protocols.secret_values import NoiseSeed
 from protocols.vectors import EncodedVector
 from securefed.run_folder import Arrays
 
@@ -119,8 +120,17 @@ class SiteChannel(Protocol):
         """Return the model that a download leads to."""
         ...
 
-    def encode(self, number: int, digest: bytes, contribution: Contribution) -> EncodedVector:
-        """Encode the site's contribution to a round; `digest` is the codec that the round's parameters name."""
+    def encode(
+        self, number: int, digest: bytes, contribution: Contribution, excess: Sequence[NoiseSeed] = ()
+    ) -> EncodedVector:
+        """Encode the site's contribution to a round.
+
+        Args:
+            number: The round.
+            digest: The codec that the round's parameters name.
+            contribution: What the hospital gives.
+            excess: Seeds of noise that can be removed, where the channel adds noise.
+        """
         ...
 
     def close(self, fate: Fate) -> None:
@@ -263,9 +273,11 @@ class RingSite:
             self._feedback.delivered(lambda rest: self._codec.lifted(rest, lifts))
         self._offered_at = -1
 
-    def encode(self, number: int, digest: bytes, contribution: Contribution) -> EncodedVector:
+    def encode(
+        self, number: int, digest: bytes, contribution: Contribution, excess: Sequence[NoiseSeed] = ()
+    ) -> EncodedVector:
         """Add the feedback, project, round to the nearest; note what is on its way."""
-        del number  # nothing is drawn
+        del number, excess  # nothing is drawn, and no noise is added
         check_codec(self._codec, digest)
         quantised = self._codec.quantise(self._feedback.offer(contribution.update), None)
         self._feedback.sent(*self._codec.contribution(quantised))

@@ -1,10 +1,13 @@
 """The channel without compression: the update as it is, the model in float32 as download."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
 from protocols.codec import FixedPointCodec
 from protocols.result import RoundResult
+from protocols.secret_values import NoiseSeed
 from protocols.vectors import EncodedVector
 from securefed.compression import Contribution, Fate, OpenedSum, Rounding, check_codec
 from securefed.run_folder import Arrays
@@ -60,8 +63,11 @@ class FixedPointSite:
         """Return the model."""
         return np.frombuffer(payload, dtype="<f4").astype(np.float32)
 
-    def encode(self, number: int, digest: bytes, contribution: Contribution) -> EncodedVector:
+    def encode(
+        self, number: int, digest: bytes, contribution: Contribution, excess: Sequence[NoiseSeed] = ()
+    ) -> EncodedVector:
         """Clamp, count what was clamped, round."""
+        del excess  # a channel without noise
         check_codec(self._codec, digest)
         clamped, count = self._codec.saturate(contribution.update)
         share = -(-count * self._unit // contribution.update.size)  # rounded up: one clamped coordinate shows

@@ -29,7 +29,8 @@ from securefed.observer import Observer, RoundView
 from securefed.outcome import Outcome, write_outcome
 from securefed.preparation import encode_sites, load_sites, resolve_device
 from securefed.privacy.rules import check_privacy
-from securefed.privacy.run import LocalPrivacy, require_libraries
+from securefed.privacy.run import LocalPrivacy, require_libraries, start_privacy
+from securefed.privacy.shared_run import SharedPrivacy
 from securefed.run_folder import MetricRow, RunFolder
 from securefed.sum_terms import SumTerms
 from securefed.summary import privacy_off
@@ -157,11 +158,10 @@ class _Run:
     def _go(
         self, folder: RunFolder, evidence: RunEvidence, bundle: FeatureBundle, device: str, dataset: ImageDataset
     ) -> RunResult:
-        private = LocalPrivacy(self._config, evidence, folder, dataset) if self._config.privacy.enabled else None
         try:
             with one_thread_each():
                 if self._config.aggregates:
-                    outcome = self._federate(folder, evidence, bundle, device, private)
+                    outcome = self._federate(folder, evidence, bundle, device, dataset)
                 else:
                     outcome = self._train_alone(folder, bundle, device)
         except KeyboardInterrupt as interrupt:
@@ -171,9 +171,6 @@ class _Run:
         except RoundAbortedError as error:
             evidence.round_aborted(error)
             raise
-        finally:
-            if private is not None:
-                private.close()
         seconds = {"encode": bundle.encode_seconds, **outcome.seconds, "total": time.perf_counter() - self._start}
         summary = write_outcome(folder, self._config, bundle, outcome, seconds)
         evidence.evaluated(outcome.chosen_round, {site: parts["test"] for site, parts in summary["sites"].items()})
@@ -193,15 +190,33 @@ class _Run:
         evidence: RunEvidence,
         bundle: FeatureBundle,
         device: str,
-        private: LocalPrivacy | None,
+        dataset: ImageDataset,
+    ) -> Outcome:
+        """Run the rounds, with what differential privacy adds to them."""
+        terms = SumTerms(self._config, Roster.of(self._identities), bundle.embed_dim, len(bundle.classes))
+        private = start_privacy(self._config, evidence, folder, dataset, terms.noise)
+        if private is None:
+            return self._rounds(folder, evidence, bundle, terms, self._hospitals(bundle, device), None)
+        try:
+            hospitals = private.hospitals(bundle, device, self._workers)
+            for note in private.notes():
+                self._observer.noted(note)
+            return self._rounds(folder, evidence, bundle, terms, hospitals, private)
+        finally:
+            private.close()
+
+    def _rounds(
+        self,
+        folder: RunFolder,
+        evidence: RunEvidence,
+        bundle: FeatureBundle,
+        terms: SumTerms,
+        hospitals: Hospitals,
+        private: LocalPrivacy | SharedPrivacy | None,
     ) -> Outcome:
         config = self._config
         if config.federation.select == "best-val":
             _require_validation(bundle)
-        hospitals = self._hospitals(bundle, device) if private is None else private.hospitals(bundle, device)
-        for note in private.notes() if private is not None else ():
-            self._observer.noted(note)
-        terms = SumTerms(config, Roster.of(self._identities), bundle.embed_dim, len(bundle.classes))
         if terms.compression.reason:
             self._observer.noted(terms.compression.reason)
         sites = SimulatedSites(self._identities, terms, hospitals, self._workers)
@@ -214,16 +229,18 @@ class _Run:
         claim = {"mode": "off", "claim": "NOT CLAIMED", "reason": privacy_off(config)["claim"]}
         evidence.protocol_or_resumed(terms.describe(), private.claim() if private else claim, self._round)
         if private is not None:
-            private.spending.check_run(config.federation.rounds)
+            private.check_run(config.federation.rounds)
         folder.keep_rows_until(folder.metrics, self._round)
         folder.keep_rows_until(folder.bytes, self._round)
 
         def before_round(number: int, digest: str) -> None:
             if private is not None:
-                private.spending.check_round(number)
+                private.check_round(number)
             evidence.round_started(number, hospitals.sites, digest)
 
         aggregator.before_round = before_round
+        if private is not None:
+            aggregator.before_opening = private.before_opening
 
         def finished(report: RoundReport) -> None:
             digest = vector_digest(report.checkpoint.current.vector)

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from clients.method.layout import initial_vector, vector_layout
 from protocols.codec import Codec
 from protocols.compression.scheme import SchemeKind, parse_scheme
-from protocols.parameters import RoundParameters, default_corrupt
+from protocols.noise import NoisyCodec
+from protocols.parameters import MIN_HONEST_SURVIVORS, RoundParameters, default_corrupt
 from protocols.plan import COMPLETE_UP_TO, plan
 from protocols.policy import ClientPolicy
 from protocols.roster import Roster
@@ -22,6 +23,8 @@ from securefed.channels import ChannelMaker, fixed_point_codec, seeded_rounding
 from securefed.compression_choice import Choice, choose, upload_bytes
 from securefed.config import STAGES, RunConfig, config_digest
 from securefed.fixed_point import FixedPointServer, FixedPointSite
+from securefed.noisy import NoisyChannel
+from securefed.privacy.shared_noise import noise_facts, shared_noise
 
 Vector = NDArray[np.float32]
 
@@ -39,6 +42,7 @@ class SumTerms:
     Attributes:
         config, roster, digest: As given.
         initial_vector: float32[d], the shared parameters before the first round.
+        noise: Grid, ring and shares of the noise, where hospitals add it in shares; None elsewhere.
         compression: The scheme in use and, where `auto` chose it, why.
         channels: Makes the halves of the channel of the updates.
     """
@@ -53,6 +57,7 @@ class SumTerms:
         self.initial_vector: Vector = initial_vector(embed_dim, settings, self._seed, method, num_classes)
         self._shapes = [shape for _, shape in vector_layout(embed_dim, settings, method, num_classes)]
         self._choices = self._plan()
+        self.noise = shared_noise(config, self._fewest(), self.initial_vector.size)
         self.compression = self._choose_compression()
         self.channels = self._channels(self.compression.scheme)
         self._scores = fixed_point_codec([1], 1.0, config.secure_aggregation.value_bits)
@@ -77,13 +82,21 @@ class SumTerms:
 
     def parameters(self, codec: Codec, number: int) -> RoundParameters:
         """Return the parameters of a round with an encoding."""
+        choices = dict(self._choices)
+        if isinstance(codec, NoisyCodec):
+            choices |= {"noise_tail": codec.plan.noise_tail, "excess": codec.plan.excess}
         return RoundParameters.choose(
-            round=number, roster=self.roster, codec=codec, config_digest=self.digest, **self._choices
+            round=number, roster=self.roster, codec=codec, config_digest=self.digest, **choices
         )
 
     def policy(self) -> ClientPolicy:
-        """Return what these terms make a client insist on; a site's own floors may be higher."""
+        """Return what these terms make a client insist on; a site's own floors may be higher.
+
+        With noise in shares no sum may be over fewer survivors than the shares are sized for.
+        """
+        beyond_colluders = self.example.min_survivors - self.example.corrupt
         return ClientPolicy(
+            min_honest_survivors=MIN_HONEST_SURVIVORS if self.noise is None else beyond_colluders,
             config_digest=self.digest,
             min_corrupt=self.example.corrupt,
             threat_models=frozenset({self.example.threat_model}),
@@ -107,6 +120,8 @@ class SumTerms:
             "value_bits": self._value_bits,
             "values": {"compression": self.compression.scheme, "vector_length": parameters.vector_length},
         }
+        if self.noise is not None:
+            described["values"] |= noise_facts(self.noise)
         if secure.enabled:
             described |= {
                 "threat_model": secure.threat_model,
@@ -152,7 +167,12 @@ class SumTerms:
 
     def _channels(self, scheme: str) -> ChannelMaker:
         secure = self.config.secure_aggregation
-        return ChannelMaker(scheme, secure, self._shapes, self.sites, self.initial_vector, self._seed)
+        noisy = None if self.noise is None else NoisyChannel(self.config, self.noise)
+        return ChannelMaker(scheme, secure, self._shapes, self.sites, self.initial_vector, self._seed, noisy)
+
+    def _fewest(self) -> RoundParameters:
+        """Parameters of some round without noise: they say how many survivors there are at least."""
+        return self.parameters(fixed_point_codec([1], 1.0, self.config.secure_aggregation.value_bits), 1)
 
     def _plan(self) -> dict[str, Any]:
         """The graph and the threshold: complete up to 100 hospitals, above that the least safe ring."""

@@ -140,6 +140,12 @@ class PrivateHospital(Hospital):
         zero_filled = [(name, by_parameter.get(p, torch.zeros_like(p))) for name, p in shared]
         return ContributionSum(flatten(zero_filled), clip_norm)
 
+    def train_mlp(self, round_number: int) -> None:
+        """Train the MLP without noise on the FAM of the vector that was received last; it stays and is not covered."""
+        self._calibrated_for = None
+        if self._private_model.mlp is not None:
+            self._train_mlp_alone(round_number)
+
     def private_state(self) -> PrivateState:
         """Return what the hospital keeps: MLP, calibration and the momentum of its optimiser."""
         momentum = {_MOMENTUM + name: tensor.cpu().numpy().copy() for name, tensor in self._momentum.items()}

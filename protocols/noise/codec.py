@@ -33,7 +33,7 @@ class NoisyCodec:
 
     Args:
         plan: Grid, ring and noise.
-        rotation_seed: 32 public bytes; fresh for each round.
+        rotation_seed: 32 public bytes that nobody chose who knows the vectors; privacy does not rest on them.
     """
 
     def __init__(self, plan: NoisePlan, rotation_seed: bytes) -> None:

@@ -33,13 +33,13 @@ class CheckingConsistency(ServerState):
         super().__init__(session)
         self._dealings = dealings
         self._sum = running_sum
-        self._survivors = survivors
+        self.survivors = survivors
         self._message = survivors_message(dealings.keys, survivors)
         self._signatures: dict[int, bytes] = {}
 
     def requests(self) -> Mapping[int, Message]:
         """The same set for all survivors."""
-        return dict.fromkeys(sorted(self._survivors.positions), ConsistencyCheckRequest(self._survivors))
+        return dict.fromkeys(sorted(self.survivors.positions), ConsistencyCheckRequest(self.survivors))
 
     def absorb(self, position: int, data: bytes) -> Message:
         """Take in one signature."""
@@ -58,4 +58,4 @@ class CheckingConsistency(ServerState):
             signers = [holder for holder in self._dealings.holders(position) if holder in self._signatures]
             if len(signers) >= parameters.threshold:
                 quorums[position] = {signer: self._signatures[signer] for signer in signers[: parameters.threshold]}
-        return Unmasking(self.session, self._dealings, self._sum, self._survivors, quorums)
+        return Unmasking(self.session, self._dealings, self._sum, self.survivors, quorums)

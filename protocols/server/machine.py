@@ -15,6 +15,7 @@ from protocols.messages.limits import reply_limit
 from protocols.parameters import RoundParameters
 from protocols.result import Direction, FrameRecord, Rejection, RoundResult, account
 from protocols.roster import Ed25519Verifier, Roster, SignatureVerifier
+from protocols.server.consistency_check import CheckingConsistency
 from protocols.server.input_collection import CollectingInputs
 from protocols.server.key_collection import CollectingKeys
 from protocols.server.session import ExcessNoise, ServerSession
@@ -98,6 +99,18 @@ class ServerMachine:
     def rejections(self) -> tuple[Rejection, ...]:
         """What was not accepted so far, and from whom."""
         return tuple(self._rejections)
+
+    @property
+    def survivors(self) -> tuple[str, ...]:
+        """Names of the clients whose vectors are in the sum, in the order of the cohort.
+
+        Raises:
+            StageOrderError: Vectors are still to come.
+        """
+        state = self._state
+        if isinstance(state, CheckingConsistency | Unmasking):
+            return tuple(self._session.name(position) for position in sorted(state.survivors.positions))
+        raise StageOrderError(Stage.CONSISTENCY_CHECK.value, "nothing more" if state is None else state.stage.value)
 
     @property
     def result(self) -> RoundResult | None:

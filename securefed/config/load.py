@@ -134,6 +134,8 @@ def _with_private_defaults(tree: Mapping[str, Any]) -> Mapping[str, Any]:
     if mode == "local" and privacy["coupling"] == "joint" and "clip_norm" not in given:
         privacy = {**_GROUPS, **privacy}
     profile = "private-one-way" if privacy["coupling"] == "one-way" else "private"
+    if mode == "hospital":
+        profile = "default"  # hospitals train as without noise; what they send is clipped as a whole
     filled = {**tree, "privacy": privacy}
     for section, key, value in (("federation", "select", "last"), ("training", "profile", profile)):
         node = tree.get(section, {})

@@ -10,6 +10,8 @@ UNITS = ("image", "patient", "hospital")
 ADJACENCIES = ("add-or-remove-one", "replace-one")
 COUPLINGS = ("joint", "one-way")
 NOISE_SOURCES = ("system", "seeded")
+MECHANISMS = ("skellam", "discrete-gaussian")
+DROPOUT_NOISE = ("auto", "xnoise", "conservative")
 
 
 def _check(condition: bool, key: str, reason: str) -> None:
@@ -42,10 +44,16 @@ class PrivacyConfig:
         sampling_rate: Probability with which each unit enters a step (Poisson sampling); public, the same everywhere.
             At 1 every unit is in every step.
         steps: Steps a round and hospital in the mode `local`.
-        normaliser: Public number by which the noisy sum of a step is divided, in units of privacy.
+        normaliser: Public number by which the noisy sum of a step is divided, in units of privacy; in the mode
+            `distributed` for each hospital, and the norm, in clip norms, that one hospital's sum may have undamaged.
         max_colluders: Hospitals that may pool what they know of their own noise, in the modes that add shares.
         noise: Where samples and noise come from: `system` (the operating system's entropy) or `seeded` (reproducible
             from the seed of the run: nothing is claimed).
+        mechanism: Distribution of the noise in the modes that add shares: `skellam`, or `discrete-gaussian` to compare.
+        dropout_noise: What happens to shares when hospitals are lost: `xnoise` (exact: excess is removed inside the
+            protocol), `conservative` (shares for the fewest survivors; more noise otherwise), or `auto`: xnoise under
+            secure aggregation of up to 100 hospitals with Skellam noise of the system, else conservative.
+        ring_bits: Width of the ring in these modes, 16 to 32; 0 takes the least in which rounding costs below 0.2 %.
         ledger: File of the budget ledger that every release is charged to; "" for none.
     """
 
@@ -65,6 +73,9 @@ class PrivacyConfig:
     normaliser: float = 64.0
     max_colluders: int = 0
     noise: str = "system"
+    mechanism: str = "skellam"
+    dropout_noise: str = "auto"
+    ring_bits: int = 0
     ledger: str = ""
 
     def __post_init__(self) -> None:
@@ -74,6 +85,8 @@ class PrivacyConfig:
             ("adjacency", ADJACENCIES),
             ("coupling", COUPLINGS),
             ("noise", NOISE_SOURCES),
+            ("mechanism", MECHANISMS),
+            ("dropout_noise", DROPOUT_NOISE),
         ):
             _check(getattr(self, key) in names, key, f"{getattr(self, key)!r} is unknown; use {', '.join(names)}")
         for key in ("epsilon", "noise_multiplier", "fam_clip_norm", "mlp_clip_norm"):
@@ -86,6 +99,7 @@ class PrivacyConfig:
         _check(0 < self.sampling_rate <= 1, "sampling_rate", f"{self.sampling_rate}: use a rate within (0, 1]")
         _check(0 < self.fam_noise_share < 1, "fam_noise_share", f"{self.fam_noise_share}: use a share within (0, 1)")
         _check(self.steps >= 1, "steps", f"{self.steps}: use 1 or more")
+        _check(self.ring_bits == 0 or 16 <= self.ring_bits <= 32, "ring_bits", f"{self.ring_bits}: use 16 to 32, or 0")
         _check(self.max_colluders >= 0, "max_colluders", f"{self.max_colluders}: use 0 or more")
         _check(
             (self.fam_clip_norm > 0) == (self.mlp_clip_norm > 0),

@@ -216,7 +216,7 @@ class SiteNode:
             return self._scoring.encode(number, digest, contribution)
         assert not isinstance(self.channel, HalfSite)  # noqa: S101 (rounds of that kind come to _contribute_half)
         channel = self.channel
-        return self._train(received, number, lambda given: channel.encode(number, digest, given))
+        return self._train(received, number, lambda given: channel.encode(number, digest, given, context.excess))
 
     def _contribute_half(self, context: RoundContext) -> bytes:
         """The same for the published compression, in clear."""

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clients.encoders import FeatureBundle
-from clients.privacy import PrivateHospital, Randomness
+from clients.privacy import PrivacySettings, PrivateHospital, Randomness
 from securefed.config import RunConfig
 from securefed.errors import ConfigError
 from securefed.hospitals import Hospitals
@@ -38,34 +38,17 @@ class PrivateHospitals(Hospitals):
         patients: Mapping[str, str | None],
         spending: Spending,
         releases: ReleaseStore,
+        workers: int = 1,
     ) -> None:
         step = step_settings(config.privacy, config.federation.rounds)
-        self._private: dict[str, PrivateHospital] = {}
-        for site in bundle.sites:
-            named: Sequence[str | None] = [patients.get(path) for path in site.train.paths]
-            if step.unit == "patient" and any(name is None for name in named):
-                raise ConfigError(
-                    "privacy.unit",
-                    f"patient: {site.site} has training images without a patient; name the column with "
-                    "--patient-column, or use --privacy-unit image (rule P13 of docs/privacy.md)",
-                )
-            self._private[site.site] = PrivateHospital(
-                site,
-                bundle.text_features,
-                bundle.logit_scale,
-                config.training,
-                step,
-                named,
-                config.federation.method,
-                config.federation.seed,
-                device,
-            )
+        self._private = private_sites(bundle, config, device, patients, step)
         super().__init__(
             bundle,
             config.training,
             config.federation.method,
             config.federation.seed,
             device,
+            workers=workers,
             hospitals=self._private,
         )
         self._seed = config.federation.seed if config.privacy.noise == "seeded" else None
@@ -95,3 +78,38 @@ class PrivateHospitals(Hospitals):
         if self._seed is None:
             return Randomness.of_the_system()
         return Randomness.of_a_seed(self._seed, site, number)
+
+
+def private_sites(
+    bundle: FeatureBundle,
+    config: RunConfig,
+    device: str,
+    patients: Mapping[str, str | None],
+    step: PrivacySettings,
+) -> dict[str, PrivateHospital]:
+    """Return {site: a hospital that takes private steps}.
+
+    Raises:
+        ConfigError: Patients are the unit, and an image has none.
+    """
+    made: dict[str, PrivateHospital] = {}
+    for site in bundle.sites:
+        named: Sequence[str | None] = [patients.get(path) for path in site.train.paths]
+        if step.unit == "patient" and any(name is None for name in named):
+            raise ConfigError(
+                "privacy.unit",
+                f"patient: {site.site} has training images without a patient; name the column with "
+                "--patient-column, or use --privacy-unit image (rule P13 of docs/privacy.md)",
+            )
+        made[site.site] = PrivateHospital(
+            site,
+            bundle.text_features,
+            bundle.logit_scale,
+            config.training,
+            step,
+            named,
+            config.federation.method,
+            config.federation.seed,
+            device,
+        )
+    return made

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from securefed.config import RunConfig
 from securefed.errors import ConfigError
 
-WIRED = ("off", "local")
+WIRED = ("off", "local", "distributed", "hospital")
 """Modes that this version can run."""
 
 _METHODS = ("fedmedclip", "fedclip")
@@ -47,7 +47,7 @@ def broken_rules(config: RunConfig) -> list[Broken]:
     """Return every rule that the configuration breaks; none without differential privacy."""
     if not config.privacy.enabled:
         return []
-    found = [*_about_the_run(config), *_about_the_step(config)]
+    found = [*_about_the_run(config), *_about_the_step(config), *_about_shares(config)]
     if config.privacy.mode == "hospital":
         return found  # a clipped update bounds all that a hospital does; its records may be coupled
     found += _about_the_loss(config)
@@ -83,6 +83,24 @@ def _about_the_step(config: RunConfig) -> Iterator[Broken]:
             "P4",
             "privacy.coupling",
             "joint: the MLP never enters the ring, so that its noise shares would protect nothing; use one-way",
+        )
+
+
+def _about_shares(config: RunConfig) -> Iterator[Broken]:
+    """What noise inside the ring rules out."""
+    if config.privacy.mode not in ("distributed", "hospital"):
+        return
+    if config.secure_aggregation.compression != "none":
+        yield Broken(
+            "P15",
+            "secure_aggregation.compression",
+            f"{config.secure_aggregation.compression}: noise is added to whole vectors, on their own grid; use none",
+        )
+    if config.privacy.ledger:
+        yield Broken(
+            "P16",
+            "privacy.ledger",
+            "a sum concerns all hospitals at once, and the ledger of one budget for each is charged by --dp local only",
         )
 
 

@@ -5,12 +5,14 @@ from typing import TYPE_CHECKING, Any
 
 from clients.data import ImageDataset, fingerprint
 from clients.encoders import FeatureBundle
+from protocols.noise import NoisePlan
 from securefed.config import RunConfig, profile_name
 from securefed.errors import ConfigError
 from securefed.evidence import RunEvidence
 from securefed.privacy.claim import claim_fields, privacy_summary
 from securefed.privacy.mechanism import local_cost
 from securefed.privacy.releases import ReleaseStore
+from securefed.privacy.shared_run import SharedPrivacy
 from securefed.privacy.spending import Spending, open_ledger
 from securefed.run_folder import RunFolder
 
@@ -58,11 +60,30 @@ class LocalPrivacy:
             self._ledger,
         )
 
-    def hospitals(self, bundle: FeatureBundle, device: str) -> "PrivateHospitals":
+    def hospitals(self, bundle: FeatureBundle, device: str, workers: int) -> "PrivateHospitals":
         """Return the hospitals, which charge what they release."""
         from securefed.privacy.hospitals import PrivateHospitals
 
-        return PrivateHospitals(bundle, self._config, device, self._patients, self.spending, self._releases)
+        return PrivateHospitals(bundle, self._config, device, self._patients, self.spending, self._releases, workers)
+
+    def check_run(self, rounds: int) -> None:
+        """Refuse a run whose ledger could not pay for its rounds.
+
+        Raises:
+            BudgetExceededError: It could not; recorded, nothing was sent.
+        """
+        self.spending.check_run(rounds)
+
+    def check_round(self, number: int) -> None:
+        """Refuse a round whose releases would exceed the target.
+
+        Raises:
+            TargetEpsilonError: They would; recorded, nothing was released.
+        """
+        self.spending.check_round(number)
+
+    def before_opening(self, number: int, survivors: int) -> None:
+        """Nothing: each hospital has charged what it sent."""
 
     def claim(self) -> dict[str, Any]:
         """Return the fields of the event `privacy_claim`."""
@@ -94,3 +115,14 @@ class LocalPrivacy:
         """Close the ledger."""
         if self._ledger is not None:
             self._ledger.close()
+
+
+def start_privacy(
+    config: RunConfig, evidence: RunEvidence, folder: RunFolder, dataset: ImageDataset, plan: NoisePlan | None
+) -> LocalPrivacy | SharedPrivacy | None:
+    """Return what differential privacy adds to a run; None without it. `plan` is the noise of shares, if there are."""
+    if not config.privacy.enabled:
+        return None
+    if plan is None:
+        return LocalPrivacy(config, evidence, folder, dataset)
+    return SharedPrivacy(config, evidence, dataset, plan)

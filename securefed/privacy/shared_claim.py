@@ -1,0 +1,87 @@
+"""What a run with noise in shares claims, against whom, and what it does not cover."""
+
+from typing import Any
+
+from protocols.noise import NoisePlan
+from securefed.config import RunConfig
+from securefed.privacy.claim import NOT_CLAIMED, unprotected, verdict
+from securefed.privacy.shared_noise import noise_facts, rate_of
+
+
+def shared_verdict(config: RunConfig) -> str:
+    """Return `CLAIMED` or `NOT CLAIMED`."""
+    return verdict(config) if config.secure_aggregation.enabled else NOT_CLAIMED
+
+
+def shared_reason(config: RunConfig) -> str:
+    """Return the scope of the claim, or why there is none, in a sentence or two."""
+    privacy = config.privacy
+    if privacy.noise == "seeded":
+        return (
+            "noise and samples are reproducible from the seed of this run, so they protect nobody who knows it; run "
+            "without --seed"
+        )
+    if not config.secure_aggregation.enabled:
+        return (
+            "vectors were sent in clear, each with one share of the noise; the sum alone has what is stated, and the "
+            "server saw more than the sum"
+        )
+    whom = "against whoever sees only the sums and what follows from them"
+    if privacy.max_colluders:
+        whom += f", also with {privacy.max_colluders} hospitals that know their own noise"
+    if privacy.mode == "hospital":
+        return f"all data of a hospital, in all that follows from its updates of the FAM, {whom}"
+    alone = "; the private MLP is trained without noise, is not covered and stays at its hospital"
+    covered = f"training images, in the FAM and all that follows from it, {whom}"
+    return covered + (alone if config.federation.method == "fedmedclip" else "")
+
+
+def shared_claim(config: RunConfig, plan: NoisePlan) -> dict[str, Any]:
+    """Return the fields of the event `privacy_claim`."""
+    privacy = config.privacy
+    fields: dict[str, Any] = {
+        "mode": privacy.mode,
+        "claim": shared_verdict(config),
+        "reason": shared_reason(config),
+        "unit": privacy.unit,
+        "adjacency": privacy.adjacency,
+        "delta": privacy.delta,
+        "unprotected": _unprotected(config),
+        "values": {
+            **noise_facts(plan),
+            "noise": privacy.noise,
+            "coupling": privacy.coupling,
+            "sampling_rate": rate_of(privacy),
+            "normaliser": privacy.normaliser,
+        },
+    }
+    if privacy.epsilon:
+        fields["target_epsilon"] = privacy.epsilon
+    return fields
+
+
+def shared_notes(config: RunConfig, plan: NoisePlan, affordable: int | None) -> list[str]:
+    """Return what a watcher should know before the first round."""
+    privacy, request = config.privacy, plan.request
+    shares = f"in shares of {request.clients} hospitals ({request.dropout.value}), {plan.ring_bits} bits a coordinate"
+    lines = [
+        f"differential privacy: {privacy.mode}, {privacy.unit} level, {privacy.adjacency}, delta {privacy.delta:g}",
+        f"{request.kind.value} noise of {request.noise_multiplier:.4g} clip norms on the sum, {shares}",
+    ]
+    if privacy.mode == "hospital":
+        whole = request.noise_multiplier * request.dimension**0.5 / request.clients
+        lines.append(
+            f"the unit is a whole hospital and there are {request.clients}: the noise on the mean update is "
+            f"{whole:.0f} times as long as the longest update. Few hospitals cannot hide one of them and learn much"
+        )
+    if affordable is not None and affordable < config.federation.rounds:
+        lines.append(f"epsilon {privacy.epsilon:g} allows {affordable} of {config.federation.rounds} rounds")
+    return lines
+
+
+def _unprotected(config: RunConfig) -> list[str]:
+    listed = unprotected(config)
+    if config.privacy.mode == "hospital":
+        listed.append("each hospital's MLP and every prediction in which it has a part; they stay at the hospital")
+    listed.append("a single hospital's vector, if secure aggregation fails: it carries one share of the noise")
+    return listed
