@@ -187,7 +187,7 @@ def main() -> None:
         "model against measured rounds": checks,
     }
     (output / "capacity.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    note = "Made by `python benchmarks/capacity.py --output docs/results`; [../capacity.md](../capacity.md) explains it.\n\n"
+    note = "Made by `python benchmarks/capacity.py --output docs/results`; read [../capacity.md](../capacity.md).\n\n"
     (output / "capacity.md").write_text("# Capacity\n\n" + note + table(rows, checks), encoding="utf-8")
     mpl.rcParams["svg.hashsalt"] = "securefed"
     draw(rows, output / "capacity.svg")
