@@ -2,14 +2,16 @@
 
 import dataclasses
 import struct
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from protocols import messages
 from protocols.client.machine import ClientMachine
 from protocols.compression import decode_download
 from protocols.errors import SessionMismatchError
-from protocols.messages import MaskedInputReply, decode_message
+from protocols.messages import decode_message
 from protocols.wire import MAX_PAYLOAD_BYTES
 from securefed.compression import Contribution, Fate, Followed, RingServer, RingSite, ring_replica
 from securefed.compression_choice import LADDER, choose
@@ -19,6 +21,7 @@ from securefed.observer import Observer
 from securefed.run_folder import RunFolder, read_byte_rows
 from securefed.simulation import resume_run, simulate
 
+SPEC = Path(messages.__file__).parents[1] / "SPEC.md"
 RING = {"compression": "ring:4,subspace:0.25"}
 LOSSES = {"drop": ["site1@2:MaskedInputCollection", "site3@3:Unmasking"]}
 
@@ -208,8 +211,48 @@ def test_a_restarted_server_brings_sites_along_that_are_behind():
     assert len(restarted.payload(vector)) < 100  # nobody is behind any more
 
 
+SENT = {
+    # class: {field: what SPEC.md, section 12, calls it in the row of that type or in the line of a structure}
+    messages.AdvertiseKeysReply: {"advertisement": "advertisement"},
+    messages.Advertisement: {
+        "channel_public": "channel public key",
+        "mask_public": "mask public key",
+        "nonce_commitment": "nonce_commitment",
+        "signature": "signature",
+    },
+    messages.ShareKeysReply: {"seed_commitment": "seed_commitment", "shares": "dealt shares"},
+    messages.DealtShares: {
+        "self_mask_commitment": "self_mask_commitment",
+        "mask_key_commitment": "mask_key_commitment",
+        "sealed": "sealed shares",
+    },
+    messages.MaskedInputReply: {
+        "unusable": "unusable dealers",
+        "ring_bits": "ring_bits",
+        "length": "u32 d",
+        "packed": "packed vector",
+    },
+    messages.ConsistencyCheckReply: {"signature": "signature"},
+    messages.UnmaskingReply: {"shares": "bytes[36] share"},
+}
+REPLIES = {kind.TYPE: kind for kind in SENT if hasattr(kind, "TYPE")}
+
+
+def specified(kind):
+    """What SPEC.md says of a message or a structure."""
+    section = SPEC.read_text(encoding="utf-8").split("## 12 Messages")[1].split("\n## ")[0]
+    if hasattr(kind, "TYPE"):
+        (row,) = [line for line in section.splitlines() if line.startswith(f"| {int(kind.TYPE)} | {kind.__name__} |")]
+        return row
+    name = {"Advertisement": "advertisement = ", "DealtShares": "dealt shares  = "}[kind.__name__]
+    return section.split(name)[1].split(" = ")[0]
+
+
 def test_no_private_statistic_leaves_in_clear(small_run, tmp_path, monkeypatch):
     """Every field of every frame that a hospital sends, against SPEC.md: keys, shares and ring elements, no more."""
+    for kind, fields in SENT.items():
+        assert {field.name for field in dataclasses.fields(kind)} == set(fields), kind
+        assert all(words in specified(kind) for words in fields.values()), kind
     frames = []
     answer = ClientMachine.answer
 
@@ -222,15 +265,17 @@ def test_no_private_statistic_leaves_in_clear(small_run, tmp_path, monkeypatch):
     summary = run(small_run(secure_aggregation=RING), tmp_path).summary
     stages = {stage for stage, _, _ in frames}
     assert stages == {"AdvertiseKeys", "ShareKeys", "MaskedInputCollection", "ConsistencyCheck", "Unmasking"}
-    fields = {"unusable", "ring_bits", "length", "packed"}
-    assert {field.name for field in dataclasses.fields(MaskedInputReply)} == fields
+    for _, _, reply in frames:
+        kind = REPLIES[messages.frame_type(reply)]
+        header, message = decode_message(kind, reply, 1 << 24)
+        # the fields hold all bytes of the frame: nothing travels beside them
+        assert messages.encode_message(message, header.round, header.session_id) == reply
+        if kind is messages.MaskedInputReply:
+            assert message.unusable == ()
+            assert message.ring_bits in (summary["secure_aggregation"]["ring_bits"], 19)
     lengths = {}
     for stage, _, reply in frames:
         lengths.setdefault((stage, struct.unpack_from("<I", reply, 4)[0]), set()).add(len(reply))
-        if stage == "MaskedInputCollection":
-            message = decode_message(MaskedInputReply, reply, 1 << 24)[1]
-            assert message.unusable == ()
-            assert message.ring_bits in (summary["secure_aggregation"]["ring_bits"], 19)
     # equal for all hospitals of a round, whatever they hold: sizes say nothing either
     assert all(len(sizes) == 1 for sizes in lengths.values())
     opened = [request for stage, request, _ in frames if stage == "AdvertiseKeys"]
