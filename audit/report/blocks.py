@@ -172,5 +172,10 @@ def plain(cell: Cell) -> str:
 
 def in_words(values: Mapping[str, object]) -> str:
     """Return recorded values in one line, numbers with few digits."""
-    shown = {name: f"{value:.4g}" if isinstance(value, float) else str(value) for name, value in values.items()}
-    return ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in shown.items())
+
+    def shown(value: object) -> str:
+        if isinstance(value, list):
+            return " and ".join(map(shown, value))
+        return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+    return ", ".join(f"{name.replace('_', ' ')} {shown(value)}" for name, value in values.items())

@@ -63,6 +63,8 @@ def _deviation(mechanism: Fields) -> float | None:
     match mechanism["type"]:
         case "gaussian" | "sampled-gaussian":
             return float(mechanism["noise_multiplier"])
+        case "grouped-sampled-gaussian":
+            return float(mechanism["noise_multipliers"][0])  # the first group is the FAM, which is the shared vector
         case "skellam":
             return math.sqrt(mechanism["shares"] * mechanism["share_variance"]) / float(mechanism["l2"])
         case "discrete-gaussian":

@@ -114,7 +114,7 @@ def budgets(report: Mapping[str, Any]) -> Blocks:
         )
         for entry in report["hospitals"]
     ]
-    header = ("hospital", "epsilon of this run", "over all runs", "budget", "charges", "refused", "renewals")
+    header = ("hospital", "epsilon of this run", "over all runs, at most", "budget", "charges", "refused", "renewals")
     parts = table("Accounts; what was charged to no ledger has a dash", header, rows, numbers=(1, 2, 3, 4, 5, 6))
     spent = {
         entry["name"]: (_first(entry["epsilon_after"], entry["epsilon"]), entry["budget"])

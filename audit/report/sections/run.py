@@ -114,7 +114,7 @@ def rounds(report: Mapping[str, Any]) -> Blocks:
             decimal(entry["epsilon"]),
             whole(entry["bytes"]["up"]),
             whole(entry["bytes"]["down"]),
-            Code(entry["aggregate_digest"][:16] + "..."),
+            Code(entry["aggregate_digest"][:12]),
             "done again later" if entry["superseded"] else "",
         )
         for entry in report["rounds"]
@@ -122,7 +122,7 @@ def rounds(report: Mapping[str, Any]) -> Blocks:
     if not rows:
         return paragraph("The hospitals did not train together in this run.")
     header = ["round", "in the sum", "lost (stage)", "noise", "epsilon so far", "bytes up", "bytes down"]
-    header += ["digest of the sum", "note"]
+    header += ["digest (begins)", "note"]
     empty = [place for place in (2, 3, 4, 8) if all(_is_empty(row[place]) for row in rows)]
     kept = [place for place in range(len(header)) if place not in empty]
     parts = table(
