@@ -36,8 +36,9 @@ class AuditedHospital(PrivateHospital):
     def watch(self, vector: Vector, rounds: int, source: Randomness | None = None) -> NDArray[np.float64]:
         """Train rounds from a global vector float32[d] and return float64[m], the scores of the canaries.
 
-        The score of a canary is the sum of its coordinates in all noisy sums, each over the variance of its noise: for
-        Gaussian noise the log likelihood ratio of having been there in every step, up to a constant.
+        The score of a canary is the sum of its coordinates in all noisy sums, less what all other records add there
+        (the auditor knows them, as differential privacy allows) and half of what it would add itself, each over the
+        variance of its noise: for Gaussian noise the log likelihood ratio of having been there in every step.
         """
         for number in range(1, rounds + 1):
             randomness = Randomness.of_the_system() if source is None else source
@@ -57,10 +58,13 @@ class AuditedHospital(PrivateHospital):
             for group, gradients in zip(groups, summed.gradients, strict=True)
         )
         super()._move(ClippedSum(planted, summed.units, summed.zeroed), groups, round_number, source)
-        for group, old, multiplier in zip(groups, before, self._privacy.noise_multipliers, strict=True):
+        multipliers = self._privacy.noise_multipliers
+        for group, old, known, multiplier in zip(groups, before, summed.gradients, multipliers, strict=True):
             noisy = (self._first(group) - self._settings.adam_beta1 * old) * self._privacy.normaliser
+            others = torch.cat([gradient.reshape(-1) for gradient in known])[: len(noisy)]
+            middle = group.clip_norm * self._privacy.sampling_rate / 2
             weight = 1 / (max(multiplier, 1e-6) ** 2 * group.clip_norm)
-            self._scores[: len(noisy)] += weight * noisy.double().cpu().numpy()
+            self._scores[: len(noisy)] += weight * (noisy - others - middle).double().cpu().numpy()
 
     def _first(self, group: Group) -> Tensor:
         """float32[m] or less: the optimiser's momentum at the canaries' coordinates, the first ones of the group."""

@@ -36,7 +36,9 @@ def wide_bundle(sites=4):
     def split(site, name, count):
         labels = rng.integers(0, len(CLASSES), count)
         features = unit(centres[labels] + 1.6 * rng.normal(size=(count, WIDTH)))
-        return encoders.LabelledFeatures(features, labels.astype(np.int64), tuple(map(str, range(count))))
+        return encoders.LabelledFeatures(
+            features, labels.astype(np.int64), tuple(f"{site}/{name}/{n}" for n in range(count))
+        )
 
     made = [
         encoders.SiteFeatures(f"site{n}", **{name: split(n, name, 30) for name in ("train", "val", "test")})
