@@ -18,6 +18,7 @@ _COMMANDS = {
     "study": ("securefed.commands.study", "The one file that all hospitals agree on and sign."),
     "site": ("securefed.commands.site", "One hospital's own folder: set up, check, approve, status."),
     "keys": ("securefed.commands.keys", "Make identity keys and the roster that pins them."),
+    "deploy": ("securefed.commands.deploy", "Run a study between machines, on NVIDIA FLARE or Flower."),
     "data": ("securefed.commands.data", "Look at a data set before anything is trained on it."),
 }
 """Command name to module and one-line help; a module is imported only when its command runs."""

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any, Final
 
 LEAD_ROLE: Final = "lead"
+SITE_CLASS: Final = "securefed.engines.flare.FlareSite"
+SERVER_CLASS: Final = "securefed.engines.flare_study.StudyServer"
 EXECUTOR: Final = "nvflare.collab.runtime.executor.CollabExecutor"
 CONTROLLER: Final = "nvflare.collab.runtime.controller.CollabController"
 
@@ -40,7 +42,7 @@ def authorization() -> dict[str, Any]:
     return {"format_version": "1.0", "permissions": {**permissions, LEAD_ROLE: lead}}
 
 
-def harden_site(kit: Path, site_class: str) -> None:
+def harden_site(kit: Path, site_class: str = SITE_CLASS) -> None:
     """Write a site's policies into its kit: no code in jobs, two classes, no streaming of logs.
 
     Args:
@@ -61,7 +63,7 @@ def harden_site(kit: Path, site_class: str) -> None:
     _write(kit, resources)
 
 
-def harden_server(kit: Path, storage: Path, server_class: str) -> None:
+def harden_server(kit: Path, storage: Path, server_class: str = SERVER_CLASS) -> None:
     """Write the server's policies into its kit; jobs and snapshots stay in `storage` and not in a shared /tmp.
 
     Args:

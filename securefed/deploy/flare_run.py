@@ -2,15 +2,19 @@
 
 import json
 import shutil
+import subprocess
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from securefed.deploy.errors import DeploymentError
-from securefed.deploy.flare_policy import CONTROLLER, EXECUTOR
+from securefed.deploy.flare_policy import CONTROLLER, EXECUTOR, harden_site
 from securefed.deploy.flare_project import LEAD, environment, nvflare
 from securefed.deploy.processes import start_party
+from securefed.engines.names import SITE_SOCKET
+
+_COMMAND: Final = ("/usr/bin/env", "bash")
 
 
 def start_kit(folder: Path, party: str, kit: Path, extra: Mapping[str, str]) -> int:
@@ -22,8 +26,21 @@ def start_kit(folder: Path, party: str, kit: Path, extra: Mapping[str, str]) -> 
         kit: Its startup kit, with its own policies in place (flare_policy).
         extra: What its processes find in their environment.
     """
-    command = ["bash", str(kit / "startup" / "sub_start.sh"), "--once"]
+    command = [*_COMMAND, str(kit / "startup" / "sub_start.sh"), "--once"]
     return start_party(folder, party, command, environment(folder, party, extra), kit)
+
+
+def run_kit(kit: Path, socket_path: Path) -> int:
+    """Write a site's own policies into its kit and run it in the foreground; return its exit code.
+
+    Args:
+        kit: The site's startup kit.
+        socket_path: Where the site's node listens.
+    """
+    kit = kit.absolute()
+    harden_site(kit)
+    variables = environment(kit, "engine", {SITE_SOCKET: str(socket_path.absolute())})
+    return subprocess.call([*_COMMAND, str(kit / "startup" / "sub_start.sh"), "--once"], env=variables, cwd=kit)
 
 
 def connected(folder: Path, kits: Path) -> tuple[str, ...]:

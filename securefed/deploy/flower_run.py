@@ -79,7 +79,7 @@ clientapp = "securefed_app.client_app:app"
 """
 
 
-def start_link(folder: Path, host: str, port: int, extra: Mapping[str, str]) -> None:
+def start_link(folder: Path, host: str, port: int, extra: Mapping[str, str], party: str = LINK) -> None:
     """Start the SuperLink; it keeps what it knows in `link.db`, so that it can be killed and started again.
 
     Raises:
@@ -98,7 +98,7 @@ def start_link(folder: Path, host: str, port: int, extra: Mapping[str, str]) -> 
     command += ["--enable-supernode-auth", "--disable-runtime-dependency-installation"]
     command += ["--database", str(folder / "link.db")]
     nodes = {FLOWER_NODES: str(folder / "nodes.json")}
-    start_party(folder, LINK, command, environment(folder, LINK, {**nodes, **extra}), folder)
+    start_party(folder, party, command, environment(folder, party, {**nodes, **extra}), folder)
     home = folder / "home" / "lead" / "flower"
     home.mkdir(parents=True, exist_ok=True)
     (home / "config.toml").write_text(
@@ -145,11 +145,21 @@ def wait_until_online(folder: Path, sites: Sequence[str], seconds: float = 90.0)
         DeploymentError: They are not within `seconds`.
     """
     deadline = time.monotonic() + seconds
-    nodes = json.loads((folder / "nodes.json").read_text(encoding="utf-8"))
-    while missing := [site for site in sites if nodes[site] not in _online(folder)]:
+    while missing := [site for site in sites if site not in online(folder)]:
         if time.monotonic() > deadline:
             raise DeploymentError(f"not online: {', '.join(missing)}; look into {folder / 'logs'}")
         time.sleep(0.5)
+
+
+def online(folder: Path) -> tuple[str, ...]:
+    """Return the registered sites that the SuperLink sees online; none while it does not answer."""
+    try:
+        listed = flwr(folder, "supernode", "list", _CONNECTION).get("nodes", [])
+        registered = json.loads((folder / "nodes.json").read_text(encoding="utf-8"))
+    except (DeploymentError, OSError):
+        return ()
+    there = {str(node["node-id"]) for node in listed if node["status"] == "online"}
+    return tuple(site for site, node in registered.items() if node in there)
 
 
 def submit(folder: Path) -> str:
@@ -218,11 +228,6 @@ def environment(folder: Path, party: str, extra: Mapping[str, str] | None = None
     }
 
 
-def _online(folder: Path) -> set[str]:
-    nodes = flwr(folder, "supernode", "list", _CONNECTION).get("nodes", [])
-    return {str(node["node-id"]) for node in nodes if node["status"] == "online"}
-
-
 def _program(name: str) -> str:
     found = shutil.which(name, path=os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]))
     if found is None:
@@ -243,6 +248,4 @@ def _wait_for_health(host: str, port: int, folder: Path) -> None:
             time.sleep(0.2)
         finally:
             line.close()
-    raise DeploymentError(
-        f"the SuperLink does not answer at {host}:{port}; look into {folder / 'logs' / (LINK + '.log')}"
-    )
+    raise DeploymentError(f"the SuperLink does not answer at {host}:{port}; look into {folder / 'logs'}")

@@ -62,7 +62,7 @@ def kill_party(folder: Path, party: str) -> None:
     """End a party as a power cut does: SIGKILL to every process of it."""
     while pids := running(folder, party):
         _signal(pids, signal.SIGKILL)
-        _reap()
+    _reap()
 
 
 def stop_parties(folder: Path, party: str | None = None) -> None:
@@ -80,6 +80,7 @@ def stop_parties(folder: Path, party: str | None = None) -> None:
                 break
             time.sleep(0.1)
         else:
+            _reap()
             return
     raise DeploymentError(f"processes {running(folder, party)} cannot be ended; end them by hand")
 

@@ -1,8 +1,7 @@
 """NVIDIA FLARE 2.9 (Collab API): the transport in the server's job process, the handler in a site's.
 
-A job names the two classes at the end of this module and carries no code: they are installed at every party, and a
-site's allow-list holds exactly these and FLARE's own runtime (securefed/deploy/flare_project.py). A site's object lives
-as long as the job, so that the protocol's state stays in the memory of the site's process.
+A job names classes that are installed at every party and carries no code: a site's allow-list holds `FlareSite` and
+FLARE's own executor and nothing else (securefed/deploy/flare_policy.py).
 """
 
 import queue
@@ -12,9 +11,8 @@ from typing import Any
 
 from nvflare.collab import collab
 
-from protocols.transport import Handler
 from securefed.engines.exchange import EngineTransport, Lost
-from securefed.engines.guard import Guarded
+from securefed.engines.local_socket import deliver
 
 
 class FlareCourier:
@@ -68,19 +66,12 @@ class FlareMail:
 
 
 class FlareSite:
-    """The object that FLARE makes in a site's job process; subclasses open the node of this site."""
-
-    def __init__(self) -> None:
-        self._node = Guarded(self.open_node)
-
-    def open_node(self) -> Handler:
-        """Return this site's node, opened from what the site's own administrator has set, never from the job."""
-        raise NotImplementedError
+    """The object that FLARE makes in a site's job process; it delivers to the site's node."""
 
     @collab.publish  # type: ignore[untyped-decorator]
     def handle(self, stage: str, data: bytes) -> bytes:
-        """Answer one request of the server; the only method that FLARE lets anybody call."""
-        return self._node.answer(stage, data)
+        """Carry one request to the site's node and its reply back; the only method that anybody can call."""
+        return deliver(stage, data)
 
 
 class FlareServer:

@@ -19,12 +19,11 @@ from flwr.serverapp import Grid, ServerApp
 
 from securefed.engines.exchange import EngineTransport, Lost
 from securefed.engines.guard import refusal
-from securefed.engines.local_socket import call
-from securefed.engines.names import FLOWER_NODES, SITE_SOCKET
+from securefed.engines.local_socket import deliver
+from securefed.engines.names import FLOWER_NODES
 
 _ACTION: Final = "query.answer"
 _POLL_SECONDS: Final = 0.1
-_LONGEST_ANSWER_SECONDS: Final = 3600.0
 
 
 class FlowerCourier:
@@ -121,14 +120,14 @@ def make_client_app() -> Any:
     """Return the ClientApp that delivers to the site's node."""
     app = ClientApp()
 
-    def deliver(message: Message, context: Context) -> Message:
+    def answer(message: Message, context: Context) -> Message:
         del context
         try:
             stage, frame = unpack(message.content)
-            reply = call(Path(os.environ[SITE_SOCKET]), stage, frame, _LONGEST_ANSWER_SECONDS)
+            reply = deliver(stage, frame)
         except Exception as error:  # noqa: BLE001 (Flower would send its text to the server)
             stage, reply = "", refusal(error)
         return Message(pack(reply, stage), reply_to=message)
 
-    app.query("answer")(deliver)
+    app.query("answer")(answer)
     return app

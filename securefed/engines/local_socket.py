@@ -1,25 +1,29 @@
-"""A site's node behind a Unix socket, for engines that start a new process for every message.
+"""A site's node behind a Unix socket: what an engine starts at a hospital delivers to it and holds nothing.
 
 The node lives in a process of the hospital's own, started by its administrator: models, features and the protocol's
-secrets stay there and are loaded once. What an engine starts, and whatever code it was handed, can only deliver (stage,
-bytes) and take the reply. Run as another user than the engine's, the node's files are out of its reach altogether.
+secrets stay there, are loaded once and outlive the engine's jobs. What an engine starts, and whatever code it was
+handed, can only deliver (stage, bytes) and take the reply. Run as another user than the engine's, the node's files are
+out of its reach altogether.
 
 A request is the length of the stage's name (2 bytes), that of the data (8 bytes, little-endian), both, then the end of
 the stream; the reply is the bytes up to the end of the stream.
 """
 
+import os
 import socket
 import socketserver
 import struct
 from pathlib import Path
 from typing import Final
 
-from securefed.engines.guard import Guarded
+from securefed.engines.guard import Guarded, refusal
+from securefed.engines.names import SITE_SOCKET
 
 _HEAD: Final = struct.Struct("<HQ")
 _MOST_STAGE: Final = 64
 _MOST_DATA: Final = 1 << 31
 _STALLED_SECONDS: Final = 60.0
+_LONGEST_ANSWER_SECONDS: Final = 3600.0
 
 
 class SiteServer(socketserver.ThreadingUnixStreamServer):
@@ -58,6 +62,14 @@ class _Request(socketserver.BaseRequestHandler):
             line.sendall(self.server.node.answer(stage, data))
         except (OSError, ValueError):
             return  # it hung up or spoke nonsense; the next one is served
+
+
+def deliver(stage: str, data: bytes) -> bytes:
+    """Return the reply of the node that this site's administrator has named in the environment, or a refusal."""
+    try:
+        return call(Path(os.environ[SITE_SOCKET]), stage, data, _LONGEST_ANSWER_SECONDS)
+    except Exception as error:  # noqa: BLE001 (engines would send its text to the server)
+        return refusal(error)
 
 
 def call(path: Path, stage: str, data: bytes, seconds: float) -> bytes:

@@ -3,6 +3,8 @@
 from typing import Final
 
 SITE_SOCKET: Final = "SECUREFED_SITE_SOCKET"
-"""Socket of the site's node (Flower)."""
+"""Socket of the site's node."""
 FLOWER_NODES: Final = "SECUREFED_FLOWER_NODES"
 """JSON file at the server, {site: Flower's id of its registered node}."""
+SERVER_FOLDER: Final = "SECUREFED_SERVER"
+"""Folder of the study at the server."""

@@ -10,17 +10,18 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from engine_toys import ADDRESS, SITE, SITES, RelayedTransport, ToyNode
+from engine_toys import ADDRESS, SITES, RelayedTransport, ToyNode
 
 from protocols import InProcessTransport
-from securefed.deploy import flare_run, flower_run, processes
+from securefed.deploy import flare_policy, flare_run, flower_run, processes
 from securefed.deploy.flare_policy import harden_server, harden_site
 from securefed.deploy.flare_project import provision
 from securefed.engines.guard import Guarded
+from securefed.engines.names import SITE_SOCKET
 
 ROOT = Path(__file__).resolve().parents[2]
 TOY_PATH = {"PYTHONPATH": os.pathsep.join([str(ROOT), str(Path(__file__).parent)])}
-FLARE_CLASSES = {"server_class": "engine_toys_flare.ToyServer", "site_class": "engine_toys_flare.ToySite"}
+FLARE_CLASSES = {"server_class": "engine_toys_flare.ToyServer", "site_class": flare_policy.SITE_CLASS}
 
 
 def require_engine(package):
@@ -36,6 +37,15 @@ def free_port():
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
+
+
+def start_node(folder, site):
+    """Start a toy site's node; its processes count as the site's own."""
+    path = folder / f"{site}.sock"
+    command = [sys.executable, str(Path(__file__).parent / "engine_toys.py"), site, str(path)]
+    environment = {**os.environ, "PYTHONPATH": TOY_PATH["PYTHONPATH"]}
+    processes.start_party(folder, f"{site}-node", command, environment, folder)
+    return path
 
 
 class ToyFlare:
@@ -56,7 +66,12 @@ class ToyFlare:
         flare_run.wait_until_connected(self.folder, self.kits, SITES)
 
     def start_site(self, site):
-        flare_run.start_kit(self.folder, site, self.kits / site, {**self.environment, SITE: site})
+        variables = {**self.environment, SITE_SOCKET: str(start_node(self.folder, site))}
+        flare_run.start_kit(self.folder, site, self.kits / site, variables)
+
+    def kill_site(self, site):
+        for party in (site, f"{site}-node"):
+            processes.kill_party(self.folder, party)
 
     def transport(self):
         transport = RelayedTransport(self.folder / "relay")
@@ -106,10 +121,7 @@ class ToyFlower:
         flower_run.start_link(self.folder, "127.0.0.1", self.port, self.environment)
         flower_run.register(self.folder, SITES)
         for site in SITES:
-            socket_path = self.folder / f"{site}.sock"
-            command = [sys.executable, str(Path(__file__).parent / "engine_toys_flower.py"), site, str(socket_path)]
-            environment = flower_run.environment(self.folder, site, self.environment)
-            processes.start_party(self.folder, f"{site}-node", command, environment, self.folder)
+            socket_path = start_node(self.folder, site)
             link = f"127.0.0.1:{self.port}"
             flower_run.start_node(self.folder, site, link, free_port(), socket_path, self.environment)
         flower_run.wait_until_online(self.folder, SITES)

@@ -5,16 +5,19 @@ engine's server process: it does what the test process says through a socket and
 """
 
 import os
+import sys
 import time
 from multiprocessing.connection import Client, Listener
 from pathlib import Path
 
 from protocols import FixedPointCodec
 from protocols.simulator import SimulatedFederation
+from securefed.engines.guard import Guarded
+from securefed.engines.local_socket import SiteServer
 
 SITES = ("site-000", "site-001", "site-002", "site-003")
 SECRET = "the patient's name"
-ADDRESS, SITE = "TOY_ADDRESS", "TOY_SITE"
+ADDRESS = "TOY_ADDRESS"
 _KEY = b"tests of this machine only"
 
 
@@ -42,10 +45,6 @@ class ToyNode:
         elif word == b"text":
             return "no bytes"
         return self.machine.name.encode() + b" " + stage.encode() + b" " + data
-
-
-def open_toy():
-    return ToyNode(os.environ[SITE])
 
 
 def relay(transport):
@@ -93,3 +92,9 @@ class RelayedTransport:
             self._line.send(None)
             self._line.close()
         self._listener.close()
+
+
+if __name__ == "__main__":  # the process of one site's node
+    site, path = sys.argv[1:]
+    with SiteServer(Path(path), Guarded(lambda: ToyNode(site))) as server:
+        server.serve_forever()

@@ -1,13 +1,8 @@
-"""The two classes that the tests' FLARE jobs name."""
+"""The class that the tests' FLARE jobs name at the server."""
 
-from engine_toys import open_toy, relay
+from engine_toys import relay
 
-from securefed.engines.flare import FlareServer, FlareSite
-
-
-class ToySite(FlareSite):
-    def open_node(self):
-        return open_toy()
+from securefed.engines.flare import FlareServer
 
 
 class ToyServer(FlareServer):

@@ -1,0 +1,60 @@
+"""The process of a hospital's node: it holds the site's folder, listens on a socket and logs lines of JSON."""
+
+import json
+import logging
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+from securefed.deploy.errors import DeploymentError
+from securefed.engines.guard import Guarded
+from securefed.engines.local_socket import SiteServer
+from securefed.site.opening import open_site
+
+SOCKET_NAME: Final = "node.sock"
+_LONGEST_PATH: Final = 107
+"""Bytes of a Unix socket's path on Linux."""
+
+
+def serve_node(folder: Path, socket_path: Path | None = None) -> None:
+    """Open the node of a hospital's folder and answer on its socket until the process is ended.
+
+    Args:
+        folder: The hospital's folder.
+        socket_path: Where to listen; `node.sock` in the folder unless given.
+
+    Raises:
+        DeploymentError: The path is too long for a socket, or another node of this hospital is running.
+        RunFolderError, ConfigError, KeyFileError: The node cannot be opened.
+    """
+    path = (socket_path or folder / SOCKET_NAME).absolute()
+    if len(str(path).encode()) > _LONGEST_PATH:
+        raise DeploymentError(
+            f"{path} is too long for a socket ({_LONGEST_PATH} bytes); name a shorter one with --socket"
+        )
+    log_as_json()
+    node = open_site(folder)
+    with SiteServer(path, Guarded(lambda: node)) as server:
+        logging.getLogger("securefed.site").info("the node of %s listens on %s", folder, path)
+        server.serve_forever()
+
+
+def log_as_json() -> None:
+    """Send this process's log to stderr, one JSON object a line."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_JsonLines())
+    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
+
+
+class _JsonLines(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        line = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname,
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if record.exc_info:
+            line["error"] = self.formatException(record.exc_info)
+        return json.dumps(line)

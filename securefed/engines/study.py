@@ -1,0 +1,86 @@
+"""What the engines run for a study: the server's loop over an engine's transport, from the server's own folder."""
+
+import json
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import IO, Final
+
+from audit.signing_key import load_key
+from protocols.driver import Patience
+from securefed.engines.exchange import EngineTransport
+from securefed.engines.names import SERVER_FOLDER
+from securefed.nodes.server import StudyStart, serve
+from securefed.observer import Observer, RoundView
+from securefed.study import read_approval, read_study
+
+PROGRESS: Final = "progress.jsonl"
+
+
+class ServerFolder:
+    """Paths of the server's folder of a study.
+
+    Attributes:
+        study: The study.
+        approvals: One file a hospital.
+        key: The server's signing key.
+        patience: How long exchanges wait, JSON.
+        runs: The run folder of the study lies in here.
+        progress: One JSON object a line: what happens, and when.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.study = path / "study.toml"
+        self.approvals = path / "approvals"
+        self.key = path / "server.key"
+        self.patience = path / "patience.json"
+        self.runs = path / "runs"
+        self.progress = path / PROGRESS
+
+    def run_folder(self) -> Path:
+        """Return the run folder of the study; its name is the run's id."""
+        study = read_study(self.study)
+        return self.runs / f"{study.name}-{study.digest[:12]}"
+
+
+def serve_study(transport: EngineTransport) -> None:
+    """Run the study of the folder that the server's administrator has named, or go on with it."""
+    folder = ServerFolder(Path(os.environ[SERVER_FOLDER]))
+    start = StudyStart(
+        study=read_study(folder.study),
+        approvals=[read_approval(path) for path in sorted(folder.approvals.iterdir())],
+        key=load_key(folder.key),
+    )
+    patience = Patience(**json.loads(folder.patience.read_text(encoding="utf-8")))
+    folder.runs.mkdir(exist_ok=True)
+    with folder.progress.open("a", encoding="utf-8") as stream:
+        journal = Journal(stream)
+        journal.write("started", run=folder.run_folder().name, hospitals=sorted(transport.nodes()))
+        try:
+            summary = serve(start, folder.run_folder(), transport, patience=patience, observer=journal)
+        except Exception as error:
+            journal.write("failed", error=type(error).__name__, reason=str(error))
+            raise
+        journal.write("completed", chosen_round=summary["chosen_round"], fam_sha256=summary["fam_sha256"])
+
+
+class Journal(Observer):
+    """Writes what happens as lines of JSON, each flushed at once."""
+
+    def __init__(self, stream: IO[str]) -> None:
+        self._stream = stream
+
+    def write(self, event: str, **fields: object) -> None:
+        """Write one line."""
+        line = {"time": datetime.now(UTC).isoformat(timespec="milliseconds"), "event": event, **fields}
+        self._stream.write(json.dumps(line) + "\n")
+        self._stream.flush()
+
+    def warned(self, text: str) -> None:
+        """A hospital refuses, or something else deserves a look."""
+        self.write("warning", text=text)
+
+    def round_finished(self, view: RoundView) -> None:
+        """A round is final."""
+        self.write("round", round=view.number, rounds=view.rounds, lost=view.lost, upload_bytes=view.upload_bytes)
