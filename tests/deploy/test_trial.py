@@ -72,7 +72,7 @@ def test_a_study_over_an_engine_ends_with_the_model_of_one_process(deploy, in_pr
     assert min(status["processes"].values()) > 0
     trial("stop")
     assert processes.running(trial.folder) == ()
-    assert verify_run(trial.run_folder()).ok
+    assert verify_run(trial.run_folder()).failed == ()
     for name in hospitals.NAMES:
         assert list((trial.trial.path(name) / "runs").iterdir())
 

@@ -4,6 +4,7 @@ A toy site is a real client machine with a toy contribution, and obeys a few wor
 engine's server process: it does what the test process says through a socket and knows nothing of the protocol.
 """
 
+import contextlib
 import os
 import sys
 import time
@@ -89,7 +90,8 @@ class RelayedTransport:
 
     def close(self):
         if hasattr(self, "_line"):
-            self._line.send(None)
+            with contextlib.suppress(OSError):  # the server may be gone
+                self._line.send(None)
             self._line.close()
         self._listener.close()
 
