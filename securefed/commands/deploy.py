@@ -12,7 +12,7 @@ def command() -> None:
     """Run a study between machines, on NVIDIA FLARE or Flower.
 
     Hospitals set themselves up with `site` and approve the study; then the lead makes a deployment. With the folders of
-    all hospitals on this machine it is a trial on loopback. For real hosts: docs/deployment.md.
+    all hospitals on this machine it is a trial on loopback. For real hosts: docs/engines.md.
     """
 
 
