@@ -13,7 +13,15 @@ from clients.method.lean.fleet import Fleet, Trained, Trainee
 from clients.method.masked_linear import MaskedLinear
 from clients.method.model import HospitalModel
 from clients.method.parts import PrivateState, build_model, checked_private_part, private_part
-from clients.method.prediction import Calibration, Features, calibrate, log_class_frequencies, predict_parts
+from clients.method.prediction import (
+    Calibration,
+    Features,
+    LogParts,
+    answer,
+    calibrate,
+    log_class_frequencies,
+    log_probabilities,
+)
 from clients.method.settings import TrainingSettings
 from clients.method.training import class_weights, refresh_batch_norm
 from clients.method.workbench import PrivateTensors, Workbench, Workbenches
@@ -155,8 +163,9 @@ class Hospital:
         assert self._private is not None  # noqa: S101 (narrows the type)
         with self._benches.lend() as bench:
             bench.load(global_vector, self._private)
-            self._prepare(bench, global_vector)
-            return predict_parts(bench.model, features, self._calibration)
+            on_val = self._prepare(bench, global_vector)
+            parts = on_val if of == "val" and on_val else log_probabilities(bench.model, features)
+            return answer(parts, self._calibration)
 
     def evaluate(self, global_vector: Vector, split: str = "val") -> dict[str, ClassificationMetrics]:
         """Return the metrics of each part on a split."""
@@ -195,18 +204,20 @@ class Hospital:
             layers = bench.model.named_modules()
             return {name: module.keep_ratio() for name, module in layers if isinstance(module, MaskedLinear)}
 
-    def _prepare(self, bench: Workbench, global_vector: Vector) -> None:
-        """Bring everything that depends on the shared parameters up to date."""
+    def _prepare(self, bench: Workbench, global_vector: Vector) -> LogParts | None:
+        """Bring everything that depends on the shared parameters up to date; return what that took of validation."""
+        on_val: LogParts | None = None
         if self._calibrated_for is not None and np.array_equal(self._calibrated_for, global_vector):
-            return
+            return on_val
         if self.method == "fedavg-mlp" and self._train is not None:
             bench.forget()
             refresh_batch_norm(bench.model, self._train[0])
             self._private = bench.take()
         if self._settings.ensemble == "pool":
-            val = self.site.val
-            self._calibration = calibrate(bench.model, val.features, val.labels)
+            on_val = log_probabilities(bench.model, self.site.val.features)
+            self._calibration = calibrate(on_val, self.site.val.labels)
         self._calibrated_for = global_vector.copy() if global_vector.flags.writeable else global_vector
+        return on_val
 
     def _fit_probe(self) -> LinearProbe:
         train, val = self.site.train, self.site.val

@@ -12,6 +12,9 @@ from clients.method.model import HospitalModel
 
 Features = npt.NDArray[np.float32]
 
+LogParts = tuple[npt.NDArray[np.float64], npt.NDArray[np.float64] | None]
+"""Log probabilities float64[N, C] of the FAM, and of the MLP where there is one."""
+
 _PREFIX = "calibration."
 _SMOOTHING = 1.0
 """Pseudo-count of each class in a hospital's class frequencies, so that a class it has not seen stays possible."""
@@ -55,9 +58,9 @@ def log_class_frequencies(labels: npt.NDArray[np.int64], num_classes: int) -> np
     return frequencies
 
 
-def calibrate(model: HospitalModel, image_features: Features, labels: npt.NDArray[np.int64]) -> Calibration:
+def calibrate(parts: LogParts, labels: npt.NDArray[np.int64]) -> Calibration:
     """Fit temperatures and ensemble exponents on validation images (none: the starting values)."""
-    fam, mlp = _log_probabilities(model, image_features)
+    fam, mlp = parts
     fam_alone = fit_pool([fam], labels, (1.0,))
     if mlp is None:
         return Calibration(fam_alone, None, fam_alone)
@@ -67,12 +70,17 @@ def calibrate(model: HospitalModel, image_features: Features, labels: npt.NDArra
 def predict_parts(
     model: HospitalModel, image_features: Features, calibration: Calibration | None
 ) -> dict[str, npt.NDArray[np.float32]]:
+    """Return what `answer` makes of a model's log probabilities on features float32[N, D]."""
+    return answer(log_probabilities(model, image_features), calibration)
+
+
+def answer(parts: LogParts, calibration: Calibration | None) -> dict[str, npt.NDArray[np.float32]]:
     """Return probabilities float32[N, C] of `fam`, `mlp` (if there is one) and `ensemble`.
 
     Without calibration the parts are plain softmaxes and the ensemble is the published one, weighted by entropy; a
     FAM on its own is its own ensemble.
     """
-    fam, mlp = _log_probabilities(model, image_features)
+    fam, mlp = parts
     fam_alone = np.exp(fam).astype(np.float32) if calibration is None else calibration.fam(fam)
     if mlp is None:
         return {"fam": fam_alone, "ensemble": fam_alone}
@@ -83,9 +91,8 @@ def predict_parts(
     return {"fam": fam_alone, "mlp": mlp_alone, "ensemble": ensemble}
 
 
-def _log_probabilities(
-    model: HospitalModel, image_features: Features
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64] | None]:
+def log_probabilities(model: HospitalModel, image_features: Features) -> LogParts:
+    """Return the log probabilities of FAM and MLP on features float32[N, D]."""
     device = model.text_features.device
     fam, mlp = model.log_probabilities(torch.from_numpy(np.ascontiguousarray(image_features)).to(device))
     return fam.double().cpu().numpy(), None if mlp is None else mlp.double().cpu().numpy()
