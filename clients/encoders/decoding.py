@@ -1,8 +1,11 @@
-"""Images read, decoded and preprocessed in batches, in worker processes where that pays."""
+"""Images read, decoded and preprocessed in batches while the encoder computes: in threads, or in worker processes."""
 
+import itertools
 import os
 import warnings
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +20,13 @@ from clients.encoders.errors import EncoderError
 
 _FEW_IMAGES = 64
 """Below this, starting worker processes takes longer than they save."""
+
+
+_AHEAD = 2
+"""Batches that threads decode ahead of the encoder."""
+
+_MOST_THREADS = 4
+"""More threads than this wait for Python's lock; processes are for more cores."""
 
 
 @dataclass(frozen=True)
@@ -69,17 +79,22 @@ def decoded_batches(
 ) -> Iterator[DecodedBatch]:
     """Yield the images in order, `batch_size` at a time; what cannot be decoded is reported in its batch.
 
-    Batches come back through a pipe and not through shared memory, of which containers often have too little.
+    Without worker processes threads decode the next two batches while the caller uses the last one: decoding and
+    resizing do not hold Python's lock. From worker processes batches come back through a pipe and not through shared memory, of which containers often have too little.
 
     Raises:
         EncoderError: A worker process died (as a rule for want of memory).
     """
+    images = _Images(source, paths, preprocess)
+    if not workers or len(paths) < _FEW_IMAGES:
+        yield from _decoded_in_threads(images, batch_size)
+        return
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # more workers than cores: whoever asked for them has a reason
         loader = DataLoader(
-            _Images(source, paths, preprocess),
+            images,
             batch_size=batch_size,
-            num_workers=workers if len(paths) >= _FEW_IMAGES else 0,
+            num_workers=workers,
             collate_fn=_collate,
         )
     try:
@@ -90,11 +105,32 @@ def decoded_batches(
         raise EncoderError("a process that decodes images died; use fewer --workers (0 needs least memory)") from error
 
 
+def _decoded_in_threads(images: _Images, batch_size: int) -> Iterator[DecodedBatch]:
+    """Yield the batches, at most two of them decoded ahead; each thread uses one core."""
+    before = torch.get_num_threads()
+    threads = ThreadPoolExecutor(min(_cores(), _MOST_THREADS), initializer=torch.set_num_threads, initargs=(1,))
+    ahead: deque[Future[tuple[int, NDArray[np.float32] | str]]] = deque()
+    left = iter(range(len(images)))
+    try:
+        for start in range(0, len(images), batch_size):
+            for index in itertools.islice(left, (_AHEAD + 1) * batch_size - len(ahead)):
+                ahead.append(threads.submit(images.__getitem__, index))
+            batch = [ahead.popleft() for _ in range(min(batch_size, len(images) - start))]
+            yield _collate([item.result() for item in batch])
+    finally:
+        threads.shutdown(cancel_futures=True)
+        torch.set_num_threads(before)  # threads that start later take the last number that was set anywhere
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def choose_workers(workers: int, device: torch.device) -> int:
     """Resolve -1: on a CPU half of the cores (at most 8) from four on, else none; on CUDA all but one (at most 12)."""
     if workers >= 0:
         return workers
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = _cores()
     if device.type == "cpu":
         return min(8, cores // 2) if cores >= 4 else 0
     return max(1, min(12, cores - 1))
