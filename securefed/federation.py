@@ -129,6 +129,8 @@ class Federation:
             RoundAbortedError: A round ended without a sum.
         """
         for number in range(self._current.number + 1, rounds + 1):
+            if not self._scored:  # nobody will ask for the model before this round: let its memory go
+                self._current = Snapshot(number - 1, self._vector, {})
             opened = self._open_round(number)
             self._vector = (self._vector + opened.mean_update).astype(np.float32)
             self._current = Snapshot(number, self._vector, self._hospitals.private_states())

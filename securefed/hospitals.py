@@ -107,7 +107,7 @@ class Hospitals:
         return self._at_once(self.sites, lambda site: dict(self._hospitals[site].keep_ratios(self._same(vector))))
 
     def private_states(self) -> dict[str, Arrays]:
-        """Return what each site keeps to itself (its MLP), as copies."""
+        """Return what each site keeps to itself (its MLP), as arrays that can only be read."""
         return {site: hospital.private_state() for site, hospital in self._hospitals.items()}
 
     def load_private_states(self, states: Mapping[str, Mapping[str, NDArray[Any]]]) -> None:

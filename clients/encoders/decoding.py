@@ -80,7 +80,8 @@ def decoded_batches(
     """Yield the images in order, `batch_size` at a time; what cannot be decoded is reported in its batch.
 
     Without worker processes threads decode the next two batches while the caller uses the last one: decoding and
-    resizing do not hold Python's lock. From worker processes batches come back through a pipe and not through shared memory, of which containers often have too little.
+    resizing do not hold Python's lock. From worker processes batches come back through a pipe and not through shared
+    memory, of which containers often have too little.
 
     Raises:
         EncoderError: A worker process died (as a rule for want of memory).

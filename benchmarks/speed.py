@@ -1,0 +1,321 @@
+"""How long the parts of a simulation take: the training step, whole runs, more clients, encoding.
+
+python benchmarks/speed.py                     everything that needs no data, to docs/results/speed.json and speed.md
+python benchmarks/speed.py --only encode --data PATH --encoder local-dir:PATH
+
+Each part runs in a process of its own. Where others use the machine, ratios between figures of one part are what to
+quote: they are measured in turns, in one process, in processor time where that is the same thing.
+"""
+
+import argparse
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+PARTS = ("step", "run", "clients", "encode")
+ISIC_IMAGES, ISIC_SHARES = 25_331, (0.32, 0.22, 0.17, 0.12, 0.10, 0.07)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", choices=PARTS)
+    parser.add_argument("--rounds", type=int, default=100)
+    parser.add_argument("--most-clients", type=int, default=1000)
+    parser.add_argument("--data")
+    parser.add_argument("--encoder")
+    parser.add_argument("--images", type=int, default=256)
+    parser.add_argument("--output", type=Path, default=Path("docs/results"))
+    parser.add_argument("--part", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.part:
+        print(json.dumps(measure(arguments.part, arguments)))
+        return
+    chosen = [arguments.only] if arguments.only else [p for p in PARTS if p != "encode" or arguments.data]
+    results = {}
+    for part in chosen:
+        names = [part] if part != "clients" else [f"clients:{n}" for n in client_counts(arguments.most_clients)]
+        results[part] = [in_own_process(name) for name in names]
+        for result in results[part]:
+            print(json.dumps(result), file=sys.stderr)
+    from speed_report import add
+
+    add(arguments.output, results, "python benchmarks/speed.py " + " ".join(named(sys.argv[1:])))
+
+
+def client_counts(most):
+    return [n for n in (4, 10, 100, 1000) if n <= most]
+
+
+def named(arguments):
+    """The arguments with paths by their last part: where this machine keeps its data is of no interest."""
+    return [str(Path(a).name) if os.sep in a and not a.startswith("local-dir:") else a for a in arguments]
+
+
+def in_own_process(part):
+    environment = {**os.environ, "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "")}
+    if not environment["OMP_NUM_THREADS"]:
+        del environment["OMP_NUM_THREADS"]
+    command = [sys.executable, __file__, *sys.argv[1:], "--part", part]
+    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, check=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def measure(part, arguments):
+    name, _, count = part.partition(":")
+    if name == "step":
+        return step()
+    if name == "run":
+        return run(arguments.rounds)
+    if name == "clients":
+        return clients(int(count))
+    return encode(arguments.data, arguments.encoder, arguments.images)
+
+
+def in_turns(functions, turns=9):
+    """{name: median processor seconds}, each function once a turn."""
+    seconds = {name: [] for name in functions}
+    for _ in range(turns):
+        for name, function in functions.items():
+            start = time.process_time()
+            function()
+            seconds[name].append(time.process_time() - start)
+    return {name: statistics.median(values) for name, values in seconds.items()}
+
+
+def step():
+    """One thread: a step of each profile against its floor, the products on its own matrices and the optimiser."""
+    import copy
+
+    import torch
+    from speed_cohort import CLASSES, WIDTH, machine
+
+    from clients.method.lean.trainer import LeanTrainer
+    from clients.method.parts import build_model
+    from clients.method.settings import TrainingSettings
+    from clients.method.training import make_optimizer, train_epochs
+
+    torch.set_num_threads(1)
+    steps, batch = 20, 32
+    draw = torch.Generator().manual_seed(0)
+    x = torch.nn.functional.normalize(torch.randn(steps * batch, WIDTH, generator=draw), dim=-1)
+    y = torch.randint(0, CLASSES, (len(x),), generator=draw)
+    results = {}
+    for profile in ("default", "paper"):
+        settings = getattr(TrainingSettings, profile)()
+        text = torch.nn.functional.normalize(torch.randn(CLASSES, WIDTH, generator=draw), dim=-1).numpy()
+        lean = build_model(text, 100.0, settings, "fedmedclip", "a", 0, "cpu")
+        slow = copy.deepcopy(lean)
+        trainer = LeanTrainer(lean)
+        optimizer = make_optimizer(slow, settings, 1)
+        products, adam = floor(copy.deepcopy(lean), settings, batch)
+
+        def both(products=products, adam=adam):
+            for _ in range(steps):
+                products()
+                adam()
+
+        def only(what):
+            for _ in range(steps):
+                what()
+
+        trainer.train(x, y, None, 1, draw)
+        seconds = in_turns(
+            {
+                "step": lambda t=trainer: t.train(x, y, None, 1, draw),
+                "floor": both,
+                "products": lambda f=products: only(f),
+                "optimizer": lambda f=adam: only(f),
+                "autograd": lambda m=slow, o=optimizer, s=settings: train_epochs(m, o, x, y, None, s, draw),
+            }
+        )
+        results[profile] = {name: 1000 * value / steps for name, value in seconds.items()}
+        results[profile]["of_floor"] = seconds["step"] / seconds["floor"]
+        results[profile]["profile"] = where_the_time_goes(lambda t=trainer: t.train(x, y, None, 1, draw), steps)
+    return {"machine": machine(), "steps": results}
+
+
+def floor(model, settings, batch):
+    """The products of a step, on matrices that lie in memory as the model's do, and its fused AdamW."""
+    import torch
+
+    from clients.method.masked_linear import MaskedLinear
+    from clients.method.training import make_optimizer
+
+    layers = [module.weight.detach() for module in model.modules() if isinstance(module, MaskedLinear)]
+    gradients = [torch.empty_like(weight) for weight in layers]
+    inputs = [torch.randn(batch, weight.shape[1]) for weight in layers]
+    outputs = [torch.randn(batch, weight.shape[0]) for weight in layers]
+    width = len(model.fam.second.weight)
+    backward = [0, layers[1].shape[1], width if settings.mlp_input != "image" else 0]
+    backward += [weight.shape[1] for weight in layers[3:]]
+    to_inputs = [torch.empty(batch, n) for n in backward]
+
+    def products():
+        for weight, x, out in zip(layers, inputs, outputs, strict=True):
+            torch.mm(x, weight.T, out=out)
+        for weight, gradient, x, out, to in reversed(
+            list(zip(layers, gradients, inputs, outputs, to_inputs, strict=True))
+        ):
+            torch.mm(out.T, x, out=gradient)
+            if to.shape[1]:
+                torch.mm(out, weight[:, : to.shape[1]], out=to)
+
+    optimizer = make_optimizer(model, settings, 1)
+    for parameter in model.parameters():
+        parameter.grad = torch.randn_like(parameter)
+    return products, optimizer.step
+
+
+def where_the_time_goes(function, steps):
+    """{operation: milliseconds a step}, the largest twelve."""
+    import torch
+
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], acc_events=True) as profile:
+        function()
+    events = sorted(profile.key_averages(), key=lambda event: -event.self_cpu_time_total)
+    return {event.key: event.self_cpu_time_total / steps / 1000 for event in events[:12]}
+
+
+def run(rounds):
+    """A set of the size of ISIC 2019, from features to the report, secure aggregation on."""
+    import cProfile
+    import pstats
+
+    from speed_cohort import cohort, machine
+
+    from clients.encoders import export_features
+    from securefed.config import config_from_mapping
+    from securefed.simulation import simulate
+
+    counts = [round(ISIC_IMAGES * share) for share in ISIC_SHARES]
+    train = [round(0.6 * n) for n in counts]
+    val = [round(0.2 * n) for n in counts]
+    test = [n - t - v for n, t, v in zip(counts, train, val, strict=True)]
+    with tempfile.TemporaryDirectory() as folder:
+        features = Path(folder, "isic.safetensors")
+        export_features(cohort(train, val, test), features)
+        source = f"features:{features}"
+
+        def config(number):
+            return config_from_mapping(
+                {
+                    "data": {"source": source},
+                    "encoder": {"name": source},
+                    "federation": {"rounds": number, "device": "cpu"},
+                }
+            )
+
+        wall, processor = time.perf_counter(), time.process_time()
+        result = simulate(config(rounds), output=Path(folder, "run"))
+        wall, processor = time.perf_counter() - wall, time.process_time() - processor
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        profile = cProfile.Profile()
+        profile.enable()
+        simulate(config(2), output=Path(folder, "profiled"), workers=1)
+        profile.disable()
+    stats = pstats.Stats(profile).get_stats_profile().func_profiles
+    top = sorted(stats.items(), key=lambda item: -item[1].tottime)[:15]
+    return {
+        "machine": machine(),
+        "images": sum(counts),
+        "train": sum(train),
+        "clients": len(counts),
+        "rounds": rounds,
+        "wall_s": wall,
+        "processor_s": processor,
+        "timing": result.summary["timing"],
+        "accuracy": result.summary["mean"]["ensemble"]["accuracy"],
+        "peak_mib": peak,
+        "profile": {name: entry.tottime for name, entry in top},
+    }
+
+
+def clients(count):
+    """Rounds of `count` clients with 64 training images each: processor time a client and round, and memory."""
+    from speed_cohort import cohort, federation, machine
+
+    from clients.method.threads import one_thread_each, usable_cores
+    from securefed.config import config_from_mapping
+
+    result = {"machine": machine(), "clients": count}
+    rounds = max(2, min(60, 600 // count))
+    bundle = cohort([64] * count, [16] * count, [16] * count)
+    features = sum(rows.features.nbytes + rows.labels.nbytes for s in bundle.sites for rows in (s.train, s.val, s.test))
+    result["features_mib"] = features / count / 2**20
+    with one_thread_each():
+        for name, enabled in (("plain", False), ("secure", True)):
+            if enabled and count > 100:
+                continue  # benchmarks/secure_aggregation.py has that figure
+            config = config_from_mapping(
+                {"federation": {"rounds": rounds, "device": "cpu"}, "secure_aggregation": {"enabled": enabled}}
+            )
+            before = memory()
+            loop = federation(bundle, config, usable_cores())
+            marks = []
+            loop.run(rounds, lambda _, to=marks: to.append((time.perf_counter(), time.process_time())))
+            wall, processor = (end - start for start, end in zip(marks[0], marks[-1], strict=True))
+            share = count * (rounds - 1)
+            result[name] = {
+                "rounds": rounds,
+                "processor_ms": 1000 * processor / share,
+                "wall_ms": 1000 * wall / share,
+                "grown_mib": (memory() - before) / count,
+            }
+    result["peak_mib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return result
+
+
+def memory():
+    """Largest resident memory so far, MiB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def encode(source, encoder_name, images):
+    """Images a second of preparing features, against those of the encoder's forward pass on decoded images."""
+    import torch
+    from speed_cohort import machine
+
+    from clients.data import DataOptions, load_dataset
+    from clients.encoders import EncodeOptions
+    from clients.encoders.decoding import decoded_batches
+    from clients.encoders.encoding import CPU_BATCH, encode_batches
+    from clients.encoders.session import EncoderSession
+    from clients.encoders.spec import parse_encoder
+
+    dataset, _ = load_dataset(source, DataOptions())
+    with tempfile.TemporaryDirectory() as cache:
+        session = EncoderSession(parse_encoder(encoder_name), EncodeOptions(cache_dir=Path(cache), device="cpu"))
+        encoder = session.encoder
+        paths = [record.path for record in dataset.records[:images]]
+        decoded = [
+            torch.from_numpy(batch.pixels)
+            for batch in decoded_batches(dataset.source, paths, encoder.preprocess, CPU_BATCH, 0)
+            if len(batch.positions) == CPU_BATCH
+        ]
+        count = CPU_BATCH * len(decoded)
+        rates = {"forward": [], "whole": []}
+        for _ in range(5):
+            start = time.perf_counter()
+            for pixels in decoded:
+                encoder.encode_images(pixels)
+            rates["forward"].append(count / (time.perf_counter() - start))
+            start = time.perf_counter()
+            for _ in encode_batches(encoder, dataset.source, paths[:count], 0, -1):
+                pass
+            rates["whole"].append(count / (time.perf_counter() - start))
+    share = statistics.median(w / f for f, w in zip(rates["forward"], rates["whole"], strict=True))
+    medians = {name: statistics.median(values) for name, values in rates.items()}
+    named_encoder = encoder_name.rsplit("/", 1)[-1]
+    return {"machine": machine(), "data": Path(source).name, "encoder": named_encoder, **medians, "share": share}
+
+
+if __name__ == "__main__":
+    main()

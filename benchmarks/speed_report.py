@@ -1,0 +1,183 @@
+# ruff: noqa: E501 (prose)
+"""docs/results/speed.json, to which each speed benchmark adds its part, and the page that is made of it."""
+
+import json
+from pathlib import Path
+
+HEAD = """# Speed
+
+Each part was measured in a process of its own by the command under it, on the machine and at the load named there: the
+machine was shared with other work all the time, so ratios between figures of one line are what to quote, and
+wall-clock figures are upper bounds. `processor` is processor time of all threads.
+
+GPU: no figure was taken, since none was available. The batched path (`clients/method/lean/fleet.py`) is the same code
+on a GPU and on a processor; the tests hold it to the trainer of one hospital on the processor, and on a GPU where
+there is one (`pytest -m gpu`).
+"""
+
+
+def add(folder, parts, command):
+    """Put parts into speed.json and write speed.md anew."""
+    path = Path(folder) / "speed.json"
+    known = json.loads(path.read_text()) if path.exists() else {}
+    for part, results in parts.items():
+        known[part] = {"command": command.strip(), "results": results}
+    path.write_text(json.dumps(known, indent=1) + "\n")
+    write(folder)
+
+
+def write(folder):
+    """Write speed.md from speed.json."""
+    known = json.loads((Path(folder) / "speed.json").read_text())
+    sections = [HEAD]
+    for part, section in SECTIONS.items():
+        if part in known:
+            results = known[part]["results"]
+            made = known[part]["command"]
+            sections.append(section(results) + f"\nMade by `{made}` with {conditions(results[-1]['machine'])}.\n")
+    (Path(folder) / "speed.md").write_text("\n".join(sections))
+
+
+def conditions(m):
+    packages = ", ".join(f"{k} {v}" for k, v in m.items() if k not in ("processor", "cores", "load", "date"))
+    return f"{packages}; {m['cores']} cores of {m['processor']}, load {m['load']:.0f}, {m['date']}"
+
+
+def verdict(met, aim):
+    return f"{'met' if met else 'NOT met'} ({aim})"
+
+
+def step(results):
+    lines = [
+        "## One training step",
+        "",
+        "FAM and private MLP, batch of 32 x 512 features, 8 classes, one thread, processor ms, medians of turns. The floor",
+        "is the matrix products of the step on matrices that lie in memory as the model's do, and its fused AdamW.",
+        "",
+        "| profile | autograd | lean step | floor | products | AdamW | lean / floor | aim |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    steps = results[0]["steps"]
+    for name, r in steps.items():
+        numbers = (r[key] for key in ("autograd", "step", "floor", "products", "optimizer"))
+        cells = " | ".join(f"{value:.2f}" for value in numbers)
+        lines.append(f"| {name} | {cells} | {r['of_floor']:.2f} | {verdict(r['of_floor'] <= 2, 'at most 2')} |")
+    lines += ["", "Where the time of a lean step goes (ms a step under torch's profiler, which adds its own):", ""]
+    for name, r in steps.items():
+        parts = ", ".join(f"{op.removeprefix('aten::')} {ms:.2f}" for op, ms in r["profile"].items())
+        lines.append(f"- {name}: {parts}")
+    return "\n".join(lines) + "\n"
+
+
+def run(results):
+    r = results[0]
+    timing = ", ".join(f"{name.removesuffix('_s')} {value:.1f} s" for name, value in r["timing"].items())
+    profile = ", ".join(f"`{name}` {seconds:.2f}" for name, seconds in r["profile"].items())
+    return f"""## A set of the size of ISIC 2019
+
+{r["images"]:,} synthetic features of width 512, {r["train"]:,} for training, {r["clients"]} clients, 8 classes, batch 32,
+{r["rounds"]} rounds, secure aggregation with an active server, from reading the features to the report:
+**{r["wall_s"]:.0f} s** wall, {r["processor_s"]:.0f} processor seconds, peak memory {r["peak_mib"]:.0f} MiB.
+Aim: {verdict(r["wall_s"] <= 150, "at most 150 s on two cores")}. Phases (wall): {timing}.
+
+Where the time goes (two rounds, one worker, whole run, seconds under cProfile): {profile}.
+"""
+
+
+def clients(results):
+    lines = [
+        "## More clients",
+        "",
+        "64 training and 16 validation images a client, best round selected, cost a client and round from the second",
+        "round on; in clear, and under masks up to 100 clients (where every client shares a pad with every other, so",
+        "masking grows with their number; docs/results/secure-aggregation.md has 1000).",
+        "",
+        "| clients | rounds | in clear, processor ms | wall ms | under masks, processor ms | peak memory MiB | grown a client MiB |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for r in results:
+        plain, secure = r["plain"], r.get("secure")
+        masked = f"{secure['processor_ms']:.1f}" if secure else ""
+        lines.append(
+            f"| {r['clients']} | {plain['rounds']} | {plain['processor_ms']:.1f} | {plain['wall_ms']:.1f} | {masked} "
+            f"| {r['peak_mib']:.0f} | {plain['grown_mib']:.2f} |"
+        )
+    costs = {r["clients"]: r["plain"]["processor_ms"] for r in results if r["clients"] >= 10}
+    spread = max(costs.values()) / min(costs.values()) - 1
+    largest = results[-1]
+    grown = largest["plain"]["grown_mib"]
+    flat = verdict(spread <= 0.2, "at most 20 %")
+    lean = verdict(grown <= 5, "at most 5 MiB")
+    lines += [
+        "",
+        f"From 10 clients on the cost in clear varies by {100 * spread:.0f} %: {flat}.",
+        f"At {largest['clients']} clients memory has grown by {grown:.2f} MiB a client beyond its features: {lean}.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def encode(results):
+    r = results[0]
+    return f"""## Encoding
+
+{r["encoder"]} on {r["data"]}: {r["forward"]:.1f} images/s forward pass alone on decoded images, {r["whole"]:.1f} images/s with
+reading, decoding and resizing in threads beside it: {100 * r["share"]:.0f} % of the forward pass (median of ratios measured
+in turns), {verdict(r["share"] >= 0.8, "at least 80 %")}.
+"""
+
+
+def flower(results):
+    r = results[0]
+    theirs, plain, secure = r["flower"]["round_s"], r["ours"]["plain_s"], r["ours"]["secure_s"]
+    ours = r["our_run"]
+    return f"""## Flower's simulation
+
+Ten clients that return ten numbers, wall ms a round: Flower {1000 * theirs:.0f} (in clear); here {1000 * plain:.2f} in clear,
+{theirs / plain:.0f} times less, {verdict(theirs / plain >= 100, "at least 100 times")}; under masks with an active server
+{1000 * secure:.0f} ({theirs / secure:.1f} times less), which is keys, signatures, shares and pads that Flower's round does not have.
+
+Whole run, {r["cohort"][0]} hospitals with {r["cohort"][1]} images each, {r["rounds"]} rounds, the same training: Flower
+{r["flower_run"]["total_s"]:.0f} s ({r["flower_run"]["round_s"]:.1f} s a round, in clear, nothing validated), here {ours["total_s"]:.0f} s
+({ours["round_s"]:.1f} s a round, under masks, every model scored): {r["flower_run"]["total_s"] / ours["total_s"]:.1f} times faster.
+"""
+
+
+def reference(results):
+    r = results[0]
+    lines = [
+        "## The reference implementation",
+        "",
+        f"{r['sites']} sites with {r['images']} training images of width 512, one thread, processor seconds a round. The reference's",
+        "own training and exchange without its validation; ours with validation and secure aggregation.",
+        "",
+        "| features cached | s a round | faster | aim |",
+        "|---|---|---|---|",
+        f"| reference | {r['reference_s']:.2f} | | |",
+    ]
+    for name, seconds in r["ours_s"].items():
+        ratio = r["reference_s"] / seconds
+        lines.append(f"| here, {name} | {seconds:.2f} | {ratio:.1f} | {verdict(ratio >= 3, 'at least 3')} |")
+    if "encode_ms" in r:
+        again = r["reference_s"] + r["sites"] * r["images"] * r["encode_ms"] / 1000
+        lines += [
+            "",
+            f"As published it decodes and encodes every image in every round: {r['encode_ms']:.1f} ms an image here "
+            f"({r['encoder']}, {r['data']}), {again:.1f} s a round: "
+            + ", ".join(
+                f"{again / seconds:.0f} times ours ({name}, {verdict(again / seconds >= 30, 'at least 30')})"
+                for name, seconds in r["ours_s"].items()
+            )
+            + ".",
+        ]
+    lines += ["", "Accuracy of both on real data: [accuracy.md](accuracy.md)."]
+    return "\n".join(lines) + "\n"
+
+
+SECTIONS = {
+    "step": step,
+    "run": run,
+    "clients": clients,
+    "encode": encode,
+    "reference": reference,
+    "flower": flower,
+}
