@@ -29,6 +29,7 @@ def main():
     parser.add_argument("--only", choices=PARTS)
     parser.add_argument("--rounds", type=int, default=100)
     parser.add_argument("--most-clients", type=int, default=1000)
+    parser.add_argument("--select", choices=("best-val", "last"), default="best-val")
     parser.add_argument("--data")
     parser.add_argument("--encoder")
     parser.add_argument("--images", type=int, default=256)
@@ -75,7 +76,7 @@ def measure(part, arguments):
     if name == "run":
         return run(arguments.rounds)
     if name == "clients":
-        return clients(int(count))
+        return clients(int(count), arguments.select)
     return encode(arguments.data, arguments.encoder, arguments.images)
 
 
@@ -238,14 +239,14 @@ def run(rounds):
     }
 
 
-def clients(count):
+def clients(count, select):
     """Rounds of `count` clients with 64 training images each: processor time a client and round, and memory."""
     from speed_cohort import cohort, federation, machine
 
     from clients.method.threads import one_thread_each, usable_cores
     from securefed.config import config_from_mapping
 
-    result = {"machine": machine(), "clients": count}
+    result = {"machine": machine(), "clients": count, "select": select}
     rounds = max(2, min(60, 600 // count))
     bundle = cohort([64] * count, [16] * count, [16] * count)
     features = sum(rows.features.nbytes + rows.labels.nbytes for s in bundle.sites for rows in (s.train, s.val, s.test))
@@ -255,7 +256,10 @@ def clients(count):
             if enabled and count > 100:
                 continue  # benchmarks/secure_aggregation.py has that figure
             config = config_from_mapping(
-                {"federation": {"rounds": rounds, "device": "cpu"}, "secure_aggregation": {"enabled": enabled}}
+                {
+                    "federation": {"rounds": rounds, "device": "cpu", "select": select},
+                    "secure_aggregation": {"enabled": enabled},
+                }
             )
             before = memory()
             loop = federation(bundle, config, usable_cores())

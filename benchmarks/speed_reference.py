@@ -114,6 +114,7 @@ class Site:
                 reference.MaskedMLP(width, width), nn.Softmax(dim=1),
             ),
         )  # fmt: skip
+        self.template = copy.deepcopy(self.model)  # what the exchange is unpacked into, as there
         self.mlp = reference.MLP(input_size=width, hidden_size=512, num_classes=len(bundle.classes))
         x, y = torch.from_numpy(site.train.features), torch.from_numpy(site.train.labels)
         self.loader = torch.utils.data.DataLoader(
@@ -134,14 +135,14 @@ def their_round(reference, sites):
         reference.train(arguments, site.model, site.loader, optimizer, "cpu", site.loader, None, None, None, site.mlp)
     with torch.no_grad():
         sent = [reference.compress_model(site.model) for site in sites]
-        received = [reference.decompress_model(data, site.model) for data, site in zip(sent, sites, strict=True)]
+        received = [reference.decompress_model(data, site.template) for data, site in zip(sent, sites, strict=True)]
         states = [model.fea_attn.state_dict() for model in received]
         mean = {name: sum(state[name] for state in states) / len(states) for name in states[0]}
         for model in received:
             model.fea_attn.load_state_dict(mean)
         sent = [reference.compress_model(model) for model in received]
         for data, site in zip(sent, sites, strict=True):
-            site.model = reference.decompress_model(data, site.model)
+            site.model = reference.decompress_model(data, site.template)
     return time.process_time() - start
 
 
