@@ -2,7 +2,8 @@
 
 import pytest
 
-from securefed.config import config_from_mapping, config_to_mapping, load_config
+from securefed.commands.options import RUN_FLAGS, resolve_config
+from securefed.config import config_from_mapping, config_to_mapping, load_config, profile_name
 from securefed.errors import ConfigError
 
 
@@ -55,3 +56,24 @@ def test_the_unit_of_the_mode_hospital_is_the_hospital():
 def test_the_resolved_configuration_reads_back_the_same():
     config = config_from_mapping({"privacy": {"mode": "distributed", "epsilon": 2, "max_colluders": 1}})
     assert config_from_mapping(config_to_mapping(config)) == config
+
+
+def test_a_seed_on_the_command_line_makes_the_noise_reproducible_unless_somebody_insists():
+    private = {"dp": "local", "epsilon": 8.0}
+    assert resolve_config(private, RUN_FLAGS, None, ()).privacy.noise == "system"
+    assert resolve_config({**private, "seed": 1}, RUN_FLAGS, None, ()).privacy.noise == "seeded"
+    insisted = resolve_config({**private, "seed": 1}, RUN_FLAGS, None, ("privacy.noise=system",))
+    assert (insisted.privacy.noise, insisted.federation.seed) == ("system", 1)
+    assert resolve_config({"seed": 1}, RUN_FLAGS, None, ()).privacy.noise == "system"
+
+
+def test_the_profile_of_a_private_run_is_private_and_a_clip_norm_is_for_both_parts_together():
+    local = config_from_mapping({"privacy": {"mode": "local", "epsilon": 8.0}})
+    assert profile_name(local.training) == "private"
+    assert local.privacy.clips_by_group
+    flat = config_from_mapping({"privacy": {"mode": "local", "epsilon": 8.0, "clip_norm": 0.5}})
+    assert not flat.privacy.clips_by_group
+    one_way = config_from_mapping({"privacy": {"mode": "local", "epsilon": 8.0, "coupling": "one-way"}})
+    assert profile_name(one_way.training) == "private-one-way"
+    named = config_from_mapping({"privacy": {"mode": "local", "epsilon": 8.0}, "training": {"profile": "paper"}})
+    assert profile_name(named.training) == "paper"
