@@ -55,11 +55,7 @@ def in_process_model(hospitals, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "engine",
-    [pytest.param("flare", marks=pytest.mark.flare), pytest.param("flower", marks=pytest.mark.flower)],
-    ids=lambda engine: f"over_{engine}",
-)
+@pytest.mark.parametrize("engine", [pytest.param("flare", marks=pytest.mark.flare)], ids=lambda name: f"over_{name}")
 def test_a_study_over_an_engine_ends_with_the_model_of_one_process(deploy, in_process_model, hospitals, engine):
     trial = deploy(engine)
     trial("start")
