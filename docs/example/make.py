@@ -2,8 +2,7 @@
 
     python docs/example/make.py
 
-Needs the extra `privacy`. What depends on the run (times, keys, digests, noise) changes with it; a test holds the page
-against report.json.
+What depends on the run (times, keys, digests, noise) changes with it; a test holds the page against report.json.
 """
 
 import shutil

@@ -109,7 +109,7 @@ def _audit(
     try:
         from securefed.attacks.privacy import audit_privacy
     except ImportError as error:
-        raise ConfigError("--only", f"epsilon needs {error.name}; pip install 'securefed[privacy]'") from error
+        raise ConfigError("--only", f"epsilon needs {error.name}; install it with: pip install {error.name}") from error
     return audit_privacy(config, bundle, history, initial, site=site, canaries=canaries)
 
 

@@ -31,7 +31,7 @@ def require_libraries() -> None:
     """
     for name in _NEEDED:
         if importlib.util.find_spec(name) is None:
-            raise ConfigError("privacy.mode", f"needs {name}; install it with: pip install 'securefed[privacy]'")
+            raise ConfigError("privacy.mode", f"needs {name}; install it with: pip install {name.replace('_', '-')}")
 
 
 class LocalPrivacy:

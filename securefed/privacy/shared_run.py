@@ -32,7 +32,7 @@ class SharedPrivacy:
         """Return the hospitals: they send clipped sums, or whole updates that the channel clips."""
         config = self._config
         if config.privacy.mode == "distributed":
-            from securefed.privacy.shared_hospitals import SummingHospitals  # needs the extra `privacy`
+            from securefed.privacy.shared_hospitals import SummingHospitals  # loads Opacus
 
             return SummingHospitals(bundle, config, device, self._patients, workers)
         method, seed = config.federation.method, config.federation.seed
