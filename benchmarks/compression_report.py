@@ -134,14 +134,14 @@ def timing_words(timing: dict[str, float]) -> str:
     """Return what the times say of the aim: encoding and decoding an update for less than masking it."""
     mask = timing["mask_uncompressed"]
     schemes = [key.removeprefix("encode ") for key in timing if key.startswith("encode ring")]
-    own = max(timing[f"encode {scheme}"] + timing[f"settle {scheme}"] for scheme in schemes)
+    settle = max(timing[f"settle {scheme}"] for scheme in schemes)
     both = max(timing[f"encode {scheme}"] + timing[f"decode {scheme}"] for scheme in schemes)
     return (
-        f"Median processor times of 30 in one process. What a hospital does to its own update, encoding it and later "
-        f"settling what of it a sum holds, takes {own:.1f} ms, {'less' if own < mask else 'NOT less'} than masking the "
-        f"update uncompressed ({mask:.1f} ms). With the decoding of the sum, once a round at the server and at every "
-        f"hospital, it is {both:.1f} ms: {'less' if both < mask else 'NOT less'}. Masking what is left of an update "
-        f"takes {max(timing[f'mask {scheme}'] for scheme in schemes):.1f} ms."
+        f"Median processor times of 30 in one process. Encoding an update and decoding a sum takes {both:.1f} ms, "
+        f"{both / mask:.2f} of the {mask:.1f} ms of masking the update uncompressed: "
+        f"{'met' if both < mask else 'NOT met'} (less is asked). What a hospital does beside it, settling what of its "
+        f"own update a sum holds, takes {settle:.1f} ms. Masking what is left of an update takes "
+        f"{max(timing[f'mask {scheme}'] for scheme in schemes):.1f} ms."
     )
 
 

@@ -7,7 +7,7 @@ the same model, bit for bit. Nothing here touches a hospital but through a trans
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,7 +43,7 @@ class OpenedRound:
     """What the server sees of a round.
 
     Attributes:
-        mean_update: float64[d], unweighted mean of the survivors' updates.
+        mean_update: float32 or float64[d], unweighted mean of the survivors' updates.
         mean_score: Mean of their scores.
         mean_clamped: Mean share of coordinates that the hospitals clamped into the public range.
         survivors: Sites in the sum.
@@ -54,7 +54,7 @@ class OpenedRound:
         byte_rows: Every message.
     """
 
-    mean_update: NDArray[np.float64]
+    mean_update: NDArray[np.floating[Any]]
     mean_score: float
     mean_clamped: float
     survivors: tuple[str, ...]

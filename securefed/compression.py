@@ -53,12 +53,13 @@ class OpenedSum:
     """What a sum says.
 
     Attributes:
-        mean_update: float64[d], unweighted mean of the survivors' updates as the sum carries them.
+        mean_update: float[d], unweighted mean of the survivors' updates as the sum carries them: float32 where it was
+            compressed, else float64.
         mean_score: Mean of their scores.
         mean_clamped: Mean share of the coordinates that were clamped into a public range.
     """
 
-    mean_update: NDArray[np.float64]
+    mean_update: NDArray[np.floating[Any]]
     mean_score: float
     mean_clamped: float
 

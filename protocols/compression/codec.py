@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from protocols.compression.basis import BASIS_BITS, LIFT_BITS, lift
+from protocols.compression.basis import BASIS_BITS, LIFT_BITS, lifts_of
 from protocols.compression.limbs import from_limbs, limb_count, to_limbs
-from protocols.compression.parts import Lifts, Part, write_product
+from protocols.compression.parts import Lifts, Part, Term, write_products
 from protocols.errors import DtypeError, NonFiniteError, ParameterError, ShapeError, WeightError
 from protocols.labels import Label
 from protocols.vectors import Aggregate, EncodedVector
@@ -112,7 +112,7 @@ class CompressedCodec:
     def digest(self) -> bytes:
         """SHA-256 of the public description (SPEC.md, "Digest")."""
         head = np.asarray([self.levels, len(self.parts), len(self.ranges), len(self.max_counters)], dtype="<u4")
-        hashed = hashlib.sha256(Label.ENCODING.encoded + b"compressed" + head.tobytes())
+        hashed = hashlib.sha256(Label.ENCODING.encoded + b"compressed 3" + head.tobytes())
         hashed.update(np.asarray(self.ranges, dtype="<f8").tobytes())
         hashed.update(np.asarray(self.max_counters, dtype="<u4").tobytes())
         for part in self.parts:
@@ -177,11 +177,7 @@ class CompressedCodec:
 
     def lifts(self, public: NDArray[np.int64], num_survivors: int) -> Lifts:
         """Return the lift of each tensor with bases from int64[>= num_values], the first part of an opened sum."""
-        centred = self.centred(public, num_survivors)
-        return tuple(
-            None if part.bases is None else lift(sums[0], num_survivors * self.levels, part.bases.left).astype(np.int32)
-            for part, sums in zip(self.parts, centred, strict=True)
-        )
+        return self._lifts(self.centred(public, num_survivors), num_survivors)
 
     def contribution(self, quantised: Quantised) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Return what a contribution adds to the decoded sum, as far as it is known before the sum is.
@@ -197,7 +193,7 @@ class CompressedCodec:
             if part.bases is not None
         ]
         direct = np.empty(self.dimension, np.float32)
-        self._expand(centred, units, direct)
+        self._decode(centred, (None,) * len(self.parts), 1, direct)
         return direct, np.concatenate([*rest, np.zeros(0, np.float32)])
 
     def lifted(self, rest: NDArray[np.float32], lifts: Lifts) -> NDArray[np.float32]:
@@ -232,23 +228,28 @@ class CompressedCodec:
         Raises:
             ShapeError: The total belongs to another codec.
         """
-        values = self._integers(total)[: self.num_values]
-        return self._decode(values, self.lifts(values, num_survivors), num_survivors, 1)
+        centred = self.centred(self._integers(total)[: self.num_values], num_survivors)
+        decoded = np.empty(self.dimension, np.float64)
+        self._decode(centred, self._lifts(centred, num_survivors), 1, decoded)
+        return decoded
 
-    def decode_mean(self, total: Aggregate, num_survivors: int) -> NDArray[np.float64]:
-        """Return float64[dimension], the mean update of the survivors in the subspace."""
+    def decode_mean(self, total: Aggregate, num_survivors: int) -> NDArray[np.float32]:
+        """Return float32[dimension], the mean update of the survivors in the subspace."""
         return self.mean_of(self._integers(total)[: self.public_length], num_survivors)
 
-    def mean_of(self, public: NDArray[np.int64], num_survivors: int) -> NDArray[np.float64]:
+    def mean_of(self, public: NDArray[np.int64], num_survivors: int) -> NDArray[np.float32]:
         """Return the mean update from int64[public_length], the public part of an opened sum."""
         return self.mean_and_lifts(public, num_survivors)[0]
 
-    def mean_and_lifts(self, public: NDArray[np.int64], num_survivors: int) -> tuple[NDArray[np.float64], Lifts]:
+    def mean_and_lifts(self, public: NDArray[np.int64], num_survivors: int) -> tuple[NDArray[np.float32], Lifts]:
         """Return the mean update, and the lifts that it was decoded with."""
         if public.shape != (self.public_length,):
             raise ShapeError((self.public_length,), public.shape)
-        lifts = self.lifts(public, num_survivors)
-        return self._decode(public, lifts, num_survivors, num_survivors), lifts
+        centred = self.centred(public, num_survivors)
+        lifts = self._lifts(centred, num_survivors)
+        decoded = np.empty(self.dimension, np.float32)
+        self._decode(centred, lifts, num_survivors, decoded)
+        return decoded, lifts
 
     def clamped_of(self, public: NDArray[np.int64]) -> tuple[int, ...]:
         """Return the sums of the clamp counters, one a group, from the public part of an opened sum."""
@@ -273,28 +274,28 @@ class CompressedCodec:
         digits = (integers[starts[i] : starts[i + 1]].tolist() for i in range(first, last))
         return tuple(from_limbs(number, self.levels + 1) for number in digits)
 
-    def _decode(self, values: NDArray[np.int64], lifts: Lifts, survivors: int, divisor: int) -> NDArray[np.float64]:
-        units = [r / self.levels / divisor for r in self.ranges]
-        centred = self.centred(values, survivors)
-        decoded = np.empty(self.dimension, np.float64)
-        self._expand(centred, units, decoded)
-        for part, sums, lifted, start in zip(self.parts, centred, lifts, self._dense, strict=False):
-            if lifted is not None:
-                place = decoded[start : start + part.size].reshape(part.shape)
-                write_product(place, lifted, sums[1], units[part.group + 1] * 2.0**-LIFT_BITS, add=True)
-        return decoded
+    def _lifts(self, centred: Sequence[tuple[NDArray[np.int64], ...]], num_survivors: int) -> Lifts:
+        places = [place for place, part in enumerate(self.parts) if part.bases is not None]
+        lefts = [part.bases.left for part in self.parts if part.bases is not None]
+        found = lifts_of([centred[place][0] for place in places], num_survivors * self.levels, lefts)
+        lifts = dict(zip(places, found, strict=True))
+        return tuple(lifts.get(place) for place in range(len(self.parts)))
 
-    def _expand(
-        self, centred: Sequence[tuple[NDArray[np.int64], ...]], units: Sequence[float], out: NDArray[Any]
+    def _decode(
+        self, centred: Sequence[tuple[NDArray[np.int64], ...]], lifts: Lifts, divisor: int, out: NDArray[Any]
     ) -> None:
-        """Write what the first group of each tensor alone says: (M B) B^T, or the tensor itself."""
-        for part, sums, start in zip(self.parts, centred, self._dense, strict=False):
+        """Write (M B) B^T, or the tensor itself, and what the second group says where there is a lift for it."""
+        units = [r / self.levels / divisor for r in self.ranges]
+        for part, sums, lifted, start in zip(self.parts, centred, lifts, self._dense, strict=False):
             place = out[start : start + part.size].reshape(part.shape)
             if part.bases is None:
-                place[:] = sums[0].reshape(part.shape) * units[part.group]
-            else:
-                unit = units[part.group] * 2.0**-BASIS_BITS
-                write_product(place, sums[0], part.bases.right.T, unit, add=False)
+                place[:] = sums[0].reshape(part.shape)
+                place *= out.dtype.type(units[part.group])
+                continue
+            terms = [Term(sums[0], part.bases.right.T, units[part.group] * 2.0**-BASIS_BITS)]
+            if lifted is not None:
+                terms.append(Term(lifted, sums[1], units[part.group + 1] * 2.0**-LIFT_BITS))
+            write_products(place, terms)
 
     def _sent_of(self, update: NDArray[np.float32]) -> Iterator[tuple[int, int, int, NDArray[np.float32]]]:
         """What is sent, by group, with its place in the vector."""

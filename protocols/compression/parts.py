@@ -1,5 +1,6 @@
 """How one tensor is sent: as it is, or seen from both sides through public bases."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +11,7 @@ from protocols.compression.basis import BASIS_BITS, Basis
 
 _EXACT_IN_FLOAT32 = 1 << 24
 
-_ROWS_AT_ONCE = 64
+_ROWS_AT_ONCE = 128
 """Of a product: fresh memory costs more than arithmetic, so that temporary arrays are kept small."""
 
 Lifts = tuple[NDArray[np.int32] | None, ...]
@@ -69,20 +70,34 @@ class Part:
         return (seen.reshape(-1), rest.reshape(-1))
 
 
-def write_product(
-    out: NDArray[Any], left: NDArray[np.integer[Any]], right: NDArray[np.integer[Any]], unit: float, *, add: bool
-) -> None:
-    """Write an exact product of integers times a unit to float[rows, columns], or add it, some rows at a time.
+@dataclass(frozen=True, slots=True)
+class Term:
+    """A product of two matrices of integers, times a unit: left (rows x k), right (k x columns)."""
 
-    In the narrowest floating-point type that holds every partial sum: which one it is changes no bit.
+    left: NDArray[np.integer[Any]]
+    right: NDArray[np.integer[Any]]
+    unit: float
+
+    def factors(self) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Both matrices in the narrowest floating-point type that holds every partial sum exactly."""
+        widest, inner = int(np.abs(self.left).max()) * int(np.abs(self.right).max()), self.right.shape[0]
+        kind = np.float32 if widest * inner < _EXACT_IN_FLOAT32 else np.float64
+        return self.left.astype(kind), self.right.astype(kind)
+
+
+def write_products(out: NDArray[np.floating[Any]], terms: Sequence[Term]) -> None:
+    """Write the sum of exact products of integers, each times its unit, to float[rows, columns].
+
+    Each product is rounded to the type of `out`, multiplied by its unit and added, in order, one operation of that type
+    a coordinate each: the type in which the product was made changes no bit.
     """
-    bound = int(np.abs(left).sum(axis=1, dtype=np.int64).max()) * int(np.abs(right).max())
-    kind = np.float32 if bound < _EXACT_IN_FLOAT32 else np.float64
-    factors: tuple[NDArray[Any], NDArray[Any]] = left.astype(kind), right.astype(kind)
-    for start in range(0, len(left), _ROWS_AT_ONCE):
-        rows = slice(start, start + _ROWS_AT_ONCE)
-        product = factors[0][rows] @ factors[1]
-        if add:
-            out[rows] += np.multiply(product, unit, dtype=np.float64)
-        else:
-            np.multiply(product, unit, out=out[rows], dtype=np.float64, casting="same_kind")
+    factors = [term.factors() for term in terms]
+    added = np.empty((_ROWS_AT_ONCE, out.shape[1]), out.dtype)
+    for start in range(0, len(out), _ROWS_AT_ONCE):
+        written = out[start : start + _ROWS_AT_ONCE]
+        for place, (term, (left, right)) in enumerate(zip(terms, factors, strict=True)):
+            target = added[: len(written)] if place else written
+            product = (left[start : start + _ROWS_AT_ONCE] @ right).astype(out.dtype, copy=False)
+            np.multiply(product, out.dtype.type(term.unit), out=target)
+            if place:
+                written += target

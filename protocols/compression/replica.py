@@ -45,15 +45,15 @@ class Replica:
         """Number of sums behind the model."""
         return self.state.step
 
-    def apply(self, step: Step) -> NDArray[np.float64]:
-        """Move by one opened sum and return the mean update float64[d].
+    def apply(self, step: Step) -> Vector:
+        """Move by one opened sum and return the mean update float32[d].
 
         Raises:
             ShapeError: The sum is of another encoding.
         """
         codec = self.state.codec()
         mean, lifts = codec.mean_and_lifts(step.public, step.survivors)
-        self.vector = (self.vector + mean).astype(np.float32)
+        self.vector = self.vector + mean
         self._lifts[self.step] = lifts
         self.state = self.state.advance(codec, step.public, step.survivors, lifts)
         return mean
@@ -124,8 +124,8 @@ class DownloadHistory:
             return encode_download(Download(base, digest, steps))
         return encode_download(Download(self.replica.step, digest, (), _write_whole(self.replica)))
 
-    def opened(self, step: Step, survivors: tuple[str, ...]) -> NDArray[np.float64]:
-        """Move the model by an opened sum and return the mean update float64[d]."""
+    def opened(self, step: Step, survivors: tuple[str, ...]) -> Vector:
+        """Move the model by an opened sum and return the mean update float32[d]."""
         self.seen(survivors)
         mean = self.replica.apply(step)
         self._steps.append(step)

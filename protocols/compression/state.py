@@ -7,7 +7,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from protocols.compression.basis import MAX_SIDE, first_basis, next_bases, next_basis
+from protocols.compression.basis import MAX_SIDE, bases_of, first_basis, seen_from_both_sides
 from protocols.compression.codec import CompressedCodec
 from protocols.compression.parts import Bases, Lifts, Part
 from protocols.compression.ranges import FIRST_PROJECTED_RANGE, FIRST_RANGE, next_range, second_ranges
@@ -120,16 +120,19 @@ class CompressionState:
             lifts: `codec.lifts` of it.
         """
         step = self.step + 1
-        bases: list[Bases | None] = list(self.bases)
+        columns, contexts, projected = [], [], []
         for index, (part, sums) in enumerate(zip(codec.parts, codec.centred(public, survivors), strict=True)):
             if part.bases is not None:
                 ratio = codec.ranges[part.group] / codec.ranges[part.group + 1]
                 left, right = part.bases.left, part.bases.right
-                to_right, to_left = next_bases(sums[0], sums[1], ratio, survivors * self.levels, right, left)
-                bases[index] = Bases(
-                    next_basis(to_left, _context(step, index, b"left")),
-                    next_basis(to_right, _context(step, index, b"right")),
-                )
+                to_right, to_left = seen_from_both_sides(sums[0], sums[1], ratio, survivors * self.levels, right, left)
+                columns += [to_left, to_right]
+                contexts += [_context(step, index, b"left"), _context(step, index, b"right")]
+                projected.append(index)
+        found = bases_of(columns, contexts)
+        bases: list[Bases | None] = list(self.bases)
+        for place, index in enumerate(projected):
+            bases[index] = Bases(*found[2 * place : 2 * place + 2])
         clamped = codec.clamped_of(public)
         ranges = [
             next_range(r, count, survivors * size)
