@@ -17,6 +17,7 @@ from securefed.aggregation import Aggregator
 from securefed.baselines import NOTHING_SHARED, train_alone
 from securefed.checkpoint import Snapshot, delete_checkpoint, load_checkpoint, save_checkpoint
 from securefed.cohort import check_cohort
+from securefed.compression_pilot import settle_compression
 from securefed.config import RunConfig, load_config, write_config
 from securefed.dropouts import check_schedule
 from securefed.errors import ConfigError, RoundAbortedError
@@ -80,7 +81,9 @@ def simulate(
         RoundAbortedError: A round lost too many hospitals; the finished rounds are kept.
         RunFolderError: The results cannot be written.
     """
-    return _Run(config, cache_dir, observer or Observer(), now, workers).start(output, runs_dir)
+    observer = observer or Observer()
+    config = settle_compression(config, cache_dir, observer, workers)
+    return _Run(config, cache_dir, observer, now, workers).start(output, runs_dir)
 
 
 def resume_run(

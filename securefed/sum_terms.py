@@ -22,6 +22,7 @@ from protocols.stages import ThreatModel
 from securefed.channels import ChannelMaker, fixed_point_codec, seeded_rounding
 from securefed.compression_choice import Choice, choose, upload_bytes
 from securefed.config import STAGES, RunConfig, config_digest
+from securefed.errors import ConfigError
 from securefed.fixed_point import FixedPointServer, FixedPointSite
 from securefed.noisy import NoisyChannel
 from securefed.privacy.shared_noise import noise_facts, shared_noise
@@ -159,6 +160,9 @@ class SumTerms:
         secure = self.config.secure_aggregation
         if parse_scheme(secure.compression).kind is not SchemeKind.AUTO:
             return Choice(secure.compression)
+        if secure.accuracy_loss:
+            reason = "is tried out by `simulate` alone; name the compression that it printed"
+            raise ConfigError("secure_aggregation.accuracy_loss", reason)
         return choose(secure.upload_budget, self._upload_bytes)
 
     def _upload_bytes(self, scheme: str) -> int:

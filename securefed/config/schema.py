@@ -125,8 +125,10 @@ class SecureAggregationConfig:
             the hospital and only the number of clamped coordinates is summed, under the masks.
         compression: `none` (the two above), `ring:BITS[,subspace:FRACTION]` (protocols/compression/SPEC.md),
             `float16-zlib` (as published, without secure aggregation only), or `auto`, which picks one by
-            `upload_budget`.
+            `upload_budget`, or by `accuracy_loss` where that is above 0.
         upload_budget: Bytes that a hospital may send in a round, for `auto`.
+        accuracy_loss: Points of validation accuracy, of the ensemble and of the FAM alone, that compression may cost,
+            for `auto` in a simulation, which then tries before the run; 0 goes by `upload_budget`.
     """
 
     enabled: bool = True
@@ -138,6 +140,7 @@ class SecureAggregationConfig:
     update_range: float = 0.25
     compression: str = "none"
     upload_budget: int = 60_000
+    accuracy_loss: float = 0.0
 
     def __post_init__(self) -> None:
         key = "secure_aggregation"
@@ -148,6 +151,12 @@ class SecureAggregationConfig:
         _check(8 <= self.value_bits <= 22, f"{key}.value_bits", f"{self.value_bits}: use 8 to 22")
         _check(0 < self.update_range <= 1e6, f"{key}.update_range", f"{self.update_range}: use a positive bound")
         _check(self.upload_budget >= 1, f"{key}.upload_budget", f"{self.upload_budget}: use a number of bytes")
+        _check(0 <= self.accuracy_loss <= 100, f"{key}.accuracy_loss", f"{self.accuracy_loss}: use 0 to 100 points")
+        _check(
+            not self.accuracy_loss or self.compression == "auto",
+            f"{key}.accuracy_loss",
+            f"{self.compression} is what was asked for; only auto chooses by accuracy",
+        )
         try:
             scheme = parse_scheme(self.compression)
         except ParameterError as error:
