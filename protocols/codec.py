@@ -12,9 +12,9 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from protocols.errors import DtypeError, NonFiniteError, OutOfRangeError, ParameterError, ShapeError, WeightError
+from protocols.errors import OutOfRangeError, ParameterError, WeightError
 from protocols.labels import Label
-from protocols.vectors import Aggregate, EncodedVector
+from protocols.vectors import Aggregate, EncodedVector, check_update
 
 MIN_VALUE_BITS = 2
 MAX_VALUE_BITS = 22
@@ -127,7 +127,7 @@ class FixedPointCodec:
         Raises:
             ShapeError, DtypeError, NonFiniteError: The update is not a finite float32 [d].
         """
-        self._check(update)
+        check_update(update, self.num_values)
         clamped = update.copy()
         for start, stop, limit in self._tensors():
             np.clip(update[start:stop], -limit, limit, out=clamped[start:stop])
@@ -152,7 +152,7 @@ class FixedPointCodec:
         Raises:
             ShapeError, DtypeError, NonFiniteError, OutOfRangeError, WeightError: The input is refused.
         """
-        self._check(update)
+        check_update(update, self.num_values)
         extra = self._extra_coordinates(weight, counters)
         share = 1.0 if self.max_weight is None or weight is None else weight / self.max_weight
         grid = np.empty(self.num_values, dtype=np.float64)
@@ -182,7 +182,7 @@ class FixedPointCodec:
         Raises:
             ShapeError: The total belongs to another codec.
         """
-        integers = self._integers(total)
+        integers = total.integers_of(self.vector_length)
         decoded = integers[: self.num_values].astype(np.float64)
         scale = self.max_weight or 1
         for start, stop, limit in self._tensors():
@@ -205,31 +205,16 @@ class FixedPointCodec:
         """
         if self.max_weight is None:
             raise ParameterError("max_weight", "this codec is unweighted")
-        return int(self._integers(total)[self.num_values])
+        return int(total.integers_of(self.vector_length)[self.num_values])
 
     def decode_counters(self, total: Aggregate) -> tuple[int, ...]:
         """Return the sums of the survivors' counters."""
         start = self.vector_length - len(self.max_counters)
-        return tuple(int(value) for value in self._integers(total)[start:])
+        return tuple(int(value) for value in total.integers_of(self.vector_length)[start:])
 
     def _tensors(self) -> list[tuple[int, int, float]]:
         starts = self._bounds.tolist()
         return list(zip(starts, starts[1:], self.ranges, strict=False))
-
-    def _integers(self, total: Aggregate) -> NDArray[np.int64]:
-        integers = total.integers()
-        if integers.shape != (self.vector_length,):
-            raise ShapeError((self.vector_length,), integers.shape)
-        return integers
-
-    def _check(self, update: NDArray[np.float32]) -> None:
-        if update.shape != (self.num_values,):
-            raise ShapeError((self.num_values,), update.shape)
-        if update.dtype != np.float32:
-            raise DtypeError("float32", str(update.dtype))
-        if not np.isfinite(update).all():
-            bad = np.flatnonzero(~np.isfinite(update))
-            raise NonFiniteError(len(bad), int(bad[0]))
 
     def _extra_coordinates(self, weight: int | None, counters: Sequence[int]) -> list[int]:
         if (weight is None) != (self.max_weight is None):

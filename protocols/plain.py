@@ -3,6 +3,8 @@
 The server sees every contribution. The path is there to compare with, and for data that needs no protection.
 """
 
+from collections.abc import Iterator
+
 from protocols.client.session import Contribute, RoundContext
 from protocols.driver import DEFAULT_PATIENCE, Patience
 from protocols.errors import (
@@ -82,20 +84,7 @@ def run_plain_round(
     """
     if parameters.excess:
         raise ParameterError("excess", "noise is removed under secure aggregation only")
-    request = PlainInputRequest(parameters.encode(), payload)
-    frame = encode_message(request, parameters.round, NO_SESSION)
-    names = roster.select(parameters.cohort)
-    frames: list[FrameRecord] = []
-    for name in names:
-        frames.extend(account(name, parameters.round, Direction.DOWN, STAGE, frame, request))
-    replies, _ = transport.exchange(
-        STAGE,
-        dict.fromkeys(names, frame),
-        round_id=parameters.round,
-        timeout=patience.timeout,
-        quorum=round(len(names) * patience.quorum),
-        grace=patience.grace,
-    )
+    names, frames, replies = ask_in_clear(parameters, roster, payload, transport, patience)
     running = RunningSum(parameters.vector_length, parameters.ring_bits)
     survivors: list[str] = []
     rejections: list[Rejection] = []
@@ -114,6 +103,31 @@ def run_plain_round(
     dropouts = {name: STAGE for name in names if name not in survivors}
     ordered = tuple(name for name in names if name in survivors)
     return RoundResult(total, ordered, dropouts, tuple(frames), tuple(rejections), {}, parameters, NO_SESSION)
+
+
+def ask_in_clear(
+    parameters: RoundParameters, roster: Roster, payload: bytes, transport: Transport, patience: Patience
+) -> tuple[tuple[str, ...], list[FrameRecord], Iterator[tuple[str, bytes]]]:
+    """Send the request of a round in clear to its cohort.
+
+    Returns:
+        The names of the cohort, the accounts of what was sent, and the replies as they come.
+    """
+    request = PlainInputRequest(parameters.encode(), payload)
+    frame = encode_message(request, parameters.round, NO_SESSION)
+    names = roster.select(parameters.cohort)
+    frames: list[FrameRecord] = []
+    for name in names:
+        frames.extend(account(name, parameters.round, Direction.DOWN, STAGE, frame, request))
+    replies, _ = transport.exchange(
+        STAGE,
+        dict.fromkeys(names, frame),
+        round_id=parameters.round,
+        timeout=patience.timeout,
+        quorum=round(len(names) * patience.quorum),
+        grace=patience.grace,
+    )
+    return names, frames, replies
 
 
 def _take(parameters: RoundParameters, reply: bytes) -> PlainInputReply:

@@ -8,9 +8,25 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from protocols.errors import DecodeError, DtypeError, OutOfRangeError, ShapeError
+from protocols.errors import DecodeError, DtypeError, NonFiniteError, OutOfRangeError, ShapeError
 from protocols.packing import pack, packed_bytes, unpack
 from protocols.ring import Lanes, lane_dtype
+
+
+def check_update(update: NDArray[np.float32], length: int) -> None:
+    """Refuse what is no update.
+
+    Raises:
+        ShapeError, DtypeError, NonFiniteError: It is not float32[length] of finite numbers.
+    """
+    if update.shape != (length,):
+        raise ShapeError((length,), update.shape)
+    if update.dtype != np.float32:
+        raise DtypeError("float32", str(update.dtype))
+    finite = np.isfinite(update)
+    if not finite.all():
+        bad = np.flatnonzero(~finite)
+        raise NonFiniteError(len(bad), int(bad[0]))
 
 
 class EncodedVector:
@@ -134,3 +150,14 @@ class Aggregate:
             return values
         size = 1 << self.ring_bits
         return (values + self.noise_tail) % size - self.noise_tail
+
+    def integers_of(self, length: int) -> NDArray[np.int64]:
+        """Return `integers` where there are as many as a codec says.
+
+        Raises:
+            ShapeError: The sum is of another codec.
+        """
+        integers = self.integers()
+        if integers.shape != (length,):
+            raise ShapeError((length,), integers.shape)
+        return integers

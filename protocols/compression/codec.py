@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 from protocols.compression.basis import BASIS_BITS, LIFT_BITS, lifts_of
 from protocols.compression.limbs import from_limbs, limb_count, to_limbs
 from protocols.compression.parts import Lifts, Part, Term, write_products
-from protocols.errors import DtypeError, NonFiniteError, ParameterError, ShapeError, WeightError
+from protocols.errors import ParameterError, ShapeError, WeightError
 from protocols.labels import Label
-from protocols.vectors import Aggregate, EncodedVector
+from protocols.vectors import Aggregate, EncodedVector, check_update
 
 _FLOAT32_LEVELS = 1 << 10
 """Below it float32 keeps 13 bits of a coordinate's fraction, far finer than rounding needs."""
@@ -134,7 +134,7 @@ class CompressedCodec:
         Raises:
             ShapeError, DtypeError, NonFiniteError: The input is refused.
         """
-        self._check(update)
+        check_update(update, self.dimension)
         levels = np.empty(self.num_values, dtype=np.uint32)
         clamped = [0] * len(self.ranges)
         kind: type[np.floating] = np.float32 if self.levels < _FLOAT32_LEVELS else np.float64
@@ -228,14 +228,14 @@ class CompressedCodec:
         Raises:
             ShapeError: The total belongs to another codec.
         """
-        centred = self.centred(self._integers(total)[: self.num_values], num_survivors)
+        centred = self.centred(total.integers_of(self.vector_length)[: self.num_values], num_survivors)
         decoded = np.empty(self.dimension, np.float64)
         self._decode(centred, self._lifts(centred, num_survivors), 1, decoded)
         return decoded
 
     def decode_mean(self, total: Aggregate, num_survivors: int) -> NDArray[np.float32]:
         """Return float32[dimension], the mean update of the survivors in the subspace."""
-        return self.mean_of(self._integers(total)[: self.public_length], num_survivors)
+        return self.mean_of(total.integers_of(self.vector_length)[: self.public_length], num_survivors)
 
     def mean_of(self, public: NDArray[np.int64], num_survivors: int) -> NDArray[np.float32]:
         """Return the mean update from int64[public_length], the public part of an opened sum."""
@@ -257,7 +257,7 @@ class CompressedCodec:
 
     def decode_counters(self, total: Aggregate) -> tuple[int, ...]:
         """Return the sums of the survivors' counters, the clamp counters not among them."""
-        return self._counters(self._integers(total), len(self.ranges), len(self._limbs))
+        return self._counters(total.integers_of(self.vector_length), len(self.ranges), len(self._limbs))
 
     def centred(self, public: NDArray[np.int64], num_survivors: int) -> list[tuple[NDArray[np.int64], ...]]:
         """Return the centred sums 2 S - m L of each tensor by group: int64[rows, k] and int64[k, columns], or flat."""
@@ -304,21 +304,6 @@ class CompressedCodec:
             projected = part.project(update[first : first + part.size])
             for offset, ((start, stop), tensor) in enumerate(zip(_take(place, part), projected, strict=True)):
                 yield part.group + offset, start, stop, tensor
-
-    def _integers(self, total: Aggregate) -> NDArray[np.int64]:
-        integers = total.integers()
-        if integers.shape != (self.vector_length,):
-            raise ShapeError((self.vector_length,), integers.shape)
-        return integers
-
-    def _check(self, update: NDArray[np.float32]) -> None:
-        if update.shape != (self.dimension,):
-            raise ShapeError((self.dimension,), update.shape)
-        if update.dtype != np.float32:
-            raise DtypeError("float32", str(update.dtype))
-        if not np.isfinite(update).all():
-            bad = np.flatnonzero(~np.isfinite(update))
-            raise NonFiniteError(len(bad), int(bad[0]))
 
 
 def _take(places: Iterator[tuple[int, int]], part: Part) -> list[tuple[int, int]]:

@@ -27,8 +27,8 @@ from protocols.labels import Label
 from protocols.messages import FrameKind, PlainInputRequest, Refusal, decode_message, encode_message, frame_type
 from protocols.messages.limits import FIRST_REQUEST_LIMIT
 from protocols.parameters import RoundParameters
-from protocols.plain import NO_SESSION, STAGE
-from protocols.result import Direction, FrameRecord, Rejection, RoundResult, account
+from protocols.plain import NO_SESSION, STAGE, ask_in_clear
+from protocols.result import Direction, FrameRecord, Rejection, RoundResult
 from protocols.roster import Roster
 from protocols.transport import Transport
 from protocols.vectors import Aggregate
@@ -149,20 +149,7 @@ def run_half_round(
     Raises:
         TooFewSurvivorsError: Nobody answered.
     """
-    request = PlainInputRequest(parameters.encode(), payload)
-    frame = encode_message(request, parameters.round, NO_SESSION)
-    names = roster.select(parameters.cohort)
-    frames: list[FrameRecord] = []
-    for name in names:
-        frames.extend(account(name, parameters.round, Direction.DOWN, STAGE, frame, request))
-    replies, _ = transport.exchange(
-        STAGE,
-        dict.fromkeys(names, frame),
-        round_id=parameters.round,
-        timeout=patience.timeout,
-        quorum=round(len(names) * patience.quorum),
-        grace=patience.grace,
-    )
+    names, frames, replies = ask_in_clear(parameters, roster, payload, transport, patience)
     total = np.zeros(codec.vector_length, dtype=np.int64)
     heard: set[str] = set()
     rejections: list[Rejection] = []

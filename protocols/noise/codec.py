@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from protocols.entropy import Entropy
-from protocols.errors import DtypeError, NonFiniteError, OutOfRangeError, ParameterError, ShapeError
+from protocols.errors import OutOfRangeError, ParameterError
 from protocols.labels import Label
 from protocols.noise.plan import LEEWAY, DropoutNoise, NoisePlan
 from protocols.noise.rotation import Reals, Rotation
@@ -21,7 +21,7 @@ from protocols.noise.rounding import Integers, round_once, round_within
 from protocols.noise.sampler import draw
 from protocols.noise.tables import NoiseKind, noise_table
 from protocols.secret_values import NoiseSeed
-from protocols.vectors import Aggregate, NoisyVector
+from protocols.vectors import Aggregate, NoisyVector, check_update
 
 _KINDS = {NoiseKind.SKELLAM: 1, NoiseKind.DISCRETE_GAUSSIAN: 2}
 _DROPOUTS = {DropoutNoise.CONSERVATIVE: 1, DropoutNoise.XNOISE: 2}
@@ -80,7 +80,7 @@ class NoisyCodec:
         Raises:
             ShapeError, DtypeError, NonFiniteError: It is not a finite float32 [d].
         """
-        self._check(vector)
+        check_update(vector, self.vector_length)
         norm = float(np.linalg.norm(vector.astype(np.float64)))
         factor = min(1.0, self.plan.request.clip_norm / norm) if norm else 1.0
         return (vector * factor).astype(np.float32)
@@ -111,7 +111,7 @@ class NoisyCodec:
 
     def integers(self, vector: NDArray[np.float32], entropy: Entropy) -> Integers:
         """Return int64 [d], the rotated, scaled, clamped and rounded vector, without noise: private."""
-        self._check(vector)
+        check_update(vector, self.vector_length)
         plan = self.plan
         if plan.request.whole_vector:
             norm = float(np.linalg.norm(vector.astype(np.float64)))
@@ -135,17 +135,6 @@ class NoisyCodec:
         Raises:
             ShapeError: The total belongs to another codec.
         """
-        integers = total.integers()
-        if integers.shape != (self.vector_length,):
-            raise ShapeError((self.vector_length,), integers.shape)
+        integers = total.integers_of(self.vector_length)
         centred = integers - num_survivors * self.plan.limit
         return self._rotation.invert(centred / self.plan.scale)
-
-    def _check(self, vector: NDArray[np.float32]) -> None:
-        if vector.shape != (self.vector_length,):
-            raise ShapeError((self.vector_length,), vector.shape)
-        if vector.dtype != np.float32:
-            raise DtypeError("float32", str(vector.dtype))
-        if not np.isfinite(vector).all():
-            bad = np.flatnonzero(~np.isfinite(vector))
-            raise NonFiniteError(len(bad), int(bad[0]))
