@@ -183,7 +183,11 @@ def _budget(folder: SiteFolder) -> SiteFinding:
 def _clock(folder: SiteFolder, now: datetime) -> SiteFinding:
     latest = _FIRST_DAY
     for path in folder.heads.glob("*.jsonl"):
-        for signed in read_heads(path)[-1:]:
+        try:
+            last = read_heads(path)[-1:]
+        except EvidenceError as error:
+            return SiteFinding("clock", Level.WRONG, f"{path} holds no heads ({error}); put a backup of it back")
+        for signed in last:
             latest = max(latest, datetime.strptime(signed.head.time, "%Y-%m-%dT%H:%M:%S.%fZ").replace(tzinfo=UTC))
     if now < latest:
         text = f"this machine says {now:%Y-%m-%d %H:%M} UTC, a run was signed at {latest:%Y-%m-%d %H:%M}; set the clock"

@@ -32,7 +32,7 @@ class SiteFolder:
         features: Cache of the features of its images.
         state: The node's state between messages, without secrets of a round.
         heads: Tree heads that it has countersigned, one file a run.
-        runs: What it keeps of finished runs: models, MLP, metrics, model card.
+        runs: What it keeps of finished runs: models, MLP, metrics, plots.
         ledger: The privacy budget over all runs.
     """
 
