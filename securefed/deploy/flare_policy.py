@@ -31,8 +31,10 @@ _CLIENT_COMPONENTS: Final = (
     ("resource_manager", "nvflare.app_common.resource_managers.gpu_resource_manager.GPUResourceManager"),
     ("resource_consumer", "nvflare.app_common.resource_consumers.gpu_resource_consumer.GPUResourceConsumer"),
     ("process_launcher", "nvflare.app_common.job_launcher.client_process_launcher.ClientProcessJobLauncher"),
+    ("app_deployer", "securefed.engines.flare.NamingDeployer"),
 )
-"""FLARE's own parts at a site, without the one that streams the site's error log to the server."""
+"""FLARE's own parts at a site, without the one that streams the site's error log to the server; its deployer is made to
+name in the site's log what it refuses."""
 
 
 def authorization() -> dict[str, Any]:

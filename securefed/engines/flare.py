@@ -4,15 +4,20 @@ A job names classes that are installed at every party and carries no code: a sit
 FLARE's own executor and nothing else (securefed/deploy/flare_policy.py).
 """
 
+import logging
 import queue
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from nvflare.collab import collab
+from nvflare.private.fed.utils.app_deployer import AppDeployer
 
 from securefed.engines.exchange import EngineTransport, Lost
 from securefed.engines.local_socket import deliver
+
+_log = logging.getLogger("securefed.site")
 
 
 class FlareCourier:
@@ -74,12 +79,26 @@ class FlareSite:
         return deliver(stage, data)
 
 
-class FlareServer:
+class NamingDeployer(AppDeployer):  # type: ignore[misc]
+    """FLARE's own check of a job at a site; what it refuses, code above all, is named in the site's log as well.
+
+    FLARE itself sends the reason to the server and writes nothing at the site.
+    """
+
+    def deploy(self, *arguments: Any, **named: Any) -> Any:
+        """Unpack and check a job; return the reason where it is refused, as FLARE does."""
+        refused = super().deploy(*arguments, **named)
+        if refused:
+            _log.warning("job %s refused: %s", named.get("job_id", "of unknown id"), refused)
+        return refused
+
+
+class FlareServer(ABC):
     """The object that FLARE makes in the server's job process; subclasses say what runs over the transport."""
 
+    @abstractmethod
     def serve(self, transport: EngineTransport) -> None:
         """Run the study to its end, and write its results."""
-        raise NotImplementedError
 
     @collab.main  # type: ignore[untyped-decorator]
     def run(self) -> bool:
