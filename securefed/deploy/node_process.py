@@ -54,6 +54,7 @@ class _JsonLines(logging.Formatter):
             "level": record.levelname,
             "logger": record.name,
             "message": record.getMessage(),
+            **getattr(record, "numbers", {}),
         }
         if record.exc_info:
             line["error"] = self.formatException(record.exc_info)

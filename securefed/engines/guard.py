@@ -3,14 +3,18 @@
 Engines send an exception's text, and FLARE its traceback, to the server. Neither may leave a hospital.
 """
 
+import contextlib
 import logging
 import threading
+import time
 from collections.abc import Callable
 from typing import Final
 
 from protocols.errors import DecodeError, ProtocolError
 from protocols.messages import Refusal, encode_message
 from protocols.transport import Handler
+from protocols.wire import decode_frame
+from securefed.nodes.numbering import training_round
 
 _NO_SESSION: Final = bytes(32)
 
@@ -21,7 +25,8 @@ class Guarded:
     """A node behind a door: opened at the first request, one request at a time, and no exception gets out.
 
     Whatever goes wrong becomes a refusal without a word of its cause. The site's own log names the class of the error;
-    the trace goes there at debug level only, since exceptions of numerical code may quote values.
+    the trace goes there at debug level only, since exceptions of numerical code may quote values. Every answer is a
+    line of that log: stage, round, bytes of request and reply, seconds.
 
     Args:
         open_node: Opens the node; tried again at the next request if it fails.
@@ -40,9 +45,21 @@ class Guarded:
                     raise DecodeError("an engine delivers a stage's name and bytes")
                 if self._node is None:
                     self._node = self._open()
-                return self._node.answer(stage, data)
+                return _noted(self._node, stage, data)
             except Exception as error:  # noqa: BLE001 (engines would send its text to the server)
                 return refusal(error)
+
+
+def _noted(node: Handler, stage: str, request: bytes) -> bytes:
+    """Return the node's reply and write a line on it, in which no free text from a transport is quoted."""
+    start = time.perf_counter()
+    reply = node.answer(stage, request)
+    seconds = round(time.perf_counter() - start, 4)
+    numbers: dict[str, object] = {"received_bytes": len(request), "sent_bytes": len(reply), "seconds": seconds}
+    with contextlib.suppress(DecodeError):  # messages beside the rounds are no frames
+        numbers["round"] = training_round(decode_frame(request, len(request))[0].round)
+    _log.info("answered %s", stage if stage.isalpha() else "an unknown stage", extra={"numbers": numbers})
+    return reply
 
 
 def refusal(error: Exception) -> bytes:
