@@ -5,7 +5,7 @@ the same model, bit for bit. Nothing here touches a hospital but through a trans
 """
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -120,6 +120,8 @@ class Aggregator:
         self.before_round: Callable[[int, str], None] = lambda _number, _digest: None
         self.before_opening: Callable[[int, int], None] = lambda _number, _survivors: None
         self.closing_round: OpenedRound | None = None
+        self._closing = (0, b"")
+        self._unclosed: set[str] = set()
 
     def open_round(self, number: int, vector: Vector) -> OpenedRound:
         """Run one round and return what it opened.
@@ -143,9 +145,18 @@ class Aggregator:
     def close_round(self, number: int, opened: OpenedRound, best: int) -> None:
         """Tell every site that a round was opened, over whom, and which round's model is the best so far.
 
-        A site that cannot be reached finds out from the next download.
+        A site that cannot be reached finds out from the next download, or from `close_again` once it can.
         """
         self._close(protocol_round(number, self._attempt), opened.survivors, best)
+
+    def close_again(self, reachable: Collection[str]) -> None:
+        """Tell those of the sites that did not answer when the last round was closed and that can be reached by now.
+
+        Only they are asked: waiting for a site that is gone would cost `grace` in every round.
+        """
+        again = self._unclosed & set(reachable)
+        if again:
+            self._send_closing(sorted(again))
 
     def channel_state(self) -> ChannelState:
         """Return what the sums need to go on after a restart, beside the global model."""
@@ -220,16 +231,20 @@ class Aggregator:
             ControlStage.CLOSE_ROUND,
             {"round": protocol, "opened": survivors is not None, "survivors": list(survivors or ()), "best": best},
         )
+        self._closing, self._unclosed = (protocol, message), set(self._terms.sites)
+        self._send_closing(self._terms.sites)
+
+    def _send_closing(self, sites: Sequence[str]) -> None:
+        protocol, message = self._closing
         replies, _ = self._transport.exchange(
             ControlStage.CLOSE_ROUND.value,
-            dict.fromkeys(self._terms.sites, message),
+            dict.fromkeys(sites, message),
             round_id=protocol,
             timeout=self._patience.timeout,
-            quorum=round(len(self._terms.sites) * self._patience.quorum),
+            quorum=round(len(sites) * self._patience.quorum),
             grace=self._patience.grace,
         )
-        for _ in replies:
-            pass
+        self._unclosed -= {site for site, _ in replies}
 
 
 def _check_survivors(parameters: RoundParameters, lost: Mapping[str, str]) -> None:

@@ -14,6 +14,9 @@ class RoundView:
         mean_accuracy: Mean validation accuracy of the ensemble over the sites after the round.
         upload_bytes: Mean bytes a client sent in this round.
         lost: {site: stage} of the sites that were lost.
+        download_bytes: Mean bytes a client received in this round.
+        accuracy_before: Mean validation accuracy of the model that the round began with, where rounds are scored.
+        seconds: What the round took, the signatures of its evidence included; 0 where nobody has measured it.
     """
 
     number: int
@@ -21,6 +24,9 @@ class RoundView:
     mean_accuracy: float
     upload_bytes: float
     lost: dict[str, str]
+    download_bytes: float = 0.0
+    seconds: float = 0.0
+    accuracy_before: float | None = None
 
 
 class Observer:

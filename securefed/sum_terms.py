@@ -99,6 +99,7 @@ class SumTerms:
         return ClientPolicy(
             min_honest_survivors=MIN_HONEST_SURVIVORS if self.noise is None else beyond_colluders,
             config_digest=self.digest,
+            min_threshold=self.example.threshold,
             min_corrupt=self.example.corrupt,
             threat_models=frozenset({self.example.threat_model}),
         )

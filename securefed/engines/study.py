@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Final
 
+from audit.report import write_report
 from audit.signing_key import load_key
 from protocols.driver import Patience
 from securefed.engines.exchange import EngineTransport
@@ -45,7 +46,7 @@ class ServerFolder:
 
 
 def serve_study(transport: EngineTransport) -> None:
-    """Run the study of the folder that the server's administrator has named, or go on with it."""
+    """Run the study of the folder that the server's administrator has named, or go on with it; write its report."""
     folder = ServerFolder(Path(os.environ[SERVER_FOLDER]))
     start = StudyStart(
         study=read_study(folder.study),
@@ -62,6 +63,7 @@ def serve_study(transport: EngineTransport) -> None:
         except Exception as error:
             journal.write("failed", error=type(error).__name__, reason=str(error))
             raise
+        write_report(folder.run_folder(), key=folder.key)
         journal.write("completed", chosen_round=summary["chosen_round"], fam_sha256=summary["fam_sha256"])
 
 
@@ -83,4 +85,13 @@ class Journal(Observer):
 
     def round_finished(self, view: RoundView) -> None:
         """A round is final."""
-        self.write("round", round=view.number, rounds=view.rounds, lost=view.lost, upload_bytes=view.upload_bytes)
+        self.write(
+            "round",
+            round=view.number,
+            rounds=view.rounds,
+            lost=view.lost,
+            upload_bytes=view.upload_bytes,
+            download_bytes=view.download_bytes,
+            seconds=round(view.seconds, 3),
+            accuracy_before=view.accuracy_before,
+        )

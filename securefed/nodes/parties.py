@@ -34,6 +34,7 @@ class RemoteParties:
 
     Attributes:
         said_hello: {hospital: its reply} of those that have greeted back since this process started.
+        reached: Hospitals that have signed the last head.
     """
 
     def __init__(
@@ -56,6 +57,7 @@ class RemoteParties:
         self._book: HeadBook | None = None
         self._witnessed: dict[str, int] = {}
         self.said_hello: dict[str, Mapping[str, Any]] = {}
+        self.reached: frozenset[str] = frozenset()
 
     def announce(self, log: EventLog) -> None:
         """Write the roster's file and record it in the log of a new run."""
@@ -106,6 +108,7 @@ class RemoteParties:
                         self._refused(name, "evidence", "neither signs the head nor says where it stands")
                 if all(name in signatures for name in asked):
                     break
+            self.reached = frozenset(signatures)
             return signatures
 
         return self._book.publish_by(round, gather)

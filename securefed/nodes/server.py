@@ -108,7 +108,7 @@ class _ServerRun:
         self._study, self._approvals = start.study, start.approvals
         self._transport, self._patience, self._observer, self._now = transport, patience, observer, now
         self._path = path
-        self._begin = time.perf_counter()
+        self._begin = self._round_began = time.perf_counter()
         self._refusals: list[tuple[str, str, str]] = []
         self._noted = 0
         self._sites = tuple(sorted(self._study.roster.hospitals))
@@ -170,6 +170,7 @@ class _ServerRun:
         folder.keep_rows_until(folder.bytes, finished)
 
         def before(number: int, digest: str) -> None:
+            self._round_began = time.perf_counter()
             self._parties.greet(self._path.name, number)
             self._note_refusals(evidence)
             evidence.round_started(number, self._sites, digest)
@@ -180,6 +181,7 @@ class _ServerRun:
             folder.append_rows(folder.bytes, report.opened.byte_rows)
             save_checkpoint(folder, report.checkpoint)
             evidence.checkpoint(report.number, digest)
+            aggregator.close_again(self._parties.reached)
             self._note_refusals(evidence)
             self._observer.round_finished(self._view(report))
 
@@ -266,7 +268,12 @@ class _ServerRun:
         self._noted = len(self._refusals)
 
     def _view(self, report: RoundReport) -> RoundView:
-        uploads = sum(row.bytes for row in report.opened.byte_rows if row.direction == "upload")
-        rounds = self._study.config.federation.rounds
-        lost = dict(report.opened.dropouts)
-        return RoundView(report.number, rounds, report.opened.mean_score, uploads / len(self._sites), lost)
+        carried = {"upload": 0, "download": 0}
+        for row in report.opened.byte_rows:
+            carried[row.direction] += row.bytes
+        up, down = (carried[way] / len(self._sites) for way in ("upload", "download"))
+        seconds, self._round_began = time.perf_counter() - self._round_began, time.perf_counter()
+        rounds, lost = self._study.config.federation.rounds, dict(report.opened.dropouts)
+        score = report.opened.mean_score
+        before = score if self._study.config.federation.select == "best-val" else None
+        return RoundView(report.number, rounds, score, up, lost, down, seconds, before)

@@ -1,5 +1,6 @@
 """site.toml: where a hospital's data and encoder are, and what it insists on whatever a study or a server asks."""
 
+import dataclasses
 import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -100,12 +101,12 @@ class PolicyConfig:
     def client_policy(self, terms: SumTerms) -> ClientPolicy:
         """Return what the protocol's client insists on in every round: these floors, and the terms of the study."""
         agreed = terms.policy()
-        return ClientPolicy(
+        return dataclasses.replace(
+            agreed,
             min_cohort=self.min_cohort,
-            min_threshold=self.min_threshold,
+            min_threshold=max(agreed.min_threshold, self.min_threshold),
             min_corrupt=max(terms.example.corrupt, self.min_corrupt),
             threat_models=agreed.threat_models & {ThreatModel(name) for name in self.threat_models},
-            config_digest=agreed.config_digest,
         )
 
 

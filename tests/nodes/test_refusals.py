@@ -1,0 +1,148 @@
+"""What a hospital's node refuses of a server that lies, and that its own log names it."""
+
+import copy
+import json
+
+import pytest
+from deployment import SITES, Deployment, KilledError
+
+from audit.log import read_events
+from protocols.messages import frame_type
+from protocols.server.machine import ServerMachine
+from protocols.wire import FrameType
+from securefed.engines.guard import Guarded
+from securefed.nodes.control import ControlStage, RefusedBySiteError, decode_reply, encode_request
+from securefed.nodes.site_run import CONTROL_VERSION, Agreement
+from securefed.site.settings import PolicyConfig
+
+
+def asked(deployed, threshold):
+    """Return what a server asks of site0 at the start of a round with a threshold of its own choice."""
+    parameters = copy.copy(deployed.terms.parameters(deployed.terms.channels.server().codec, 1))
+    object.__setattr__(parameters, "threshold", threshold)
+    object.__setattr__(parameters, "min_survivors", max(threshold, parameters.corrupt + 3))
+    server = ServerMachine(parameters, deployed.study.protocol_roster, b"a model")
+    return server.requests("AdvertiseKeys")["site0"]
+
+
+@pytest.mark.parametrize("threshold", [2, 4])
+def test_a_threshold_below_the_studys_is_refused_and_named(deployment, caplog, threshold):
+    """With 5 hospitals 2 opens no fair round at all; 4 does, but the study that all have signed says 5."""
+    deployed = deployment(secure_aggregation={"threshold": 5})
+    assert deployed.terms.example.threshold == 5
+    reply = deployed.nodes["site0"].handle("AdvertiseKeys", asked(deployed, threshold))
+    assert frame_type(reply) is FrameType.REFUSAL
+    assert "site0 refuses AdvertiseKeys" in caplog.text
+    assert "threshold" in caplog.text
+    accepted = deployed.nodes["site0"].handle("AdvertiseKeys", asked(deployed, 5))
+    assert frame_type(accepted) is FrameType.ADVERTISE_KEYS_REPLY
+
+
+def test_a_hospitals_own_floors_never_lower_what_the_study_says(deployment):
+    deployed = deployment(secure_aggregation={"threshold": 5})
+    agreed = deployed.terms.policy()
+    for floor, threshold in ((3, 5), (7, 7)):
+        policy = PolicyConfig(min_threshold=floor).client_policy(deployed.terms)
+        assert policy.min_threshold == threshold
+        assert policy.min_honest_survivors == agreed.min_honest_survivors
+        assert policy.config_digest == agreed.config_digest
+
+
+@pytest.mark.parametrize("what", ["version", "study", "roster"])
+def test_a_server_that_means_something_else_is_refused_and_named(deployment, caplog, what):
+    deployed = deployment()
+    study = deployed.study
+    fields = {"version": CONTROL_VERSION, "software": "x", "run_id": "r", "study": study.digest,
+              "roster": study.roster.digest}  # fmt: skip
+    other = {"version": CONTROL_VERSION + 1, "study": "1" * 64, "roster": "2" * 64}
+    node = deployed.open_site("site1", agreement=Agreement(study.digest, study.roster.digest, "5" * 64))
+    frame = encode_request(ControlStage.HELLO, {**fields, what: other[what]})
+    with pytest.raises(RefusedBySiteError) as caught:
+        decode_reply(ControlStage.HELLO, node.handle("Hello", frame))
+    assert caught.value.code == what
+    assert f"site1: refused Hello: {what}" in caplog.text
+
+
+def test_every_answer_is_a_line_of_the_nodes_log_with_its_bytes(deployment, caplog):
+    caplog.set_level("INFO", logger="securefed.site")
+    deployed = deployment(federation={"rounds": 1, "select": "last"})
+    doors = {site: Guarded(lambda node=node: node) for site, node in deployed.nodes.items()}
+    for site in SITES:
+        deployed.nodes[site] = _Handled(doors[site])
+    deployed.serve()
+    noted = [record for record in caplog.records if record.getMessage().startswith("answered ")]
+    assert len(noted) == len(deployed.wire.log)
+    first = next(record for record in noted if record.getMessage() == "answered MaskedInputCollection")
+    assert first.numbers["round"] == 1
+    sent = sum(record.numbers["sent_bytes"] for record in noted)
+    assert sent == sum(len(reply) for *_, reply in deployed.wire.log)
+    kinds = [event.kind for event in read_events(deployed.run / "audit.jsonl")]
+    assert kinds[-1] == "run_completed"
+
+
+class _Handled:
+    def __init__(self, door):
+        self.handle = door.answer
+
+
+def test_a_disk_that_is_full_at_the_server_ends_the_run_by_name_and_it_goes_on(deployment, monkeypatch):
+    from securefed.errors import RunFolderError
+
+    deployed = deployment(federation={"rounds": 3, "select": "last"})
+    undisturbed = Deployment(deployed.folder.parent, "undisturbed", federation={"rounds": 3, "select": "last"}).serve()
+    from securefed import checkpoint
+
+    original = checkpoint.save_checkpoint
+
+    def full(folder, kept):
+        if kept.current.number == 2:
+            raise RunFolderError(folder.checkpoint, "cannot be written (No space left on device)")
+        original(folder, kept)
+
+    monkeypatch.setattr("securefed.nodes.server.save_checkpoint", full)
+    with pytest.raises(RunFolderError, match="No space left on device"):
+        deployed.serve()
+    monkeypatch.undo()
+    assert deployed.serve()["fam_sha256"] == undisturbed["fam_sha256"]
+    assert json.loads((deployed.run / "summary.json").read_text())["rounds_completed"] == 3
+
+
+@pytest.mark.parametrize("way", ["down", "up"])
+def test_a_site_that_misses_the_close_of_a_round_hears_it_again_once_it_can_be_reached(deployment, way):
+    """Without it a site would not know which round is the best, nor that its update was not in the sum."""
+    deployed = deployment(secure_aggregation={"compression": "ring:4,subspace:0.25"})
+    undisturbed = Deployment(
+        deployed.folder.parent, "undisturbed", secure_aggregation={"compression": "ring:4,subspace:0.25"}
+    ).serve()
+    heard, lost = [], []
+
+    def lose(direction, stage, site, round_id, frame):
+        if (stage, site) == ("CloseRound", "site2"):
+            if direction == way and round_id not in lost:
+                lost.append(round_id)
+                raise KilledError
+            heard.append((direction, round_id))
+        return [frame]
+
+    deployed.wire.change.append(lose)
+    summary = deployed.serve()
+    assert summary["fam_sha256"] == undisturbed["fam_sha256"]
+    assert [round_id for direction, round_id in heard if direction == "up"] == lost == [1, 2, 3]
+    asked_again = [site for stage, site, *_ in deployed.wire.log if stage == "CloseRound"]
+    assert asked_again.count("site0") == 3
+
+
+def test_a_site_that_is_gone_is_not_told_again(deployment):
+    deployed = deployment(federation={"rounds": 2, "select": "last"})
+    told = []
+
+    def lose(direction, stage, site, round_id, frame):
+        if site == "site2":
+            if stage == "CloseRound" and direction == "down":
+                told.append(round_id)
+            raise KilledError
+        return [frame]
+
+    deployed.wire.change.append(lose)
+    deployed.serve()
+    assert told == [1, 2]
