@@ -29,6 +29,25 @@ def node_command(*, folder: Path, socket_path: Path | None) -> None:
     serve_node(folder, socket_path)
 
 
+@command.command("metrics", short_help="Show a study's progress to Prometheus.")
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--port", type=int, default=9464, metavar="N", help="Port. [9464]")
+@click.option("--address", default="127.0.0.1", metavar="IP", help="Where to listen; nothing protects it. [127.0.0.1]")
+def metrics_command(*, folder: Path, port: int, address: str) -> None:
+    """Answer Prometheus at /metrics from the journal of the deployment in FOLDER, in the foreground.
+
+    It only reads what `status --watch` prints (install the extra: pip install 'securefed[metrics]').
+    """
+    plan = _plan(folder)
+    try:
+        from securefed.deploy.metrics import serve_metrics
+    except ModuleNotFoundError as error:
+        raise click.UsageError("prometheus_client is missing; pip install 'securefed[metrics]'") from error
+    _, thread = serve_metrics(_open(plan.engine, folder).progress, port, address)
+    click.echo(f"http://{address}:{port}/metrics", err=True)
+    thread.join()
+
+
 def _engine_group(name: str, title: str) -> click.Group:
     """Return the commands of one engine: the same for both."""
 
@@ -47,7 +66,8 @@ def _engine_group(name: str, title: str) -> click.Group:
         help="A hospital's approval; one for each.",
     )  # fmt: skip
     @click.option("--host", default="localhost", metavar="NAME", help="How the sites call the server. [localhost]")
-    @click.option("--port", type=int, default=8002, metavar="N", help="The server's port. [8002]")
+    @click.option("--port", type=int, default=8002, metavar="N", help="Port at which sites reach it. [8002]")
+    @click.option("--listen", type=int, default=0, metavar="N", help="Its own, if --port is forwarded to it.")
     @click.option("--site", "sites", multiple=True, metavar="NAME=FOLDER", help="A hospital on this machine.")
     @click.option("--timeout", type=float, default=600.0, metavar="S", help="Seconds after which a stage ends. [600]")
     @click.option("--grace", type=float, default=30.0, metavar="S", help="Seconds beyond the quorum. [30]")
@@ -60,6 +80,7 @@ def _engine_group(name: str, title: str) -> click.Group:
         approvals: tuple[Path, ...],
         host: str,
         port: int,
+        listen: int,
         sites: tuple[str, ...],
         timeout: float,
         grace: float,
@@ -72,7 +93,7 @@ def _engine_group(name: str, title: str) -> click.Group:
 
         local = dict(_name_and_folder(text) for text in sites)
         places = {site: local.pop(site, "") for site in read_study(study).roster.hospitals}
-        plan = Plan(name, host, port, {**places, **local})
+        plan = Plan(name, host, port, {**places, **local}, listen)
         wait = Patience(timeout=timeout, grace=grace, quorum=quorum)
         Deployment.make(folder, plan, _engine(name), study, approvals, key, wait)
         click.echo(str(folder))
@@ -141,10 +162,16 @@ def _open(name: str, folder: Path) -> Any:
     from securefed.deploy.deployment import Deployment
     from securefed.deploy.errors import DeploymentError
 
-    plan = Deployment.read_plan(folder)
+    plan = _plan(folder)
     if plan.engine != name:
         raise DeploymentError(f"{folder} is a deployment over {plan.engine}: use deploy {plan.engine}")
     return Deployment(folder, plan, _engine(name))
+
+
+def _plan(folder: Path) -> Any:
+    from securefed.deploy.deployment import Deployment
+
+    return Deployment.read_plan(folder)
 
 
 def _name_and_folder(text: str) -> tuple[str, str]:

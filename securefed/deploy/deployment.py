@@ -33,14 +33,21 @@ class Plan:
     Attributes:
         engine: flare or flower.
         host: How the sites call the server.
-        port: The server's only open port.
+        port: The only port at which the sites reach the server.
         sites: {site: its folder on this machine, or "" where it is elsewhere}.
+        listen: Port at which the server listens, where a firewall forwards `port` to it; 0: at `port`.
     """
 
     engine: str
     host: str
     port: int
     sites: Mapping[str, str]
+    listen: int = 0
+
+    @property
+    def server_port(self) -> int:
+        """Port at which the server listens."""
+        return self.listen or self.port
 
 
 class Engine(Protocol):

@@ -15,7 +15,7 @@ class FlareEngine:
 
     def make(self, folder: Path, plan: Plan) -> None:
         """Provision."""
-        provision(folder, list(plan.sites), plan.host, plan.port)
+        provision(folder, list(plan.sites), plan.host, plan.port, plan.listen)
 
     def start_server(self, folder: Path, plan: Plan, variables: Mapping[str, str]) -> None:
         """Harden and start the server's kit."""

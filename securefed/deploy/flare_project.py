@@ -17,14 +17,15 @@ LEAD: Final = "lead@study.org"
 _SITE_NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,100}")
 
 
-def provision(folder: Path, sites: Sequence[str], host: str, port: int) -> Path:
+def provision(folder: Path, sites: Sequence[str], host: str, port: int, listen: int = 0) -> Path:
     """Make the certificate authority and all kits; return the folder `kits`, one kit a party.
 
     Args:
         folder: Folder of the deployment; holds the authority's key in `authority` afterwards.
         sites: Names of the sites, as in the roster.
         host: Name under which the sites reach the server; also the server's name in FLARE.
-        port: TCP port of the server, the only one that must be open.
+        port: TCP port at which the sites reach the server, the only one that must be open.
+        listen: Port at which the server listens, where `port` is forwarded to it by a firewall; 0: at `port`.
 
     Raises:
         DeploymentError: FLARE is not installed, refuses a name, or kits are there already.
@@ -37,7 +38,9 @@ def provision(folder: Path, sites: Sequence[str], host: str, port: int) -> Path:
         raise DeploymentError(f"{kits} exists already; new certificates would shut out everybody who has a kit")
     authority.mkdir(parents=True, mode=0o700, exist_ok=True)
     # JSON is YAML: no other writer is needed.
-    (authority / "project.yml").write_text(json.dumps(_project(sites, host, port), indent=1), encoding="utf-8")
+    (authority / "project.yml").write_text(
+        json.dumps(_project(sites, host, port, listen or port), indent=1), encoding="utf-8"
+    )
     nvflare(folder, "provision", "-p", "project.yml", "-w", "workspace", directory=authority)
     shutil.move(authority / "workspace" / PROJECT / "prod_00", kits)
     for path in kits.rglob("*"):
@@ -45,10 +48,11 @@ def provision(folder: Path, sites: Sequence[str], host: str, port: int) -> Path:
     return kits
 
 
-def _project(sites: Sequence[str], host: str, port: int) -> dict[str, Any]:
-    server = {"name": host, "type": "server", "org": "coordinator", "host_name": host, "fed_learn_port": port}
+def _project(sites: Sequence[str], host: str, port: int, listen: int) -> dict[str, Any]:
+    server = {"name": host, "type": "server", "org": "coordinator", "host_name": host, "fed_learn_port": listen}
     lead = {"name": LEAD, "type": "admin", "org": "coordinator", "role": "lead"}
-    clients = [{"name": site, "type": "client", "org": site.replace("-", "_")} for site in sites]
+    target = {"connect_to": {"host": host, "port": port}}
+    clients = [{"name": site, "type": "client", "org": site.replace("-", "_"), **target} for site in sites]
     builder = "nvflare.lighter.impl."
     return {
         "api_version": 3,
@@ -81,7 +85,7 @@ def environment(folder: Path, party: str, extra: Mapping[str, str] | None = None
     }
 
 
-def nvflare(folder: Path, *arguments: str, directory: Path | None = None, seconds: float = 120.0) -> str:
+def nvflare(folder: Path, *arguments: str, directory: Path | None = None, seconds: float = 180.0) -> str:
     """Run one command of FLARE's own and return what it printed.
 
     Raises:

@@ -124,7 +124,7 @@ def job_state(folder: Path, kits: Path, job_id: str) -> str:
 
 
 def _ask(folder: Path, kits: Path, *arguments: str) -> Any:
-    printed = nvflare(folder, "--format", "json", *arguments, "--startup-kit", str(kits / LEAD), seconds=60)
+    printed = nvflare(folder, "--format", "json", *arguments, "--startup-kit", str(kits / LEAD))
     try:
         return json.loads(printed[printed.index("{") :])
     except ValueError as error:

@@ -31,7 +31,7 @@ class FlowerEngine:
 
     def start_server(self, folder: Path, plan: Plan, variables: Mapping[str, str]) -> None:
         """Start the SuperLink and register the sites' keys."""
-        start_link(folder, plan.host, plan.port, variables, party=SERVER)
+        start_link(folder, plan.host, plan.server_port, variables, party=SERVER)
         register(folder, list(plan.sites))
 
     def start_site(self, folder: Path, plan: Plan, site: str, socket_path: Path) -> None:

@@ -19,6 +19,8 @@ from securefed.engines.names import FLOWER_NODES, SITE_SOCKET
 
 LINK: Final = "superlink"
 _CONNECTION: Final = "deployment"
+_ANSWERS_SECONDS: Final = 180.0
+"""A command of Flower's takes two seconds, and a minute on a machine that has other things to do."""
 
 
 def make_keys(folder: Path, sites: Sequence[str], host: str) -> None:
@@ -194,11 +196,11 @@ def flwr(folder: Path, *arguments: str) -> dict[str, Any]:
             cwd=folder,
             capture_output=True,
             text=True,
-            timeout=90,
+            timeout=_ANSWERS_SECONDS,
             check=False,
         )
     except subprocess.TimeoutExpired as error:
-        raise DeploymentError(f"flwr {arguments[0]} did not end within 90 s") from error
+        raise DeploymentError(f"flwr {arguments[0]} did not end within {_ANSWERS_SECONDS:.0f} s") from error
     printed = result.stdout
     try:
         answer = json.loads(printed[printed.index("{") :])
@@ -221,6 +223,7 @@ def environment(folder: Path, party: str, extra: Mapping[str, str] | None = None
         "FLWR_HOME": str(home / "flower"),
         "FLWR_TELEMETRY_ENABLED": "0",
         "FLWR_DISABLE_UPDATE_CHECK": "1",
+        "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.1",  # seconds before it looks for the next message's process again
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), inherited.get("PATH", "")]),
         "PYTHONPATH": os.pathsep.join([root, *filter(None, [inherited.get("PYTHONPATH")])]),
         "PYTHONUNBUFFERED": "1",
