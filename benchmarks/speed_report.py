@@ -19,6 +19,7 @@ there is one (`pytest -m gpu`).
 def add(folder, parts, command):
     """Put parts into speed.json and write speed.md anew."""
     path = Path(folder) / "speed.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
     known = json.loads(path.read_text()) if path.exists() else {}
     for part, results in parts.items():
         known[part] = {"command": command.strip(), "results": results}

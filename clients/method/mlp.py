@@ -5,6 +5,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from clients.method.dropout import draw_ones
 from clients.method.masked_linear import MaskedLinear
 from clients.method.settings import TrainingSettings
 
@@ -62,7 +63,7 @@ class PrivateMlp(nn.Module):
             x = torch.relu(norm(layer(x)))
             if self.training and self.dropout:
                 keep = 1.0 - self.dropout
-                x = x * torch.empty_like(x).bernoulli_(keep, generator=generator).div_(keep)
+                x = x * draw_ones(torch.empty_like(x), keep, generator).div_(keep)
         logits: Tensor = self.head(x)
         return logits
 
@@ -78,5 +79,15 @@ def _norm(name: str, width: int) -> nn.Module:
     if name == "layer":
         return nn.LayerNorm(width)
     if name == "group":
-        return nn.GroupNorm(group_count(width), width)
+        return _GroupNorm(group_count(width), width)
     return nn.BatchNorm1d(width)
+
+
+class _GroupNorm(nn.GroupNorm):
+    """Takes a single image with groups of one entry too, which torch's own refuses: the entry becomes 0, then the bias.
+
+    That is what it does to several such images.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.group_norm(x, self.num_groups, self.weight, self.bias, self.eps)

@@ -5,6 +5,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from clients.method import losses
+from clients.method.dropout import draw_ones
 from clients.method.fam import FeatureAdaptationModule
 from clients.method.mlp import PrivateMlp
 from clients.method.settings import SettingsError, TrainingSettings
@@ -152,7 +153,7 @@ class HospitalModel(nn.Module):
     def _dropped(self, image_features: Tensor, generator: torch.Generator | None) -> Tensor:
         if not (self.training and self.settings.feature_dropout):
             return image_features
-        keep = torch.empty_like(image_features).bernoulli_(1 - self.settings.feature_dropout, generator=generator)
+        keep = draw_ones(torch.empty_like(image_features), 1 - self.settings.feature_dropout, generator)
         return F.normalize(image_features * keep, dim=-1)
 
     @torch.no_grad()

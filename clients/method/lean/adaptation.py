@@ -6,7 +6,8 @@ from torch import Tensor
 from clients.method.lean.masked import LayerStep
 from clients.method.lean.norms import Standardise
 
-_aten = torch.ops.aten
+_softmax_backward = torch.ops.aten._softmax_backward_data.out  # noqa: SLF001 (an operator)
+_clamp_backward = torch.ops.aten.hardtanh_backward.grad_input
 
 _LEAST_NORM = 1e-12
 """As in torch.nn.functional.normalize."""
@@ -28,7 +29,7 @@ class AdaptationStep:
         self._hidden, self._to_hidden = torch.empty_like(first.output), torch.empty_like(first.output)
         like = second.output
         self._attention, self._work, self._scaled, self.adapted = (torch.empty_like(like) for _ in range(4))
-        self._length = like.new_empty(*like.shape[:-1], 1)
+        self._length, self._divisor = like.new_empty(2, *like.shape[:-1], 1).unbind()
 
     def forward(self, x: Tensor) -> Tensor:
         """Return I~ float[..., B, D] of features float[..., B, D]; it is overwritten by the next call."""
@@ -42,16 +43,14 @@ class AdaptationStep:
         else:
             torch.mul(self._attention, x, out=self._work)
         torch.linalg.vector_norm(self._work, dim=-1, keepdim=True, out=self._length)
-        return torch.div(self._work, self._length.clamp_(min=_LEAST_NORM), out=self.adapted)
+        torch.div(self._length.clamp_(min=_LEAST_NORM), x.shape[-1] if self._residual else 1, out=self._divisor)
+        return torch.div(self._work, self._length, out=self.adapted)
 
     def backward(self, gradient: Tensor) -> None:
         """Write the gradients of the parameters, given that of I~ (which is overwritten)."""
         along = torch.mul(gradient, self.adapted, out=self._work).sum(-1, keepdim=True)
-        to_attention = gradient.addcmul_(self.adapted, along, value=-1).div_(self._length).mul_(self._x)
-        if self._residual:
-            to_attention.mul_(gradient.shape[-1])
-        mean = torch.mul(to_attention, self._attention, out=self._work).sum(-1, keepdim=True)
-        to_logits = to_attention.sub_(mean).mul_(self._attention)
-        self._second.backward(to_logits, self._hidden, self._to_hidden)
-        to_normed = _aten.hardtanh_backward(self._to_hidden, self._normed, 0.0, 6.0)
-        self._first.backward(self._norm.backward(to_normed), self._seen)
+        to_attention = gradient.addcmul_(self.adapted, along, value=-1).div_(self._divisor).mul_(self._x)
+        _softmax_backward(to_attention, self._attention, -1, to_attention.dtype, grad_input=self._work)
+        self._second.backward(self._work, self._hidden, self._to_hidden)
+        _clamp_backward(self._to_hidden, self._normed, 0.0, 6.0, grad_input=self._to_hidden)
+        self._first.backward(self._norm.backward(self._to_hidden), self._seen)

@@ -11,12 +11,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from clients.method.dropout import draw_ones
 from clients.method.layout import Vector, flatten
-from clients.method.lean.masked import reset_thresholds
+from clients.method.lean.masked import Block, reset_thresholds
 from clients.method.lean.norms import Rows
+from clients.method.lean.optimizer import FusedAdamW, Moving
 from clients.method.lean.step import ModelTensors, TrainingStep
 from clients.method.model import HospitalModel
-from clients.method.optimizer import adamw
 from clients.method.parts import private_part, shared_part
 from clients.method.settings import TrainingSettings
 
@@ -131,9 +132,9 @@ class _Stack:
         self._steps = [steps[k] for k in self._places]
         values = {name: torch.stack([t.private[name].detach() for t in self._trainees]) for name in private}
         values |= self._received(vector)
-        gradients = {name: torch.zeros_like(values[name]) for name in parameters}
-        self._tensors = ModelTensors(values, gradients)
-        self._moments = {name: (torch.zeros_like(g), torch.zeros_like(g)) for name, g in gradients.items()}
+        self._gradients = {name: torch.zeros_like(values[name]) for name in parameters}
+        self._tensors = _laid_out(values, self._gradients)
+        self._moments = {name: (torch.zeros_like(g), torch.zeros_like(g)) for name, g in self._gradients.items()}
         self._features = torch.cat([t.features for t in self._trainees])
         self._labels = torch.cat([t.labels for t in self._trainees])
         self._starts = torch.tensor([0, *(len(t.labels) for t in self._trainees)]).cumsum(0).tolist()
@@ -149,16 +150,20 @@ class _Stack:
         generators = [trainee.generator() for trainee in self._trainees]
         batches = [self._batches(k, generator) for k, generator in enumerate(generators)]
         active, step, optimizer = 0, None, None
+        moving: list[Moving] = []
         for number in range(max(self._steps, default=0)):
             left = sum(steps > number for steps in self._steps)
             if step is None or optimizer is None or left != active:
                 active = left
                 tensors = self._tensors.first(active)
                 step = self._make_step(tensors)
-                optimizer = self._optimizer(tensors, round_number, number)
+                optimizer = FusedAdamW(self._settings, round_number, self._features.device, number)
+                moving = self._moving(active)
             drawn = [next(batches[k]) for k in range(active)]
+            optimizer.begin_step()
             self._run(step, [rows for rows, _ in drawn], generators)
-            optimizer.step()
+            for part in moving:
+                optimizer.move(part)
             self._reset([k for k, (_, last) in enumerate(drawn) if last])
         self._reset([k for k, steps in enumerate(self._steps) if not steps])
         trained = {place: self._result(k) for k, place in enumerate(self._places)}
@@ -188,10 +193,10 @@ class _Stack:
             if min(counts) < size:
                 target.fill_(1.0)
             for k, number in enumerate(counts):
-                target[k, :number].bernoulli_(probability, generator=generators[k])
+                draw_ones(target[k, :number], probability, generators[k])
             return target
 
-        step.run(self._features[index], labels, weights / rows.count, rows, draw)
+        step.run(self._features[index], step.targets(labels, weights / rows.count), rows, draw)
 
     def _batches(self, hospital: int, generator: torch.Generator) -> Iterator[tuple[Tensor, bool]]:
         """Yield the rows of each step of a hospital and whether a pass ends with it; a pass is drawn as it begins."""
@@ -205,21 +210,15 @@ class _Stack:
                 yield order[start : start + size], number == len(sizes) - 1
                 start += size
 
-    def _optimizer(self, tensors: ModelTensors, round_number: int, steps: int) -> torch.optim.AdamW:
-        """AdamW over the hospitals that are left, going on from the moments after `steps` steps."""
-        fam: list[torch.nn.Parameter] = []
-        mlp: list[torch.nn.Parameter] = []
-        state: dict[Tensor, dict[str, Tensor]] = {}
-        for name, gradient in tensors.gradients.items():
-            parameter = torch.nn.Parameter(tensors.values[name])
-            parameter.grad = gradient
-            (fam if name.startswith("fam.") else mlp).append(parameter)
-            mean, square = (moment[: len(gradient)] for moment in self._moments[name])
-            counter = torch.full((), float(steps), dtype=torch.float32, device=gradient.device)
-            state[parameter] = {"step": counter, "exp_avg": mean, "exp_avg_sq": square}
-        optimizer = adamw(fam, mlp, self._settings, round_number)
-        optimizer.state.update(state)
-        return optimizer
+    def _moving(self, active: int) -> list[Moving]:
+        """The parameters of the hospitals that are left: the FAM's, and the MLP's where there is one."""
+        parts = []
+        for of_fam in (True, False):
+            names = [name for name in self._gradients if name.startswith("fam.") is of_fam]
+            means, squares = ([self._moments[name][k][:active] for name in names] for k in (0, 1))
+            parameters = [self._tensors.values[name][:active] for name in names]
+            parts.append(Moving(of_fam, parameters, [self._gradients[name][:active] for name in names], means, squares))
+        return [part for part in parts if part.parameters]
 
     def _reset(self, hospitals: Sequence[int]) -> None:
         values = self._tensors.values
@@ -247,6 +246,13 @@ class _Stack:
     def _result(self, k: int) -> Trained:
         local = flatten((name, self._tensors.values[name][k]) for name in self._shared)
         return Trained(local - self._vector, {name: self._tensors.values[name][k].clone() for name in self._private})
+
+
+def _laid_out(values: Mapping[str, Tensor], gradients: Mapping[str, Tensor]) -> ModelTensors:
+    layers = [name.removesuffix(".weight") for name, value in gradients.items() if value.dim() == 3]
+    blocks = {layer: [Block(slice(None), values[f"{layer}.weight"], gradients[f"{layer}.weight"])] for layer in layers}
+    learned = [f"{layer}.threshold" for layer in layers if f"{layer}.threshold" in gradients]
+    return ModelTensors(values, gradients, blocks, [(values[name], gradients[name]) for name in learned])
 
 
 def _passes(trainee: Trainee, model: HospitalModel) -> list[int]:

@@ -64,7 +64,7 @@ class MlpStep:
         self._inputs, self._positive = [], []
         for number, (layer, norm) in enumerate(self._hidden):
             self._inputs.append(x)
-            positive = torch.relu(norm.forward(layer.forward(x), rows))
+            positive = norm.forward(layer.forward(x), rows).relu_()
             self._positive.append(positive)
             x = positive
             if self._drops:
@@ -84,6 +84,7 @@ class MlpStep:
                 gradient = self._inner[number - 1]
                 if self._drops:
                     gradient.mul_(self._drops[number - 1])
-                gradient = _aten.threshold_backward(gradient, self._positive[number - 1], 0.0)
+                positive = self._positive[number - 1]
+                gradient = _aten.threshold_backward.grad_input(gradient, positive, 0.0, grad_input=gradient)
                 gradient = self._hidden[number - 1][1].backward(gradient, rows)
         return self._to_adapted.mul_(self._gain) if self._to_fam else None

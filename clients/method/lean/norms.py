@@ -120,6 +120,39 @@ class PerImageNorm:
         return self._standardise.backward(inner).flatten(-2)
 
 
+class LayerNorm:
+    """Layer norm with weights, of one hospital.
+
+    Args:
+        tensors: Weights float[W] and gradients.
+    """
+
+    def __init__(self, tensors: NormTensors) -> None:
+        self._tensors = tensors
+        self._saved: tuple[Tensor, Tensor, Tensor] | None = None
+
+    def forward(self, x: Tensor, rows: Rows) -> Tensor:
+        """Return the normed float[B, W]."""
+        del rows
+        t = self._tensors
+        y, mean, scale = torch.native_layer_norm(x, x.shape[-1:], t.weight, t.bias, _EPSILON)
+        self._saved = x, mean, scale
+        return y
+
+    def backward(self, gradient: Tensor, rows: Rows) -> Tensor:
+        """Write the gradients of the weights and return that of x."""
+        del rows
+        assert self._saved is not None  # noqa: S101 (forward came first)
+        (x, mean, scale), t = self._saved, self._tensors
+        to_x: Tensor
+        to_x, to_weight, to_bias = _aten.native_layer_norm_backward(
+            gradient, x, x.shape[-1:], mean, scale, t.weight, t.bias, [True, True, True]
+        )
+        t.to_weight.copy_(to_weight)
+        t.to_bias.copy_(to_bias)
+        return to_x
+
+
 class BatchNorm:
     """Batch norm in training: statistics over the images of a step, running statistics moved along.
 

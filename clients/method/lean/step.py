@@ -1,16 +1,16 @@
 """One step of local training: dropout of features, forward pass, losses, backward pass."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from clients.method.lean.adaptation import AdaptationStep
-from clients.method.lean.gradients import LossGradients
+from clients.method.lean.gradients import LossGradients, Targets
 from clients.method.lean.head import Draw, MlpStep
-from clients.method.lean.masked import LayerStep, LinearStep, LinearTensors, MaskedStep, MaskedTensors
-from clients.method.lean.norms import BatchNorm, NoNorm, NormStep, NormTensors, PerImageNorm, Rows
+from clients.method.lean.masked import Block, LayerStep, LinearStep, LinearTensors, MaskedStep, Masks
+from clients.method.lean.norms import BatchNorm, LayerNorm, NoNorm, NormStep, NormTensors, PerImageNorm, Rows
 from clients.method.mlp import group_count
 from clients.method.settings import TrainingSettings
 
@@ -23,11 +23,16 @@ class ModelTensors:
 
     Attributes:
         values: By the names of `HospitalModel.state_dict()`.
-        gradients: Memory for the gradient of each parameter, by the same names.
+        gradients: Memory for the gradients of biases and norms, by the same names.
+        blocks: The weights and their gradients, by the names of the layers.
+        thresholds: Those of all layers in the order of `blocks`, and memory for their gradients: float[..., r] each,
+            of one layer or of several in a row. Empty where they are not learned.
     """
 
     values: Mapping[str, Tensor]
     gradients: Mapping[str, Tensor]
+    blocks: Mapping[str, Sequence[Block]]
+    thresholds: Sequence[tuple[Tensor, Tensor]]
 
     @property
     def with_mlp(self) -> bool:
@@ -36,9 +41,18 @@ class ModelTensors:
 
     def first(self, hospitals: int) -> "ModelTensors":
         """Return views of the first hospitals of a stack."""
+
+        def some(tensor: Tensor) -> Tensor:
+            return tensor[:hospitals]
+
         return ModelTensors(
-            {name: tensor[:hospitals] for name, tensor in self.values.items()},
-            {name: tensor[:hospitals] for name, tensor in self.gradients.items()},
+            {name: some(tensor) for name, tensor in self.values.items()},
+            {name: some(tensor) for name, tensor in self.gradients.items()},
+            {
+                name: [Block(block.rows, some(block.weight), some(block.gradient)) for block in blocks]
+                for name, blocks in self.blocks.items()
+            },
+            [(some(threshold), some(gradient)) for threshold, gradient in self.thresholds],
         )
 
 
@@ -60,8 +74,7 @@ class TrainingStep:
         weight = tensors.values["fam.second.weight"]
         *lead, width, _ = weight.shape
         like = weight.new_empty(*lead, rows, width)
-        largest = max(tensor.shape[-1] * tensor.shape[-2] for tensor in self._matrices())
-        self._scratch = weight.new_empty(*lead, largest)
+        self._masks = self._make_masks()
         self._drop, self._image = torch.empty_like(like), torch.empty_like(like)
         self._length = like.new_empty(*lead, rows, 1)
         first, second = self._layer("fam.first"), self._layer("fam.second")
@@ -71,16 +84,17 @@ class TrainingStep:
         self._losses = LossGradients(settings, text_features, prior, logit_scale, tensors.with_mlp, like)
         self._mlp = self._make_mlp(like) if tensors.with_mlp else None
 
-    def run(self, x: Tensor, labels: Tensor, weights: Tensor, rows: Rows, draw: Draw) -> None:
-        """Write the gradients of all parameters.
+    def run(self, x: Tensor, targets: Targets, rows: Rows, draw: Draw) -> None:
+        """Write the gradients of all parameters; whoever uses those of a block of weights does so on the way.
 
         Args:
             x: float[..., B, D] of unit length.
-            labels: int64[..., B].
-            weights: float[..., B], weight of each image in the first two terms of the loss.
+            targets: What the model should say, and how much each image weighs.
             rows: Which rows are images.
             draw: Source of dropout.
         """
+        if self._masks is not None:
+            self._masks.update()
         if self._settings.feature_dropout:
             keep = draw(self._drop, 1 - self._settings.feature_dropout)
             torch.mul(x, keep, out=self._image)
@@ -90,12 +104,18 @@ class TrainingStep:
         self._losses.forward(adapted)
         if self._mlp is not None:
             self._mlp.forward(adapted, x, rows, draw)
-        to_adapted, to_logits = self._losses.backward(adapted, labels, weights, rows)
+        to_adapted, to_logits = self._losses.backward(adapted, targets, rows)
         if self._mlp is not None and to_logits is not None:
             from_mlp = self._mlp.backward(to_logits, rows)
             if from_mlp is not None:
                 to_adapted.add_(from_mlp)
         self._fam.backward(to_adapted)
+        if self._masks is not None:
+            self._masks.write_threshold_gradients()
+
+    def targets(self, labels: Tensor, weights: Tensor) -> Targets:
+        """Return the targets of images with labels int64[..., B] and weights float[..., B]."""
+        return self._losses.targets(labels, weights)
 
     def _make_mlp(self, like: Tensor) -> MlpStep:
         settings = self._settings
@@ -114,15 +134,20 @@ class TrainingStep:
             like=like,
         )
 
+    def _make_masks(self) -> Masks | None:
+        tensors = self._tensors
+        if not tensors.thresholds:
+            return None
+        return Masks(list(tensors.blocks.values()), tensors.thresholds, self._settings.threshold_window)
+
     def _layer(self, name: str, output: Tensor | None = None) -> LayerStep:
-        values, gradients, settings = self._tensors.values, self._tensors.gradients, self._settings
-        weight, bias, threshold = f"{name}.weight", f"{name}.bias", f"{name}.threshold"
-        tensors = values[weight], values[bias], gradients[weight], gradients[bias]
-        if not settings.learn_thresholds:
-            return LinearStep(LinearTensors(*tensors), self._rows, output)
-        masked = MaskedTensors(*tensors, values[threshold], gradients[threshold])
-        window = settings.threshold_window
-        return MaskedStep(masked, self._rows, window, settings.mask_bias, self._scratch, output)
+        values, blocks = self._tensors.values, self._tensors.blocks
+        weight, bias = f"{name}.weight", f"{name}.bias"
+        tensors = LinearTensors(values[weight], values[bias], self._tensors.gradients[bias], blocks[name])
+        if self._masks is None:
+            return LinearStep(tensors, self._rows, output)
+        mask = self._masks.layers[list(blocks).index(name)]
+        return MaskedStep(tensors, mask, self._rows, self._settings.mask_bias, output)
 
     def _norm(self, name: str) -> NormStep:
         values, gradients, kind = self._tensors.values, self._tensors.gradients, self._settings.mlp_norm
@@ -139,8 +164,6 @@ class TrainingStep:
         )
         if kind == "batch":
             return BatchNorm(tensors)
+        if kind == "layer" and tensors.weight.dim() == 1:
+            return LayerNorm(tensors)
         return PerImageNorm(tensors, group_count(tensors.weight.shape[-1]) if kind == "group" else 1)
-
-    def _matrices(self) -> list[Tensor]:
-        names = [name for name in self._tensors.values if name.endswith(".weight") and ".norms." not in name]
-        return [self._tensors.values[name] for name in names]

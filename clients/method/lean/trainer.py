@@ -1,20 +1,30 @@
 """Local training of one hospital with the lean step: `clients.method.training.train_epochs` without autograd."""
 
+from collections.abc import Iterator
+from functools import partial
+from itertools import pairwise
+
 import torch
 from torch import Tensor
 
-from clients.method.lean.masked import reset_thresholds
+from clients.method.dropout import draw_ones
+from clients.method.lean.gradients import Targets
+from clients.method.lean.masked import Block, reset_thresholds
 from clients.method.lean.norms import Rows
+from clients.method.lean.optimizer import FusedAdamW, Moving
 from clients.method.lean.step import ModelTensors, TrainingStep
 from clients.method.masked_linear import MaskedLinear
 from clients.method.model import HospitalModel
-from clients.method.optimizer import adamw
+
+_BLOCK_BYTES = 1 << 20
+"""Of weights whose gradient is used before the next one is made: a core's own cache holds it."""
 
 
 class LeanTrainer:
-    """Trains a model in memory that it keeps from round to round: parameters, gradients and moments lie flat.
+    """Trains a model in memory that it keeps from round to round: parameters and moments lie flat.
 
-    The model's parameters become views of that memory and stay usable as before.
+    The model's parameters become views of that memory and stay usable as before. Gradients of weights are used block
+    by block as a step goes backwards, all in the same memory.
 
     Args:
         model: The model to train.
@@ -22,29 +32,22 @@ class LeanTrainer:
 
     def __init__(self, model: HospitalModel) -> None:
         self._model = model
-        self._flat: list[Tensor] = []
-        self._gradients: list[Tensor] = []
+        self._optimizer = FusedAdamW(model.settings, 1, model.text_features.device)
+        named = dict(model.named_parameters())
+        flat = torch.cat([named[name].detach().reshape(-1) for name in _order(named)])
+        self._moments = torch.zeros(2, len(flat), dtype=flat.dtype, device=flat.device)
         values: dict[str, Tensor] = {}
-        gradients: dict[str, Tensor] = {}
-        for part, module in (("fam", model.fam), ("mlp", model.mlp)):
-            if module is None:
-                continue
-            named = [(f"{part}.{name}", parameter) for name, parameter in module.named_parameters()]
-            flat = torch.cat([parameter.detach().reshape(-1) for _, parameter in named])
-            gradient = torch.zeros_like(flat)
-            offset = 0
-            for name, parameter in named:
-                here = slice(offset, offset + parameter.numel())
-                parameter.data = flat[here].view(parameter.shape)
-                values[name], gradients[name] = parameter.data, gradient[here].view(parameter.shape)
-                offset += parameter.numel()
-            self._flat.append(flat)
-            self._gradients.append(gradient)
-        self._moments = [torch.zeros_like(flat) for flat in self._flat for _ in range(2)]
-        values |= dict(model.named_buffers())
-        self._tensors = ModelTensors(values, gradients)
+        places: dict[str, slice] = {}
+        end = 0
+        for name in _order(named):
+            here = places[name] = slice(end, end + named[name].numel())
+            values[name] = named[name].data = flat[here].view(named[name].shape)
+            end = here.stop
+        self._flat = flat
+        self._tensors = self._lay_out(values | dict(model.named_buffers()), places)
         self._layers = [module for module in model.modules() if isinstance(module, MaskedLinear) and module.learned]
         self._steps: dict[int, TrainingStep] = {}
+        self._uniform: dict[torch.Size, Tensor] = {}
 
     def train(
         self,
@@ -56,28 +59,44 @@ class LeanTrainer:
     ) -> int:
         """Train one round and return the number of steps; arguments as in `train_epochs` and `make_optimizer`."""
         settings = self._model.settings
-        optimizer = self._optimizer(round_number)
+        self._optimizer = FusedAdamW(settings, round_number, self._flat.device)
+        self._moments.zero_()
 
         def draw(target: Tensor, probability: float) -> Tensor:
-            return target.bernoulli_(probability, generator=generator)
+            return draw_ones(target, probability, generator, self._memory(target))
 
-        least = 2 if self._model.mlp is not None and settings.mlp_norm == "batch" else 1
         steps = 0
         for _ in range(settings.local_epochs):
             order = torch.randperm(len(labels), generator=generator, device=image_features.device)
-            features, targets = image_features[order], labels[order]
-            weights = torch.ones_like(features[:, 0]) if class_weights is None else class_weights[targets]
-            for start in range(0, len(labels), settings.batch_size):
-                batch = slice(start, start + settings.batch_size)
-                x, y = features[batch], targets[batch]
-                if len(y) < least:
-                    continue
-                self._step(len(y)).run(x, y, weights[batch] / len(y), Rows(None, len(y)), draw)
-                optimizer.step()
+            for x, targets in self._batches(image_features[order], labels[order], class_weights):
+                self._optimizer.begin_step()
+                self._step(len(x)).run(x, targets, Rows(None, len(x)), draw)
+                for part in self._vectors:
+                    self._optimizer.move(part)
                 steps += 1
             for layer in self._layers:
                 reset_thresholds(layer.weight.data, layer.threshold.data, settings.reset_keep_ratio)
         return steps
+
+    def _batches(
+        self, features: Tensor, labels: Tensor, class_weights: Tensor | None
+    ) -> Iterator[tuple[Tensor, Targets]]:
+        """Yield the batches of a pass; a last one that a batch norm cannot take is left out."""
+        if not len(labels):
+            return
+        settings = self._model.settings
+        least = 2 if self._model.mlp is not None and settings.mlp_norm == "batch" else 1
+        weights = torch.ones_like(features[:, 0]) if class_weights is None else class_weights[labels]
+        whole = len(labels) - len(labels) % settings.batch_size
+        weights[:whole] /= settings.batch_size
+        weights[whole:] /= max(1, len(labels) - whole)
+        targets = self._step(min(len(labels), settings.batch_size)).targets(labels, weights)
+        batches = (
+            torch.split(t, settings.batch_size) for t in (features, targets.labels, targets.rows, targets.weights)
+        )
+        for x, *of_batch in zip(*batches, strict=True):
+            if len(x) >= least:
+                yield x, Targets(*of_batch)
 
     def _step(self, rows: int) -> TrainingStep:
         if rows not in self._steps:
@@ -91,17 +110,78 @@ class LeanTrainer:
             )
         return self._steps[rows]
 
-    def _optimizer(self, round_number: int) -> torch.optim.AdamW:
-        """A fresh AdamW over the flat parameters, its moments in memory that is kept."""
-        parameters = [torch.nn.Parameter(flat) for flat in self._flat]
-        for parameter, gradient in zip(parameters, self._gradients, strict=True):
-            parameter.grad = gradient
-        optimizer = adamw(parameters[:1], parameters[1:], self._model.settings, round_number)
-        for number, parameter in enumerate(parameters):
-            mean, square = self._moments[2 * number : 2 * number + 2]
-            optimizer.state[parameter] = {
-                "step": torch.zeros((), dtype=torch.float32, device=parameter.device),
-                "exp_avg": mean.zero_(),
-                "exp_avg_sq": square.zero_(),
-            }
-        return optimizer
+    def _memory(self, target: Tensor) -> Tensor | None:
+        """Memory for the uniform numbers of a draw."""
+        if target.device.type != "cpu":
+            return None
+        if target.shape not in self._uniform:
+            if len(self._uniform) > 3:  # two widths, whole batches and last ones
+                self._uniform.clear()
+            self._uniform[target.shape] = torch.empty_like(target, dtype=torch.float64)
+        return self._uniform[target.shape]
+
+    def _lay_out(self, values: dict[str, Tensor], places: dict[str, slice]) -> ModelTensors:
+        """Split the flat memory: weights into blocks, all other parameters into one vector for each learning rate."""
+        layers = [name.removesuffix(".weight") for name in places if values[name].dim() == 2]
+        start = max(places[f"{layer}.weight"].stop for layer in layers)
+        to_vectors = torch.zeros_like(self._flat[start:])
+        vectors = [name for name in places if places[name].start >= start]
+        middle = min((places[name].start for name in vectors if name.startswith("mlp.")), default=len(self._flat))
+        self._vectors = [
+            self._moving(slice(a, b), to_vectors[a - start : b - start], of_fam=a == start)
+            for a, b in pairwise((start, middle, len(self._flat)))
+            if b > a
+        ]
+        gradients = {
+            name: to_vectors[places[name].start - start : places[name].stop - start].view(values[name].shape)
+            for name in vectors
+        }
+        size = max(_rows_of_block(values[f"{layer}.weight"]) * values[f"{layer}.weight"].shape[1] for layer in layers)
+        memory = self._flat.new_empty(size)
+        blocks = {
+            layer: self._blocks(values[f"{layer}.weight"], places[f"{layer}.weight"].start, memory, layer)
+            for layer in layers
+        }
+        learned = [places[name] for name in places if name.endswith(".threshold")]
+        thresholds = []
+        if learned:
+            of_all = slice(learned[0].start, learned[-1].stop)
+            thresholds.append((self._flat[of_all], to_vectors[of_all.start - start : of_all.stop - start]))
+        return ModelTensors(values, gradients, blocks, thresholds)
+
+    def _blocks(self, weight: Tensor, start: int, memory: Tensor, layer: str) -> list[Block]:
+        outputs, inputs = weight.shape
+        size = _rows_of_block(weight)
+        blocks = []
+        for first in range(0, outputs, size):
+            rows = slice(first, min(outputs, first + size))
+            gradient = memory[: (rows.stop - first) * inputs]
+            place = slice(start + first * inputs, start + rows.stop * inputs)
+            moving = self._moving(place, gradient, of_fam=layer.startswith("fam."))
+            use = partial(self._move, moving)
+            blocks.append(Block(rows, weight[rows], gradient.view(-1, inputs), use))
+        return blocks
+
+    def _moving(self, place: slice, gradient: Tensor, *, of_fam: bool) -> Moving:
+        mean, square = self._moments[:, place]
+        return Moving(of_fam, [self._flat[place]], [gradient], [mean], [square])
+
+    def _move(self, part: Moving) -> None:
+        self._optimizer.move(part)
+
+
+def _rows_of_block(weight: Tensor) -> int:
+    outputs, inputs = weight.shape
+    return max(1, min(outputs, _BLOCK_BYTES // (inputs * weight.element_size())))
+
+
+def _order(named: dict[str, torch.nn.Parameter]) -> list[str]:
+    """All weights, then what else the FAM has, then the MLP's; the thresholds of both meet in the middle."""
+
+    def place(name: str) -> tuple[int, bool]:
+        learned = name.endswith(".threshold")
+        if named[name].dim() == 2:
+            return 0, False
+        return (1, learned) if name.startswith("fam.") else (2, not learned)
+
+    return sorted(named, key=place)

@@ -143,6 +143,21 @@ def test_class_weights_and_a_fam_alone(profile):
         assert_same(*both(PROFILES[profile], with_mlp=with_mlp, dtype=torch.float64, weights=weights), torch.float64)
 
 
+@pytest.mark.parametrize("name", ["as it is", "thresholds not learned"])
+def test_weights_are_trained_in_blocks_of_rows(name, monkeypatch):
+    monkeypatch.setattr("clients.method.lean.trainer._BLOCK_BYTES", 7 * D * 8)  # 7 rows, or 3 of the MLP's
+    assert_same(*both(settings_of("default", name), dtype=torch.float64, rounds=2), torch.float64)
+
+
+def test_groups_of_one_entry_take_a_last_image_on_its_own():
+    """Such a norm hands back nothing but rounding, which AdamW blows up: the layer before it is not comparable."""
+    settings = dataclasses.replace(TrainingSettings.default(), mlp_norm="group", mlp_input="image")
+    expected, got = both(settings, dtype=torch.float64)  # 97 images in batches of 32, 32 groups of a width of 32
+    for state in (expected, got):
+        assert all(tensor.isfinite().all() for tensor in state.values())
+    np.testing.assert_allclose(got["fam.second.bias"], expected["fam.second.bias"], rtol=0, atol=1e-6)
+
+
 def test_memory_is_kept_from_round_to_round_and_the_model_sees_it():
     settings = TrainingSettings.default()
     x, y = sample()

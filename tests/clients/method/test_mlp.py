@@ -85,3 +85,13 @@ def test_group_norm_takes_any_width():
     for width in (1, 7, 48, 512):
         mlp = PrivateMlp(D, C, TrainingSettings(mlp_norm="group", mlp_width=width))
         assert width % mlp.norms[0].num_groups == 0
+
+
+def test_a_group_norm_takes_an_image_on_its_own():
+    """D = 6 makes groups of one entry, which torch's own module refuses for a single image."""
+    mlp = make_mlp(mlp_norm="group").train()
+    adapted, image = (torch.from_numpy(rows(seed)) for seed in (1, 2))
+    alone = mlp(adapted[:1], image[:1])
+    np.testing.assert_allclose(alone.detach(), mlp(adapted, image)[:1].detach(), rtol=0, atol=1e-12)
+    with pytest.raises(ValueError, match="more than 1 value"):
+        torch.nn.GroupNorm(D, D).double()(torch.zeros(1, D, dtype=torch.float64))
