@@ -31,7 +31,7 @@ import deployment_report
 from deployment_taps import Gates
 from deployment_trial import Hospitals, Source, Trial, deployed
 
-from protocols.driver import Patience
+from protocols.transport import Patience
 from securefed.config import STAGES
 from securefed.deploy.deployment import SERVER
 

@@ -9,8 +9,8 @@ from typing import Any
 
 from deployment_trial import Hospitals, Source, Trial, deployed, free_ports
 
-from protocols.driver import Patience
 from protocols.server.machine import ServerMachine
+from protocols.transport import Patience
 from securefed.deploy import flare_run, flower_run
 from securefed.deploy.flare_policy import SERVER_CLASS, SITE_CLASS, harden_site
 from securefed.deploy.flare_project import provision

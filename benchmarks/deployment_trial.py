@@ -17,7 +17,7 @@ from typing import Any
 
 from deployment_taps import CountingProxy, Gates
 
-from protocols.driver import Patience
+from protocols.transport import Patience
 from securefed.deploy.deployment import SERVER, Deployment, Engine, Plan
 from securefed.deploy.flare_engine import FlareEngine
 from securefed.deploy.flower_engine import FlowerEngine

@@ -3,7 +3,7 @@
 from protocols.client.machine import ClientMachine
 from protocols.client.session import Contribute, RoundContext
 from protocols.codec import Codec, FixedPointCodec
-from protocols.driver import Patience, run_round
+from protocols.driver import run_round
 from protocols.entropy import Entropy, ReproducibleEntropy, system_entropy
 from protocols.errors import (
     AggregateError,
@@ -32,7 +32,7 @@ from protocols.result import Direction, FrameRecord, Rejection, RoundResult
 from protocols.roster import IdentityKey, IdentitySeed, RememberingVerifier, Roster
 from protocols.server.machine import ServerMachine
 from protocols.stages import Stage, ThreatModel
-from protocols.transport import Handler, InProcessTransport, Transport
+from protocols.transport import Handler, InProcessTransport, Patience, Transport
 from protocols.vectors import Aggregate, EncodedVector
 
 __all__ = [

@@ -22,32 +22,12 @@ give all machines one `RememberingVerifier`, so that a signature is checked once
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Final
 
 from protocols.errors import ProtocolError
 from protocols.result import RoundResult
 from protocols.server.machine import ServerMachine
 from protocols.stages import Stage
-from protocols.transport import Transport
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Patience:
-    """How long a stage waits. A matter of speed and of losing slow clients, never of safety.
-
-    Attributes:
-        timeout: Seconds after which a stage ends.
-        grace: Seconds that are waited for more once `quorum` replies are there.
-        quorum: Share of the clients that were asked, 0 to 1.
-    """
-
-    timeout: float = 600.0
-    grace: float = 600.0
-    quorum: float = 1.0
-
-
-DEFAULT_PATIENCE: Final = Patience()
+from protocols.transport import DEFAULT_PATIENCE, Patience, Transport
 
 
 def run_round(
@@ -77,14 +57,7 @@ def run_round(
         if stage is Stage.UNMASKING and before_unmasking is not None:
             before_unmasking(server.survivors)
         requests = server.requests(stage.value)
-        replies, _ = transport.exchange(
-            stage.value,
-            requests,
-            round_id=server.parameters.round,
-            timeout=patience.timeout,
-            quorum=round(len(requests) * patience.quorum),
-            grace=patience.grace,
-        )
+        replies, _ = transport.exchange(stage.value, requests, round_id=server.parameters.round, patience=patience)
         for client, reply in replies:
             server.absorb(stage.value, {client: reply})
         server.conclude(stage.value)

@@ -6,7 +6,6 @@ The server sees every contribution. The path is there to compare with, and for d
 from collections.abc import Iterator
 
 from protocols.client.session import Contribute, RoundContext
-from protocols.driver import DEFAULT_PATIENCE, Patience
 from protocols.errors import (
     DecodeError,
     ParameterError,
@@ -24,7 +23,7 @@ from protocols.result import Direction, FrameRecord, Rejection, RoundResult, acc
 from protocols.ring import lane_dtype
 from protocols.roster import Roster
 from protocols.stages import Stage
-from protocols.transport import Transport
+from protocols.transport import DEFAULT_PATIENCE, Patience, Transport
 from protocols.vectors import MaskedVector, NoisyVector
 from protocols.wire import HEADER_BYTES, FrameType
 
@@ -123,9 +122,7 @@ def ask_in_clear(
         STAGE,
         dict.fromkeys(names, frame),
         round_id=parameters.round,
-        timeout=patience.timeout,
-        quorum=round(len(names) * patience.quorum),
-        grace=patience.grace,
+        patience=patience,
     )
     return names, frames, replies
 

@@ -25,7 +25,7 @@ from protocols.roster import IdentityKey, RememberingVerifier, Roster
 from protocols.server.machine import ServerMachine
 from protocols.server.session import ExcessNoise
 from protocols.stages import Stage, ThreatModel
-from protocols.transport import Handler, InProcessTransport, Replies
+from protocols.transport import DEFAULT_PATIENCE, Exchanged, Handler, InProcessTransport, Patience, Replies
 from protocols.vectors import EncodedVector
 
 M = TypeVar("M", bound=Message)
@@ -145,20 +145,9 @@ class InterceptedTransport:
         """Return the clients' names."""
         return self._plain.nodes()
 
-    def exchange(
-        self,
-        stage: str,
-        requests: Mapping[str, bytes],
-        *,
-        round_id: int,
-        timeout: float,
-        quorum: int,
-        grace: float,
-    ) -> tuple[Replies, Mapping[str, str]]:
+    def exchange(self, stage: str, requests: Mapping[str, bytes], *, round_id: int, patience: Patience) -> Exchanged:
         """Carry one stage through all interceptors."""
-        replies, failures = self._plain.exchange(
-            stage, requests, round_id=round_id, timeout=timeout, quorum=quorum, grace=grace
-        )
+        replies, failures = self._plain.exchange(stage, requests, round_id=round_id, patience=patience)
         return self._deliver(stage, replies), failures
 
     def close(self) -> None:
@@ -319,7 +308,7 @@ class SimulatedFederation:
             if current is stage:
                 return requests
             replies, _ = transport.exchange(
-                current.value, requests, round_id=server.parameters.round, timeout=0, quorum=0, grace=0
+                current.value, requests, round_id=server.parameters.round, patience=DEFAULT_PATIENCE
             )
             for client, reply in replies:
                 server.absorb(current.value, {client: reply})

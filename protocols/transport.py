@@ -3,14 +3,35 @@
 from collections import deque
 from collections.abc import Collection, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Protocol
+from dataclasses import dataclass
+from typing import Final, Protocol
 
 from protocols.stages import Stage
 
 Replies = Iterator[tuple[str, bytes]]
+Exchanged = tuple[Replies, Mapping[str, str]]
+"""Replies as they come, and {client: short reason} of those that give none, complete once the replies are exhausted."""
 
 _ON_VECTORS = (Stage.MASKED_INPUT_COLLECTION, Stage.PLAIN_INPUT_COLLECTION)
 """Stages in which a client's work is arithmetic on vectors, which threads can share; the rest is Python."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Patience:
+    """How long an exchange waits. A matter of speed and of losing slow clients, never of safety.
+
+    Attributes:
+        timeout: Seconds after which the exchange ends.
+        grace: Seconds that are waited for more once `quorum` replies are there.
+        quorum: Share of the clients that were asked, 0 to 1.
+    """
+
+    timeout: float = 600.0
+    grace: float = 600.0
+    quorum: float = 1.0
+
+
+DEFAULT_PATIENCE: Final = Patience()
 
 
 class Transport(Protocol):
@@ -24,25 +45,14 @@ class Transport(Protocol):
         """Return the clients that can be reached."""
         ...
 
-    def exchange(
-        self,
-        stage: str,
-        requests: Mapping[str, bytes],
-        *,
-        round_id: int,
-        timeout: float,
-        quorum: int,
-        grace: float,
-    ) -> tuple[Replies, Mapping[str, str]]:
+    def exchange(self, stage: str, requests: Mapping[str, bytes], *, round_id: int, patience: Patience) -> Exchanged:
         """Send requests and gather replies.
 
         Args:
             stage: Name of the stage.
             requests: {client: frame}.
             round_id: Round number.
-            timeout: Seconds after which the exchange ends.
-            quorum: Replies after which only `grace` seconds are waited for more. A matter of speed, never of safety.
-            grace: Seconds.
+            patience: How long to wait for whom.
 
         Returns:
             An iterator of (client, reply), and {client: short reason}, complete once the iterator is exhausted.
@@ -90,18 +100,9 @@ class InProcessTransport:
         """Return the clients' names."""
         return tuple(self._clients)
 
-    def exchange(
-        self,
-        stage: str,
-        requests: Mapping[str, bytes],
-        *,
-        round_id: int,
-        timeout: float,
-        quorum: int,
-        grace: float,
-    ) -> tuple[Replies, Mapping[str, str]]:
+    def exchange(self, stage: str, requests: Mapping[str, bytes], *, round_id: int, patience: Patience) -> Exchanged:
         """Call each client as the iterator reaches it, or a few ahead of it: few replies are held at a time."""
-        del timeout, quorum, grace  # nobody is waited for in one process
+        del patience  # nobody is waited for in one process
         failures: dict[str, str] = {}
         reached = self._reached(stage, requests, round_id, failures)
         if self._workers > 1 and stage in _ON_VECTORS:

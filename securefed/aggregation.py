@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from protocols.compression.half import run_half_round
-from protocols.driver import DEFAULT_PATIENCE, Patience, run_round
+from protocols.driver import run_round
 from protocols.errors import AggregateError, ReconstructionError, TooFewSurvivorsError
 from protocols.noise import NoisyCodec
 from protocols.parameters import RoundParameters
@@ -21,7 +21,7 @@ from protocols.plain import run_plain_round
 from protocols.result import Direction, FrameRecord, RoundResult
 from protocols.roster import Ed25519Verifier, SignatureVerifier
 from protocols.server.machine import ServerMachine
-from protocols.transport import Transport
+from protocols.transport import DEFAULT_PATIENCE, Patience, Transport
 from securefed.channels import HalfServer
 from securefed.compression import ChannelState, ServerChannel
 from securefed.config import STAGES
@@ -240,9 +240,7 @@ class Aggregator:
             ControlStage.CLOSE_ROUND.value,
             dict.fromkeys(sites, message),
             round_id=protocol,
-            timeout=self._patience.timeout,
-            quorum=round(len(sites) * self._patience.quorum),
-            grace=self._patience.grace,
+            patience=self._patience,
         )
         self._unclosed -= {site for site, _ in replies}
 

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from protocols.client.session import RoundContext
 from protocols.compression.download import deflate, inflate
-from protocols.driver import DEFAULT_PATIENCE, Patience
 from protocols.errors import (
     DecodeError,
     DtypeError,
@@ -30,7 +29,7 @@ from protocols.parameters import RoundParameters
 from protocols.plain import NO_SESSION, STAGE, ask_in_clear
 from protocols.result import Direction, FrameRecord, Rejection, RoundResult
 from protocols.roster import Roster
-from protocols.transport import Transport
+from protocols.transport import DEFAULT_PATIENCE, Patience, Transport
 from protocols.vectors import Aggregate
 from protocols.wire import HEADER_BYTES, FrameType, Header, Reader, decode_frame, encode_frame, u16, u32
 

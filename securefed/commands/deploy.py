@@ -87,7 +87,7 @@ def _engine_group(name: str, title: str) -> click.Group:
         quorum: float,
     ) -> None:
         """Make certificates, keys and policies in a new FOLDER for an approved study."""
-        from protocols.driver import Patience
+        from protocols.transport import Patience
         from securefed.deploy.deployment import Deployment, Plan
         from securefed.study import read_study
 

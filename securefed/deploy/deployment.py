@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final, Protocol, Self
 
 from audit.signing_key import load_key
-from protocols.driver import Patience
+from protocols.transport import Patience
 from securefed.deploy.errors import DeploymentError
 from securefed.deploy.node_process import SOCKET_NAME
 from securefed.deploy.processes import running, start_party, stop_parties

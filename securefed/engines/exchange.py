@@ -5,7 +5,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from protocols.transport import Replies
+from protocols.transport import Exchanged, Patience, Replies
 
 POLL_SECONDS: Final = 0.2
 """Longest wait inside a mail before the clock is looked at again."""
@@ -69,23 +69,15 @@ class EngineTransport:
         """Return the sites that can be reached."""
         return self._courier.nodes()
 
-    def exchange(
-        self,
-        stage: str,
-        requests: Mapping[str, bytes],
-        *,
-        round_id: int,
-        timeout: float,
-        quorum: int,
-        grace: float,
-    ) -> tuple[Replies, Mapping[str, str]]:
+    def exchange(self, stage: str, requests: Mapping[str, bytes], *, round_id: int, patience: Patience) -> Exchanged:
         """Send all requests at once; replies come in the order of their arrival."""
         reachable = set(self._courier.nodes())
         failures = {site: "unknown" for site in requests if site not in reachable}
         asked = {site: request for site, request in requests.items() if site in reachable}
-        deadline = self._clock() + timeout
-        mail = self._courier.send(stage, asked, round_id=round_id, lifetime=timeout)
-        return self._gather(mail, set(asked), failures, deadline, quorum, grace), failures
+        deadline = self._clock() + patience.timeout
+        mail = self._courier.send(stage, asked, round_id=round_id, lifetime=patience.timeout)
+        quorum = round(len(requests) * patience.quorum)
+        return self._gather(mail, set(asked), failures, deadline, quorum, patience.grace), failures
 
     def _gather(
         self, mail: Mail, waiting: set[str], failures: dict[str, str], deadline: float, quorum: int, grace: float

@@ -8,7 +8,7 @@ from typing import IO, Final
 
 from audit.report import write_report
 from audit.signing_key import load_key
-from protocols.driver import Patience
+from protocols.transport import Patience
 from securefed.engines.exchange import EngineTransport
 from securefed.engines.names import SERVER_FOLDER
 from securefed.nodes.server import StudyStart, serve

@@ -13,9 +13,8 @@ from audit.canonical import JSON
 from audit.heads import HeadBook, SignedHead
 from audit.log import EventLog
 from audit.roster import Roster
-from protocols.driver import Patience
 from protocols.errors import DecodeError
-from protocols.transport import Transport
+from protocols.transport import Patience, Transport
 from securefed.nodes.control import ControlStage, RefusedBySiteError, decode_reply, encode_request
 from securefed.nodes.site_run import CONTROL_VERSION, software_version
 
@@ -117,14 +116,7 @@ class RemoteParties:
         """Send requests beside the rounds and return the replies of the hospitals that gave one."""
         if not requests:
             return {}
-        replies, _ = self._transport.exchange(
-            stage.value,
-            requests,
-            round_id=round_id,
-            timeout=self._patience.timeout,
-            quorum=round(len(requests) * self._patience.quorum),
-            grace=self._patience.grace,
-        )
+        replies, _ = self._transport.exchange(stage.value, requests, round_id=round_id, patience=self._patience)
         answered: dict[str, Mapping[str, Any]] = {}
         for name, reply in replies:
             try:

@@ -16,8 +16,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from audit.log import Clock
 from audit.roster import public_hex
-from protocols.driver import Patience
-from protocols.transport import Transport
+from protocols.transport import Patience, Transport
 from securefed.aggregation import Aggregator
 from securefed.checkpoint import Snapshot, delete_checkpoint, load_checkpoint, save_checkpoint
 from securefed.config import write_config

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from protocols.roster import IdentityKey, RememberingVerifier
-from protocols.transport import InProcessTransport, Replies
+from protocols.transport import Exchanged, InProcessTransport, Patience
 from securefed.compression import Followed
 from securefed.dropouts import dropouts_of_round
 from securefed.nodes.control import ControlStage
@@ -62,14 +62,12 @@ class SimulatedSites:
         """Return the names of the sites."""
         return tuple(self._nodes)
 
-    def exchange(
-        self, stage: str, requests: Mapping[str, bytes], *, round_id: int, timeout: float, quorum: int, grace: float
-    ) -> tuple[Replies, Mapping[str, str]]:
+    def exchange(self, stage: str, requests: Mapping[str, bytes], *, round_id: int, patience: Patience) -> Exchanged:
         """Call each site as the iterator reaches it, or a few at a time; the sites that the round loses are silent."""
         lost = {} if stage == ControlStage.CLOSE_ROUND.value else self.losses(training_round(round_id))
         drops = {(site, round_id): at for site, at in lost.items()}
         return InProcessTransport(self._nodes, drops, workers=self._workers).exchange(
-            stage, requests, round_id=round_id, timeout=timeout, quorum=quorum, grace=grace
+            stage, requests, round_id=round_id, patience=patience
         )
 
     def close(self) -> None:

@@ -74,8 +74,7 @@ class RelayedTransport:
     def nodes(self):
         return tuple(self._nodes)
 
-    def exchange(self, stage, requests, *, round_id, timeout, quorum, grace):
-        how = {"round_id": round_id, "timeout": timeout, "quorum": quorum, "grace": grace}
+    def exchange(self, stage, requests, **how):
         self._line.send((stage, dict(requests), how))
         failures = {}
         return self._replies(failures), failures

@@ -40,8 +40,9 @@ def number():
     return next(_numbers)
 
 
-def ask(transport, requests, *, stage="ShareKeys", timeout=PATIENCE, quorum=4, grace=PATIENCE):
-    replies, failures = transport.exchange(stage, requests, round_id=1, timeout=timeout, quorum=quorum, grace=grace)
+def ask(transport, requests, *, stage="ShareKeys", quorum=1.0, grace=PATIENCE):
+    patience = Patience(timeout=PATIENCE, quorum=quorum, grace=grace)
+    replies, failures = transport.exchange(stage, requests, round_id=1, patience=patience)
     gathered = list(replies)
     assert len({site for site, _ in gathered}) == len(gathered)
     return dict(gathered), failures
@@ -84,7 +85,9 @@ def test_a_request_of_fifty_megabytes(transport):
 
 def test_a_slow_site_is_not_waited_for_beyond_grace_and_its_late_reply_reaches_nobody(transport, slowness):
     slow, others = SITES[2], [site for site in SITES if site != SITES[2]]
-    replies, failures = ask(transport, {**everyone(b"quick"), slow: f"sleep:{slowness}".encode()}, quorum=3, grace=1.0)
+    replies, failures = ask(
+        transport, {**everyone(b"quick"), slow: f"sleep:{slowness}".encode()}, quorum=0.75, grace=1.0
+    )
     assert sorted(replies) == others
     assert set(failures) == {slow}
     replies, failures = ask(transport, everyone(b"next"))

@@ -2,6 +2,7 @@
 
 import pytest
 
+from protocols import Patience
 from securefed.engines.exchange import POLL_SECONDS, EngineTransport, Lost
 
 ALL = ("a", "b", "c", "d")
@@ -53,12 +54,15 @@ def bench():
     return clock, courier, EngineTransport(courier, clock)
 
 
-def exchange(bench, plan, *, quorum=4, timeout=100.0, grace=5.0, sites=ALL):
+def exchange(bench, plan, *, quorum=1.0, timeout=100.0, grace=5.0, sites=ALL):
     clock, courier, transport = bench
     courier.plan = plan
     start = clock.now
     replies, failures = transport.exchange(
-        "ShareKeys", dict.fromkeys(sites, b"?"), round_id=1, timeout=timeout, quorum=quorum, grace=grace
+        "ShareKeys",
+        dict.fromkeys(sites, b"?"),
+        round_id=1,
+        patience=Patience(timeout=timeout, quorum=quorum, grace=grace),
     )
     gathered = list(replies)
     assert courier.mails[-1].abandoned
@@ -78,14 +82,14 @@ def test_all_answer_in_the_order_of_arrival(bench):
 
 
 def test_grace_begins_with_the_quorum(bench):
-    gathered, failures, took = exchange(bench, at(a=1, b=2, c=6.5, d=30), quorum=2)
+    gathered, failures, took = exchange(bench, at(a=1, b=2, c=6.5, d=30), quorum=0.5)
     assert [site for site, _ in gathered] == ["a", "b", "c"]
     assert failures == {"d": "no reply in time"}
     assert took == pytest.approx(7, abs=2 * POLL_SECONDS)
 
 
 def test_grace_never_goes_beyond_the_timeout(bench):
-    _, failures, took = exchange(bench, at(a=1, b=9), quorum=2, timeout=10, grace=60)
+    _, failures, took = exchange(bench, at(a=1, b=9), quorum=0.5, timeout=10, grace=60)
     assert set(failures) == {"c", "d"}
     assert took == pytest.approx(10)
 
@@ -110,7 +114,7 @@ def test_what_an_engine_knows_to_be_lost_is_not_waited_for(bench):
 def test_second_unasked_and_shapeless_replies_are_dropped(bench):
     bench[1].plan = {}
     replies, failures = bench[2].exchange(
-        "ShareKeys", {"a": b"?", "b": b"?"}, round_id=1, timeout=5.0, quorum=2, grace=1.0
+        "ShareKeys", {"a": b"?", "b": b"?"}, round_id=1, patience=Patience(timeout=5, grace=1)
     )
     now = bench[0].now
     bench[1].mails[-1].due = [(now, "c", b"unasked"), (now, "a", b"1"), (now, "a", b"2"), (now, "b", "no bytes")]
@@ -126,7 +130,7 @@ def test_who_is_not_reachable_is_not_asked(bench):
 
 def test_leaving_an_exchange_early_abandons_its_mail(bench):
     bench[1].plan = at(a=1, b=1, c=1, d=1)
-    replies, _ = bench[2].exchange("ShareKeys", dict.fromkeys(ALL, b"?"), round_id=1, timeout=9, quorum=4, grace=1)
+    replies, _ = bench[2].exchange("ShareKeys", dict.fromkeys(ALL, b"?"), round_id=1, patience=Patience(timeout=9))
     next(replies)
     replies.close()
     assert bench[1].mails[-1].abandoned

@@ -61,7 +61,7 @@ class Wire:
     def close(self):
         pass
 
-    def exchange(self, stage, requests, *, round_id, timeout, quorum, grace):
+    def exchange(self, stage, requests, *, round_id, patience):
         failures = {}
         return self._replies(stage, requests, round_id, failures), failures
 

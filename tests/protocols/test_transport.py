@@ -19,7 +19,7 @@ from protocols.errors import InputError
 from protocols.messages import PlainInputReply, encode_message
 from protocols.simulator import DEFAULT_PAYLOAD, InterceptedTransport
 
-ROUND = {"round_id": 1, "timeout": 5.0, "quorum": 3, "grace": 1.0}
+ROUND = {"round_id": 1, "patience": Patience(timeout=5, grace=1)}
 
 
 class Echo:
@@ -185,9 +185,7 @@ def test_clients_that_work_on_vectors_work_at_the_same_time_and_few_replies_are_
     held = []
     names = [f"{number:02d}" for number in range(20)]
     transport = InProcessTransport(dict.fromkeys(names, Meeting(threading.Barrier(2), held)), workers=2)
-    replies, failures = transport.exchange(
-        "MaskedInputCollection", {name: name.encode() for name in names}, **(ROUND | {"quorum": 20})
-    )
+    replies, failures = transport.exchange("MaskedInputCollection", {name: name.encode() for name in names}, **ROUND)
     for number, (name, reply) in enumerate(replies, 1):
         assert (name, reply) == (names[number - 1], names[number - 1].encode())
         assert len(held) <= number + 3

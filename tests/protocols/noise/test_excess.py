@@ -35,6 +35,7 @@ from protocols.server.machine import ServerMachine
 from protocols.simulator import Alter, Recorder, rewrite
 from protocols.stages import Stage
 from protocols.traffic import expected_traffic
+from protocols.transport import Patience
 from tests.protocols.noise.checks import WrongNoiseError, check_deviation, check_white
 from tests.protocols.noise.federation import NoisyFederation, excess_federation
 
@@ -161,9 +162,7 @@ def at_unmasking(federation, drops):
     recorder, server = Recorder(), federation.server()
     transport = federation.transport(recorder, drops=drops)
     for stage in server.stages[:-1]:
-        replies, _ = transport.exchange(
-            stage.value, server.requests(stage.value), round_id=1, timeout=0, quorum=0, grace=0
-        )
+        replies, _ = transport.exchange(stage.value, server.requests(stage.value), round_id=1, patience=Patience())
         for client, reply in replies:
             server.absorb(stage.value, {client: reply})
         server.conclude(stage.value)
