@@ -95,18 +95,20 @@ class RemoteParties:
 
         def gather(unsigned: SignedHead, proof: Callable[[int], list[bytes]]) -> Mapping[str, str]:
             signatures: dict[str, str] = {}
-            for _ in range(2):  # a hospital that stands elsewhere than was thought says where, and is asked again
-                asked = [name for name in reachable if name in self._witnessed and name not in signatures]
+            asked = [name for name in reachable if name in self._witnessed]
+            for _ in range(2):  # again: who stands elsewhere than was thought and says where, or is silent for once
                 frames = {name: self._frame(unsigned, self._witnessed[name], proof) for name in asked}
-                for name, reply in self.ask(ControlStage.COUNTERSIGN, frames, round).items():
+                replies = self.ask(ControlStage.COUNTERSIGN, frames, round)
+                asked = [name for name in asked if name in self.reached and name not in replies]
+                for name, reply in replies.items():
                     elsewhere = reply["witnessed"] != self._witnessed[name]
                     self._witnessed[name] = reply["witnessed"]
                     if reply["signature"]:
                         signatures[name] = reply["signature"]
-                    elif not elsewhere:
+                    elif elsewhere:
+                        asked.append(name)
+                    else:
                         self._refused(name, "evidence", "neither signs the head nor says where it stands")
-                if all(name in signatures for name in asked):
-                    break
             self.reached = frozenset(signatures)
             return signatures
 
