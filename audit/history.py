@@ -131,6 +131,7 @@ class _Reader:
         self._model: str | None = None
         self._last = 0
         self._accounted = False
+        self._releases: set[tuple[int, str]] = set()
         self._once: dict[str, Event] = {}
 
     def take(self, event: Event) -> None:
@@ -153,6 +154,7 @@ class _Reader:
                 self._open = None
             case "privacy_event":
                 self._accounted = True
+                self._accounted_before(fields)
             case "resumed":
                 self._resume(event, fields["round"])
             case "run_completed":
@@ -191,7 +193,8 @@ class _Reader:
             )
         self._model = str(fields["model_digest"])
         self._open = event
-        self._accounted = False
+        # What a hospital has released of this round for this model, it sends again bit for bit: charged once.
+        self._accounted = (fields["round"], str(fields["model_digest"])[:16]) in self._releases
 
     def _complete_round(self, event: Event, fields: Fields) -> None:
         started = self._expect_open(event, fields["round"])
@@ -208,6 +211,12 @@ class _Reader:
         self._last = fields["round"]
         self._model = fields.get("model_digest", self._model)
         self._open = None
+
+    def _accounted_before(self, fields: Fields) -> None:
+        """Note the round and the model of one hospital's release, which its id names (audit/SPEC.md)."""
+        parts = str(fields.get("release_id", "")).split("/")
+        if "hospital" in fields and "round" in fields and len(parts) >= 4:
+            self._releases.add((int(fields["round"]), parts[2]))
 
     def _expect_open(self, event: Event, number: int) -> Event:
         if self._open is None or self._open.fields["round"] != number:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from protocols.compression.half import run_half_round
 from protocols.driver import run_round
-from protocols.errors import AggregateError, ReconstructionError, TooFewSurvivorsError
+from protocols.errors import AggregateError, DecodeError, ReconstructionError, TooFewSurvivorsError
 from protocols.noise import NoisyCodec
 from protocols.parameters import RoundParameters
 from protocols.plain import run_plain_round
@@ -27,7 +27,7 @@ from securefed.compression import ChannelState, ServerChannel
 from securefed.config import STAGES
 from securefed.errors import RoundAbortedError
 from securefed.model_file import vector_digest
-from securefed.nodes.control import ControlStage, encode_request
+from securefed.nodes.control import ControlStage, RefusedBySiteError, decode_reply, encode_request
 from securefed.nodes.numbering import protocol_round, training_round
 from securefed.run_folder import Arrays, ByteRow
 from securefed.sum_terms import SumTerms
@@ -96,6 +96,7 @@ class Aggregator:
         before_round: Called with (round, digest of the global model) before anything of a round is sent.
         before_opening: Called with (round, how many vectors are in its sum) before that sum is opened; in clear, where
             every vector is seen as it comes, with the fewest that may be in it, before anything is sent.
+        refused: Called with (site, code, reason) where a site says after a round why it refused a part in it.
         closing_round: What `open_scores` has opened, None before.
     """
 
@@ -119,6 +120,7 @@ class Aggregator:
         self._scores = terms.scoring_server()
         self.before_round: Callable[[int, str], None] = lambda _number, _digest: None
         self.before_opening: Callable[[int, int], None] = lambda _number, _survivors: None
+        self.refused: Callable[[str, str, str], None] = lambda _site, _code, _reason: None
         self.closing_round: OpenedRound | None = None
         self._closing = (0, b"")
         self._unclosed: set[str] = set()
@@ -242,7 +244,14 @@ class Aggregator:
             round_id=protocol,
             patience=self._patience,
         )
-        self._unclosed -= {site for site, _ in replies}
+        for site, reply in replies:
+            self._unclosed.discard(site)
+            try:
+                decode_reply(ControlStage.CLOSE_ROUND, reply)
+            except RefusedBySiteError as error:
+                self.refused(site, error.code, error.reason)
+            except DecodeError as error:
+                self.refused(site, "message", str(error))
 
 
 def _check_survivors(parameters: RoundParameters, lost: Mapping[str, str]) -> None:

@@ -4,6 +4,8 @@ SecureFedError
     ConfigError          the configuration cannot be meant: fix it (exit code 2)
     RunFolderError       the results cannot be written or read where asked (exit code 1)
     TargetEpsilonError   a round would exceed the target epsilon: nothing of it was released (exit code 4)
+    ReleaseRefusedError  a site does not make a release that it is asked for; nothing left
+        ReleaseGoneError     it was made before and is not kept any more: the site takes part in a later round
     RoundAbortedError    a round ended without opening a sum: too few hospitals were left (exit code 1)
 """
 
@@ -56,6 +58,21 @@ class TargetEpsilonError(SecureFedError):
         self.round_number = round_number
         self.epsilon = epsilon
         self.target = target
+
+
+class ReleaseRefusedError(SecureFedError):
+    """A site does not make the release that it is asked for."""
+
+
+class ReleaseGoneError(ReleaseRefusedError):
+    """A release was made and can have left, and is not kept any more: made again it would be another one."""
+
+    def __init__(self, round_number: int) -> None:
+        super().__init__(
+            f"the release of round {round_number} was made before for this model and is not kept any more; with fresh "
+            "noise it would be a second release that nobody has paid for. Go on with a later round"
+        )
+        self.round_number = round_number
 
 
 class RoundAbortedError(SecureFedError):

@@ -6,6 +6,7 @@ from typing import Any
 
 from audit.accounting import mechanism_of, rdp_epsilon, upper_epsilon
 from audit.errors import EvidenceError
+from audit.ledger.entries import Spent
 from audit.ledger.ledger import Ledger
 from audit.log import Event
 
@@ -22,7 +23,9 @@ def check_ledger(path: Path, logs: Mapping[str, Sequence[Event]]) -> str:
 
     Raises:
         EvidenceError: An entry was changed, a line was overspent, a charge of a log is not in the ledger or differs, or
-            the ledger holds a sent release of one of these runs that its log does not know.
+            the ledger holds a sent release of one of these runs that its log does not know. In the log of a deployment,
+            where hospitals charge their own ledgers, a release is known by its privacy event; where sums are the
+            releases it is not known at all, and only the hospital's private log has it.
         LedgerError: The ledger cannot be opened.
     """
     with Ledger(path) as ledger:
@@ -59,8 +62,28 @@ def check_ledger(path: Path, logs: Mapping[str, Sequence[Event]]) -> str:
                     event.seq, f"the charge {fields['release_id']!r} is only {spent.state} in the ledger"
                 )
             logged.add(fields["release_id"])
+        deployed = bool(events) and events[0].fields.get("operation") == "deployment"
+        if deployed:
+            logged |= _announced(events, charges)
+        of_hospitals = any("hospital" in event.fields for event in events if event.kind == "privacy_event")
         for release_id, spent in charges.items():
-            if spent.charge.run_id == run_id and spent.state != "reserved" and release_id not in logged:
+            sent = spent.charge.run_id == run_id and spent.state != "reserved"
+            if sent and release_id not in logged and (of_hospitals or not deployed):
                 raise EvidenceError(-1, f"the ledger holds the release {release_id!r}, the log of {run_id!r} does not")
         counted += len(logged)
     return f"{counted} charges of {len(logs)} logs agree with the ledger; no budget was exceeded"
+
+
+def _announced(events: Sequence[Event], charges: Mapping[str, Spent]) -> set[str]:
+    """Return the releases of the ledger that a deployment's log has announced, each with the ledger's mechanism."""
+    found: set[str] = set()
+    for event in events:
+        fields: Mapping[str, Any] = event.fields
+        spent = charges.get(str(fields.get("release_id"))) if event.kind == "privacy_event" else None
+        if spent is None:
+            continue
+        paid = (spent.account.hospital, spent.charge.repetitions, spent.charge.mechanism)
+        if paid != (fields.get("hospital"), fields["repetitions"], mechanism_of(fields["mechanism"])):
+            raise EvidenceError(event.seq, f"the release {fields['release_id']!r} is another one in the ledger")
+        found.add(spent.charge.release_id)
+    return found

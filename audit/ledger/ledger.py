@@ -108,11 +108,11 @@ class Ledger:
             raise
 
     @classmethod
-    def existing(cls, path: Path) -> Self:
+    def existing(cls, path: Path, clock: Clock = system_clock) -> Self:
         """Open a ledger that must be there already; raises LedgerError where it is not."""
         if not path.is_file():
             raise LedgerError(path, "is no ledger; `audit ledger policy` makes one from a budget policy")
-        return cls(path)
+        return cls(path, clock)
 
     def install(self, policy: Policy) -> None:
         """Give lines their first budget; lines that have this very budget already are left as they are.
@@ -161,16 +161,21 @@ class Ledger:
         self._fault(FaultPoint.AFTER_RESERVE)
         return epsilon
 
-    def foresee(self, account: Account, charge: Charge) -> float:
+    def foresee(self, account: Account, charge: Charge, *, record: bool = True) -> float:
         """Return what a charge would bring epsilon to, and charge nothing: for a whole run before its first release.
+
+        Args:
+            account: Whose data.
+            charge: What would be released.
+            record: Whether a refusal is recorded.
 
         Raises:
             BudgetExceededError: It would exceed the budget; the refusal is recorded.
             LedgerError: The account has no budget.
         """
-        return self._charge(account, charge, in_force=False)
+        return self._charge(account, charge, in_force=False, record=record)
 
-    def _charge(self, account: Account, charge: Charge, *, in_force: bool) -> float:
+    def _charge(self, account: Account, charge: Charge, *, in_force: bool, record: bool = True) -> float:
         refused: BudgetExceededError | None = None
         with self._transaction():
             line = self._state.line_of(account)
@@ -196,7 +201,8 @@ class Ledger:
             }
             if epsilon > budget.epsilon:
                 stated = epsilon if math.isfinite(epsilon) else None
-                self._write("refused", {**fields, "epsilon": stated, "budget": budget.epsilon})
+                if record:
+                    self._write("refused", {**fields, "epsilon": stated, "budget": budget.epsilon})
                 refused = BudgetExceededError(account.hospital, account.unit, epsilon, budget.epsilon)
             elif in_force:
                 self._write("reserved", fields)

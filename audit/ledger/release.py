@@ -15,7 +15,14 @@ T = TypeVar("T")
 
 
 def charged_release(
-    ledger: Ledger, log: EventLog, account: Account, charge: Charge, send: Callable[[], T], *, round: int
+    ledger: Ledger,
+    log: EventLog,
+    account: Account,
+    charge: Charge,
+    send: Callable[[], T],
+    *,
+    round: int,
+    privacy_event: bool = True,
 ) -> T:
     """Reserve, record, release, send, commit; return what `send` returns.
 
@@ -28,6 +35,8 @@ def charged_release(
         charge: What it costs.
         send: Lets the noisy value leave.
         round: Round of the run.
+        privacy_event: Whether the log gets the privacy event with the charge; not where the release concerns several
+            hospitals and stands in the log once for all of them.
 
     Raises:
         BudgetExceededError: The release would exceed the budget; ledger and log record it, `send` was not called.
@@ -59,9 +68,9 @@ def charged_release(
     with log.batch():
         after: dict[str, JSON] = {"epsilon_after": spent, "budget": budget.epsilon, "delta": budget.delta}
         log.append("charge", {**paid, **after, "state": "reserved"})
-        log.append(
-            "privacy_event", {**noise, "hospital": account.hospital, "round": round, "release_id": charge.release_id}
-        )
+        if privacy_event:
+            event: dict[str, JSON] = {"hospital": account.hospital, "round": round, "release_id": charge.release_id}
+            log.append("privacy_event", {**noise, **event})
     ledger.release(charge.release_id)
     sent = send()
     ledger.commit(charge.release_id)

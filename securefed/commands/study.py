@@ -70,7 +70,9 @@ def init_command(
     from audit.roster import Roster
     from securefed.study.making import make_study, write_new
 
-    given = resolve_config(flags, _FLAGS, config_file, assignments)
+    # A seed asks for the same start, not for noise that follows from it: a study's noise comes from the system.
+    seeded = () if flags["seed"] is None else (f"federation.seed={flags['seed']}",)
+    given = resolve_config({**flags, "seed": None}, _FLAGS, config_file, (*assignments, *seeded))
     study = make_study(name, classes, encoder, prompt, given, Roster.read(roster))
     write_new(study, output)
     click.echo(f"{output}: hand it to every hospital; each compares this digest before it approves:", err=True)
@@ -84,6 +86,7 @@ def init_command(
 def check_command(*, study: Path, approvals: tuple[Path, ...], as_json: bool) -> None:
     """Check the file STUDY and the APPROVALS of the hospitals (`site approve` makes them)."""
     from securefed.study import read_approval, read_study
+    from securefed.study.promise import privacy_in_words
 
     read = read_study(study)
     approved = []
@@ -96,6 +99,8 @@ def check_command(*, study: Path, approvals: tuple[Path, ...], as_json: bool) ->
         click.echo(json.dumps({"digest": read.digest, "approved": sorted(approved), "missing": missing}))
         return
     click.echo(f"{read.name}: a valid study; digest {read.digest}")
+    for line in privacy_in_words(read):
+        click.echo(line)
     click.echo(f"approved by {', '.join(sorted(approved)) or 'nobody so far'}")
     click.echo(f"not yet by {', '.join(missing)}" if missing else "all hospitals have approved it")
 

@@ -13,7 +13,7 @@ from securefed.config.load import (
     section_from_mapping,
     write_config,
 )
-from securefed.config.privacy import PrivacyConfig
+from securefed.config.privacy import CHARGES, PrivacyConfig
 from securefed.config.purpose import PurposeConfig
 from securefed.config.schema import (
     STAGES,
@@ -27,6 +27,7 @@ from securefed.config.schema import (
 )
 
 __all__ = [
+    "CHARGES",
     "PROFILES",
     "STAGES",
     "THREAT_MODELS",

@@ -12,6 +12,7 @@ COUPLINGS = ("joint", "one-way")
 NOISE_SOURCES = ("system", "seeded")
 MECHANISMS = ("skellam", "discrete-gaussian")
 DROPOUT_NOISE = ("auto", "xnoise", "conservative")
+CHARGES = ("sum", "share")
 
 
 def _check(condition: bool, key: str, reason: str) -> None:
@@ -55,6 +56,10 @@ class PrivacyConfig:
             secure aggregation of up to 100 hospitals with Skellam noise of the system, else conservative.
         ring_bits: Width of the ring in these modes, 16 to 32; 0 takes the least in which rounding costs below 0.2 %.
         ledger: File of the budget ledger that every release is charged to; "" for none.
+        charge: What a ledger is charged for a vector in the modes that add shares: the costliest `sum` that can follow,
+            against whoever sees sums only; or the `share` alone, against whoever opens single vectors.
+        spare_rounds: In the modes that add shares: rounds beyond those of training that the noise is calibrated to,
+            since a round that is done again after an interruption is paid for again.
     """
 
     mode: str = "off"
@@ -77,6 +82,8 @@ class PrivacyConfig:
     dropout_noise: str = "auto"
     ring_bits: int = 0
     ledger: str = ""
+    charge: str = "sum"
+    spare_rounds: int = 0
 
     def __post_init__(self) -> None:
         for key, names in (
@@ -87,6 +94,7 @@ class PrivacyConfig:
             ("noise", NOISE_SOURCES),
             ("mechanism", MECHANISMS),
             ("dropout_noise", DROPOUT_NOISE),
+            ("charge", CHARGES),
         ):
             _check(getattr(self, key) in names, key, f"{getattr(self, key)!r} is unknown; use {', '.join(names)}")
         for key in ("epsilon", "noise_multiplier", "fam_clip_norm", "mlp_clip_norm"):
@@ -100,6 +108,7 @@ class PrivacyConfig:
         _check(0 < self.fam_noise_share < 1, "fam_noise_share", f"{self.fam_noise_share}: use a share within (0, 1)")
         _check(self.steps >= 1, "steps", f"{self.steps}: use 1 or more")
         _check(self.ring_bits == 0 or 16 <= self.ring_bits <= 32, "ring_bits", f"{self.ring_bits}: use 16 to 32, or 0")
+        _check(self.spare_rounds >= 0, "spare_rounds", f"{self.spare_rounds}: use 0 or more")
         _check(self.max_colluders >= 0, "max_colluders", f"{self.max_colluders}: use 0 or more")
         _check(
             (self.fam_clip_norm > 0) == (self.mlp_clip_norm > 0),

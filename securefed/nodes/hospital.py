@@ -18,6 +18,7 @@ from securefed.config import RunConfig, write_config
 from securefed.errors import ConfigError
 from securefed.hospitals import Hospitals
 from securefed.outcome import Outcome, write_outcome
+from securefed.privacy.at_site import SitePrivacy
 from securefed.run_folder import Arrays, RunFolder
 from securefed.summary import privacy_off
 
@@ -32,9 +33,20 @@ class SiteHospital:
         open_bundle: Loads the features: a bundle of this site alone, with the study's classes and prompts.
         config: The agreed configuration, with this site's own device.
         results: Folder for what is kept of finished runs.
+        privacy: What it does about differential privacy; needed where the configuration has a privacy mode.
     """
 
-    def __init__(self, site: str, open_bundle: Callable[[], FeatureBundle], config: RunConfig, results: Path) -> None:
+    def __init__(
+        self,
+        site: str,
+        open_bundle: Callable[[], FeatureBundle],
+        config: RunConfig,
+        results: Path,
+        privacy: SitePrivacy | None = None,
+    ) -> None:
+        if config.privacy.enabled and privacy is None:
+            raise ConfigError("privacy.mode", f"{config.privacy.mode} at {site} without a ledger to charge")
+        self._privacy = privacy
         self._site = site
         self._open_bundle = open_bundle
         self._config = config
@@ -84,9 +96,9 @@ class SiteHospital:
             hospitals.load_private_states({self._site: state})
         start = time.perf_counter()
         write_config(self._config, folder.config)
-        outcome = Outcome(
-            hospitals, vector, self._config.federation.rounds, chosen, {"enabled": True}, privacy_off(self._config)
-        )
+        privacy = privacy_off(self._config) if self._privacy is None else self._privacy.summary()
+        secure = {"enabled": self._config.secure_aggregation.enabled}
+        outcome = Outcome(hospitals, vector, self._config.federation.rounds, chosen, secure, privacy)
         write_outcome(folder, self._config, bundle, outcome, {"total": time.perf_counter() - start})
         self.load_private_state(present)
         final = self._results / run_id
@@ -95,10 +107,13 @@ class SiteHospital:
 
     def _hospitals(self) -> Hospitals:
         if self._loaded is None:
-            federation = self._config.federation
-            self._loaded = Hospitals(
-                self._features(), self._config.training, federation.method, federation.seed, federation.device
-            )
+            federation, features = self._config.federation, self._features()
+            if self._privacy is not None:
+                self._loaded = self._privacy.hospitals(features, federation.device)
+            else:
+                self._loaded = Hospitals(
+                    features, self._config.training, federation.method, federation.seed, federation.device
+                )
             if self._state:
                 self._loaded.load_private_states({self._site: self._state})
         return self._loaded

@@ -29,11 +29,12 @@ from securefed.nodes.control import ControlStage, encode_request
 from securefed.nodes.numbering import ROUND_BITS
 from securefed.nodes.parties import RemoteParties
 from securefed.observer import Observer, RoundView
+from securefed.privacy.at_server import server_privacy
 from securefed.run_folder import RunFolder, read_byte_rows
 from securefed.study.approval import Approval
 from securefed.study.form import Study
 from securefed.sum_terms import SumTerms
-from securefed.summary import privacy_off, summarise
+from securefed.summary import summarise
 
 DEFAULT_PATIENCE = Patience(timeout=600.0, grace=30.0, quorum=1.0)
 
@@ -159,20 +160,22 @@ class _ServerRun:
     def _rounds(self, folder: RunFolder, evidence: RunEvidence) -> dict[str, Any]:
         config = self._study.config
         aggregator = Aggregator(self._terms, self._transport, patience=self._patience, attempt=self._attempt())
+        privacy = server_privacy(config, evidence.log, self._path.name, self._sites, self._terms.noise)
         federation = Federation(OutOfSight(), aggregator, self._terms.initial_vector, config.federation.select)
         checkpoint = load_checkpoint(folder)
         finished = checkpoint.current.number if checkpoint else 0
         if checkpoint is not None:
             federation.restore(checkpoint)
-        claim = {"mode": "off", "claim": "NOT CLAIMED", "reason": privacy_off(config)["claim"]}
-        evidence.protocol_or_resumed(self._terms.describe(), claim, finished)
+        evidence.protocol_or_resumed(self._terms.describe(), privacy.claim(), finished)
         folder.keep_rows_until(folder.bytes, finished)
 
         def before(number: int, digest: str) -> None:
             self._round_began = time.perf_counter()
+            privacy.check_round(number)
             self._parties.greet(self._path.name, number)
             self._note_refusals(evidence)
             evidence.round_started(number, self._sites, digest)
+            privacy.round_started(number, digest)
 
         def after(report: RoundReport) -> None:
             digest = vector_digest(report.checkpoint.current.vector)
@@ -184,20 +187,27 @@ class _ServerRun:
             self._note_refusals(evidence)
             self._observer.round_finished(self._view(report))
 
-        aggregator.before_round = before
+        aggregator.before_round, aggregator.before_opening = before, privacy.before_opening
+        aggregator.refused = self._refused
         try:
             kept = federation.run(config.federation.rounds, after)
         except RoundAbortedError as error:
+            self._note_refusals(evidence)
             evidence.round_aborted(error)
             raise
         closing = aggregator.closing_round
         if closing is not None:
             evidence.round_completed(config.federation.rounds + 1, closing, self._sites)
             folder.append_rows(folder.bytes, closing.byte_rows)
-        return self._finish(folder, evidence, kept, federation.seconds)
+        return self._finish(folder, evidence, kept, federation.seconds, privacy.finish())
 
     def _finish(
-        self, folder: RunFolder, evidence: RunEvidence, kept: Snapshot, seconds: Mapping[str, float]
+        self,
+        folder: RunFolder,
+        evidence: RunEvidence,
+        kept: Snapshot,
+        seconds: Mapping[str, float],
+        privacy: Mapping[str, Any],
     ) -> dict[str, Any]:
         config = self._study.config
         save_vector(folder, kept.vector, self._study.embed_dim, config, len(self._study.classes))
@@ -217,7 +227,7 @@ class _ServerRun:
                 "encoder_digest": self._study.encoder_digest,
                 "software": software_versions(),
             },
-            privacy=privacy_off(config),
+            privacy=privacy,
         )
         folder.write_json(folder.summary, summary)
         model = np.ascontiguousarray(kept.vector, dtype="<f4").tobytes()

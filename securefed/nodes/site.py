@@ -13,10 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from audit.canonical import JSON
+from audit.errors import AuditError
 from protocols.client.machine import ClientMachine
 from protocols.client.session import RoundContext
 from protocols.entropy import Entropy, system_entropy
-from protocols.errors import ProtocolError
+from protocols.errors import PolicyError, ProtocolError
 from protocols.messages import Refusal, encode_message
 from protocols.plain import NO_SESSION
 from protocols.policy import ClientPolicy
@@ -24,6 +25,7 @@ from protocols.roster import IdentityKey, SignatureVerifier
 from protocols.vectors import EncodedVector
 from securefed.channels import HalfSite
 from securefed.compression import Contribution, Fate, Followed, SiteChannel
+from securefed.errors import ReleaseRefusedError, TargetEpsilonError
 from securefed.nodes.clear import ClientInClear
 from securefed.nodes.control import ControlStage, decode_request, encode_refusal, encode_reply
 from securefed.nodes.memory import RoundMemory
@@ -102,6 +104,7 @@ class SiteNode:
         self._private = private
         self._entropy = entropy
         self._memory = RoundMemory()
+        self._unpaid = ""
         self._scores_models = terms.config.federation.select == "best-val"
         self.channel: SiteChannel | HalfSite = terms.channels.site(self.name, followed or Followed())
         self._scoring = terms.scoring_site(self.name)
@@ -201,17 +204,22 @@ class SiteNode:
         return dict(self._run.close_run(fields, model))
 
     def _close(self, *, opened: bool, survivors: list[str], best: int) -> None:
-        if not opened:
+        if opened:
+            self.channel.close(Fate.DELIVERED if self.name in survivors else Fate.LOST)
+            self._memory.chosen(best)
+        else:
             self.channel.close(Fate.WITHDRAWN)
-            return
-        self.channel.close(Fate.DELIVERED if self.name in survivors else Fate.LOST)
-        self._memory.chosen(best)
+        if self._unpaid:
+            reason, self._unpaid = self._unpaid, ""
+            raise ControlRefusedError("budget", reason)
 
     def _contribute(self, context: RoundContext) -> EncodedVector:
         """What the client machine calls: follow the model, score, train, encode for the round that is being run."""
         number, digest = training_round(context.round), context.parameters.encoding_digest
         received = self.channel.receive(context.payload)
         if digest == self._terms.scoring_codec.digest:
+            if not self._scores_models:
+                raise PolicyError("the round", "one that scores a model", "rounds of training: federation.select")
             contribution = Contribution(np.zeros(1, np.float32), self._trainer.score(received))
             return self._scoring.encode(number, digest, contribution)
         assert not isinstance(self.channel, HalfSite)  # noqa: S101 (rounds of that kind come to _contribute_half)
@@ -227,10 +235,21 @@ class SiteNode:
     def _train(self, received: Vector, number: int, encode: Callable[[Contribution], E]) -> E:
         self._begin(number)
         score = self._trainer.score(received) if self._scores_models else 0.0
-        encoded = encode(Contribution(self._trainer.train(received, number), score))
+        encoded = encode(Contribution(self._update(received, number), score))
         if self._private is not None:
             self._memory.trained(number, self._present(self._private))
         return encoded
+
+    def _update(self, received: Vector, number: int) -> Vector:
+        """Train; a deployed site that does not pay for what it would release refuses, and says why after the round."""
+        try:
+            return self._trainer.train(received, number)
+        except (AuditError, ReleaseRefusedError, TargetEpsilonError) as error:
+            if self._run is None:
+                raise
+            _LOG.warning("%s: round %d: %s", self.name, number, error)
+            self._unpaid = str(error)
+            raise PolicyError("the release", "one more", "what its ledger and the study pay for") from error
 
     def _begin(self, number: int) -> None:
         """Go back to where a round began, if it is one that the server repeats."""

@@ -54,6 +54,11 @@ class SiteRun:
         witness: Opens the site's heads of a run by its id.
         keep: Called with (run id, model float32[d], its round) at the end of a run.
         run_id: The run in progress, "" before the first Hello.
+        objection: Called with a run id; returns why the site cannot pay for the run, "" where it can.
+
+    Attributes:
+        run_id: The run in progress, "" where there is none.
+        objection: As given.
     """
 
     def __init__(
@@ -62,7 +67,9 @@ class SiteRun:
         witness: Callable[[str], Witness],
         keep: Callable[[str, Vector, int], None],
         run_id: str = "",
+        objection: Callable[[str], str] = lambda _run_id: "",
     ) -> None:
+        self.objection = objection
         self._agreement = agreement
         self._open_witness = witness
         self._keep = keep
@@ -73,7 +80,7 @@ class SiteRun:
         """Check that both ends mean the same study and say where this site stands.
 
         Raises:
-            ControlRefusedError: `version`, `study` or `roster` differ.
+            ControlRefusedError: `version`, `study` or `roster` differ, or the site's `budget` does not bear the run.
         """
         if fields["version"] != CONTROL_VERSION:
             raise ControlRefusedError(
@@ -86,8 +93,12 @@ class SiteRun:
                 raise ControlRefusedError(
                     what, f"the server's {what} has the digest {fields[what][:16]}..., this site approved {own[:16]}..."
                 )
-        if fields["run_id"] != self.run_id:
-            self.run_id, self._witness = str(fields["run_id"]), None
+        run_id = str(fields["run_id"])
+        if objection := self.objection(run_id):
+            self.run_id = "" if self.run_id == run_id else self.run_id
+            raise ControlRefusedError("budget", objection)
+        if run_id != self.run_id:
+            self.run_id, self._witness = run_id, None
         return {
             "version": CONTROL_VERSION,
             "software": software_version(),

@@ -30,10 +30,11 @@ def reason(config: RunConfig) -> str:
     return "training images, in all updates of the FAM, in the private MLP and in all that follows from the two"
 
 
-def unprotected(config: RunConfig) -> list[str]:
+def unprotected(config: RunConfig, *, deployed: bool = False) -> list[str]:
     """Return the quantities that come from private data and that no noise covers."""
+    where = "stay at the hospitals" if deployed else "in the run folder of this simulation"
     listed = [
-        "validation and test images: metrics on them are exact, and in the run folder of this simulation",
+        f"validation and test images: metrics on them are exact, and {where}",
         "which hospitals take part in a round and which are lost",
         "class names, prompts and hyperparameters, where they were chosen on these data (docs/privacy.md)",
         "how long a step takes at a hospital",
@@ -48,8 +49,8 @@ def unprotected(config: RunConfig) -> list[str]:
     return listed
 
 
-def claim_fields(config: RunConfig) -> dict[str, Any]:
-    """Return the fields of the event `privacy_claim` of the mode `local`."""
+def claim_fields(config: RunConfig, *, deployed: bool = False) -> dict[str, Any]:
+    """Return the fields of the event `privacy_claim` of the mode `local`; `deployed` for hospitals of their own."""
     privacy, settings = config.privacy, step_settings(config.privacy, config.federation.rounds)
     cost = local_cost(privacy, config.federation.rounds)
     fields: dict[str, Any] = {
@@ -59,7 +60,7 @@ def claim_fields(config: RunConfig) -> dict[str, Any]:
         "unit": privacy.unit,
         "adjacency": privacy.adjacency,
         "delta": privacy.delta,
-        "unprotected": unprotected(config),
+        "unprotected": unprotected(config, deployed=deployed),
         "values": {
             "clip_norms": ", ".join(map(str, settings.clip_norms)),
             "noise_multipliers": ", ".join(f"{value:.6g}" for value in settings.noise_multipliers),
@@ -80,15 +81,16 @@ def claim_fields(config: RunConfig) -> dict[str, Any]:
     return fields
 
 
-def privacy_summary(config: RunConfig, epsilon: float | None) -> dict[str, Any]:
+def privacy_summary(config: RunConfig, epsilon: float | None, *, deployed: bool = False) -> dict[str, Any]:
     """Return the block `privacy` of summary.json.
 
     Args:
         config: The run's configuration.
         epsilon: What the recorded releases cost the hospital that pays most; None where that is infinite.
+        deployed: Whether each hospital has a node of its own.
     """
     privacy = config.privacy
-    fields = claim_fields(config)
+    fields = claim_fields(config, deployed=deployed)
     return {
         "mode": privacy.mode,
         "epsilon": epsilon,

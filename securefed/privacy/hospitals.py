@@ -1,6 +1,10 @@
-"""The hospitals of a simulation in the mode `local`: each pays for a release, makes it, keeps it, and then sends it."""
+"""The hospitals of the mode `local`: each pays for a release, makes it, keeps it, and then sends it.
 
-from collections.abc import Mapping, Sequence
+All of a simulation, or the one of a deployed site: the same steps, paid for from one book or from the site's own.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,9 +17,25 @@ from securefed.hospitals import Hospitals
 from securefed.model_file import vector_digest
 from securefed.privacy.mechanism import step_settings
 from securefed.privacy.releases import ReleaseStore
-from securefed.privacy.spending import Spending
 
 Vector = NDArray[np.float32]
+T = TypeVar("T")
+
+
+class Payer(Protocol):
+    """Who charges releases; `securefed.privacy.spending.Spending` is one."""
+
+    def release_id(self, site: str, number: int, model_digest: str) -> str:
+        """Return the name of the release of a hospital in a round, for a received model (SHA-256, hex)."""
+        ...
+
+    def release(self, site: str, number: int, release_id: str, make: Callable[[], T]) -> T:
+        """Charge a release, unless that was done before, then make it."""
+        ...
+
+    def settle(self, site: str, number: int, release_id: str) -> None:
+        """Record that a paid release is made and kept, before it leaves."""
+        ...
 
 
 class PrivateHospitals(Hospitals):
@@ -26,7 +46,7 @@ class PrivateHospitals(Hospitals):
         config: The run's configuration.
         device: `cpu` or `cuda`.
         patients: {path of an image: its patient or None}.
-        spending: What was and may be spent.
+        spending: Who charges what is released.
         releases: Where a paid release is kept until its round is final.
     """
 
@@ -36,7 +56,7 @@ class PrivateHospitals(Hospitals):
         config: RunConfig,
         device: str,
         patients: Mapping[str, str | None],
-        spending: Spending,
+        spending: Payer,
         releases: ReleaseStore,
         workers: int = 1,
     ) -> None:
@@ -70,6 +90,7 @@ class PrivateHospitals(Hospitals):
             kept = self._releases.load(site, release_id)
             if kept is None:
                 return self._spending.release(site, number, release_id, make)
+            self._spending.settle(site, number, release_id)
             update, private = kept
             hospital.load_private_state(private)
             return update

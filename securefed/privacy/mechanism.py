@@ -72,6 +72,7 @@ def step_settings(config: PrivacyConfig, rounds: int) -> PrivacySettings:
     )
 
 
+@cache
 def affordable_rounds(config: PrivacyConfig, cost: RoundCost) -> int | None:
     """Return how many rounds the target allows; None without a target."""
     if not config.epsilon:

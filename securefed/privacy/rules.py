@@ -96,11 +96,12 @@ def _about_shares(config: RunConfig) -> Iterator[Broken]:
             "secure_aggregation.compression",
             f"{config.secure_aggregation.compression}: noise is added to whole vectors, on their own grid; use none",
         )
-    if config.privacy.ledger:
+    if config.privacy.ledger and config.privacy.charge == "sum" and not config.secure_aggregation.enabled:
         yield Broken(
             "P16",
-            "privacy.ledger",
-            "a sum concerns all hospitals at once, and the ledger of one budget for each is charged by --dp local only",
+            "privacy.charge",
+            "sum: in clear the server sees every vector with one share of the noise, and a ledger that is charged the "
+            "sum has too little in it; use share",
         )
 
 

@@ -13,14 +13,13 @@ from securefed.privacy.claim import claim_fields, privacy_summary
 from securefed.privacy.mechanism import local_cost
 from securefed.privacy.releases import ReleaseStore
 from securefed.privacy.shared_run import SharedPrivacy
-from securefed.privacy.spending import Spending, open_ledger
+from securefed.privacy.spending import VIEWS, Spending, open_ledger
 from securefed.run_folder import RunFolder
 
 if TYPE_CHECKING:
     from securefed.privacy.hospitals import PrivateHospitals
 
 _NEEDED = ("opacus", "dp_accounting")
-VIEWS = ("everybody", "aggregate-only", "aggregation-broken")
 
 
 def require_libraries() -> None:
@@ -125,4 +124,12 @@ def start_privacy(
         return None
     if plan is None:
         return LocalPrivacy(config, evidence, folder, dataset)
-    return SharedPrivacy(config, evidence, dataset, plan)
+    return SharedPrivacy(
+        config,
+        evidence.log,
+        plan,
+        folder.path.name,
+        {record.path: record.patient for record in dataset.records},
+        {site: fingerprint(dataset, site) for site in dataset.sites},
+        open_ledger(config.privacy),
+    )

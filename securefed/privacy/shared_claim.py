@@ -1,5 +1,6 @@
 """What a run with noise in shares claims, against whom, and what it does not cover."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from protocols.noise import NoisePlan
@@ -36,8 +37,8 @@ def shared_reason(config: RunConfig) -> str:
     return covered + (alone if config.federation.method == "fedmedclip" else "")
 
 
-def shared_claim(config: RunConfig, plan: NoisePlan) -> dict[str, Any]:
-    """Return the fields of the event `privacy_claim`."""
+def shared_claim(config: RunConfig, plan: NoisePlan, *, deployed: bool = False) -> dict[str, Any]:
+    """Return the fields of the event `privacy_claim`; `deployed` for hospitals with nodes of their own."""
     privacy = config.privacy
     fields: dict[str, Any] = {
         "mode": privacy.mode,
@@ -46,7 +47,7 @@ def shared_claim(config: RunConfig, plan: NoisePlan) -> dict[str, Any]:
         "unit": privacy.unit,
         "adjacency": privacy.adjacency,
         "delta": privacy.delta,
-        "unprotected": _unprotected(config),
+        "unprotected": _unprotected(config, deployed=deployed),
         "values": {
             **noise_facts(plan),
             "noise": privacy.noise,
@@ -58,6 +59,34 @@ def shared_claim(config: RunConfig, plan: NoisePlan) -> dict[str, Any]:
     if privacy.epsilon:
         fields["target_epsilon"] = privacy.epsilon
     return fields
+
+
+def shared_summary(
+    config: RunConfig, plan: NoisePlan, views: Mapping[str, Any], *, deployed: bool = False
+) -> dict[str, Any]:
+    """Return the block `privacy` of summary.json.
+
+    Args:
+        config: The run's configuration.
+        plan: Grid, ring and noise.
+        views: {adversary: epsilon}, `aggregate_only` among them; None for infinity.
+        deployed: Whether each hospital has a node of its own.
+    """
+    privacy, fields = config.privacy, shared_claim(config, plan, deployed=deployed)
+    return {
+        "mode": privacy.mode,
+        "epsilon": views["aggregate_only"],
+        "delta": privacy.delta,
+        "unit": privacy.unit,
+        "claim": f"{fields['claim']}: {fields['reason']}",
+        "adjacency": privacy.adjacency,
+        "target_epsilon": privacy.epsilon or None,
+        "epsilon_by_adversary": dict(views),
+        "noise": privacy.noise,
+        "coupling": privacy.coupling,
+        "mechanism": fields["values"],
+        "unprotected": fields["unprotected"],
+    }
 
 
 def shared_notes(config: RunConfig, plan: NoisePlan, affordable: int | None) -> list[str]:
@@ -79,8 +108,8 @@ def shared_notes(config: RunConfig, plan: NoisePlan, affordable: int | None) -> 
     return lines
 
 
-def _unprotected(config: RunConfig) -> list[str]:
-    listed = unprotected(config)
+def _unprotected(config: RunConfig, *, deployed: bool) -> list[str]:
+    listed = unprotected(config, deployed=deployed)
     if config.privacy.mode == "hospital":
         listed.append("each hospital's MLP and every prediction in which it has a part; they stay at the hospital")
     listed.append("a single hospital's vector, if secure aggregation fails: it carries one share of the noise")

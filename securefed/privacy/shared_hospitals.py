@@ -1,6 +1,7 @@
-"""The hospitals of a simulation in the mode `distributed`: each sends the clipped sum of one step, without noise.
+"""The hospitals of the mode `distributed`: each returns the clipped sum of one step, without noise.
 
-The channel adds the hospital's share of the noise; nothing of the sum leaves before.
+All of a simulation, or the one of a deployed site. The channel adds the hospital's share of the noise; nothing of the
+sum leaves before.
 """
 
 from collections.abc import Mapping
@@ -13,6 +14,7 @@ from clients.privacy import PrivacySettings, PrivateHospital, Randomness
 from securefed.config import PrivacyConfig, RunConfig
 from securefed.hospitals import Hospitals
 from securefed.privacy.hospitals import private_sites
+from securefed.privacy.paid_updates import Pay, unpaid
 
 Vector = NDArray[np.float32]
 
@@ -26,6 +28,7 @@ class SummingHospitals(Hospitals):
         device: `cpu` or `cuda`.
         patients: {path of an image: its patient or None}.
         workers: Sites that are evaluated at the same time.
+        pay: Pays for a vector.
     """
 
     def __init__(
@@ -34,7 +37,8 @@ class SummingHospitals(Hospitals):
         config: RunConfig,
         device: str,
         patients: Mapping[str, str | None],
-        workers: int,
+        workers: int = 1,
+        pay: Pay = unpaid,
     ) -> None:
         self._private: dict[str, PrivateHospital] = private_sites(
             bundle, config, device, patients, _step(config.privacy)
@@ -42,6 +46,7 @@ class SummingHospitals(Hospitals):
         method, seed = config.federation.method, config.federation.seed
         super().__init__(bundle, config.training, method, seed, device, workers=workers, hospitals=self._private)
         self._seed = seed if config.privacy.noise == "seeded" else None
+        self._pay = pay
 
     def train(self, site: str, received: Vector, number: int) -> Vector:
         """Return the clipped sum float32[d] of a site's gradients at the received model; the MLP learns as well."""
@@ -51,6 +56,7 @@ class SummingHospitals(Hospitals):
             self._scored.pop(site, None)
             summed = hospital.clipped_sum(received, number, source).vector
             hospital.train_mlp(number)
+        self._pay(site, number)
         return summed
 
 

@@ -61,7 +61,7 @@ def shared_noise(config: RunConfig, parameters: RoundParameters, dimension: int)
             whole_vector=privacy.mode == "hospital",
             ring_bits=privacy.ring_bits,
         )
-        return _calibrated(request, privacy, config.federation.rounds)
+        return _calibrated(request, privacy, config.federation.rounds + privacy.spare_rounds)
     except ParameterError as error:
         raise ConfigError(f"privacy.{error.name}", str(error)) from error
 
@@ -98,6 +98,13 @@ def dearest_sum(plan: NoisePlan, sampling_rate: float) -> Composition:
     """Return the costliest sum that a round can open, as seen by the colluders that the plan covers."""
     mechanism = mechanism_of_sum(plan, plan.request.min_survivors, sampling_rate)
     return against_colluders([Repeated(mechanism)], plan.request.colluders)
+
+
+def quietest_sum(plan: NoisePlan, sampling_rate: float) -> Mechanism:
+    """Return the sum with the least noise that a round can open, as seen by one who knows nobody's noise."""
+    request = plan.request
+    ends = (request.min_survivors, request.clients)
+    return mechanism_of_sum(plan, min(ends, key=lambda count: count * plan.share_variance(count)), sampling_rate)
 
 
 def rate_of(privacy: PrivacyConfig) -> float:

@@ -1,53 +1,95 @@
 """What differential privacy adds to a run whose hospitals add the noise in shares: `distributed` and `hospital`."""
 
+from collections.abc import Mapping
 from typing import Any
 
-from clients.data import ImageDataset
+from audit.ledger import Ledger
+from audit.log import EventLog
 from clients.encoders import FeatureBundle
 from protocols.noise import NoisePlan
 from securefed.config import RunConfig
-from securefed.evidence import RunEvidence
 from securefed.hospitals import Hospitals
-from securefed.privacy.shared_claim import shared_claim, shared_notes
+from securefed.privacy.paid_updates import Pay, UpdatingHospitals, unpaid
+from securefed.privacy.shared_charges import SharedCharges
+from securefed.privacy.shared_claim import shared_claim, shared_notes, shared_summary
 from securefed.privacy.shared_spending import SharedSpending
 
 
+def shared_hospitals(
+    bundle: FeatureBundle,
+    config: RunConfig,
+    device: str,
+    patients: Mapping[str, str | None],
+    workers: int = 1,
+    pay: Pay = unpaid,
+) -> Hospitals:
+    """Return hospitals that send clipped sums, or whole updates that the channel clips."""
+    if config.privacy.mode == "distributed":
+        from securefed.privacy.shared_hospitals import SummingHospitals  # loads Opacus
+
+        return SummingHospitals(bundle, config, device, patients, workers, pay)
+    return UpdatingHospitals(bundle, config, device, workers, pay)
+
+
 class SharedPrivacy:
-    """Differential privacy of one run in which hospitals add noise in shares.
+    """Differential privacy of one run in which hospitals add noise in shares, as its server keeps account of it.
 
     Args:
         config: The run's configuration.
-        evidence: Its log.
-        dataset: Its data, for patients.
+        log: The run's log.
         plan: Grid, ring and noise.
+        run_id: Name of the run.
+        patients: {path of an image: its patient or None}, where hospitals are simulated.
+        fingerprints: {hospital: digest of its data}, likewise.
+        ledger: Pays for the vectors of simulated hospitals; None without one.
+        deployed: Whether each hospital has a node of its own, which pays for itself.
     """
 
-    def __init__(self, config: RunConfig, evidence: RunEvidence, dataset: ImageDataset, plan: NoisePlan) -> None:
+    def __init__(
+        self,
+        config: RunConfig,
+        log: EventLog,
+        plan: NoisePlan,
+        run_id: str = "",
+        patients: Mapping[str, str | None] | None = None,
+        fingerprints: Mapping[str, str] | None = None,
+        ledger: Ledger | None = None,
+        *,
+        deployed: bool = False,
+    ) -> None:
         self._config = config
+        self._deployed = deployed
         self._plan = plan
-        self._patients = {record.path: record.patient for record in dataset.records}
-        self._spending = SharedSpending(evidence.log, config.privacy, plan)
+        self._patients = dict(patients or {})
+        self._spending = SharedSpending(log, config.privacy, plan)
+        self._ledger = ledger
+        self._charges = (
+            None
+            if ledger is None
+            else SharedCharges(log, run_id, config.privacy, plan, dict(fingerprints or {}), ledger)
+        )
 
     def hospitals(self, bundle: FeatureBundle, device: str, workers: int) -> Hospitals:
-        """Return the hospitals: they send clipped sums, or whole updates that the channel clips."""
-        config = self._config
-        if config.privacy.mode == "distributed":
-            from securefed.privacy.shared_hospitals import SummingHospitals  # loads Opacus
-
-            return SummingHospitals(bundle, config, device, self._patients, workers)
-        method, seed = config.federation.method, config.federation.seed
-        return Hospitals(bundle, config.training, method, seed, device, workers=workers)
+        """Return the simulated hospitals; each pays for its vector where there is a ledger."""
+        pay = unpaid if self._charges is None else self._charges.pay
+        return shared_hospitals(bundle, self._config, device, self._patients, workers, pay)
 
     def claim(self) -> dict[str, Any]:
         """Return the fields of the event `privacy_claim`."""
-        return shared_claim(self._config, self._plan)
+        return shared_claim(self._config, self._plan, deployed=self._deployed)
 
     def notes(self) -> list[str]:
         """Return what a watcher should know before the first round."""
         return shared_notes(self._config, self._plan, self._spending.affordable)
 
     def check_run(self, rounds: int) -> None:
-        """Nothing: there is no ledger in these modes (rule P16 of docs/privacy.md)."""
+        """Refuse a run whose ledger could not pay for its rounds.
+
+        Raises:
+            BudgetExceededError: It could not; recorded, nothing was sent.
+        """
+        if self._charges is not None:
+            self._charges.check_run(rounds)
 
     def check_round(self, number: int) -> None:
         """Refuse a round that could exceed the target.
@@ -63,22 +105,9 @@ class SharedPrivacy:
 
     def finish(self) -> dict[str, Any]:
         """Record epsilon against each adversary; return the block `privacy` of summary.json."""
-        privacy, views = self._config.privacy, self._spending.state_epsilon()
-        fields = self.claim()
-        return {
-            "mode": privacy.mode,
-            "epsilon": views["aggregate_only"],
-            "delta": privacy.delta,
-            "unit": privacy.unit,
-            "claim": f"{fields['claim']}: {fields['reason']}",
-            "adjacency": privacy.adjacency,
-            "target_epsilon": privacy.epsilon or None,
-            "epsilon_by_adversary": views,
-            "noise": privacy.noise,
-            "coupling": privacy.coupling,
-            "mechanism": fields["values"],
-            "unprotected": fields["unprotected"],
-        }
+        return shared_summary(self._config, self._plan, self._spending.state_epsilon(), deployed=self._deployed)
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Close the ledger."""
+        if self._ledger is not None:
+            self._ledger.close()

@@ -9,10 +9,18 @@ from audit.accounting import Adjacency, Repeated, mechanism_fields, mechanism_of
 from audit.ledger import Account, BudgetExceededError, Charge, Ledger, charged_release
 from audit.log import EventLog
 from securefed.config import PrivacyConfig
-from securefed.errors import TargetEpsilonError
+from securefed.errors import ReleaseGoneError, TargetEpsilonError
 from securefed.privacy.mechanism import RoundCost, affordable_rounds, epsilon_of
 
 T = TypeVar("T")
+
+VIEWS = ("everybody", "aggregate-only", "aggregation-broken")
+"""For which epsilon is stated in the mode `local`: it is the same against all."""
+
+
+def release_name(run_id: str, site: str, number: int, model_digest: str) -> str:
+    """Return the name of the release of a hospital in a round of a run, for a received model (SHA-256, hex)."""
+    return f"{run_id}/{number}/{model_digest[:16]}/{site}"[:200]
 
 
 class Spending:
@@ -29,6 +37,7 @@ class Spending:
         cost: What a round releases about a hospital.
         fingerprints: {hospital: digest of its data}.
         ledger: The budget across runs, or None.
+        most: Most releases of a hospital, whatever epsilon would allow; None for no such limit.
     """
 
     def __init__(
@@ -39,6 +48,7 @@ class Spending:
         cost: RoundCost,
         fingerprints: Mapping[str, str],
         ledger: Ledger | None,
+        most: int | None = None,
     ) -> None:
         self._log = log
         self._run_id = run_id
@@ -51,11 +61,12 @@ class Spending:
         for event in log.events:
             if event.kind == "privacy_event":
                 self._take_in(event.fields)
-        self.affordable = affordable_rounds(config, cost)
+        limits = [limit for limit in (affordable_rounds(config, cost), most) if limit is not None]
+        self.affordable = min(limits, default=None)
 
     def release_id(self, site: str, number: int, model_digest: str) -> str:
         """Return the name of the release of a hospital in a round, for a received model (SHA-256, hex)."""
-        return f"{self._run_id}/{number}/{model_digest[:16]}/{site}"[:200]
+        return release_name(self._run_id, site, number, model_digest)
 
     def check_round(self, number: int) -> None:
         """Refuse a round whose releases would exceed the target.
@@ -68,27 +79,35 @@ class Spending:
         charged = max(len(releases) for releases in self._spent.values())
         if self._is_charged(number) or charged < self.affordable:
             return
-        delta, adjacency = self._config.delta, Adjacency(self._config.adjacency)
-        worst = max(self._spent.values(), key=len)
-        epsilon = epsilon_of((*worst, *self._cost.of_rounds(1)), delta, adjacency)
-        error = TargetEpsilonError(number, epsilon, self._config.epsilon, self.affordable)
-        self._log.append(
-            "refused",
-            {
-                "what": f"round {number}",
-                "reason": str(error),
-                "round": number,
-                "epsilon": epsilon,
-                "budget": self._config.epsilon,
-            },
-        )
-        raise error
+        raise self._too_much(number, max(self._spent.values(), key=len), self.affordable)
 
-    def check_run(self, rounds: int) -> None:
+    def check_release(self, site: str, number: int, release_id: str) -> None:
+        """Refuse a hospital's new release beyond the target, whatever round or model it is asked for.
+
+        Raises:
+            TargetEpsilonError: Recorded in the log; nothing was released.
+        """
+        spent = self._spent.get(site, [])
+        if self.affordable is None or release_id in self._charged or len(spent) < self.affordable:
+            return
+        raise self._too_much(number, spent, self.affordable)
+
+    def announce(self, site: str, number: int, release_id: str) -> None:
+        """Record a release that a hospital is going to be asked for, unless that was done before.
+
+        For a log that is not the hospital's: whether it pays for the release, and makes it, is for the hospital.
+        """
+        if release_id not in self._charged:
+            event = self._event(site, number, release_id)
+            self._log.append("privacy_event", event)
+            self._take_in(event)
+
+    def check_run(self, rounds: int, *, record: bool = True) -> None:
         """Refuse a run whose rounds together would exceed the budget of a hospital, before anything is sent.
 
         Args:
             rounds: Rounds of the whole run; those that were charged already are not counted again.
+            record: Whether ledger and log record a refusal.
 
         Raises:
             BudgetExceededError: Recorded in ledger and log; nothing was charged.
@@ -103,8 +122,10 @@ class Spending:
             what = f"{self._run_id}/{len(spent) + 1} to {last}/{site}"[:200]
             charge = Charge(self._run_id, what, self._cost.mechanism, self._cost.repetitions * left)
             try:
-                self._ledger.foresee(Account(site, self._fingerprints[site], self._config.unit), charge)
+                self._ledger.foresee(Account(site, self._fingerprints[site], self._config.unit), charge, record=record)
             except BudgetExceededError as error:
+                if not record:
+                    raise
                 epsilon = error.epsilon if math.isfinite(error.epsilon) else None
                 refused = {"hospital": site, "epsilon": epsilon, "budget": error.budget}
                 self._log.append("refused", {"what": what, "reason": str(error), **refused})
@@ -115,7 +136,10 @@ class Spending:
 
         Raises:
             BudgetExceededError: The ledger refuses; recorded, nothing was made.
+            ReleaseGoneError: It was made before and can have left; to make it again would be another release.
         """
+        if self._state_in_ledger(release_id) == "committed":
+            raise ReleaseGoneError(number)
         event = self._event(site, number, release_id)
         if release_id not in self._charged and self._ledger is not None and self._state_in_ledger(release_id) is None:
             charge = Charge(self._run_id, release_id, self._cost.mechanism, self._cost.repetitions)
@@ -129,10 +153,14 @@ class Spending:
         if self._state_in_ledger(release_id) == "reserved" and self._ledger is not None:
             self._ledger.release(release_id)
         made = make()
+        self.settle(site, number, release_id)
+        return made
+
+    def settle(self, site: str, number: int, release_id: str) -> None:
+        """Record that a paid release is made and kept, before it leaves, unless that was done before."""
         if self._state_in_ledger(release_id) == "released" and self._ledger is not None:
             self._ledger.commit(release_id)
-            self._record(site, event, "committed")
-        return made
+            self._record(site, self._event(site, number, release_id), "committed")
 
     def epsilon(self) -> float:
         """Return the upper bound on epsilon of the hospital that has paid most."""
@@ -158,6 +186,16 @@ class Spending:
             if spent:
                 distinct.setdefault(tuple(spent), site)
         return {site: list(spent) for spent, site in distinct.items()}
+
+    def _too_much(self, number: int, spent: list[Repeated], affordable: int) -> TargetEpsilonError:
+        """Record that a release more would be too much, and return the error that says so."""
+        delta, adjacency = self._config.delta, Adjacency(self._config.adjacency)
+        epsilon = epsilon_of((*spent, *self._cost.of_rounds(1)), delta, adjacency)
+        target = self._config.epsilon or epsilon_of(tuple(self._cost.of_rounds(affordable)), delta, adjacency)
+        error = TargetEpsilonError(number, epsilon, target, affordable)
+        what: dict[str, Any] = {"what": f"round {number}", "reason": str(error), "round": number}
+        self._log.append("refused", {**what, "epsilon": epsilon, "budget": target})
+        return error
 
     def _is_charged(self, number: int) -> bool:
         return any(release.startswith(f"{self._run_id}/{number}/") for release in self._charged)

@@ -16,7 +16,7 @@ from clients.encoders import EncoderError
 from securefed.errors import ConfigError, SecureFedError
 from securefed.site.data import own_dataset, own_features, unknown_classes
 from securefed.site.folder import SiteFolder
-from securefed.site.opening import terms_of
+from securefed.site.opening import data_fingerprint, site_privacy, terms_of
 from securefed.site.settings import SiteSettings, read_settings
 from securefed.study.form import Study
 
@@ -81,7 +81,13 @@ def check_site(
         found += _study(settings, study)
         if all(finding.level is not Level.WRONG for finding in images):
             found += _encoder(folder, settings, study, on_progress)
-    found += [_budget(folder), _clock(folder, now), _disk(folder), _device(settings)]
+    usable = all(finding.level is not Level.WRONG for finding in images)
+    found += [
+        _budget(folder, settings, study if usable else None),
+        _clock(folder, now),
+        _disk(folder),
+        _device(settings),
+    ]
     return found
 
 
@@ -164,10 +170,14 @@ def _encoder(
         yield SiteFinding("encoder", Level.LOOK, warning.message)
 
 
-def _budget(folder: SiteFolder) -> SiteFinding:
+def _budget(folder: SiteFolder, settings: SiteSettings, study: Study | None) -> SiteFinding:
     from audit.ledger import Ledger, budget_lines
     from audit.ledger.errors import LedgerError
 
+    if study is not None and study.config.privacy.enabled:
+        privacy = site_privacy(folder, settings, study, terms_of(study), data_fingerprint(settings, study))
+        if objection := privacy.objection("check", record=False):
+            return SiteFinding("budget", Level.WRONG, objection)
     if not folder.ledger.exists():
         return SiteFinding("budget", Level.LOOK, "no budget is set (audit ledger policy); nothing limits epsilon here")
     try:

@@ -34,6 +34,7 @@ class SiteFolder:
         heads: Tree heads that it has countersigned, one file a run.
         runs: What it keeps of finished runs: models, MLP, metrics, plots.
         ledger: The privacy budget over all runs.
+        privacy: For every private study a private log of what was charged, and the last release.
     """
 
     def __init__(self, path: Path) -> None:
@@ -49,6 +50,7 @@ class SiteFolder:
         self.heads = path / "heads"
         self.runs = path / "runs"
         self.ledger = path / "ledger.sqlite"
+        self.privacy = path / "privacy"
 
     @classmethod
     def create(cls, path: Path, settings: SiteSettings) -> "SiteFolder":
@@ -89,7 +91,7 @@ class SiteFolder:
 
     def exposed(self) -> list[Path]:
         """Return what others than the owner may read or write; the public key is for everybody."""
-        private = [self.path, self.key, self.features, self.heads, self.runs, self.state, self.ledger]
+        private = [self.path, self.key, self.features, self.heads, self.runs, self.state, self.ledger, self.privacy]
         return [path for path in private if path.exists() and stat.S_IMODE(path.stat().st_mode) & _PRIVATE]
 
     def heads_of(self, run_id: str) -> Path:

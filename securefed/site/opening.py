@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from securefed.nodes.control import ControlStage, encode_refusal
 from securefed.nodes.hospital import SiteHospital
 from securefed.nodes.site import SiteNode
 from securefed.nodes.site_run import Agreement, SiteRun
+from securefed.privacy.at_site import SitePrivacy
 from securefed.site.data import own_features, study_dataset
 from securefed.site.folder import SiteFolder
 from securefed.site.settings import SiteSettings, read_settings
@@ -100,10 +102,7 @@ def _node(folder: SiteFolder, state: bytes | None) -> SiteNode:
     terms = terms_of(study)
     refuse_objections(settings, study, terms)
     agreement = Agreement(study.digest, study.roster.digest, approved_data(folder))
-    config = with_local(study.config, device=_device(settings))
-    hospital = SiteHospital(
-        settings.site.name, lambda: _features(folder, settings, study, agreement.data), config, folder.runs
-    )
+    config = with_local(study.config, device=_device(settings), charge=settings.policy.charge)
 
     def witness(run_id: str) -> Witness:
         return Witness(settings.site.name, key, study.roster.server, folder.heads_of(run_id), run_id)
@@ -111,12 +110,20 @@ def _node(folder: SiteFolder, state: bytes | None) -> SiteNode:
     def keep(run_id: str, vector: NDArray[np.float32], chosen: int) -> None:
         hospital.keep(run_id, vector, chosen, node.state_after(chosen))
 
+    run = SiteRun(agreement, witness, keep)
+    privacy = None
+    if study.config.privacy.enabled:
+        privacy = site_privacy(folder, settings, study, terms, agreement.data, lambda: run.run_id)
+        run.objection = privacy.objection
+    hospital = SiteHospital(
+        settings.site.name, lambda: _features(folder, settings, study, agreement.data), config, folder.runs, privacy
+    )
     node = SiteNode(
         IdentityKey(IdentitySeed(key.private_bytes_raw())),
         terms,
         hospital,
         settings.policy.client_policy(terms),
-        run=SiteRun(agreement, witness, keep),
+        run=run,
         private=hospital,
     )
     if state is not None:
@@ -124,6 +131,38 @@ def _node(folder: SiteFolder, state: bytes | None) -> SiteNode:
     elif folder.state.exists():
         node.load(folder.state.read_bytes())
     return node
+
+
+def site_privacy(
+    folder: SiteFolder,
+    settings: SiteSettings,
+    study: Study,
+    terms: SumTerms,
+    fingerprint: str,
+    run_id: Callable[[], str] = str,
+) -> SitePrivacy:
+    """Return what a hospital does about the privacy of a study: its books lie in its own folder.
+
+    Args:
+        folder: The hospital's folder.
+        settings: Its site.toml.
+        study: The study.
+        terms: The terms of its sums.
+        fingerprint: SHA-256 (hex) of the hospital's data.
+        run_id: Returns the run that the hospital is in; "" for none.
+    """
+    config = with_local(study.config, device=_device(settings), charge=settings.policy.charge)
+    return SitePrivacy(
+        settings.site.name,
+        study.digest,
+        config,
+        fingerprint,
+        folder.privacy / study.digest[:16],
+        folder.ledger,
+        run_id,
+        terms.noise,
+        lambda: {record.path: record.patient for record in study_dataset(settings, study)[0].records},
+    )
 
 
 def terms_of(study: Study) -> SumTerms:

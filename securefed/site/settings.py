@@ -11,8 +11,9 @@ import tomli_w
 from protocols.parameters import MIN_COHORT, MIN_THRESHOLD
 from protocols.policy import ClientPolicy
 from protocols.stages import ThreatModel
-from securefed.config import THREAT_MODELS, DataConfig, section_from_mapping
+from securefed.config import CHARGES, THREAT_MODELS, DataConfig, section_from_mapping
 from securefed.errors import ConfigError
+from securefed.privacy.shared_noise import SHARED_MODES
 from securefed.study.form import Study
 from securefed.sum_terms import SumTerms
 
@@ -38,6 +39,7 @@ class PolicyConfig:
         studies: Digests of studies that are accepted; empty for the approved one.
         max_rounds: Most rounds of a study; 0 for no limit.
         max_epsilon: Largest epsilon of a study, and then a study without a claim is refused too; 0 for no limit.
+        charge: What the ledger is charged where noise is added in shares: `sum` or `share` (docs/privacy.md).
     """
 
     min_cohort: int = MIN_COHORT
@@ -49,6 +51,7 @@ class PolicyConfig:
     studies: tuple[str, ...] = ()
     max_rounds: int = 0
     max_epsilon: float = 0.0
+    charge: str = "sum"
 
     def __post_init__(self) -> None:
         _check(self.min_cohort >= MIN_COHORT, "policy.min_cohort", f"{self.min_cohort}: at least {MIN_COHORT}")
@@ -64,6 +67,7 @@ class PolicyConfig:
             f"use one or both of {', '.join(THREAT_MODELS)}",
         )
         _check(self.max_rounds >= 0, "policy.max_rounds", f"{self.max_rounds} is negative; 0 is no limit")
+        _check(self.charge in CHARGES, "policy.charge", f"{self.charge!r}: use {' or '.join(CHARGES)}")
         _check(self.max_epsilon >= 0, "policy.max_epsilon", f"{self.max_epsilon} is negative; 0 is no limit")
 
     def objections(self, study: Study, terms: SumTerms) -> list[str]:
@@ -93,6 +97,8 @@ class PolicyConfig:
         if self.max_rounds and rounds > self.max_rounds:
             found.append(f"{rounds} rounds are planned; this hospital accepts {self.max_rounds}")
         privacy = study.config.privacy
+        if privacy.mode in SHARED_MODES and not secure.enabled and self.charge == "sum":
+            found.append("each vector would be sent in clear with a share of the noise; set policy.charge to share")
         if self.max_epsilon and (privacy.mode == "off" or not 0 < privacy.epsilon <= self.max_epsilon):
             claimed = "no epsilon is claimed" if privacy.mode == "off" else f"epsilon is {privacy.epsilon:g}"
             found.append(f"{claimed}; this hospital wants at most {self.max_epsilon:g}")

@@ -29,7 +29,7 @@ EACH_ITS_OWN: Final = "each hospital's own"
 SECTIONS: Final = ("federation", "training", "secure_aggregation", "privacy", "purpose")
 """Sections of the run's configuration that are agreed."""
 
-LOCAL: Final = {"federation": ("device",), "privacy": ("ledger",)}
+LOCAL: Final = {"federation": ("device",), "privacy": ("ledger", "charge")}
 """Keys of these sections that each party sets for itself."""
 
 _TEXTS = ListOf(NAME, unique=True)
@@ -200,13 +200,13 @@ def _roster(value: Mapping[str, Any]) -> Roster:
 
 def _check(study: Study) -> None:
     from securefed.cohort import check_cohort
+    from securefed.privacy.rules import check_privacy
 
     if not study.config.aggregates:
         raise ConfigError("federation.method", f"{study.config.federation.method} shares nothing: no study is needed")
-    if study.config.privacy.enabled:
-        raise ConfigError(
-            "privacy.mode", "this version adds noise in `simulate` only; a study with it would promise what nobody does"
-        )
+    check_privacy(study.config)
+    if study.config.privacy.enabled and study.config.privacy.noise != "system":
+        raise ConfigError("privacy.noise", "seeded: the seed stands in the study, noise from it protects nobody")
     if len(study.classes) < 2:
         raise ConfigError("classes", "a study tells at least two classes apart")
     if len(study.prompts) != len(study.classes) or not all(study.prompts):
@@ -232,10 +232,10 @@ def _refuse_difference(given: Mapping[str, Any], meant: Mapping[str, Any], where
         raise ConfigError(where or "study", "a value is not written as it is understood; compare with `study show`")
 
 
-def with_local(config: RunConfig, *, device: str, ledger: str = "") -> RunConfig:
+def with_local(config: RunConfig, *, device: str, charge: str = "sum") -> RunConfig:
     """Return an agreed configuration with one party's own choices."""
     return dataclasses.replace(
         config,
         federation=dataclasses.replace(config.federation, device=device),
-        privacy=dataclasses.replace(config.privacy, ledger=ledger),
+        privacy=dataclasses.replace(config.privacy, charge=charge),
     )

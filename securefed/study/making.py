@@ -9,8 +9,8 @@ from securefed.compression_choice import upload_bytes
 from securefed.config import RunConfig
 from securefed.errors import ConfigError, RunFolderError
 from securefed.study.form import Study, new_study
+from securefed.study.promise import privacy_in_words
 from securefed.sum_terms import SumTerms
-from securefed.summary import privacy_off
 
 
 def make_study(
@@ -75,7 +75,7 @@ def in_words(study: Study) -> list[str]:
         lines.append("UPDATES ARE SENT IN CLEAR: the server sees every hospital's update.")
     size = upload_bytes(parameters, in_clear=not secure.enabled)
     lines.append(f"A hospital sends {size:,} bytes a round ({terms.compression.scheme} compression).")
-    lines.append(f"Privacy: {privacy_off(config)['claim']}.")
+    lines += privacy_in_words(study)
     stated = config.purpose.stated()
     lines += [f"{key.replace('_', ' ')}: {value}" for key, value in stated.items()]
     missing = [key.replace("_", " ") for key in ("purpose", "controller", "legal_basis") if key not in stated]

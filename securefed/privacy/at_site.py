@@ -1,0 +1,184 @@
+"""Differential privacy at one hospital of a deployment: it pays from its own ledger, whatever the server asks for.
+
+The hospital keeps a folder for each study with a private log of its own and its last release. All runs of a study,
+however a server names them, count together: over all of them a hospital makes no more releases than the study has
+rounds, and none beyond the study's epsilon.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+from audit.errors import AuditError
+from audit.ledger import Account, Charge, Ledger
+from audit.log import Clock, EventLog
+from clients.encoders import FeatureBundle
+from protocols.noise import NoisePlan
+from securefed.config import RunConfig
+from securefed.errors import ReleaseRefusedError
+from securefed.evidence import software_versions, utc_now
+from securefed.hospitals import Hospitals
+from securefed.privacy.claim import claim_fields, privacy_summary
+from securefed.privacy.mechanism import local_cost
+from securefed.privacy.releases import ReleaseStore
+from securefed.privacy.shared_charges import SharedCharges, charged_mechanism
+from securefed.privacy.shared_claim import shared_claim, shared_summary
+from securefed.privacy.shared_run import shared_hospitals
+from securefed.privacy.spending import Spending, release_name
+from securefed.run_folder import RunFolder
+
+T = TypeVar("T")
+Patients = Mapping[str, str | None]
+
+
+class SitePrivacy:
+    """What one hospital does about differential privacy in one study.
+
+    Args:
+        site: The hospital.
+        study: SHA-256 (hex) of the study; the private log begins with it.
+        config: The agreed configuration, with this hospital's own choices.
+        fingerprint: SHA-256 (hex) of the hospital's data.
+        folder: Where its private log and its last release lie.
+        ledger: Its ledger; there must be one.
+        run_id: Returns the run that the hospital is in, "" for none.
+        plan: Grid, ring and noise, where hospitals add it in shares.
+        patients: Loads {path of an image: its patient or None}.
+        now: Clock of the private log and of the ledger.
+    """
+
+    def __init__(
+        self,
+        site: str,
+        study: str,
+        config: RunConfig,
+        fingerprint: str,
+        folder: Path,
+        ledger: Path,
+        run_id: Callable[[], str],
+        plan: NoisePlan | None = None,
+        patients: Callable[[], Patients] = dict,
+        now: Clock = utc_now,
+    ) -> None:
+        self._site, self._study, self._config = site, study, config
+        self._fingerprint = {site: fingerprint}
+        self._folder, self._ledger = RunFolder(folder), ledger
+        self._run_id, self._plan, self._patients, self._now = run_id, plan, patients, now
+        self._refused: set[str] = set()
+
+    def hospitals(self, bundle: FeatureBundle, device: str) -> Hospitals:
+        """Return the hospital, as one that pays before it hands anything out."""
+        if self._plan is not None:
+            return shared_hospitals(bundle, self._config, device, self._patients(), 1, self._pay)
+        from securefed.privacy.hospitals import PrivateHospitals  # loads Opacus
+
+        return PrivateHospitals(bundle, self._config, device, self._patients(), self, ReleaseStore(self._folder))
+
+    def objection(self, run_id: str, *, record: bool = True) -> str:
+        """Return why the hospital cannot pay for what is left of a run; "" where it can.
+
+        Args:
+            run_id: The run.
+            record: Whether ledger and private log record a refusal; the same one is recorded once by a process.
+        """
+        try:
+            if not record and not self._folder.log.exists():
+                self._foresee_all()
+                return ""
+            with self._books(run_id) as book:
+                book.check_run(self._config.federation.rounds, record=record and run_id not in self._refused)
+        except AuditError as error:
+            self._refused.add(run_id)
+            return str(error)
+        return ""
+
+    def release_id(self, site: str, number: int, model_digest: str) -> str:
+        """Return the name of the hospital's release in a round, for a received model (SHA-256, hex).
+
+        Raises:
+            ReleaseRefusedError: The hospital is in no run.
+        """
+        return release_name(self._in_run(), site, number, model_digest)
+
+    def release(self, site: str, number: int, release_id: str, make: Callable[[], T]) -> T:
+        """Charge a release in ledger and private log, unless that was done before, then make it.
+
+        Raises:
+            BudgetExceededError, TargetEpsilonError, ReleaseGoneError: It must not be; recorded, nothing was made.
+        """
+        with self._local() as book:
+            book.check_release(site, number, release_id)
+            return book.release(site, number, release_id, make)
+
+    def settle(self, site: str, number: int, release_id: str) -> None:
+        """Record that a paid release is made and kept, before it leaves."""
+        with self._local() as book:
+            book.settle(site, number, release_id)
+
+    def summary(self) -> dict[str, Any]:
+        """Return the block `privacy` of the hospital's own summary.json: what this hospital has spent on the study."""
+        with self._books(self._in_run()) as book:
+            if isinstance(book, Spending):
+                return privacy_summary(self._config, book.epsilon(), deployed=True)
+            assert self._plan is not None  # noqa: S101 (narrows the type)
+            return shared_summary(self._config, self._plan, book.views(self._site), deployed=True)
+
+    def _foresee_all(self) -> None:
+        """Refuse a study that was not begun and that the budget does not bear; nothing is written."""
+        privacy, rounds = self._config.privacy, self._config.federation.rounds
+        if self._plan is None:
+            cost = local_cost(privacy, rounds)
+            charge = Charge("", "all", cost.mechanism, cost.repetitions * rounds)
+        else:
+            charge = Charge("", "all", charged_mechanism(self._plan, privacy), rounds)
+        with Ledger.existing(self._ledger, self._now) as ledger:
+            account = Account(self._site, self._fingerprint[self._site], privacy.unit)
+            ledger.foresee(account, charge, record=False)
+
+    def _pay(self, site: str, number: int) -> None:
+        with self._books(self._in_run()) as book:
+            assert isinstance(book, SharedCharges)  # noqa: S101 (narrows the type)
+            book.pay(site, number)
+
+    def _in_run(self) -> str:
+        run_id = self._run_id()
+        if not run_id:
+            raise ReleaseRefusedError(f"{self._site} has agreed to no run: it releases nothing")
+        return run_id
+
+    @contextmanager
+    def _local(self) -> Iterator[Spending]:
+        with self._books(self._in_run()) as book:
+            assert isinstance(book, Spending)  # noqa: S101 (narrows the type)
+            yield book
+
+    @contextmanager
+    def _books(self, run_id: str) -> Iterator[Spending | SharedCharges]:
+        """Open ledger and private log, for one step at a time: a node may answer from several threads or processes."""
+        privacy, rounds = self._config.privacy, self._config.federation.rounds
+        with Ledger.existing(self._ledger, self._now) as ledger, self._log() as log:
+            if self._plan is None:
+                cost = local_cost(privacy, rounds)
+                yield Spending(log, run_id, privacy, cost, self._fingerprint, ledger, most=rounds)
+            else:
+                most = rounds + privacy.spare_rounds
+                yield SharedCharges(log, run_id, privacy, self._plan, self._fingerprint, ledger, most)
+
+    def _log(self) -> EventLog:
+        if self._folder.log.exists():
+            return EventLog.open(self._folder.log, self._now)
+        for folder in (self._folder.path.parent, self._folder.path):
+            folder.mkdir(exist_ok=True, mode=0o700)
+        header: dict[str, Any] = {
+            "run_id": self._study,
+            "operation": "deployment",
+            "software": dict(software_versions()),
+        }
+        log = EventLog.create(self._folder.log, header, self._now)
+        plan = self._plan
+        deployed = {"deployed": True}
+        config = self._config
+        fields = claim_fields(config, **deployed) if plan is None else shared_claim(config, plan, **deployed)
+        log.append("privacy_claim", fields)
+        return log

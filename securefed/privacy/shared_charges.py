@@ -1,0 +1,174 @@
+"""What each hospital's ledger is charged for its part in sums with noise in shares: before its vector leaves.
+
+The charge is the costliest sum that the round can open, as the colluders see it whom the study provides for. Whether
+the sum is opened at all, a hospital cannot know: a round that is done again is charged again, and a charge may be
+wasted but never missed.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import lru_cache
+from typing import Any
+
+from audit.accounting import Adjacency, DiscreteGaussian, Mechanism, Repeated, Skellam, affordable_steps, upper_epsilon
+from audit.ledger import Account, BudgetExceededError, Charge, Ledger, charged_release
+from audit.log import EventLog
+from protocols.noise import NoisePlan
+from securefed.config import PrivacyConfig
+from securefed.errors import TargetEpsilonError
+from securefed.privacy.shared_noise import dearest_sum, mechanism_of_sum, quietest_sum, rate_of
+
+
+def charged_mechanism(plan: NoisePlan, privacy: PrivacyConfig) -> Mechanism:
+    """Return what a ledger is charged for one vector.
+
+    With `privacy.charge = "sum"` the costliest sum against the colluders of the plan, which holds against whoever sees
+    sums only; with `"share"` the hospital's own vector, which carries one share of the noise: that holds also where
+    secure aggregation fails, at a multiple of the epsilon.
+    """
+    rate = rate_of(privacy)
+    if privacy.charge == "sum":
+        return dearest_sum(plan, rate)[0].mechanism
+    return single_share(plan, rate)
+
+
+def single_share(plan: NoisePlan, sampling_rate: float) -> Mechanism:
+    """Return a hospital's vector as one sees it who opens it, with the smallest share of noise that it can have."""
+    request = plan.request
+    fewest = min((request.min_survivors, request.clients), key=plan.share_variance)
+    single = mechanism_of_sum(plan, fewest, sampling_rate)
+    assert isinstance(single, Skellam | DiscreteGaussian)  # noqa: S101 (narrows the type)
+    return replace(single, shares=1)
+
+
+@lru_cache(maxsize=16)
+def affordable_sums(plan: NoisePlan, privacy: PrivacyConfig) -> int | None:
+    """Return how many sums the target allows, each at its costliest; None without a target."""
+    if not privacy.epsilon:
+        return None
+    return affordable_steps(
+        dearest_sum(plan, rate_of(privacy)), privacy.epsilon, privacy.delta, Adjacency(privacy.adjacency)
+    )
+
+
+class SharedCharges:
+    """The charges of hospitals for sums.
+
+    Args:
+        log: Where charges and refusals are recorded.
+        run_id: Name of the run.
+        privacy: The privacy section.
+        plan: Grid, ring and noise.
+        fingerprints: {hospital: digest of its data}.
+        ledger: The budget across runs.
+        most: Most vectors of a hospital, over all runs in the log; None for no such limit.
+    """
+
+    def __init__(
+        self,
+        log: EventLog,
+        run_id: str,
+        privacy: PrivacyConfig,
+        plan: NoisePlan,
+        fingerprints: Mapping[str, str],
+        ledger: Ledger,
+        most: int | None = None,
+    ) -> None:
+        self._log = log
+        self._run_id = run_id
+        self._privacy = privacy
+        self._plan = plan
+        self._mechanism = charged_mechanism(plan, privacy)
+        self._fingerprints = dict(fingerprints)
+        self._ledger = ledger
+        self._most = None if most is None else min(most, affordable_sums(plan, privacy) or most)
+
+    def check_run(self, rounds: int, *, record: bool = True) -> None:
+        """Refuse a run whose sums together would exceed the budget of a hospital, before anything is sent.
+
+        Args:
+            rounds: Rounds of the whole run; vectors that were paid for already are not counted again.
+            record: Whether ledger and log record a refusal.
+
+        Raises:
+            BudgetExceededError: Recorded in ledger and log; nothing was charged.
+        """
+        for site in self._fingerprints:
+            left = rounds - self.vectors_of(site)
+            if left <= 0:
+                continue
+            what = f"{self._run_id}/{rounds - left + 1} to {rounds}/{site}"[:200]
+            try:
+                charge = Charge(self._run_id, what, self._mechanism, left)
+                self._ledger.foresee(self._account(site), charge, record=record)
+            except BudgetExceededError as error:
+                if not record:
+                    raise
+                epsilon = error.epsilon if math.isfinite(error.epsilon) else None
+                refused = {"hospital": site, "epsilon": epsilon, "budget": error.budget}
+                self._log.append("refused", {"what": what, "reason": str(error), **refused})
+                raise
+
+    def pay(self, site: str, number: int) -> None:
+        """Charge a hospital for the vector that it is about to send.
+
+        Raises:
+            BudgetExceededError: The ledger refuses; recorded, the vector must not leave.
+            TargetEpsilonError: The hospital has paid for as many vectors as the target allows.
+        """
+        before = self.vectors_of(site)
+        if self._most is not None and before >= self._most:
+            raise self._too_much(number)
+        attempt = sum(release.startswith(f"{self._run_id}/{number}/") for release in self._paid(site))
+        release_id = f"{self._run_id}/{number}/vector {attempt + 1}/{site}"[:200]
+        charge = Charge(self._run_id, release_id, self._mechanism)
+        charged_release(
+            self._ledger, self._log, self._account(site), charge, lambda: None, round=number, privacy_event=False
+        )
+
+    def vectors_of(self, site: str) -> int:
+        """Return how many vectors a hospital has paid for, over all runs in the log."""
+        return len(self._paid(site))
+
+    def views(self, site: str) -> dict[str, Any]:
+        """Return the block `epsilon_by_adversary` of summary.json for what a hospital has paid for.
+
+        Every vector counts as if its costliest sum had been opened: a hospital cannot know.
+        """
+        rate, count = rate_of(self._privacy), self.vectors_of(site)
+        colluders = self._plan.request.colluders
+        return {
+            "aggregate_only": self._cost(quietest_sum(self._plan, rate), count),
+            "colluders": {str(colluders): self._cost(dearest_sum(self._plan, rate)[0].mechanism, count)},
+            "aggregation_broken": self._cost(single_share(self._plan, rate), count),
+        }
+
+    def _cost(self, mechanism: Mechanism, count: int) -> float | None:
+        if not count:
+            return 0.0
+        adjacency = Adjacency(self._privacy.adjacency)
+        epsilon = upper_epsilon([Repeated(mechanism, count)], self._privacy.delta, adjacency)
+        return epsilon if math.isfinite(epsilon) else None
+
+    def _paid(self, site: str) -> set[str]:
+        charges = [event.fields for event in self._log.events if event.kind == "charge"]
+        return {str(fields["release_id"]) for fields in charges if fields["hospital"] == site}
+
+    def _account(self, site: str) -> Account:
+        return Account(site, self._fingerprints[site], self._privacy.unit)
+
+    def _too_much(self, number: int) -> TargetEpsilonError:
+        assert self._most is not None  # noqa: S101 (the caller has looked)
+        delta, adjacency = self._privacy.delta, Adjacency(self._privacy.adjacency)
+        (sum_of_one,) = dearest_sum(self._plan, rate_of(self._privacy))
+        epsilon, whole = (
+            upper_epsilon([Repeated(sum_of_one.mechanism, count)], delta, adjacency)
+            for count in (self._most + 1, max(1, self._most))
+        )
+        target = self._privacy.epsilon or whole
+        error = TargetEpsilonError(number, epsilon, target, self._most)
+        what: dict[str, Any] = {"what": f"round {number}", "reason": str(error), "round": number}
+        stated = epsilon if math.isfinite(epsilon) else None
+        self._log.append("refused", {**what, "epsilon": stated, "budget": target})
+        return error
