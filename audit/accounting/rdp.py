@@ -6,6 +6,7 @@ accountants, holds for the discrete mechanisms, and serves as a cross-check for 
 
 import math
 from collections.abc import Callable
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +24,7 @@ from audit.accounting.mechanisms import (
     Unknown,
     merged,
 )
+from audit.accounting.subsampling import sampled_rdp
 
 ORDERS: tuple[float, ...] = (*(1 + x / 10 for x in range(1, 100)), *range(11, 65), 128, 256, 512, 1024)
 """Orders at which curves are evaluated."""
@@ -122,12 +124,15 @@ def _sampled_gaussian(q: float, sigma: float, orders: tuple[float, ...]) -> NDAr
 def _discrete(
     plain: Callable[[int], float], q: float, adjacency: Adjacency, orders: tuple[float, ...]
 ) -> NDArray[np.float64]:
-    """The curve of a mechanism that is bounded at integer orders, Poisson sampled at rate q."""
+    """The curve of a mechanism with symmetric noise that is bounded at integer orders, Poisson sampled at rate q."""
     if q == 1:
         return _interpolated(plain, orders)
     if adjacency is Adjacency.REPLACE_ONE:
         return np.full(len(orders), math.inf)
-    return _interpolated(lambda order: _sampled_any(plain, q, order), orders)
+    remembered = cache(plain)
+    return _interpolated(
+        lambda order: plain(order) if order > _MAX_SAMPLED_ORDER else sampled_rdp(remembered, q, order), orders
+    )
 
 
 def _interpolated(at_integer: Callable[[int], float], orders: tuple[float, ...]) -> NDArray[np.float64]:
@@ -146,23 +151,3 @@ def _interpolated(at_integer: Callable[[int], float], orders: tuple[float, ...])
         value = scaled(low) if part == 0 else (1 - part) * scaled(low) + part * scaled(low + 1)
         found[index] = value / (order - 1)
     return found
-
-
-def _sampled_any(plain: Callable[[int], float], q: float, order: int) -> float:
-    """Divergence bound of any mechanism under Poisson sampling, never above that of the mechanism without sampling.
-
-    Paper: Zhu, Wang 2019 (ICML), theorem 5.
-    """
-    if order > _MAX_SAMPLED_ORDER:
-        return plain(order)
-    log_q, log_rest = math.log(q), math.log1p(-q)
-    terms = [
-        (order - 1) * log_rest + math.log(order * q - q + 1),
-        math.log(math.comb(order, 2)) + 2 * log_q + (order - 2) * log_rest + plain(2),
-    ]
-    terms += [
-        math.log(3 * math.comb(order, j)) + (order - j) * log_rest + j * log_q + (j - 1) * plain(j)
-        for j in range(3, order + 1)
-    ]
-    log_moment = float(np.logaddexp.reduce(np.asarray(terms)))
-    return min(log_moment / (order - 1), plain(order))
