@@ -22,6 +22,9 @@ def command() -> None:
 @click.option("--rounds", type=int, metavar="N", help="Rounds of training. [50]")
 @click.option("--hospitals", type=int, default=4, show_default=True, metavar="N", help="Hospitals in a round.")
 @click.option("--images", type=int, default=0, metavar="N", help="Declared images (patients) a hospital.")
+@click.option("--embed-dim", type=int, default=512, show_default=True, metavar="D", help="Width of the features.")
+@click.option("--method", metavar="NAME", help="fedmedclip or fedclip.")
+@click.option("--profile", metavar="NAME", help="private, private-one-way, default, paper.")
 @click.option("--plot", type=click.Path(path_type=Path), metavar="DIR", help="Draw epsilon against rounds.")
 @config_option
 @json_option
@@ -29,6 +32,7 @@ def plan_command(
     *,
     hospitals: int,
     images: int,
+    embed_dim: int,
     plot: Path | None,
     config_file: Path | None,
     assignments: tuple[str, ...],
@@ -43,7 +47,7 @@ def plan_command(
 
     flags["dp"] = flags.get("dp") or "local"
     config = resolve_config(flags, _FLAGS, config_file, assignments)
-    plan = make_plan(config.privacy, config.federation.rounds, hospitals, images)
+    plan = make_plan(config, hospitals, images, embed_dim)
     described = describe(plan)
     if plot is not None:
         plot_plan(plan, plot)
@@ -90,6 +94,12 @@ def _print(described: dict[str, Any]) -> None:
     checks = ", ".join(f"{name} {value:.4g}" for name, value in described["cross_checks"].items())
     click.echo(f"  epsilon               {_number(described['epsilon'])} ({described['accountant']}; {checks})")
     click.echo(f"  replacing one unit    {_number(described['epsilon_replace_one'])}")
+    if "noise" in described:
+        noise = described["noise"]
+        click.echo(
+            f"  noise in shares       {noise['mechanism']}, {noise['dimension']:,} coordinates of {noise['ring_bits']} "
+            f"bits, {noise['dropout_noise']}, at least {noise['min_survivors']} survivors"
+        )
     for view in described["against"]:
         click.echo(f"  against {view['adversary']:<26}{_number(view['epsilon'])}")
     for contradiction in described["contradictions"]:

@@ -1,27 +1,34 @@
 """What a configuration of the noise costs, and what a target needs: answers for a consortium before anything is run.
 
-The modes that add shares are planned with Gaussian noise; the discrete noise of a run costs a little more, as its
-report says.
+Everything is accounted as a run would account it: in the modes that add shares with the very grid, ring, norms and
+integer noise that the run will use. Nobody is lost, unless it is said.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from audit.accounting import (
     Adjacency,
     CalibrationError,
     Composition,
+    Mechanism,
     Repeated,
     SampledGaussian,
     account,
     affordable_steps,
+    against_broken_aggregation,
+    against_colluders,
     calibrate_sampled_gaussian,
-    share_multiplier,
     upper_epsilon,
 )
-from securefed.config import PrivacyConfig
+from protocols.entropy import system_entropy
+from protocols.errors import ProtocolError
+from protocols.noise import NoisePlan
+from protocols.roster import IdentityKey, Roster
+from securefed.config import PrivacyConfig, RunConfig
 from securefed.errors import ConfigError
+from securefed.privacy.shared_noise import SHARED_MODES, dearest_sum, mechanism_of_sum, quietest_sum
 
 _RATES = (0.05, 0.1, 0.25, 0.5, 1.0)
 _POINTS = 12
@@ -32,44 +39,67 @@ class Plan:
     """What was planned.
 
     Attributes:
-        config: The privacy section, with the noise multiplier filled in.
+        run: The configuration.
+        config: Its privacy section, with the noise multiplier filled in.
         steps: Steps over all rounds.
         rounds: Rounds.
         hospitals: Hospitals that add shares; 1 where each adds the whole noise.
         images: Declared number of training images (or patients) of a hospital; 0 for unknown.
+        embed_dim: Width of the encoder's features, which the length of the shared vector follows from.
+        noise: Grid, ring and shares, where hospitals add the noise in shares.
     """
 
+    run: RunConfig
     config: PrivacyConfig
     steps: int
     rounds: int
     hospitals: int
     images: int
+    embed_dim: int
+    noise: NoisePlan | None
 
     @property
     def composition(self) -> Composition:
         """What is released about one hospital's data, as whoever sees the sums alone sees it."""
-        return _steps(self.config.noise_multiplier, self.config.sampling_rate, self.steps)
+        return self.of_rounds(self.rounds)
+
+    def of_rounds(self, rounds: int, rate: float | None = None) -> Composition:
+        """Return what so many rounds release, with this noise and another sampling rate."""
+        rate = self.config.sampling_rate if rate is None else rate
+        if self.noise is None:
+            return _steps(self.config.noise_multiplier, rate, self.steps // self.rounds * rounds)
+        return [Repeated(self._sum(self.noise, rate), rounds)]
+
+    @staticmethod
+    def _sum(noise: NoisePlan, rate: float) -> Mechanism:
+        return mechanism_of_sum(noise, noise.request.clients, rate)
 
 
-def make_plan(config: PrivacyConfig, rounds: int, hospitals: int, images: int) -> Plan:
+def make_plan(run: RunConfig, hospitals: int, images: int, embed_dim: int) -> Plan:
     """Fill in the noise that the target needs.
 
     Args:
-        config: The privacy section; with `noise_multiplier` the noise is that, otherwise calibrated to `epsilon`.
-        rounds: Rounds of training.
+        run: The configuration; with `privacy.noise_multiplier` the noise is that, otherwise calibrated to
+            `privacy.epsilon` over all rounds.
         hospitals: Hospitals in a round.
         images: Declared number of units of a hospital; 0 for unknown.
+        embed_dim: Width of the encoder's features.
 
     Raises:
         ConfigError: Privacy is off, or no noise meets the target.
     """
+    config, rounds = run.privacy, run.federation.rounds
     if not config.enabled:
         raise ConfigError("privacy.mode", "a plan needs --dp local, distributed or hospital")
-    steps = rounds * (config.steps if config.mode == "local" else 1)
+    if config.mode not in SHARED_MODES:
+        steps = rounds * config.steps
+        multiplier = config.noise_multiplier or _needed(config, steps)
+        filled = replace(config, noise_multiplier=multiplier)
+        return Plan(run, filled, steps, rounds, 1, images, embed_dim, None)
+    noise = _shared(run, hospitals, embed_dim)
     rate = 1.0 if config.mode == "hospital" else config.sampling_rate
-    multiplier = config.noise_multiplier or _needed(config, rate, steps)
-    filled = {**vars(config), "noise_multiplier": multiplier, "sampling_rate": rate}
-    return Plan(PrivacyConfig(**filled), steps, rounds, 1 if config.mode == "local" else hospitals, images)
+    filled = replace(config, noise_multiplier=noise.request.noise_multiplier, sampling_rate=rate)
+    return Plan(run, filled, rounds, rounds, hospitals, images, embed_dim, noise)
 
 
 def describe(plan: Plan) -> dict[str, Any]:
@@ -95,8 +125,20 @@ def describe(plan: Plan) -> dict[str, Any]:
         "by_rounds": [{"rounds": n, "epsilon": value} for n, value in curve(plan)],
         "against": _views(plan),
     }
+    if plan.noise is not None:
+        request = plan.noise.request
+        described["noise"] = {
+            "mechanism": request.kind.value,
+            "dropout_noise": request.dropout.value,
+            "dimension": request.dimension,
+            "ring_bits": plan.noise.ring_bits,
+            "deviation_in_grid_steps": plan.noise.variance**0.5,
+            "min_survivors": request.min_survivors,
+        }
+        gaussian = _steps(config.noise_multiplier, config.sampling_rate, plan.steps)
+        described["cross_checks"]["continuous Gaussian"] = upper_epsilon(gaussian, delta, adjacency)
     if config.epsilon:
-        step = _steps(config.noise_multiplier, config.sampling_rate, plan.steps // plan.rounds)
+        step = plan.of_rounds(1) if plan.noise is None else dearest_sum(plan.noise, config.sampling_rate)
         described["rounds_within_target"] = affordable_steps(step, config.epsilon, delta, adjacency)
         described["rate_within_target"] = _largest_rate(plan)
         described["alternatives"] = _alternatives(plan)
@@ -110,20 +152,8 @@ def describe(plan: Plan) -> dict[str, Any]:
 def curve(plan: Plan) -> list[tuple[int, float]]:
     """Return (rounds, epsilon) from the first round to the last."""
     config, adjacency = plan.config, Adjacency(plan.config.adjacency)
-    a_round = plan.steps // plan.rounds
     numbers = sorted({max(1, round(plan.rounds * k / _POINTS)) for k in range(1, _POINTS + 1)} | {1})
-    return [
-        (
-            number,
-            upper_epsilon(
-                _steps(config.noise_multiplier, config.sampling_rate, a_round * number),
-                config.delta,
-                adjacency,
-                coarse=True,
-            ),
-        )
-        for number in numbers
-    ]
+    return [(n, upper_epsilon(plan.of_rounds(n), config.delta, adjacency, coarse=True)) for n in numbers]
 
 
 def recommend(described: dict[str, Any]) -> list[str]:
@@ -179,32 +209,50 @@ def _steps(multiplier: float, rate: float, count: int) -> Sequence[Repeated]:
     return [Repeated(SampledGaussian(multiplier, rate), count)]
 
 
-def _needed(config: PrivacyConfig, rate: float, steps: int) -> float:
+def _needed(config: PrivacyConfig, steps: int) -> float:
+    adjacency = Adjacency(config.adjacency)
     try:
-        return calibrate_sampled_gaussian(config.epsilon, config.delta, rate, steps, Adjacency(config.adjacency))
+        return calibrate_sampled_gaussian(config.epsilon, config.delta, config.sampling_rate, steps, adjacency)
     except CalibrationError as error:
         raise ConfigError("privacy.epsilon", f"{error}; use fewer rounds or a larger epsilon") from error
 
 
+def _shared(run: RunConfig, hospitals: int, embed_dim: int) -> NoisePlan:
+    """The noise of a run with so many hospitals, as the run itself derives it."""
+    from securefed.sum_terms import SumTerms
+
+    roster = Roster.of({f"hospital {n}": IdentityKey.generate(system_entropy) for n in range(1, hospitals + 1)})
+    try:
+        noise = SumTerms(run, roster, embed_dim, 2).noise
+    except ProtocolError as error:
+        raise ConfigError("--hospitals", f"{hospitals}: {error}") from error
+    assert noise is not None  # noqa: S101 (the mode adds shares)
+    return noise
+
+
 def _views(plan: Plan) -> list[dict[str, Any]]:
     """Epsilon against whoever sees the sums, against colluders, and against whoever opens single updates."""
-    config, delta, adjacency = plan.config, plan.config.delta, Adjacency(plan.config.adjacency)
-    whole, n = config.noise_multiplier, plan.hospitals
+    config, adjacency = plan.config, Adjacency(plan.config.adjacency)
 
-    def against(multiplier: float) -> float:
-        return upper_epsilon(_steps(multiplier, config.sampling_rate, plan.steps), delta, adjacency, coarse=True)
+    def cost(composition: Composition) -> float:
+        return upper_epsilon(composition, config.delta, adjacency, coarse=True)
 
-    if config.mode == "local":
-        return [{"adversary": "everybody", "epsilon": against(whole)}]
-    views = [{"adversary": "who sees the sums", "epsilon": against(whole)}]
+    if plan.noise is None:
+        return [{"adversary": "everybody", "epsilon": cost(plan.composition)}]
+    request = plan.noise.request
+    fewest = [Repeated(quietest_sum(plan.noise, config.sampling_rate), plan.rounds)]
+    whole = cost(plan.composition)
+    views: list[dict[str, Any]] = [{"adversary": "who sees the sums", "epsilon": whole}]
+    if cost(fewest) > whole:
+        views.append({"adversary": f"... of {request.min_survivors} survivors", "epsilon": cost(fewest)})
     colluders = sorted({1, config.max_colluders} - {0})
     views += [
-        {"adversary": f"{c} colluding hospitals", "epsilon": against(whole * ((n - c) / n) ** 0.5)}
+        {"adversary": f"{c} colluding hospitals", "epsilon": cost(against_colluders(plan.composition, c))}
         for c in colluders
-        if c < n
+        if c < request.clients
     ]
-    views.append({"adversary": "who opens a single update", "epsilon": against(share_multiplier(whole, n))})
-    return views
+    broken = cost(against_broken_aggregation(plan.composition))
+    return [*views, {"adversary": "who opens a single update", "epsilon": broken}]
 
 
 def _largest_rate(plan: Plan) -> float | None:
@@ -212,7 +260,7 @@ def _largest_rate(plan: Plan) -> float | None:
     config, adjacency = plan.config, Adjacency(plan.config.adjacency)
 
     def meets(rate: float) -> bool:
-        found = upper_epsilon(_steps(config.noise_multiplier, rate, plan.steps), config.delta, adjacency, coarse=True)
+        found = upper_epsilon(plan.of_rounds(plan.rounds, rate), config.delta, adjacency, coarse=True)
         return found <= config.epsilon
 
     if meets(1.0):
@@ -228,16 +276,18 @@ def _largest_rate(plan: Plan) -> float | None:
 
 def _alternatives(plan: Plan) -> list[dict[str, float]]:
     """For some sampling rates the noise that the target needs, and how far a sum over all steps stands out from it."""
-    config = plan.config
-    if config.mode == "hospital":
+    if plan.config.mode == "hospital":
         return []
     rows = []
     for rate in _RATES:
+        other = replace(plan.run.privacy, sampling_rate=rate, noise_multiplier=0.0)
         try:
-            needed = calibrate_sampled_gaussian(
-                config.epsilon, config.delta, rate, plan.steps, Adjacency(config.adjacency)
-            )
-        except CalibrationError:
+            if plan.noise is None:
+                needed = _needed(other, plan.steps)
+            else:
+                run = replace(plan.run, privacy=other)
+                needed = _shared(run, plan.hospitals, plan.embed_dim).request.noise_multiplier
+        except ConfigError:
             continue
         signal = rate * plan.steps**0.5 / needed
         rows.append({"sampling_rate": rate, "noise_multiplier": needed, "signal": signal})

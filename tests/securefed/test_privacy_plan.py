@@ -6,6 +6,8 @@ import pytest
 from click.testing import CliRunner
 
 from securefed.commands.privacy import command
+from securefed.errors import ConfigError
+from securefed.simulation import simulate
 
 
 def plan(*arguments):
@@ -15,20 +17,50 @@ def plan(*arguments):
 
 
 def test_ten_shares_of_a_central_multiplier_of_two():
-    """The example of the design: 0.78 for who sees the sums, 7.8 for who opens a single update."""
+    """The example of the design has 0.78 and 7.8 by the continuous Gaussian; the noise of a run costs more."""
     planned = plan("--dp", "distributed", "--noise-multiplier", 2, "--sampling-rate", 0.05, "--hospitals", 10)
-    assert planned["epsilon"] == pytest.approx(0.78, abs=0.005)
+    assert planned["cross_checks"]["continuous Gaussian"] == pytest.approx(0.78, abs=0.005)
+    assert planned["accountant"] == "RDP"
+    assert 0.78 < planned["epsilon"] < 0.9
     against = {view["adversary"]: view["epsilon"] for view in planned["against"]}
-    assert against["who opens a single update"] == pytest.approx(7.83, abs=0.01)
+    assert 7.8 < against["who opens a single update"] < 12
     assert against["who sees the sums"] < against["1 colluding hospitals"] < against["who opens a single update"]
+    assert planned["noise"]["mechanism"] == "skellam"
 
 
-def test_hiding_a_hospital_among_ten_needs_a_multiplier_of_4_24():
+def test_hiding_a_hospital_among_ten_needs_a_multiplier_above_that_of_the_gaussian():
     planned = plan("--dp", "hospital", "--epsilon", 8, "--hospitals", 10)
-    assert planned["noise_multiplier"] == pytest.approx(4.24, abs=0.01)
-    against = {view["adversary"]: view["epsilon"] for view in planned["against"]}
-    assert against["1 colluding hospitals"] == pytest.approx(8.53, abs=0.02)
+    assert 4.24 < planned["noise_multiplier"] < 4.24 * 1.15
+    assert planned["cross_checks"]["continuous Gaussian"] < planned["epsilon"] <= 8
+    assert planned["rounds_within_target"] == planned["rounds"] == 50
     assert "hiding a whole hospital" in planned["recommended"][0]
+
+
+@pytest.mark.parametrize(
+    "privacy",
+    [
+        {"mode": "distributed", "epsilon": 8.0, "sampling_rate": 0.3},
+        {"mode": "distributed", "epsilon": 4.0, "mechanism": "discrete-gaussian", "max_colluders": 1},
+        {"mode": "hospital", "epsilon": 8.0, "dropout_noise": "conservative"},
+    ],
+)
+def test_the_plan_says_what_the_run_reports(small_run, tmp_path, privacy):
+    run = simulate(small_run(privacy=privacy, training={"fam_width": 4}), output=tmp_path / "run")
+    sets = [word for key, value in privacy.items() for word in ("--set", f"privacy.{key}={value}")]
+    sets += ["--set", "training.fam_width=4"]
+    planned = plan("--dp", privacy["mode"], "--rounds", 3, "--hospitals", 5, "--embed-dim", 24, *sets)
+    stated, mechanism = run.summary["privacy"], run.summary["privacy"]["mechanism"]
+    assert planned["epsilon"] == pytest.approx(stated["epsilon"], rel=1e-9)
+    assert planned["noise_multiplier"] == mechanism["noise_multiplier"]
+    against = {view["adversary"]: view["epsilon"] for view in planned["against"]}
+    assert against["who opens a single update"] == pytest.approx(stated["epsilon_by_adversary"]["aggregation_broken"])
+    if privacy.get("max_colluders"):
+        assert against["1 colluding hospitals"] == pytest.approx(stated["epsilon_by_adversary"]["colluders"]["1"])
+
+
+def test_too_few_hospitals_are_named():
+    result = CliRunner().invoke(command, ["plan", "--dp", "distributed", "--epsilon", "8", "--hospitals", "2"])
+    assert isinstance(result.exception, ConfigError)
 
 
 def test_local_noise_meets_its_target_and_the_target_its_limits():
