@@ -53,8 +53,8 @@ class OpenedSum:
     """What a sum says.
 
     Attributes:
-        mean_update: float[d], unweighted mean of the survivors' updates as the sum carries them: float32 where it was
-            compressed, else float64.
+        mean_update: float[d], what the model moves by: the unweighted mean of the survivors' updates as the sum carries
+            them (float64), of compressed ones times the server's step (float32).
         mean_score: Mean of their scores.
         mean_clamped: Mean share of the coordinates that were clamped into a public range.
     """

@@ -46,17 +46,18 @@ class Replica:
         return self.state.step
 
     def apply(self, step: Step) -> Vector:
-        """Move by one opened sum and return the mean update float32[d].
+        """Move by one opened sum and return by how much, float32[d]: `server_step` times the mean update.
 
         Raises:
             ShapeError: The sum is of another encoding.
         """
         codec = self.state.codec()
         mean, lifts = codec.mean_and_lifts(step.public, step.survivors)
-        self.vector = self.vector + mean
+        move = mean * self.state.server_step
+        self.vector = self.vector + move
         self._lifts[self.step] = lifts
         self.state = self.state.advance(codec, step.public, step.survivors, lifts)
-        return mean
+        return move
 
     def lifts(self, step: int) -> Lifts | None:
         """Return the lifts of the sum that began at a step, None if this copy has skipped it."""
@@ -125,12 +126,12 @@ class DownloadHistory:
         return encode_download(Download(self.replica.step, digest, (), _write_whole(self.replica)))
 
     def opened(self, step: Step, survivors: tuple[str, ...]) -> Vector:
-        """Move the model by an opened sum and return the mean update float32[d]."""
+        """Move the model by an opened sum and return by how much, float32[d]."""
         self.seen(survivors)
-        mean = self.replica.apply(step)
+        move = self.replica.apply(step)
         self._steps.append(step)
         del self._steps[: max(0, len(self._steps) - (self.replica.step - min(self._has.values())))]
-        return mean
+        return move
 
     def seen(self, survivors: tuple[str, ...]) -> None:
         """Note who has the present model."""

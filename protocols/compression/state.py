@@ -16,6 +16,10 @@ from protocols.errors import ParameterError
 from protocols.labels import Label
 from protocols.ring import required_ring_bits
 
+_SERVER_STEP = np.float32(1.05)
+"""What a projected sum moves the model by, in mean updates. What a subspace does not show the feedback hands on late,
+and in the end not at all; the larger step about makes up for it (docs/results/compression.md)."""
+
 
 def levels_for(value_bits: int, clients: int, noise_tail: int = 0) -> int:
     """Return L: the largest even number of steps that the ring of `value_bits` has room for.
@@ -148,6 +152,11 @@ class CompressionState:
     ) -> "CompressionState":
         """Return the state of another step of the same federation."""
         return replace(self, step=step, ranges=ranges, bases=bases, lifts=lifts)
+
+    @property
+    def server_step(self) -> np.float32:
+        """What a sum moves the model by, in mean updates: 1, or more where something is projected."""
+        return _SERVER_STEP if any(bases is not None for bases in self.bases) else np.float32(1)
 
     @property
     def basis_shapes(self) -> tuple[tuple[tuple[int, int], tuple[int, int]] | None, ...]:

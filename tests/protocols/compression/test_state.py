@@ -7,10 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from protocols.compression import CompressionState, ErrorFeedback, parse_scheme
+from protocols.compression import CompressionState, ErrorFeedback, Step, parse_scheme
 from protocols.compression.basis import BASIS_BITS, LIFT_BITS, bases_of, first_basis, lifts_of, seen_from_both_sides
 from protocols.compression.limbs import from_limbs, limb_count, to_limbs
 from protocols.compression.ranges import next_range
+from protocols.compression.replica import Replica
 
 VECTORS = Path(__file__).with_name("vectors.json")
 
@@ -155,6 +156,19 @@ def test_known_answers():
         flat = b"".join(lifted.astype("<i4").tobytes() for lifted in lifts if lifted is not None)
         assert hashlib.sha256(flat).hexdigest() == step["lifts_sha256"]
         state = state.advance(codec, public, step["survivors"], lifts)
+
+
+@pytest.mark.parametrize(("scheme", "gain"), [("ring:4,subspace:0.25", 1.05), ("ring:4", 1.0)])
+def test_a_projected_sum_moves_the_model_by_more_than_its_mean(scheme, gain):
+    state = CompressionState.start(((32, 24), (24,)), parse_scheme(scheme), 5)
+    codec, rng = state.codec(), np.random.default_rng(6)
+    public = rng.integers(0, 5 * codec.levels, codec.public_length, endpoint=True)
+    start = rng.normal(size=codec.dimension).astype(np.float32)
+    replica = Replica(start, state)
+    moved = replica.apply(Step(5, public))
+    assert np.array_equal(moved, codec.mean_of(public, 5) * np.float32(gain))
+    assert np.array_equal(replica.vector, start + moved)
+    assert replica.vector.dtype == np.float32
 
 
 @given(
