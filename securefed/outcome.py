@@ -15,6 +15,7 @@ from securefed.config import RunConfig
 from securefed.evaluation import SiteEvaluation, evaluate_site, metric_rows
 from securefed.evidence import software_versions
 from securefed.hospitals import Hospitals
+from securefed.model_card import model_card
 from securefed.model_file import SavedModel, save_model, vector_digest
 from securefed.plots import plot_accuracy, plot_bytes, plot_confusion, plot_keep_ratios, plot_reliability
 from securefed.run_folder import RunFolder, read_byte_rows, read_metric_rows
@@ -36,6 +37,7 @@ class Outcome:
         secure_aggregation: Parameters of the secure sum and dropouts by stage, for the summary.
         privacy: What is claimed and what it cost, for the summary.
         seconds: {train, aggregate, evaluate: seconds}.
+        name: What the model card calls the run; the name of its folder unless given.
     """
 
     hospitals: Hospitals
@@ -45,6 +47,7 @@ class Outcome:
     secure_aggregation: Mapping[str, Any]
     privacy: Mapping[str, Any]
     seconds: Mapping[str, float] = field(default_factory=dict)
+    name: str = ""
 
 
 def write_outcome(
@@ -84,6 +87,8 @@ def write_outcome(
         privacy=outcome.privacy,
     )
     folder.write_json(folder.summary, summary)
+    if digest is not None:
+        folder.write_text(folder.card, model_card(outcome.name or folder.path.name, bundle.classes, summary))
     return summary
 
 

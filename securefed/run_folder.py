@@ -60,6 +60,7 @@ class RunFolder:
         self.summary = path / "summary.json"
         self.evaluation = path / "evaluation.json"
         self.model = path / "fam.safetensors"
+        self.card = path / "model_card.md"
         self.checkpoint = path / "checkpoint"
         self.plots = path / "plots"
 
@@ -118,6 +119,10 @@ class RunFolder:
     def results(self) -> tuple[Path, ...]:
         """Return the files whose digests the end of the log states."""
         return self.config, self.metrics, self.bytes, self.evaluation, self.model, self.summary
+
+    def write_text(self, path: Path, text: str) -> None:
+        """Write a file of UTF-8 text atomically."""
+        self._write(path, text.encode())
 
     def read_json(self, path: Path) -> dict[str, Any]:
         """Return a JSON object of this folder; raises RunFolderError where it is missing or damaged."""

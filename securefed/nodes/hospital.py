@@ -98,7 +98,7 @@ class SiteHospital:
         write_config(self._config, folder.config)
         privacy = privacy_off(self._config) if self._privacy is None else self._privacy.summary()
         secure = {"enabled": self._config.secure_aggregation.enabled}
-        outcome = Outcome(hospitals, vector, self._config.federation.rounds, chosen, secure, privacy)
+        outcome = Outcome(hospitals, vector, self._config.federation.rounds, chosen, secure, privacy, name=run_id)
         write_outcome(folder, self._config, bundle, outcome, {"total": time.perf_counter() - start})
         self.load_private_state(present)
         final = self._results / run_id

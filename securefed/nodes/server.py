@@ -24,6 +24,7 @@ from securefed.deploy.errors import DeploymentError
 from securefed.errors import RoundAbortedError
 from securefed.evidence import RunEvidence, software_versions, utc_now
 from securefed.federation import Federation, OutOfSight, RoundReport
+from securefed.model_card import model_card
 from securefed.model_file import save_vector, vector_digest
 from securefed.nodes.control import ControlStage, encode_request
 from securefed.nodes.numbering import ROUND_BITS
@@ -230,6 +231,7 @@ class _ServerRun:
             privacy=privacy,
         )
         folder.write_json(folder.summary, summary)
+        folder.write_text(folder.card, model_card(self._path.name, self._study.classes, summary))
         model = np.ascontiguousarray(kept.vector, dtype="<f4").tobytes()
         frame = encode_request(ControlStage.CLOSE_RUN, {"run_id": self._path.name, "chosen_round": kept.number}, model)
         self._parties.ask(ControlStage.CLOSE_RUN, dict.fromkeys(self._sites, frame), config.federation.rounds + 1)

@@ -32,7 +32,7 @@ class SiteFolder:
         features: Cache of the features of its images.
         state: The node's state between messages, without secrets of a round.
         heads: Tree heads that it has countersigned, one file a run.
-        runs: What it keeps of finished runs: models, MLP, metrics, plots.
+        runs: What it keeps of finished runs: models, MLP, metrics, plots, model card.
         ledger: The privacy budget over all runs.
         privacy: For every private study a private log of what was charged, and the last release.
     """

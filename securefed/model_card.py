@@ -1,0 +1,84 @@
+"""model_card.md: what a kept model is, where it comes from and what it must not be used for, from summary.json alone.
+
+The form is that of model cards on the Hugging Face Hub: a head in YAML, then prose and tables.
+
+Paper: Mitchell et al., "Model Cards for Model Reporting", FAT* 2019 (sections: details, intended use, factors, metrics,
+    evaluation data, training data, ethical considerations, caveats).
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+_METRICS: Final = {"accuracy": "accuracy", "balanced_accuracy": "balanced", "macro_f1": "macro F1", "auroc": "AUROC"}
+
+
+def model_card(name: str, classes: Sequence[str], summary: Mapping[str, Any]) -> str:
+    """Return the card as Markdown.
+
+    Args:
+        name: The run.
+        classes: Names of the classes, in the order of the outputs.
+        summary: Content of summary.json.
+    """
+    provenance = summary["provenance"]
+    kept = f"round {summary['chosen_round']} of {summary['rounds_completed']}"
+    own = " Each hospital keeps a classifier of its own." if summary["method"] == "fedmedclip" else ""
+    masks = "summed under pairwise masks" if summary["secure_aggregation"]["enabled"] else "not masked"
+    return f"""\
+---
+library_name: securefed
+pipeline_tag: image-classification
+tags: [federated-learning, secure-aggregation, clip]
+---
+
+# {name}
+
+## Details
+
+- Method {summary["method"]} over a frozen encoder, kept from {kept}.
+- Encoder {provenance["encoder"]}, SHA-256 `{provenance["encoder_digest"]}`.
+- {len(classes)} classes: {", ".join(classes)}.
+- Shared parameters: `fam.safetensors`, SHA-256 `{summary["fam_sha256"]}`.{own}
+- Configuration: `config.toml`, digest `{summary["config_digest"]}`.
+- Record of the run: `audit.jsonl`, to be checked with `securefed audit verify`.
+
+## Use
+
+Classify images of the kind that the hospitals trained on: `securefed predict`. It answers with one of these classes
+whatever it is shown. It is no medical device, it was not validated for patients, and its probabilities are those of the
+hospitals' own mix of cases.
+
+## Training
+
+By several hospitals; updates were {masks}. No image and no feature of one has left a hospital.
+
+{_purpose(summary["config"]["purpose"])}## Evaluation
+
+{_evaluation(summary["sites"])}
+
+## Privacy
+
+{summary["privacy"]["claim"]}. Whoever has the model may try to learn from it about the images that it was trained on;
+only what is claimed here bounds that.
+"""
+
+
+def _purpose(purpose: Mapping[str, Any]) -> str:
+    stated = [f"- {key.replace('_', ' ')}: {value}" for key, value in purpose.items() if value]
+    return "\n".join([*stated, "", ""]) if stated else ""
+
+
+def _evaluation(sites: Mapping[str, Any]) -> str:
+    if not sites:
+        return "Test metrics stay at the hospitals; each has its own in its copy of this card."
+    lines = [
+        "What each hospital predicts with, on its own test images, %:",
+        "",
+        f"| hospital | images | {' | '.join(_METRICS.values())} |",
+        f"|---|---:|{'---:|' * len(_METRICS)}",
+    ]
+    for site, parts in sites.items():
+        found = parts["test"]["ensemble"]
+        shown = ["-" if found[key] is None else f"{100 * found[key]:.1f}" for key in _METRICS]
+        lines.append(f"| {site} | {found['num_images']} | {' | '.join(shown)} |")
+    return "\n".join([*lines, "", "Nothing is known of it at hospitals that did not take part."])
