@@ -91,6 +91,11 @@ class RunHistory:
         return found[-1] if found else None
 
     @property
+    def charges_elsewhere(self) -> bool:
+        """Whether releases are charged at the hospitals: their ledgers and private logs are not part of this record."""
+        return self.started.fields.get("operation") == "deployment" and not self.of_kind("charge")
+
+    @property
     def results(self) -> tuple[RoundRecord, ...]:
         """The rounds that the result stands on, in order."""
         return tuple(record for record in self.rounds if not record.superseded)

@@ -60,6 +60,8 @@ def _claimed(history: RunHistory, claim: dict[str, Any]) -> list[str]:
         f"(epsilon, delta), neighbours by {claim['adjacency']}.",
         f"{charged} releases of this run were charged to a ledger that refuses what would exceed the budget."
         if charged
+        else "Each hospital charges a ledger of its own, which refuses what would exceed its budget."
+        if history.charges_elsewhere
         else "This run was charged to no ledger: other runs on the same data add to what it reveals.",
         "; ".join(claim["unprotected"]),
         _LIBRARIES,

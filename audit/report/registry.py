@@ -133,6 +133,8 @@ def _actor(row: Mapping[str, Any]) -> str:
 
 def _budget(report: Mapping[str, Any]) -> str:
     budgets = [entry["budget"] for entry in report["hospitals"] if entry["budget"] is not None]
+    if not budgets and report["identity"]["operation"] == "deployment":
+        return "Charged to a ledger at each hospital, which holds its loss over all runs and is no part of this record."
     if not budgets:
         return "The run was charged to no ledger: other releases from the same data add to its privacy loss."
     return f"Charged to ledgers that hold the privacy loss over all runs at epsilon {min(budgets):g} or below."

@@ -110,6 +110,9 @@ def _privacy(history: RunHistory, verification: Verification, claim: dict[str, A
 def _budget(history: RunHistory) -> dict[str, str]:
     subject = "Privacy budget"
     refused = history.of_kind("refused")
+    if history.charges_elsewhere and history.of_kind("privacy_event"):
+        held = "Each hospital charges a ledger of its own, which this record does not hold; compare it with --ledger."
+        return _line(subject, "NOT CLAIMED", held)
     if not history.of_kind("charge"):
         return _line(subject, "NOT CLAIMED", "The run was charged to no ledger.")
     exceeded = [

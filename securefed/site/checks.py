@@ -9,6 +9,7 @@ from typing import Final
 
 from audit.errors import EvidenceError, KeyFileError
 from audit.heads import read_heads
+from audit.log import Event, read_events
 from audit.roster import public_hex
 from audit.signing_key import load_key
 from clients.data import DataError, inspect
@@ -84,6 +85,7 @@ def check_site(
     usable = all(finding.level is not Level.WRONG for finding in images)
     found += [
         _budget(folder, settings, study if usable else None),
+        *_charges(folder),
         _clock(folder, now),
         _disk(folder),
         _device(settings),
@@ -188,6 +190,23 @@ def _budget(folder: SiteFolder, settings: SiteSettings, study: Study | None) -> 
     said = [f"{line['remaining']:.3g} of {line['budget']:g} left for the unit {line['unit']}" for line in lines]
     empty = any(line["remaining"] <= 0 for line in lines)
     return SiteFinding("budget", Level.WRONG if empty else Level.OK, "; ".join(said) or "no budget line")
+
+
+def _charges(folder: SiteFolder) -> Iterator[SiteFinding]:
+    """Hold the ledger against the private logs: neither may have been put back from before."""
+    from audit.ledger import LedgerError, check_ledger
+
+    runs: dict[str, list[Event]] = {}
+    try:
+        for path in sorted(folder.privacy.glob("*/audit.jsonl")):
+            for event in read_events(path):
+                if event.kind == "charge":
+                    runs.setdefault(str(event.fields["release_id"]).partition("/")[0], []).append(event)
+        if runs:
+            yield SiteFinding("charges", Level.OK, check_ledger(folder.ledger, runs))
+    except (LedgerError, EvidenceError) as error:
+        text = f"ledger and private log differ: {error}; was one of them put back from a backup?"
+        yield SiteFinding("charges", Level.WRONG, text)
 
 
 def _clock(folder: SiteFolder, now: datetime) -> SiteFinding:

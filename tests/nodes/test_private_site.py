@@ -11,6 +11,7 @@ import securefed.nodes.server as server_module
 from audit.accounting import Adjacency, Repeated, mechanism_of, upper_epsilon
 from audit.ledger import Budget, BudgetLine, Ledger, Policy, check_ledger
 from audit.log import read_events
+from audit.report import build_report, render
 from audit.verify import verify_run
 from clients.privacy import PrivateHospital
 from securefed.errors import RoundAbortedError
@@ -120,6 +121,24 @@ def test_a_private_study_states_an_epsilon_that_every_ledger_and_log_gives(tmp_p
         assert kept["privacy"]["epsilon"] == pytest.approx(stated["epsilon"], rel=1e-6)
         assert any("stay at the hospitals" in text for text in kept["privacy"]["unprotected"])
     assert not list((trial.root / "run").rglob("release.safetensors"))
+    report = build_report(trial.root / "run")
+    (budget,) = [line for line in report["verdicts"] if line["subject"] == "Privacy budget"]
+    assert budget["sentence"].startswith("Each hospital charges a ledger of its own")
+    assert "Charged to a ledger at each hospital" in render(report, "registry").decode()
+
+
+def test_a_ledger_that_was_put_back_is_noticed(tmp_path):
+    trial = PrivateTrial(tmp_path, budgets=dict.fromkeys(NAMES, 50.0), **LOCAL)
+    ledger = trial.path("west") / "ledger.sqlite"
+    kept = ledger.read_bytes()
+    with Folders(trial) as folders:
+        trial.serve("run", FolderWire(folders))
+    assert "2 charges of 1 logs agree" in call("site", "check", trial.path("west")).output
+    for path in trial.path("west").glob("ledger.sqlite*"):
+        path.unlink()
+    ledger.write_bytes(kept)
+    ledger.chmod(0o600)
+    assert "ledger and private log differ" in call("site", "check", trial.path("west"), code=1).output
 
 
 def test_the_simulation_runs_the_same_steps(tmp_path):
