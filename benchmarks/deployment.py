@@ -6,9 +6,14 @@ Run from the root of the repository, with the extra of the engine installed::
         --output docs/results
 
 DIR of --data holds metadata.csv (path, label, site, patient, split) and one folder a site; --work is a scratch folder
-with a short path. Parts (all unless named with --part): `whole`, a study of five rounds beside the same one in one
-process, with every byte counted; `kills`, each stage of a round with a site killed at it (SIGKILL), and the server
-killed between rounds; `server`, the server killed once and nobody lost; `refusals`, what a site must refuse.
+with a short path. Parts (all unless named with --part):
+
+- `whole`: five rounds beside the same ones in one process, with every byte counted;
+- `server`: the server killed (SIGKILL) between two rounds, nobody lost;
+- `kills`: a site killed at each stage of a round, and the server between the rounds;
+- `private`: the server killed twice in a study with differential privacy, whose ledgers must show each release once;
+- `refusals`: what a site must refuse, and the line of its log.
+
 What is found is added to deployment.json in --output, and deployment.md is written from it.
 """
 
@@ -21,7 +26,7 @@ import os
 import platform
 import time
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -29,7 +34,7 @@ from typing import Any
 import deployment_refusals
 import deployment_report
 from deployment_taps import Gates
-from deployment_trial import Hospitals, Source, Trial, deployed
+from deployment_trial import Hospitals, Source, Trial, charges, deployed
 
 from protocols.transport import Patience
 from securefed.config import STAGES
@@ -81,8 +86,8 @@ def _rounds(trial: Trial, lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return for each round what passed on sockets, at the nodes, and what the report counts."""
     edges = [*_times(lines, "started"), *_times(lines, "round")]
     counted: dict[int, dict[str, int]] = defaultdict(lambda: {"up": 0, "down": 0})
-    for row in _byte_rows(trial):
-        counted[int(row["round"])]["up" if row["direction"] == "upload" else "down"] += int(row["bytes"])
+    for line in _byte_rows(trial):
+        counted[int(line["round"])]["up" if line["direction"] == "upload" else "down"] += int(line["bytes"])
     found = []
     for number, (after, until) in enumerate(itertools.pairwise(edges), 1):
         inside = [passed for passed in trial.gates.passed if after < passed.came <= until]
@@ -126,11 +131,10 @@ def kills(engine: str, work: Path, source: Source) -> dict[str, Any]:
     plan = dict(enumerate(STAGES, 1))
     wait = Patience(timeout=LONG, grace=GRACE[engine], quorum=0.75)
     with deployed(engine, work / "t", hospitals, wait) as trial:
-        killer = _Killer(trial, victim, plan)
-        trial.gates.on_request = killer.on_request
+        killer = _Killer(trial, [(number + 1, STAGES[0]) for number in plan], victim, plan)
         trial.start_all()
         for number in plan:
-            killer.wait_for_server_kill(number + 1)
+            killer.wait_for((number + 1, STAGES[0]))
             time.sleep(REVIVAL[engine])
             trial.deployment.start([victim, SERVER])
             trial.deployment.submit()
@@ -154,26 +158,37 @@ def kills(engine: str, work: Path, source: Source) -> dict[str, Any]:
 
 
 class _Killer:
-    """Kills a site when a request of its stage comes, and the server when the next round begins."""
+    """Kills a site when a request of its stage comes, and the server when it asks for what `cuts` name, once each.
 
-    def __init__(self, trial: Trial, victim: str, plan: Mapping[int, str]) -> None:
-        self._trial, self._victim, self._plan = trial, victim, plan
-        self._killed_before: set[int] = set()
+    Args:
+        trial: The deployment.
+        cuts: (round, stage) of the server's requests.
+        victim: The site.
+        plan: {round: stage at which the site is killed}.
+    """
 
-    def on_request(self, site: str, stage: str, number: int | None) -> None:
+    def __init__(
+        self, trial: Trial, cuts: Sequence[tuple[int, str]], victim: str = "", plan: Mapping[int, str] | None = None
+    ) -> None:
+        self._trial, self._cuts, self._victim, self._plan = trial, cuts, victim, plan or {}
+        self._cut: set[tuple[int, str]] = set()
+        trial.gates.on_request = self._on_request
+
+    def _on_request(self, site: str, stage: str, number: int | None) -> None:
         if number is None:
             return
         if site == self._victim and self._plan.get(number) == stage:
             self._trial.kill(self._victim)
-        if number - 1 in self._plan and stage == STAGES[0] and number not in self._killed_before:
+        if (number, stage) in self._cuts and (number, stage) not in self._cut:
             self._trial.kill(SERVER)
-            self._killed_before.add(number)
+            self._cut.add((number, stage))
 
-    def wait_for_server_kill(self, number: int) -> None:
+    def wait_for(self, cut: tuple[int, str]) -> None:
+        """Wait until the server was killed there."""
         deadline = time.monotonic() + LONG
-        while number not in self._killed_before:
+        while cut not in self._cut:
             if time.monotonic() > deadline:
-                raise RuntimeError(f"round {number} does not begin")
+                raise RuntimeError(f"the server does not come to {cut}")
             time.sleep(0.1)
 
 
@@ -207,10 +222,9 @@ def server(engine: str, work: Path, source: Source) -> dict[str, Any]:
     """The server killed between rounds 2 and 3; nobody else is lost."""
     hospitals = Hospitals(work / "five", source, ROUNDS, "best-val")
     with deployed(engine, work / "t", hospitals, Patience(timeout=LONG, grace=60, quorum=1)) as trial:
-        killer = _Killer(trial, "", {2: ""})
-        trial.gates.on_request = killer.on_request
+        killer = _Killer(trial, [(3, STAGES[0])])
         trial.start_all()
-        killer.wait_for_server_kill(3)
+        killer.wait_for((3, STAGES[0]))
         finished = len(_times(list(trial.deployment.progress()), "round"))
         began = time.monotonic()
         trial.deployment.start([SERVER])
@@ -229,8 +243,38 @@ def server(engine: str, work: Path, source: Source) -> dict[str, Any]:
         }
 
 
+def private(engine: str, work: Path, source: Source) -> dict[str, Any]:
+    """A study with differential privacy at each hospital; the server killed in a round and between two."""
+    rounds, cuts = 3, [(2, "ConsistencyCheck"), (3, STAGES[0])]
+    settings = ("privacy.mode=local", "privacy.epsilon=8.0")
+    hospitals = Hospitals(work / "private", source, rounds, "last", *settings, budget=9.0)
+    with deployed(engine, work / "t", hospitals, Patience(timeout=LONG, grace=60, quorum=1)) as trial:
+        killer = _Killer(trial, cuts)
+        trial.start_all()
+        for cut in cuts:
+            killer.wait_for(cut)
+            trial.deployment.start([SERVER])
+            trial.deployment.submit()
+        trial.wait_for(("completed",), LONG)
+        trial.deployment.stop()
+        return {
+            "rounds": rounds,
+            "server killed at": [f"{stage} of round {number}" for number, stage in cuts],
+            "masked vectors by round": _trained(trial.gates),
+            "charges in each ledger": {site: charges(folder) for site, folder in trial.sites.items()},
+            "privacy": {key: trial.summary()["privacy"][key] for key in ("epsilon", "delta", "claim")},
+            "audit verify": trial.verify(hospitals.folder / "roster.json"),
+        }
+
+
 def main() -> None:
-    parts = {"whole": whole, "server": server, "kills": kills, "refusals": deployment_refusals.refusals}
+    parts = {
+        "whole": whole,
+        "server": server,
+        "kills": kills,
+        "private": private,
+        "refusals": deployment_refusals.refusals,
+    }
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--engine", choices=sorted(PACKAGES), required=True)
     parser.add_argument("--data", type=Path, required=True)

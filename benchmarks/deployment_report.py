@@ -15,7 +15,7 @@ def page(results: Mapping[str, Any]) -> str:
         "One server and four sites of real images, each a process with nothing but its own images, TLS between them.",
         "Seconds are those of one machine that runs all of them, as named; bytes do not depend on it.",
     ]
-    parts = {"whole": _whole, "server": _server, "kills": _kills, "refusals": _refusals}
+    parts = {"whole": _whole, "server": _server, "kills": _kills, "private": _private, "refusals": _refusals}
     for engine in sorted(results):
         lines += ["", f"## {NAMES[engine]}"]
         for part, show in parts.items():
@@ -88,6 +88,18 @@ def _kills(part: Mapping[str, Any]) -> list[str]:
             f"| {row['stage']} | {row['seconds after the last living site']} s | {found['promised beyond grace']:g} s |"
             for row in found["stages"]
         ),
+    ]
+
+
+def _private(part: Mapping[str, Any]) -> list[str]:
+    found = part["found"]
+    once = all(states == ["committed"] * found["rounds"] for states in found["charges in each ledger"].values())
+    charged = "one committed charge a round" if once else "NOT one committed charge a round"
+    killed = " and at ".join(found["server killed at"])
+    return [
+        _head(part, f"A study with differential privacy at each hospital; the server killed at {killed}."),
+        f"Every ledger holds {charged}; epsilon {found['privacy']['epsilon']:.3f} at {found['privacy']['delta']:g}.",
+        f"`audit verify` passes: {found['audit verify']}.",
     ]
 
 

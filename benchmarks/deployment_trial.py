@@ -1,7 +1,6 @@
 """A study on loopback, whole: hospitals that approve it, server and sites as processes, a proxy and gates between."""
 
 import csv
-import hashlib
 import json
 import os
 import shutil
@@ -15,13 +14,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from deployment_taps import CountingProxy, Gates
 
+from audit.accounting import Adjacency
+from audit.ledger import Budget, BudgetLine, Ledger, Policy
 from protocols.transport import Patience
 from securefed.deploy.deployment import SERVER, Deployment, Engine, Plan
 from securefed.deploy.flare_engine import FlareEngine
 from securefed.deploy.flower_engine import FlowerEngine
 from securefed.deploy.processes import kill_party, running
+from securefed.errors import SecureFedError
+from securefed.study import read_study
 
 ROOT = Path(__file__).resolve().parents[1]
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
@@ -66,10 +70,9 @@ class Source:
 
     def in_one_process(self, output: Path, rounds: int, select: str, drops: Sequence[str] = ()) -> str:
         """Return the digest of the model of the same study in one process, with the same losses."""
-        if not (output / "summary.json").exists():
-            shutil.rmtree(output, ignore_errors=True)
-            lost = [word for drop in drops for word in ("--drop", drop)]
-            securefed("simulate", "--data", self.data, "--encoder", self.encoder, "--cache-dir", self.cache,
+        shutil.rmtree(output, ignore_errors=True)
+        lost = [word for drop in drops for word in ("--drop", drop)]
+        securefed("simulate", "--data", self.data, "--encoder", self.encoder, "--cache-dir", self.cache,
                       "--rounds", rounds, "--seed", self.seed, "--device", "cpu", "--workers", 1,
                       "--set", f"federation.select={select}", *lost, "--output", output, "--quiet")  # fmt: skip
         return str(json.loads((output / "summary.json").read_text())["fam_sha256"])
@@ -78,10 +81,21 @@ class Source:
 class Hospitals:
     """Hospitals that have approved a study, each with nothing but its own images; made once, copied for each trial."""
 
-    def __init__(self, folder: Path, source: Source, rounds: int, select: str, *settings: str) -> None:
-        self.folder, self.source, self.sites = folder, source, source.sites()
-        if not (folder / "study.toml").exists():
+    def __init__(
+        self, folder: Path, source: Source, rounds: int, select: str, *settings: str, budget: float = 0.0
+    ) -> None:
+        self.folder, self.source, self.sites, self._budget = folder, source, source.sites(), budget
+        if not self._is_made():
+            shutil.rmtree(folder, ignore_errors=True)
             self._make(rounds, [f"federation.select={select}", *settings])
+
+    def _is_made(self) -> bool:
+        """Return whether there is a study already, and one of this version."""
+        try:
+            read_study(self.folder / "study.toml")
+        except SecureFedError:
+            return False
+        return True
 
     def _make(self, rounds: int, settings: Sequence[str]) -> None:
         rows = self.source.rows()
@@ -110,6 +124,8 @@ class Hospitals:
                          "--rounds", rounds, "--seed", self.source.seed,
                          *(word for setting in settings for word in ("--set", setting)))  # fmt: skip
         for site in self.sites:
+            if self._budget:
+                set_budget(self.folder / site, site, self._budget)
             approval = self.folder / f"{site}.approval.json"
             securefed("site", "approve", self.folder / site, study, "--digest", said.split()[-1], "--output", approval)
             shutil.copytree(self.folder / site / "features", self.folder.parent / "features" / site, dirs_exist_ok=True)
@@ -253,6 +269,17 @@ def free_ports(count: int) -> int:
             return start
 
 
-def digest(path: Path) -> str:
-    """Return the SHA-256 of a file."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+def set_budget(folder: Path, site: str, epsilon: float) -> None:
+    """Give a hospital a ledger with a budget at image level."""
+    signer = Ed25519PrivateKey.generate().public_key().public_bytes_raw().hex()
+    path = folder / "ledger.sqlite"
+    with Ledger(path) as ledger:
+        budget = Budget(epsilon, 1e-5, Adjacency.ADD_OR_REMOVE_ONE, signer)
+        ledger.install(Policy({BudgetLine(site, "image"): budget}))
+    path.chmod(0o600)
+
+
+def charges(folder: Path) -> list[str]:
+    """Return the states of all charges in a hospital's ledger, one a release."""
+    with Ledger.existing(folder / "ledger.sqlite") as ledger:
+        return [str(spent.state) for spent in ledger.charges()]
