@@ -16,8 +16,8 @@ from securefed.deploy.errors import DeploymentError
 from securefed.deploy.node_process import SOCKET_NAME
 from securefed.deploy.processes import running, start_party, stop_parties
 from securefed.engines.names import SERVER_FOLDER
-from securefed.engines.study import ServerFolder
-from securefed.nodes.server import StudyStart
+from securefed.engines.server_folder import ServerFolder
+from securefed.nodes.start import StudyStart
 from securefed.study import read_approval, read_study
 
 SERVER: Final = "server"

@@ -10,7 +10,6 @@ from typing import Final
 from securefed.deploy.errors import DeploymentError
 from securefed.engines.guard import Guarded
 from securefed.engines.local_socket import SiteServer
-from securefed.site.opening import open_site
 
 SOCKET_NAME: Final = "node.sock"
 _LONGEST_PATH: Final = 107
@@ -28,6 +27,8 @@ def serve_node(folder: Path, socket_path: Path | None = None) -> None:
         DeploymentError: The path is too long for a socket, or another node of this hospital is running.
         RunFolderError, ConfigError, KeyFileError: The node cannot be opened.
     """
+    from securefed.site.opening import open_site  # brings torch, which the commands that start nodes can do without
+
     path = (socket_path or folder / SOCKET_NAME).absolute()
     if len(str(path).encode()) > _LONGEST_PATH:
         raise DeploymentError(

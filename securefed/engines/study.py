@@ -4,45 +4,18 @@ import json
 import os
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, Final
+from typing import IO
 
 from audit.report import write_report
 from audit.signing_key import load_key
 from protocols.transport import Patience
 from securefed.engines.exchange import EngineTransport
 from securefed.engines.names import SERVER_FOLDER
-from securefed.nodes.server import StudyStart, serve
+from securefed.engines.server_folder import ServerFolder
+from securefed.nodes.server import serve
+from securefed.nodes.start import StudyStart
 from securefed.observer import Observer, RoundView
 from securefed.study import read_approval, read_study
-
-PROGRESS: Final = "progress.jsonl"
-
-
-class ServerFolder:
-    """Paths of the server's folder of a study.
-
-    Attributes:
-        study: The study.
-        approvals: One file a hospital.
-        key: The server's signing key.
-        patience: How long exchanges wait, JSON.
-        runs: The run folder of the study lies in here.
-        progress: One JSON object a line: what happens, and when.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.study = path / "study.toml"
-        self.approvals = path / "approvals"
-        self.key = path / "server.key"
-        self.patience = path / "patience.json"
-        self.runs = path / "runs"
-        self.progress = path / PROGRESS
-
-    def run_folder(self) -> Path:
-        """Return the run folder of the study; its name is the run's id."""
-        study = read_study(self.study)
-        return self.runs / f"{study.name}-{study.digest[:12]}"
 
 
 def serve_study(transport: EngineTransport) -> None:

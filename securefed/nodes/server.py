@@ -6,16 +6,13 @@ the hospitals. A node that was stopped goes on from its folder with the next `se
 
 import hashlib
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from audit.log import Clock
-from audit.roster import public_hex
 from protocols.transport import Patience, Transport
 from securefed.aggregation import Aggregator
 from securefed.checkpoint import Snapshot, delete_checkpoint, load_checkpoint, save_checkpoint
@@ -29,44 +26,14 @@ from securefed.model_file import save_vector, vector_digest
 from securefed.nodes.control import ControlStage, encode_request
 from securefed.nodes.numbering import ROUND_BITS
 from securefed.nodes.parties import RemoteParties
+from securefed.nodes.start import StudyStart
 from securefed.observer import Observer, RoundView
 from securefed.privacy.at_server import server_privacy
 from securefed.run_folder import RunFolder, read_byte_rows
-from securefed.study.approval import Approval
-from securefed.study.form import Study
 from securefed.sum_terms import SumTerms
 from securefed.summary import summarise
 
 DEFAULT_PATIENCE = Patience(timeout=600.0, grace=30.0, quorum=1.0)
-
-
-@dataclass(frozen=True)
-class StudyStart:
-    """What a server node starts from.
-
-    Attributes:
-        study: The study.
-        approvals: Those of all hospitals.
-        key: The server's signing key.
-    """
-
-    study: Study
-    approvals: Sequence[Approval]
-    key: Ed25519PrivateKey
-
-    def check(self) -> None:
-        """Refuse to begin without the approval of every hospital, or with another key than the study's.
-
-        Raises:
-            ConfigError, DeploymentError: Names who is missing.
-        """
-        for approval in self.approvals:
-            approval.check(self.study)
-        missing = sorted(set(self.study.roster.hospitals) - {approval.hospital for approval in self.approvals})
-        if missing:
-            raise DeploymentError(f"not approved by {', '.join(missing)}; each runs `site approve` and sends the file")
-        if public_hex(self.key) != self.study.roster.server:
-            raise DeploymentError("the server's key is not the one of the study's roster; use the key that was named")
 
 
 def serve(

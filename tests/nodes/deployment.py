@@ -14,9 +14,10 @@ from clients.encoders import export_features, load_features
 from protocols.roster import IdentityKey, IdentitySeed
 from securefed.config import config_from_mapping
 from securefed.nodes.hospital import SiteHospital
-from securefed.nodes.server import StudyStart, serve
+from securefed.nodes.server import serve
 from securefed.nodes.site import SiteNode
 from securefed.nodes.site_run import Agreement, SiteRun
+from securefed.nodes.start import StudyStart
 from securefed.study import approve, new_study
 from securefed.study.form import with_local
 from securefed.sum_terms import SumTerms

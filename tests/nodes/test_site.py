@@ -20,8 +20,9 @@ from securefed.deploy.errors import DeploymentError
 from securefed.errors import ConfigError, RoundAbortedError, RunFolderError
 from securefed.nodes.control import ControlStage, RefusedBySiteError, decode_reply, encode_request
 from securefed.nodes.numbering import training_round
-from securefed.nodes.server import StudyStart, serve
+from securefed.nodes.server import serve
 from securefed.nodes.site_run import CONTROL_VERSION
+from securefed.nodes.start import StudyStart
 from securefed.site.checks import Level, check_site
 from securefed.site.folder import SiteFolder
 from securefed.site.opening import open_site

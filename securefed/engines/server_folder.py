@@ -1,0 +1,35 @@
+"""Where the server of a deployment keeps its study, its key and what its runs leave."""
+
+from pathlib import Path
+from typing import Final
+
+from securefed.study import read_study
+
+PROGRESS: Final = "progress.jsonl"
+
+
+class ServerFolder:
+    """Paths of the server's folder of a study.
+
+    Attributes:
+        study: The study.
+        approvals: One file a hospital.
+        key: The server's signing key.
+        patience: How long exchanges wait, JSON.
+        runs: The run folder of the study lies in here.
+        progress: One JSON object a line: what happens, and when.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.study = path / "study.toml"
+        self.approvals = path / "approvals"
+        self.key = path / "server.key"
+        self.patience = path / "patience.json"
+        self.runs = path / "runs"
+        self.progress = path / PROGRESS
+
+    def run_folder(self) -> Path:
+        """Return the run folder of the study; its name is the run's id."""
+        study = read_study(self.study)
+        return self.runs / f"{study.name}-{study.digest[:12]}"
