@@ -2,6 +2,7 @@
 
 import copy
 import json
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -61,7 +62,8 @@ def _let_server_pass_everything(trial: Trial) -> None:
 
 
 def _code(trial: Trial, work: Path) -> dict[str, str]:
-    job, ran = work / "job", work / "code-ran"
+    job, ran = _new(work / "job"), work / "code-ran"
+    ran.unlink(missing_ok=True)
     sites = list(trial.sites)
     flare_run.write_job(job, sites, server_class=SERVER_CLASS, site_class=SITE_CLASS)
     (job / "app" / "custom").mkdir()
@@ -81,7 +83,7 @@ def _another_class(trial: Trial, work: Path) -> dict[str, str]:
 
 
 def _stranger_on_flare(trial: Trial, work: Path) -> dict[str, str]:
-    folder, plan = work / "stranger", trial.deployment.plan
+    folder, plan = _new(work / "stranger"), trial.deployment.plan
     kits = provision(folder / "d", ["stranger", *trial.sites], plan.host, plan.port)
     harden_site(kits / "stranger")
     flare_run.start_kit(folder, "stranger", kits / "stranger", {})
@@ -92,7 +94,7 @@ def _stranger_on_flare(trial: Trial, work: Path) -> dict[str, str]:
 
 
 def _stranger_on_flower(trial: Trial, work: Path) -> dict[str, str]:
-    folder, plan = work / "stranger", trial.deployment.plan
+    folder, plan = _new(work / "stranger"), trial.deployment.plan
     flower_run.make_keys(folder, ["stranger"], plan.host)
     link = f"{plan.host}:{plan.port}"
     flower_run.start_node(folder, "stranger", link, free_ports(1), folder / "none.sock", {})
@@ -100,6 +102,13 @@ def _stranger_on_flower(trial: Trial, work: Path) -> dict[str, str]:
         return {"stranger": _line(folder / "logs" / "stranger.log", "CERTIFICATE_VERIFY_FAILED")}
     finally:
         stop_parties(folder)
+
+
+def _new(folder: Path) -> Path:
+    """Return the folder without anything of an earlier trial, whose logs would speak for this one."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    return folder
 
 
 def _another_roster(trial: Trial) -> dict[str, str]:

@@ -54,6 +54,7 @@ def in_process_model(hospitals, tmp_path):
         return trial.serve("run", Wire(there))["fam_sha256"]
 
 
+# Over Flower the same takes minutes of its pauses (ADR 6): benchmarks/deployment.py --engine flower does it.
 @pytest.mark.slow
 @pytest.mark.parametrize("engine", [pytest.param("flare", marks=pytest.mark.flare)], ids=lambda name: f"over_{name}")
 def test_a_study_over_an_engine_ends_with_the_model_of_one_process(deploy, in_process_model, hospitals, engine):
