@@ -7,6 +7,7 @@ site that only its owner can read: in a deployment it never leaves the hospital.
 
 import json
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -26,7 +27,7 @@ class Snapshot:
 
     number: int
     vector: Vector
-    private: dict[str, Arrays]
+    private: Mapping[str, Arrays]
 
 
 @dataclass(frozen=True)

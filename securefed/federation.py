@@ -5,7 +5,7 @@ Hospitals train, updates are encoded and masked, the sum is opened, the model mo
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -15,6 +15,7 @@ from securefed.aggregation import Aggregator, OpenedRound
 from securefed.checkpoint import Checkpoint, Snapshot
 from securefed.run_folder import Arrays
 from securefed.selection import BestRound, Score
+from securefed.spill import spilled
 
 Vector = NDArray[np.float32]
 
@@ -105,15 +106,16 @@ class Federation:
         self._scored = select == "best-val"
         self._best_round = BestRound()
         self._best: Snapshot | None = None
-        self._current = Snapshot(0, vector, hospitals.private_states())
+        self._current = Snapshot(0, vector, {})  # never the best: nobody will ask what the hospitals had then
         self.seconds = {"train": 0.0, "aggregate": 0.0, "evaluate": 0.0}
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Go on after the round of a checkpoint."""
-        self._current, self._best = checkpoint.current, checkpoint.best
+        self._best = checkpoint.best and replace(checkpoint.best, private=spilled(checkpoint.best.private))
         self._vector = checkpoint.current.vector
         self._aggregator.restore(checkpoint.channel, self._vector)
         self._hospitals.load_private_states(checkpoint.current.private)
+        self._current = self._snapshot(checkpoint.current.number)
         if checkpoint.best is not None:
             self._best_round = BestRound(checkpoint.best.number, checkpoint.best_mean)
         self.seconds.update(checkpoint.seconds)
@@ -133,7 +135,7 @@ class Federation:
                 self._current = Snapshot(number - 1, self._vector, {})
             opened = self._open_round(number)
             self._vector = (self._vector + opened.mean_update).astype(np.float32)
-            self._current = Snapshot(number, self._vector, self._hospitals.private_states())
+            self._current = self._snapshot(number)
             with self._clock("evaluate"):
                 accuracy = self._hospitals.validation_accuracy(self._vector)
                 kept = self._hospitals.keep_ratios(self._vector)
@@ -159,6 +161,11 @@ class Federation:
         self._take_score(Score(rounds, mean))
         assert self._best is not None  # noqa: S101 (a score was taken in just now)
         return self._best
+
+    def _snapshot(self, number: int) -> Snapshot:
+        """The model as it is now; another round follows before it is known whether it was the best."""
+        states = self._hospitals.private_states()
+        return Snapshot(number, self._vector, spilled(states) if self._scored else states)
 
     def _take_score(self, score: Score) -> None:
         """The score of the model that the round *began* with: the snapshot is still that of the round before."""

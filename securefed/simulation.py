@@ -229,6 +229,7 @@ class _Run:
         self._round = checkpoint.current.number if checkpoint else 0
         if checkpoint is not None:
             federation.restore(checkpoint)
+            checkpoint = None  # it may be large, and the hospitals have what they need
         claim = {"mode": "off", "claim": "NOT CLAIMED", "reason": privacy_off(config)["claim"]}
         evidence.protocol_or_resumed(terms.describe(), private.claim() if private else claim, self._round)
         if private is not None:

@@ -75,23 +75,30 @@ def _newton(
     members: LogProbabilities, labels: npt.NDArray[np.int64], start: npt.NDArray[np.float64]
 ) -> npt.NDArray[np.float64]:
     """Minimise sum_i -log p_i(label_i) + ridge/2 |e - start|^2 over the exponents e; members float64[K, N, C]."""
-    rows = np.arange(len(labels))
+    rows, ridge = np.arange(len(labels)), _RIDGE * np.eye(len(start))
+    of_labels = members[:, rows, labels]
+    flat = members.reshape(len(members), -1)
+
+    def at(e: npt.NDArray[np.float64]) -> tuple[LogProbabilities, float]:
+        """The log probabilities with exponents e, and the objective there."""
+        log_p = _log_softmax(np.tensordot(e, members, 1)) if len(labels) else np.zeros(members.shape[1:])
+        return log_p, float(_RIDGE / 2 * ((e - start) ** 2).sum() - log_p[rows, labels].sum())
+
     exponents = start.copy()
-
-    def objective(e: npt.NDArray[np.float64]) -> float:
-        fit = _log_softmax(np.tensordot(e, members, 1))[rows, labels].sum() if len(labels) else 0.0
-        return float(_RIDGE / 2 * ((e - start) ** 2).sum() - fit)
-
+    log_p, value = at(exponents)
     for _ in range(_NEWTON_STEPS):
-        p = np.exp(_log_softmax(np.tensordot(exponents, members, 1))) if len(labels) else np.zeros(members.shape[1:])
-        mean = (p * members).sum(2)
-        gradient = (mean - members[:, rows, labels]).sum(1) + _RIDGE * (exponents - start)
-        hessian = np.einsum("nc,knc,lnc->kl", p, members, members) - mean @ mean.T + _RIDGE * np.eye(len(start))
+        weighted = np.exp(log_p) * members if len(labels) else np.zeros(members.shape)
+        mean = weighted.sum(2)
+        gradient = (mean - of_labels).sum(1) + _RIDGE * (exponents - start)
+        hessian = weighted.reshape(len(members), -1) @ flat.T - mean @ mean.T + ridge
         step = np.linalg.solve(hessian, gradient)
-        size, before = 1.0, objective(exponents)
-        while objective(exponents - size * step) > before and size > 1e-6:
+        size = 1.0
+        tried = at(exponents - step)
+        while tried[1] > value and size > 1e-6:
             size /= 2
+            tried = at(exponents - size * step)
         exponents = exponents - size * step
+        log_p, value = tried
         if np.abs(step).max() < 1e-8:
             break
     return exponents

@@ -8,6 +8,7 @@ import numpy.typing as npt
 import torch
 
 from clients.method.baselines import LinearProbe, fit_linear_probe, zero_shot
+from clients.method.kept import kept_copies
 from clients.method.layout import Vector, flatten, seeded_generator
 from clients.method.lean.fleet import Fleet, Trained, Trainee
 from clients.method.masked_linear import MaskedLinear
@@ -95,7 +96,7 @@ class Hospital:
         self._probe: LinearProbe | None = None
         log_prior = log_class_frequencies(site.train.labels, len(text_features))
         model = build_model(text_features, logit_scale, settings, method, site.site, seed, device, log_prior)
-        self._private: PrivateTensors | None = None if model is None else dict(private_part(model, method))
+        self._private: PrivateTensors | None = None if model is None else kept_copies(private_part(model, method))
         self._benches = benches or workbenches(text_features, logit_scale, settings, method, device)
         self._calibration: Calibration | None = None
         self._calibrated_for: Vector | None = None

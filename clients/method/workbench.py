@@ -11,6 +11,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
+from clients.method.kept import kept_copies
 from clients.method.layout import Vector, unflatten
 from clients.method.lean.trainer import LeanTrainer
 from clients.method.model import HospitalModel
@@ -57,7 +58,7 @@ class Workbench:
 
     def take(self) -> PrivateTensors:
         """Return copies of the private tensors as they are now, after training."""
-        private = {name: tensor.detach().clone() for name, tensor in private_part(self.model, self._method).items()}
+        private = kept_copies(private_part(self.model, self._method))
         self._loaded = private
         return private
 

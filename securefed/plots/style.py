@@ -41,6 +41,7 @@ def figure(folder: Path, name: str, width: float = 7.2, height: float = 4.2) -> 
         drawing = Figure(figsize=(width, height), layout="constrained")
         yield drawing
         drawing.savefig(folder / f"{name}.svg", metadata={"Date": None})
+        drawing.set_layout_engine("none")  # it stays as it was laid out: doing so again takes as long as drawing
         drawing.savefig(folder / f"{name}.png", metadata={"Software": None})
 
 

@@ -217,8 +217,10 @@ class _Stack:
             names = [name for name in self._gradients if name.startswith("fam.") is of_fam]
             means, squares = ([self._moments[name][k][:active] for name in names] for k in (0, 1))
             parameters = [self._tensors.values[name][:active] for name in names]
-            parts.append(Moving(of_fam, parameters, [self._gradients[name][:active] for name in names], means, squares))
-        return [part for part in parts if part.parameters]
+            gradients = [self._gradients[name][:active] for name in names]
+            if names:
+                parts.append(Moving(of_fam, (parameters, gradients, means, squares)))
+        return parts
 
     def _reset(self, hospitals: Sequence[int]) -> None:
         values = self._tensors.values

@@ -1,7 +1,7 @@
 """AdamW over memory that is kept, part by part: what `clients.method.optimizer.adamw` does, without its bookkeeping."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,14 +15,11 @@ class Moving:
 
     Attributes:
         of_fam: Whether they are the FAM's: they have its learning rate.
-        parameters, gradients, means, squares: One tensor each, or several in lists of one length.
+        tensors: One or several of each, in four lists of one length.
     """
 
     of_fam: bool
-    parameters: Sequence[Tensor]
-    gradients: Sequence[Tensor]
-    means: Sequence[Tensor]
-    squares: Sequence[Tensor]
+    tensors: tuple[list[Tensor], list[Tensor], list[Tensor], list[Tensor]]
 
 
 class FusedAdamW:
@@ -37,8 +34,17 @@ class FusedAdamW:
 
     def __init__(self, settings: TrainingSettings, round_number: int, device: torch.device, steps: int = 0) -> None:
         decay = settings.learning_rate_decay ** (round_number - 1)
-        self._settings = settings
         self._rates = {True: settings.fam_learning_rate * decay, False: settings.mlp_learning_rate * decay}
+        self._rest: dict[str, Any] = {
+            "amsgrad": False,
+            "beta1": settings.adam_beta1,
+            "beta2": settings.adam_beta2,
+            "weight_decay": settings.weight_decay,
+            "eps": settings.adam_epsilon,
+            "maximize": False,
+            "grad_scale": None,
+            "found_inf": None,
+        }
         self._count = torch.full((), float(steps), dtype=torch.float32, device=device)
 
     def begin_step(self) -> None:
@@ -50,21 +56,5 @@ class FusedAdamW:
 
         `torch.optim.AdamW` itself, around that call, costs a tenth of a lean step.
         """
-        settings = self._settings
-        torch._fused_adamw_(
-            list(part.parameters),
-            list(part.gradients),
-            list(part.means),
-            list(part.squares),
-            [],
-            [self._count] * len(part.parameters),
-            amsgrad=False,
-            lr=self._rates[part.of_fam],
-            beta1=settings.adam_beta1,
-            beta2=settings.adam_beta2,
-            weight_decay=settings.weight_decay,
-            eps=settings.adam_epsilon,
-            maximize=False,
-            grad_scale=None,
-            found_inf=None,
-        )
+        counts = [self._count] * len(part.tensors[0])
+        torch._fused_adamw_(*part.tensors, [], counts, lr=self._rates[part.of_fam], **self._rest)

@@ -164,7 +164,7 @@ class LeanTrainer:
 
     def _moving(self, place: slice, gradient: Tensor, *, of_fam: bool) -> Moving:
         mean, square = self._moments[:, place]
-        return Moving(of_fam, [self._flat[place]], [gradient], [mean], [square])
+        return Moving(of_fam, ([self._flat[place]], [gradient], [mean], [square]))
 
     def _move(self, part: Moving) -> None:
         self._optimizer.move(part)
