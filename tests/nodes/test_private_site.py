@@ -19,6 +19,7 @@ from securefed.nodes.control import ControlStage, decode_reply, encode_request
 from securefed.nodes.numbering import training_round
 from securefed.site.folder import SiteFolder
 from securefed.site.opening import open_site, terms_of
+from securefed.study import read_study
 
 LOCAL = {"privacy__mode": "local", "privacy__epsilon": 8.0}
 
@@ -306,6 +307,16 @@ def test_a_study_without_a_budget_is_not_approved(tmp_path):
     said = call("site", "check", trial.path("west"), code=1).output
     assert "is no ledger" in said
     Trial.approve(trial, "west", code=1)
+
+
+def test_a_seed_of_a_study_is_for_the_start_and_not_for_the_noise(tmp_path):
+    trial = Trial(tmp_path)
+    classes = [word for name in trial.study.classes for word in ("--class", name)]
+    call("study", "init", tmp_path / "seeded.toml", "--roster", tmp_path / "roster.json", "--name", "seeded", *classes,
+         "--encoder", f"features:{tmp_path / 'site0.safetensors'}", "--seed", 5, "--dp", "local",
+         "--epsilon", 8)  # fmt: skip
+    study = read_study(tmp_path / "seeded.toml")
+    assert (study.config.federation.seed, study.config.privacy.noise) == (5, "system")
 
 
 def test_a_private_study_may_not_be_what_the_rules_forbid(tmp_path):
