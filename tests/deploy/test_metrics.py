@@ -68,3 +68,10 @@ def test_a_scrape_reads_the_journal_anew(engines):
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+def test_the_command_needs_a_deployment_and_fits_a_screen(hospitals, tmp_path):
+    refused = hospitals.call("deploy", "metrics", tmp_path, code=1)
+    assert "is no deployment" in str(refused.exception)
+    assert len(hospitals.call("deploy", "metrics", "--help").output.splitlines()) <= 24
+    assert len(hospitals.call("deploy", "flare", "init", "--help").output.splitlines()) <= 40

@@ -84,22 +84,32 @@ class ToyFlare:
         processes.stop_parties(self.folder)
 
 
+def running(package, engine, folder):
+    """Start an engine; whatever it has started is ended afterwards."""
+    require_engine(package)
+    started = engine(folder)
+    try:
+        started.start()
+        yield started
+    finally:
+        started.stop()
+
+
+def joined(engine):
+    """Reach the sites of an engine by one job."""
+    transport = engine.transport()
+    yield transport
+    transport.close()
+
+
 @pytest.fixture(scope="session")
 def toy_flare(tmp_path_factory):
-    require_engine("nvflare")
-    engine = ToyFlare(tmp_path_factory.mktemp("flare"))
-    try:
-        engine.start()
-        yield engine
-    finally:
-        engine.stop()
+    yield from running("nvflare", ToyFlare, tmp_path_factory.mktemp("flare"))
 
 
 @pytest.fixture(scope="session")
 def over_flare(toy_flare):
-    transport = toy_flare.transport()
-    yield transport
-    transport.close()
+    yield from joined(toy_flare)
 
 
 @pytest.fixture
@@ -138,17 +148,9 @@ class ToyFlower:
 
 @pytest.fixture(scope="session")
 def toy_flower(tmp_path_factory):
-    require_engine("flwr")
-    engine = ToyFlower(tmp_path_factory.mktemp("flower"))
-    try:
-        engine.start()
-        yield engine
-    finally:
-        engine.stop()
+    yield from running("flwr", ToyFlower, tmp_path_factory.mktemp("flower"))
 
 
 @pytest.fixture(scope="session")
 def over_flower(toy_flower):
-    transport = toy_flower.transport()
-    yield transport
-    transport.close()
+    yield from joined(toy_flower)
