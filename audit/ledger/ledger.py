@@ -92,6 +92,11 @@ class Ledger:
         self._fault = fault
         self._state = State()
         try:
+            if not path.exists():  # a new one is its owner's alone, and so are the files that SQLite puts beside it
+                path.touch(mode=0o600)
+        except OSError as error:
+            raise LedgerError(path, f"cannot be opened ({error.strerror})") from error
+        try:
             self._connection = sqlite3.connect(path, timeout=_WAIT_SECONDS, isolation_level=None)
         except sqlite3.Error as error:
             raise LedgerError(path, f"cannot be opened ({error})") from error

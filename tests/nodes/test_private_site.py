@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from deployment import KilledError
@@ -14,7 +15,7 @@ from audit.log import read_events
 from audit.report import build_report, render
 from audit.verify import verify_run
 from clients.privacy import PrivateHospital
-from securefed.errors import RoundAbortedError
+from securefed.errors import RoundAbortedError, TargetEpsilonError
 from securefed.nodes.control import ControlStage, decode_reply, encode_request
 from securefed.nodes.numbering import training_round
 from securefed.site.folder import SiteFolder
@@ -53,7 +54,6 @@ class PrivateTrial(Trial):
         with Ledger(path) as ledger:
             budget = Budget(epsilon, 1e-5, Adjacency.ADD_OR_REMOVE_ONE, signer)
             ledger.install(Policy({BudgetLine(name, self._unit): budget}))
-        path.chmod(0o600)
 
     def charges(self, name):
         with Ledger.existing(self.path(name) / "ledger.sqlite") as ledger:
@@ -288,6 +288,43 @@ def test_a_server_that_asks_for_more_than_the_study_gets_nothing(tmp_path):
     refused = of_kind(read_events(trial.root / "again" / "audit.jsonl"), "refused")
     assert {e.fields["hospital"] for e in refused} == set(NAMES)
     assert all("above the target 8" in e.fields["reason"] for e in refused)
+
+
+def test_a_site_may_have_a_new_process_for_every_message(tmp_path):
+    """Books and last release are found again in its folder: each release is paid for and made once."""
+    trial = PrivateTrial(tmp_path, **LOCAL)
+    with Folders(trial) as folders:
+        wire = FolderWire(folders)
+
+        def reborn(way, stage, site, round_id, frame):
+            if way == "down":
+                state = folders.nodes[site].dump()
+                folders.nodes[site].close()
+                folders.nodes[site] = open_site(trial.path(site), state)
+            return [frame]
+
+        wire.change.append(reborn)
+        summary = trial.serve("run", wire)
+    assert sum(summary["secure_aggregation"]["dropouts"].values()) == 0
+    for name in NAMES:
+        assert [spent.state for spent in trial.charges(name)] == ["committed"] * 2
+    verified(trial, "run")
+
+
+def test_another_model_for_the_same_round_is_another_release_and_the_study_has_so_many(tmp_path):
+    """A server that changes the model by one bit to have a round trained again: paid each time, and at an end."""
+    trial = PrivateTrial(tmp_path, budgets=dict.fromkeys(NAMES, 50.0), **LOCAL)
+    first = terms_of(trial.study).initial_vector
+    models = [first + np.float32(step * 1e-3) for step in range(3)]
+    with Folders(trial) as folders:
+        hello(trial, folders)
+        hospital = folders.nodes["north"].node._trainer
+        sent = [hospital.train(model, 1) for model in models[:2]]
+        assert np.array_equal(hospital.train(models[1], 1), sent[1])
+        with pytest.raises(TargetEpsilonError):
+            hospital.train(models[2], 1)
+    assert not np.array_equal(sent[0], sent[1])
+    assert len(trial.charges("north")) == 2
 
 
 def test_an_old_round_is_not_made_again(tmp_path):
