@@ -155,7 +155,12 @@ class Deployment:
         self._engine.wait(self.folder, self.plan, sites)
 
     def submit(self) -> str:
-        """Start the study, or go on with it, with all sites that are connected; return the engine's id of the job."""
+        """Start the study, or go on with it, with all sites that are connected; return the engine's id of the job.
+
+        Sites that run on this machine are waited for: after a restart of the server they need a while to come back.
+        """
+        here = [site for site, path in self.plan.sites.items() if path and running(self.folder, site)]
+        self._engine.wait(self.folder, self.plan, here)
         sites = self._engine.connected(self.folder, self.plan)
         job = self._engine.submit(self.folder, self.plan, [site for site in self.plan.sites if site in sites])
         (self.folder / "job").write_text(job + "\n", encoding="utf-8")

@@ -52,7 +52,7 @@ def connected(folder: Path, kits: Path) -> tuple[str, ...]:
     return tuple(sorted(client["client_name"] for client in _find(answer, "clients")))
 
 
-def wait_until_connected(folder: Path, kits: Path, sites: Sequence[str], seconds: float = 60.0) -> None:
+def wait_until_connected(folder: Path, kits: Path, sites: Sequence[str], seconds: float = 120.0) -> None:
     """Wait until all sites are connected.
 
     Raises:

@@ -140,7 +140,7 @@ def start_node(folder: Path, site: str, link: str, port: int, site_socket: Path,
     start_party(folder, site, command, environment(folder, site, variables), folder)
 
 
-def wait_until_online(folder: Path, sites: Sequence[str], seconds: float = 90.0) -> None:
+def wait_until_online(folder: Path, sites: Sequence[str], seconds: float = 120.0) -> None:
     """Wait until the SuperNodes of all sites are online.
 
     Raises:
