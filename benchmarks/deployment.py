@@ -298,6 +298,7 @@ def main() -> None:
             "versions": {p: importlib.metadata.version(p) for p in (PACKAGES[chosen.engine], "cryptography", "torch")},
             "machine": {
                 "processors": os.cpu_count(),
+                "load": round(os.getloadavg()[2], 1),
                 "system": platform.platform(),
                 "python": platform.python_version(),
             },

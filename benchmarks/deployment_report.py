@@ -13,7 +13,8 @@ def page(results: Mapping[str, Any]) -> str:
         "",
         "Made by `python benchmarks/deployment.py` (its head says how); figures in [deployment.json](deployment.json).",
         "One server and four sites of real images, each a process with nothing but its own images, TLS between them.",
-        "Seconds are those of one machine that runs all of them, as named; bytes do not depend on it.",
+        "Seconds are those of one machine that runs all of them, and other work beside where its load says so; bytes",
+        "do not depend on it.",
     ]
     parts = {"whole": _whole, "server": _server, "kills": _kills, "private": _private, "refusals": _refusals}
     for engine in sorted(results):
@@ -26,7 +27,9 @@ def page(results: Mapping[str, Any]) -> str:
 
 def _head(part: Mapping[str, Any], words: str) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in part["versions"].items())
-    return f"**{words}** ({part['date']}; {part['data']}; {versions}; {part['machine']['processors']} processors.)"
+    machine = part["machine"]
+    load = f", load {machine['load']}" if "load" in machine else ""
+    return f"**{words}** ({part['date']}; {part['data']}; {versions}; {machine['processors']} processors{load}.)"
 
 
 def _same(found: Mapping[str, Any], other: str) -> str:
