@@ -144,7 +144,9 @@ class PrivateHospital(Hospital):
         """Train the MLP without noise on the FAM of the vector that was received last; it stays and is not covered."""
         self._calibrated_for = None
         if self._private_model.mlp is not None:
+            self._bench.forget()
             self._train_mlp_alone(round_number)
+            self._private = self._bench.take()
 
     def private_state(self) -> PrivateState:
         """Return what the hospital keeps: MLP, calibration and the momentum of its optimiser."""

@@ -6,6 +6,7 @@ import json
 import numpy as np
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from safetensors.numpy import load_file
 
 from audit.accounting import Adjacency, Gaussian, Repeated, rdp_epsilon, upper_epsilon
 from audit.ledger import Budget, BudgetExceededError, BudgetLine, Ledger, Policy
@@ -18,7 +19,7 @@ from protocols.roster import IdentityKey, Roster
 from protocols.stages import ThreatModel
 from securefed import simulation
 from securefed.aggregation import Aggregator
-from securefed.config import config_from_mapping
+from securefed.config import config_from_mapping, load_config
 from securefed.errors import ConfigError, TargetEpsilonError
 from securefed.nodes.simulated import SimulatedSites
 from securefed.noisy import MomentumStep, NoisySite
@@ -282,6 +283,16 @@ def test_the_same_model_with_and_without_masks_given_the_same_noise(config, tmp_
         assert run.summary["privacy"]["claim"].startswith("NOT CLAIMED")
         verify_run(tmp_path / str(enabled), roster=tmp_path / str(enabled) / "roster.json").require()
     assert len(digests) == 1
+
+
+def test_the_mlp_that_a_hospital_has_trained_is_the_one_that_is_kept(config, tmp_path):
+    """Not the one that it began with: states are what is stored, resumed from and evaluated."""
+    run = simulate(config(), output=tmp_path / "run")
+    kept = load_file(run.folder.site("site0") / "mlp.safetensors")
+    hospitals = SummingHospitals(bundle(), load_config(run.folder.config), "cpu", {})
+    fresh = hospitals.private_states()["site0"]
+    learned = [name for name in kept if name.endswith("weight") and not np.array_equal(kept[name], fresh[name])]
+    assert learned, sorted(kept)
 
 
 def test_fresh_noise_gives_another_model(config, tmp_path):
