@@ -21,6 +21,22 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 PARTS = ("step", "run", "clients", "encode")
+PROFILED = 4
+"""Rounds of the run that is profiled."""
+
+PHASES = {
+    "whole": ("securefed/simulation.py", "simulate"),
+    "reading features": ("encoders/prepare.py", "prepare_features"),
+    "training": ("lean/trainer.py", "train"),
+    "validation": ("securefed/hospitals.py", "validation_accuracy"),
+    "share of rows kept": ("securefed/hospitals.py", "keep_ratios"),
+    "checkpoints": ("securefed/checkpoint.py", "save_checkpoint"),
+    "event log": ("securefed/evidence.py", "round_completed"),
+    "evaluation, tables, plots": ("securefed/outcome.py", "write_outcome"),
+    "report": ("audit/report/write.py", "write_report"),
+}
+"""Where the processor time of a run goes; the rest is the protocol: keys, shares, pads, encoding, frames."""
+
 ISIC_IMAGES, ISIC_SHARES = 25_331, (0.32, 0.22, 0.17, 0.12, 0.10, 0.07)
 
 
@@ -29,6 +45,7 @@ def main():
     parser.add_argument("--only", choices=PARTS)
     parser.add_argument("--rounds", type=int, default=100)
     parser.add_argument("--most-clients", type=int, default=1000)
+    parser.add_argument("--masked-up-to", type=int, default=1000, help="clients of the largest cohort under masks")
     parser.add_argument("--select", choices=("best-val", "last"), default="best-val")
     parser.add_argument("--data")
     parser.add_argument("--encoder")
@@ -76,7 +93,7 @@ def measure(part, arguments):
     if name == "run":
         return run(arguments.rounds)
     if name == "clients":
-        return clients(int(count), arguments.select)
+        return clients(int(count), arguments.select, arguments.masked_up_to)
     return encode(arguments.data, arguments.encoder, arguments.images)
 
 
@@ -218,12 +235,12 @@ def run(rounds):
         result = simulate(config(rounds), output=Path(folder, "run"))
         wall, processor = time.perf_counter() - wall, time.process_time() - processor
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        profile = cProfile.Profile()
+        profile = cProfile.Profile(time.process_time)
         profile.enable()
-        simulate(config(2), output=Path(folder, "profiled"), workers=1)
+        simulate(config(PROFILED), output=Path(folder, "profiled"), workers=1)
         profile.disable()
-    stats = pstats.Stats(profile).get_stats_profile().func_profiles
-    top = sorted(stats.items(), key=lambda item: -item[1].tottime)[:15]
+    stats = pstats.Stats(profile).stats
+    top = sorted(stats.items(), key=lambda item: -item[1][2])[:15]
     return {
         "machine": machine(),
         "images": sum(counts),
@@ -235,12 +252,22 @@ def run(rounds):
         "timing": result.summary["timing"],
         "accuracy": result.summary["mean"]["ensemble"]["accuracy"],
         "peak_mib": peak,
-        "profile": {name: entry.tottime for name, entry in top},
+        "profiled_rounds": PROFILED,
+        "phases": {phase: cumulative(stats, *where) for phase, where in PHASES.items()},
+        "profile": {name: entry[2] for (_, _, name), entry in top},
     }
 
 
-def clients(count, select):
-    """Rounds of `count` clients with 64 training images each: processor time a client and round, and memory."""
+def cumulative(stats, file, function):
+    """Seconds in a function and what it calls."""
+    return sum(e[3] for (path, _, name), e in stats.items() if path.endswith(file) and name == function)
+
+
+def clients(count, select, masked_up_to):
+    """Rounds of `count` clients with 64 training images each: processor time a client and round, and memory.
+
+    Memory is that of the rounds in clear, which are run first; the rounds under masks add to the peak only.
+    """
     from speed_cohort import cohort, federation, machine
 
     from clients.method.threads import one_thread_each, usable_cores
@@ -253,8 +280,8 @@ def clients(count, select):
     result["features_mib"] = features / count / 2**20
     with one_thread_each():
         for name, enabled in (("plain", False), ("secure", True)):
-            if enabled and count > 100:
-                continue  # benchmarks/secure_aggregation.py has that figure
+            if enabled and count > masked_up_to:
+                continue
             config = config_from_mapping(
                 {
                     "federation": {"rounds": rounds, "device": "cpu", "select": select},
@@ -272,9 +299,20 @@ def clients(count, select):
                 "processor_ms": 1000 * processor / share,
                 "wall_ms": 1000 * wall / share,
                 "grown_mib": (memory() - before) / count,
+                "peak_mib": memory(),
             }
-    result["peak_mib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+            result["neighbours"] = neighbours(bundle, config)
     return result
+
+
+def neighbours(bundle, config):
+    """With how many others a client shares a pad."""
+    from protocols.entropy import system_entropy
+    from protocols.roster import IdentityKey, Roster
+    from securefed.sum_terms import SumTerms
+
+    roster = Roster.of({site.site: IdentityKey.generate(system_entropy) for site in bundle.sites})
+    return SumTerms(config, roster, bundle.embed_dim, len(bundle.classes)).example.neighbours
 
 
 def memory():

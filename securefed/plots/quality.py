@@ -56,7 +56,8 @@ def plot_confusion(matrices: Mapping[str, Sequence[Sequence[int]]], classes: Seq
             for (row, column), count in np.ndenumerate(counts):
                 if count:
                     colour = "white" if shares[row, column] > 0.55 else "black"
-                    axes.text(column, row, str(count), ha="center", va="center", fontsize=7, color=colour)
+                    text = axes.text(column, row, str(count), ha="center", va="center", fontsize=7, color=colour)
+                    text.set_in_layout(False)  # it lies inside of the axes: the layout need not measure it
             axes.set_title(site)
             axes.grid(visible=False)
             axes.set_xticks(range(len(names)), [""] * len(names))
