@@ -2,7 +2,8 @@
 
 Every figure comes from a whole run of the federation with the defaults of `--dp`, image level; its noise comes from the
 operating system, so that the claim of each run holds and figures vary a little from one making to the next. Runs are
-kept in --runs and not repeated.
+kept in --runs: a finished one is not repeated, an interrupted one goes on. Epsilon `inf` is the same steps with a noise
+multiplier of 0.01, which no figure shows.
 
     python benchmarks/privacy_utility.py --data PATH --data PATH --encoder local-dir:PATH
 
@@ -11,20 +12,26 @@ writes docs/results/privacy-utility.md, .json, .svg and .png.
 
 import argparse
 import json
+import math
 import platform
 import statistics
+import sys
 from importlib.metadata import version
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch
 
 from securefed.config import config_digest, config_from_mapping
 from securefed.plots.style import figure, look
 from securefed.privacy.rules import WIRED
-from securefed.simulation import simulate
+from securefed.simulation import resume_run, simulate
 
-EPSILONS = (8.0, 4.0, 2.0, 1.0)
+EPSILONS = (8.0, 4.0, 2.0, 1.0, math.inf)
 DELTA = 1e-5
+NO_NOISE = 0.01
+"""Noise multiplier that stands for none: every run of a private mode has some."""
 
 
 def summary_of(data: str, mode: str, epsilon: float, seed: int, arguments: argparse.Namespace) -> dict:
@@ -35,12 +42,15 @@ def summary_of(data: str, mode: str, epsilon: float, seed: int, arguments: argpa
         "federation": {"rounds": arguments.rounds, "seed": seed, "device": "cpu"},
     }
     if mode != "off":
-        tree["privacy"] = {"mode": mode, "epsilon": epsilon, "delta": DELTA}
+        noise = {"epsilon": epsilon} if math.isfinite(epsilon) else {"noise_multiplier": NO_NOISE}
+        tree["privacy"] = {"mode": mode, "delta": DELTA, **noise}
     config = config_from_mapping(tree)
     folder = arguments.runs / config_digest(config)[:16]
     summary = folder / "summary.json"
     if summary.exists():
         return json.loads(summary.read_text(encoding="utf-8"))
+    if (folder / "audit.jsonl").exists():
+        return resume_run(folder, cache_dir=arguments.cache).summary
     return simulate(config, output=folder, cache_dir=arguments.cache).summary
 
 

@@ -1,8 +1,8 @@
-"""What a private step costs beside a plain one: both in one run, on FAM and MLP as they are by default.
+"""What a private step costs beside a plain one: all in one run, on FAM and MLP as they are by default and in private.
 
-A private step draws its noise, clips every image's gradient by ghost clipping and moves the parameters; a plain one is
-forward, backward and AdamW, both through autograd. Ratios are medians over alternating blocks, so that a busy machine
-slows both.
+A private step draws its noise, clips every image's gradient and moves the parameters; it is measured as the hospitals
+take it and through Opacus' ghost clipping. A plain step is forward, backward and AdamW, as the hospitals take it (lean)
+and through autograd. Ratios are medians over blocks in which all of them take turns, so that a busy machine slows all.
 
     python benchmarks/private_step.py
 
@@ -14,18 +14,23 @@ import dataclasses
 import json
 import platform
 import statistics
+import sys
 import time
 from importlib.metadata import version
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
 import numpy as np
 import torch
 
+from clients.method.lean.trainer import LeanTrainer
 from clients.method.parts import build_model
 from clients.method.settings import TrainingSettings
 from clients.method.training import make_optimizer, train_epochs
 from clients.privacy.clipping import GhostClipping, Group
 from clients.privacy.randomness import Randomness
+from clients.privacy.step import LeanClipping
 
 WIDTH, CLASSES, BATCH = 512, 7, 32
 STEPS = 10
@@ -34,51 +39,62 @@ SHAPES = {
     "FAM 512, MLP 512 (default)": DEFAULT,
     "FAM 64, linear head (private)": TrainingSettings.private(),
 }
+KINDS = ("plain", "plain through autograd", "private", "private through Opacus")
 
 
-class Both:
-    """The two kinds of step on one model and one batch of random features."""
+class Steps:
+    """All kinds of step, each on a model of its own, on one batch of random features."""
 
     def __init__(self, settings: TrainingSettings, device: str) -> None:
         rng = np.random.default_rng(0)
         text, rows = (rng.normal(size=(n, WIDTH)).astype(np.float32) for n in (CLASSES, BATCH * STEPS))
         text, rows = (part / np.linalg.norm(part, axis=1, keepdims=True) for part in (text, rows))
-        self.model = build_model(text, 100.0, settings, "fedmedclip", "a", 0, device)
-        assert self.model is not None
-        self.settings = settings
+        self.settings, self.device = settings, device
         self.features = torch.from_numpy(rows).to(device)
         self.labels = torch.from_numpy(rng.integers(0, CLASSES, len(rows))).to(device)
         self.source = Randomness.of_the_system()
-        self.device = device
-        self.parameters = tuple(self.model.parameters())
+        self.models = {kind: build_model(text, 100.0, settings, "fedmedclip", "a", 0, device).train() for kind in KINDS}
+        self.trainer = LeanTrainer(self.models["plain"])
+        self.clipping = LeanClipping(self.models["private"], self.groups("private"))
 
-    def plain(self) -> None:
-        """Take STEPS plain steps."""
-        optimizer = make_optimizer(self.model, self.settings, 1)
+    def groups(self, kind: str) -> list[Group]:
+        """Return everything that is trained as one group."""
+        return [Group(tuple(self.models[kind].parameters()), 1.0)]
+
+    def take(self, kind: str) -> None:
+        """Take STEPS steps of a kind."""
         generator = torch.Generator(self.device)
-        train_epochs(self.model, optimizer, self.features, self.labels, None, self.settings, generator)
+        if kind == "plain":
+            self.trainer.train(self.features, self.labels, None, 1, generator)
+        elif kind == "plain through autograd":
+            model = self.models[kind]
+            optimizer = make_optimizer(model, self.settings, 1)
+            train_epochs(model, optimizer, self.features, self.labels, None, self.settings, generator)
+        elif kind == "private":
+            self.private(kind, self.clipping)
+        else:
+            model = self.models[kind]
+            ghost = GhostClipping(model, self.groups(kind))
+            self.private(kind, lambda x, y: ghost(model.example_losses, x, y))
+            ghost.close()
 
-    def private(self) -> None:
-        """Take STEPS private steps."""
-        for module in self.model.modules():  # the plain steps gave the masked layers memory of their own
-            if hasattr(module, "_memory"):
-                module._memory = None  # noqa: SLF001
-        ghost = GhostClipping(self.model.train(), [Group(self.parameters, 1.0)])
+    def private(self, kind: str, clipped) -> None:
+        """Take STEPS private steps with a way to make the clipped sum."""
+        parameters = self.groups(kind)[0].parameters
         for start in range(0, len(self.labels), BATCH):
             batch = slice(start, start + BATCH)
-            summed = ghost(self.model.example_losses, self.features[batch], self.labels[batch])
+            summed = clipped(self.features[batch], self.labels[batch])
             with torch.no_grad():
-                for parameter, gradient in zip(self.parameters, summed.gradients[0], strict=True):
+                for parameter, gradient in zip(parameters, summed.gradients[0], strict=True):
                     noise = self.source.gaussian(parameter.numel()).to(self.device).view(parameter.shape)
                     parameter.sub_(1e-6 * (gradient + noise) / BATCH)
-        ghost.close()
 
-    def seconds(self, which: str) -> float:
+    def seconds(self, kind: str) -> float:
         """Return the seconds of one step of a kind."""
         if self.device == "cuda":
             torch.cuda.synchronize()
         start = time.perf_counter()
-        getattr(self, which)()
+        self.take(kind)
         if self.device == "cuda":
             torch.cuda.synchronize()
         return (time.perf_counter() - start) / STEPS
@@ -94,29 +110,34 @@ def main() -> None:
     torch.set_num_threads(1)
     results = {}
     for name, settings in SHAPES.items():
-        both = Both(settings, arguments.device)
-        both.private(), both.plain()
-        pairs = [(both.seconds("plain"), both.seconds("private")) for _ in range(arguments.blocks)]
+        steps = Steps(settings, arguments.device)
+        for kind in KINDS:
+            steps.take(kind)
+        blocks = [{kind: steps.seconds(kind) for kind in KINDS} for _ in range(arguments.blocks)]
         results[name] = {
-            "parameters": sum(p.numel() for p in both.parameters),
-            "plain_ms": 1e3 * statistics.median(plain for plain, _ in pairs),
-            "private_ms": 1e3 * statistics.median(private for _, private in pairs),
-            "ratio": statistics.median(private / plain for plain, private in pairs),
+            "parameters": sum(p.numel() for p in steps.models["private"].parameters()),
+            "milliseconds": {kind: 1e3 * statistics.median(block[kind] for block in blocks) for kind in KINDS},
+            "ratio": statistics.median(block["private"] / block["plain"] for block in blocks),
+            "ratio_to_autograd": statistics.median(
+                block["private"] / block["plain through autograd"] for block in blocks
+            ),
         }
         print(name, results[name], flush=True)
     rows = "\n".join(
-        f"| {name} | {row['parameters']:,} | {row['plain_ms']:.1f} | {row['private_ms']:.1f} | {row['ratio']:.2f} |"
+        f"| {name} | {row['parameters']:,} | "
+        + " | ".join(f"{row['milliseconds'][kind]:.2f}" for kind in KINDS)
+        + f" | {row['ratio']:.2f} | {row['ratio_to_autograd']:.2f} |"
         for name, row in results.items()
     )
     versions = {"python": platform.python_version(), "torch": torch.__version__, "opacus": version("opacus")}
     text = f"""# What a private step costs
 
 Batch of {BATCH}, width {WIDTH}, {CLASSES} classes, one thread, device {arguments.device}; medians over
-{arguments.blocks} alternating blocks of {STEPS} steps in one process. The private step holds ghost clipping, noise for
-every parameter and the update; the plain one forward, backward and AdamW, both through autograd.
+{arguments.blocks} blocks of {STEPS} steps of each kind in turn, in one process; milliseconds. A private step holds the
+clipped sum, noise for every parameter and the update; a plain one forward, backward and AdamW.
 
-| trained | parameters | plain ms | private ms | ratio |
-|---|---|---|---|---|
+| trained | parameters | {" | ".join(KINDS)} | private / plain | private / plain through autograd |
+|---|---|---|---|---|---|---|---|
 {rows}
 
 Made by `python benchmarks/private_step.py` with {", ".join(f"{name} {value}" for name, value in versions.items())}.

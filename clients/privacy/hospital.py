@@ -14,10 +14,12 @@ from clients.method.model import HospitalModel
 from clients.method.parts import PrivateState, shared_part
 from clients.method.settings import SettingsError, TrainingSettings
 from clients.method.training import make_optimizer, train_epochs
-from clients.privacy.clipping import ClippedSum, ExampleLosses, GhostClipping, Group, unit_by_unit_sum
+from clients.privacy.centring import Centring
+from clients.privacy.clipping import ClippedSum, Group
 from clients.privacy.randomness import Randomness
 from clients.privacy.replay import made_up_records, require_sensitivity
 from clients.privacy.settings import PrivacySettings
+from clients.privacy.step import LeanClipping
 
 _MOMENTUM = "momentum."
 
@@ -81,6 +83,8 @@ class PrivateHospital(Hospital):
         for field in ("prior_adjustment", "class_balance", "feature_dropout"):
             if getattr(settings, field):
                 raise SettingsError(field, f"is {getattr(settings, field)}: private training needs 0")
+        if privacy.centring_steps and settings.learn_thresholds:
+            raise SettingsError("learn_thresholds", "is on: centred private steps need layers that keep all rows")
         super().__init__(site, text_features, logit_scale, settings, method, seed, device)
         assert self._private is not None  # noqa: S101 (both methods have a model)
         uniform = torch.full_like(self._private["log_prior"], -float(np.log(len(text_features))))
@@ -89,6 +93,9 @@ class PrivateHospital(Hospital):
             self._private_model: HospitalModel = self._bench.model
         self._privacy = privacy
         self._units = _units(privacy.unit, len(site.train.labels), patients)
+        self._centring = Centring(privacy, len(text_features[0]))
+        self._clippings: dict[tuple[Group, ...], LeanClipping] = {}
+        self._centres: dict[str, Tensor] = {}
         self._momentum = {name: torch.zeros_like(p) for name, p in self._trained()}
         self._replay_a_step()
 
@@ -106,6 +113,9 @@ class PrivateHospital(Hospital):
         self._bench.forget()
         groups = self._groups()
         for _ in range(privacy.steps):
+            if self._centring.unfinished:
+                self._measure(source)
+                continue
             summed = self._sum_of_a_sample(groups, source)
             self._move(summed, groups, round_number, source)
         self._calibrated_for = None
@@ -134,7 +144,7 @@ class PrivateHospital(Hospital):
         self._load_shared(global_vector)
         clip_norm = self._privacy.clip_norms[0]
         fam = tuple(p for p in self._private_model.fam.parameters() if p.requires_grad)
-        summed = self._sum_of_a_sample((Group(fam, clip_norm),), source, fam_alone=True)
+        summed = self._sum_of_a_sample((Group(fam, clip_norm),), source)
         by_parameter = dict(zip(fam, summed.gradients[0], strict=True))
         shared = shared_part(self._private_model, self.method)
         zero_filled = [(name, by_parameter.get(p, torch.zeros_like(p))) for name, p in shared]
@@ -149,9 +159,9 @@ class PrivateHospital(Hospital):
             self._private = self._bench.take()
 
     def private_state(self) -> PrivateState:
-        """Return what the hospital keeps: MLP, calibration and the momentum of its optimiser."""
+        """Return what the hospital keeps: MLP, calibration, the momentum of its optimiser, its measured mean."""
         momentum = {_MOMENTUM + name: tensor.cpu().numpy().copy() for name, tensor in self._momentum.items()}
-        return super().private_state() | momentum
+        return super().private_state() | momentum | self._centring.state()
 
     def load_private_state(self, state: Mapping[str, npt.NDArray[np.generic]]) -> None:
         """Continue from a state of `private_state`; raises ValueError where it does not fit."""
@@ -161,6 +171,8 @@ class PrivateHospital(Hospital):
                 tensor.copy_(torch.from_numpy(np.array(state[_MOMENTUM + name])))
             else:
                 tensor.zero_()
+        self._centring.load_state(state)
+        self._place_centres()
 
     def _load_shared(self, global_vector: Vector) -> None:
         assert self._private is not None  # noqa: S101 (narrows the type)
@@ -182,43 +194,48 @@ class PrivateHospital(Hospital):
         mlp = tuple(p for name, p in named if name.startswith("mlp."))
         return (Group(fam, norms[0]), Group(mlp, norms[1]))
 
-    def _sum_of_a_sample(
-        self, groups: Sequence[Group], source: Randomness, *, fam_alone: bool | None = None
-    ) -> ClippedSum:
+    def _sum_of_a_sample(self, groups: tuple[Group, ...], source: Randomness) -> ClippedSum:
         features, labels = self._rows()
-        sampled = source.poisson_sample(int(self._units.max(initial=-1)) + 1, self._privacy.sampling_rate)
-        rows = torch.from_numpy(np.flatnonzero(sampled[self._units])).to(features.device)
-        alone = self._privacy.coupling == "one-way" if fam_alone is None else fam_alone
-        units = torch.from_numpy(self._units).to(features.device)[rows] if self._privacy.unit == "patient" else None
-        return self._sum(groups, features[rows], labels[rows], units, fam_alone=alone)
+        rows, units = self._sample(source)
+        return self._sum(groups, features[rows], labels[rows], units if self._privacy.unit == "patient" else None)
 
-    def _sum(
-        self, groups: Sequence[Group], features: Tensor, labels: Tensor, units: Tensor | None, *, fam_alone: bool
-    ) -> ClippedSum:
-        with _OnlyTrained(self._private_model, [p for group in groups for p in group.parameters]):
-            losses = self._losses(fam_alone=fam_alone)
-            if units is not None:
-                return unit_by_unit_sum(groups, losses, features, labels, units)
-            ghost = GhostClipping(self._private_model.fam if fam_alone else self._private_model, groups)
-            try:
-                return ghost(losses, features, labels)
-            finally:
-                ghost.close()
+    def _sample(self, source: Randomness) -> tuple[Tensor, Tensor]:
+        """Return the rows of a Poisson sample of units, and the unit of each row."""
+        sampled = source.poisson_sample(int(self._units.max(initial=-1)) + 1, self._privacy.sampling_rate)
+        rows = np.flatnonzero(sampled[self._units])
+        return torch.from_numpy(rows).to(self._device), torch.from_numpy(self._units[rows]).to(self._device)
+
+    def _sum(self, groups: tuple[Group, ...], features: Tensor, labels: Tensor, units: Tensor | None) -> ClippedSum:
+        if groups not in self._clippings:
+            self._clippings[groups] = LeanClipping(self._private_model, groups, self._centres)
+        return self._clippings[groups](features, labels, units)
+
+    def _measure(self, source: Randomness) -> None:
+        """Spend a step on the mean feature, for the steps that follow."""
+        rows, units = self._sample(source)
+        self._centring.measure(self._rows()[0][rows], units, source)
+        self._place_centres()
+
+    def _place_centres(self) -> None:
+        """Say where the inputs of the layers lie that see features, once the mean is known."""
+        self._clippings.clear()
+        self._centres.clear()
+        if not self._privacy.centring_steps or self._centring.unfinished:
+            return
+        mean, model = self._centring.mean().to(self._device), self._private_model
+        self._centres["fam.first"] = model.fam.gain * mean
+        if self._privacy.coupling == "joint" and model.mlp is not None and model.mlp.input != "adapted":
+            layer = "mlp.hidden.0" if len(model.mlp.hidden) else "mlp.head"
+            before = torch.zeros_like(mean) if model.mlp.input == "both" else mean[:0]
+            self._centres[layer] = torch.cat([before, model.mlp.gain * mean])
 
     def _replay_a_step(self) -> None:
         """Refuse a step whose clipped sum one record could move too far, tried on records that are nobody's."""
-        groups, alone = self._groups(), self._privacy.coupling == "one-way"
+        groups = self._groups()
         features, labels = made_up_records(self._text_features.shape[1], len(self._text_features))
         require_sensitivity(
-            lambda x, y: self._sum(groups, x, y, None, fam_alone=alone),
-            groups,
-            features.to(self._device),
-            labels.to(self._device),
+            lambda x, y: self._sum(groups, x, y, None), groups, features.to(self._device), labels.to(self._device)
         )
-
-    def _losses(self, *, fam_alone: bool) -> ExampleLosses:
-        model = self._private_model
-        return lambda features, labels: model.example_losses(features, labels, fam_alone=fam_alone)
 
     def _rows(self) -> tuple[Tensor, Tensor]:
         assert self._train is not None  # noqa: S101 (narrows the type)
@@ -239,6 +256,10 @@ class PrivateHospital(Hospital):
                 momentum = self._momentum[name]
                 momentum.mul_(settings.adam_beta1).add_(noisy)
                 parameter.mul_(1 - rates[name[:3]] * settings.weight_decay).sub_(rates[name[:3]] * momentum)
+        parameters = dict(self._trained())
+        for layer, centre in self._centres.items():  # from b + W c back to b
+            moved = rates[layer[:3]] * self._momentum[f"{layer}.weight"]
+            parameters[f"{layer}.bias"].add_(moved @ centre)
 
     def _train_mlp_alone(self, round_number: int) -> None:
         """Train the MLP without noise on the FAM's new output; the FAM does not move."""

@@ -14,6 +14,8 @@ from torch import Tensor
 _KEY_BYTES = 32
 _UNIFORM_BITS = 53
 _ANGLE_BITS = 32
+_PAIRS_AT_A_TIME = 1 << 15
+"""What is in work then fits the caches."""
 
 
 class Randomness:
@@ -59,10 +61,18 @@ class Randomness:
     def gaussian(self, size: int) -> Tensor:
         """Return float32[size] of mean 0 and standard deviation 1."""
         pairs = (size + 1) // 2
-        radius = torch.from_numpy(self.uniform(pairs)).log_().mul_(-2).sqrt_().float()
-        words = np.frombuffer(self._stream.update(bytes(4 * pairs)), dtype="<i4").astype(np.int32)
+        numbers = torch.empty(2, pairs)
+        for start in range(0, pairs, _PAIRS_AT_A_TIME):
+            self._fill(numbers[:, start : start + _PAIRS_AT_A_TIME])
+        return numbers.view(-1)[:size]
+
+    def _fill(self, numbers: Tensor) -> None:
+        """Write Gaussian numbers to float32[2, n], a pair a column."""
+        radius = torch.from_numpy(self.uniform(numbers.shape[1])).log_().mul_(-2).sqrt_().float()
+        words = np.frombuffer(self._stream.update(bytes(4 * numbers.shape[1])), dtype="<i4").astype(np.int32)
         angle = torch.from_numpy(words).float().mul_(2.0**-_ANGLE_BITS * 2 * math.pi)
-        return torch.cat([radius * angle.cos(), radius * angle.sin()])[:size]
+        torch.mul(torch.cos(angle, out=numbers[0]), radius, out=numbers[0])
+        torch.mul(torch.sin(angle, out=numbers[1]), radius, out=numbers[1])
 
     def poisson_sample(self, size: int, rate: float) -> npt.NDArray[np.bool_]:
         """Return bool[size], each True with probability `rate`, independently."""

@@ -16,6 +16,8 @@ class PrivacySettings:
         sampling_rate: Probability with which each unit enters a step.
         steps: Steps a round.
         normaliser: Public number by which the noisy sum is divided.
+        centring_steps: How many of a hospital's first steps measure its mean feature instead of training
+            (`clients.privacy.centring`).
 
     Raises:
         ValueError: Something is out of range, or norms and multipliers are not of one length.
@@ -28,6 +30,7 @@ class PrivacySettings:
     sampling_rate: float = 0.5
     steps: int = 1
     normaliser: float = 64.0
+    centring_steps: int = 0
 
     def __post_init__(self) -> None:
         if self.unit not in ("image", "patient") or self.coupling not in ("joint", "one-way"):
@@ -38,5 +41,7 @@ class PrivacySettings:
             raise ValueError("one-way trains the FAM alone in private: one clip norm")
         if min(self.clip_norms) <= 0 or min(self.noise_multipliers) < 0 or self.normaliser <= 0 or self.steps < 1:
             raise ValueError("clip norms and normaliser must be positive, noise not negative, steps at least 1")
+        if self.centring_steps < 0:
+            raise ValueError(f"the number of centring steps must be at least 0, is {self.centring_steps}")
         if not 0 < self.sampling_rate <= 1:
             raise ValueError(f"the sampling rate must be in (0, 1], is {self.sampling_rate}")

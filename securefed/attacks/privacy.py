@@ -133,6 +133,7 @@ def private_settings(config: RunConfig, history: RunHistory, site: str) -> Priva
         sampling_rate=mechanism.get("sampling_rate", 1.0),
         steps=privacy.steps,
         normaliser=privacy.normaliser,
+        centring_steps=privacy.centring_steps,
     )
 
 

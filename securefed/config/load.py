@@ -14,7 +14,7 @@ import rfc8785
 import tomli_w
 
 from clients.method.settings import SettingsError, TrainingSettings
-from securefed.config.schema import RunConfig
+from securefed.config.schema import FederationConfig, RunConfig
 from securefed.errors import ConfigError
 
 PROFILES = {
@@ -27,6 +27,12 @@ PROFILES = {
 
 _GROUPS = {"fam_clip_norm": 1.0, "mlp_clip_norm": 1.0, "fam_noise_share": 0.25}
 """Clip norms of their own for FAM and MLP, where nobody gives one for both together."""
+
+_CENTRING_STEPS = 2
+"""Of the mode `local`, where the layers keep all rows (rule P17 of docs/privacy.md) and a run is long enough."""
+
+_LONG_ENOUGH = 20
+"""Steps of a run; in shorter ones measuring takes too much of the training."""
 
 
 def load_config(path: Path | None = None, overrides: Mapping[str, Any] | None = None) -> RunConfig:
@@ -136,12 +142,29 @@ def _with_private_defaults(tree: Mapping[str, Any]) -> Mapping[str, Any]:
     profile = "private-one-way" if privacy["coupling"] == "one-way" else "private"
     if mode == "hospital":
         profile = "default"  # hospitals train as without noise; what they send is clipped as a whole
+    if mode == "local" and _steps(tree, privacy) >= _LONG_ENOUGH and not _learns_thresholds(tree, profile):
+        privacy = {"centring_steps": _CENTRING_STEPS, **privacy}
     filled = {**tree, "privacy": privacy}
     for section, key, value in (("federation", "select", "last"), ("training", "profile", profile)):
         node = tree.get(section, {})
         if isinstance(node, Mapping):
             filled[section] = {key: value, **node}
     return filled
+
+
+def _steps(tree: Mapping[str, Any], privacy: Mapping[str, Any]) -> int:
+    """Return the steps of the run; 0 where what is given is no number, which is refused later."""
+    federation = tree.get("federation", {})
+    rounds = federation.get("rounds", FederationConfig.rounds) if isinstance(federation, Mapping) else 0
+    steps = privacy.get("steps", 1)
+    return rounds * steps if isinstance(rounds, int) and isinstance(steps, int) else 0
+
+
+def _learns_thresholds(tree: Mapping[str, Any], profile: str) -> bool:
+    given = tree.get("training", {})
+    named = given.get("profile", profile) if isinstance(given, Mapping) else profile
+    settings = PROFILES.get(named, TrainingSettings.default)()
+    return bool(given.get("learn_thresholds", settings.learn_thresholds)) if isinstance(given, Mapping) else True
 
 
 def read_toml(path: Path, named: str = "--config") -> dict[str, Any]:

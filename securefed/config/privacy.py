@@ -47,6 +47,8 @@ class PrivacyConfig:
         steps: Steps a round and hospital in the mode `local`.
         normaliser: Public number by which the noisy sum of a step is divided, in units of privacy; in the mode
             `distributed` for each hospital, and the norm, in clip norms, that one hospital's sum may have undamaged.
+        centring_steps: In the mode `local`: how many of each hospital's first steps measure its mean feature, with the
+            noise of a step, so that the steps that follow spend no clip norm on what all images have in common.
         max_colluders: Hospitals that may pool what they know of their own noise, in the modes that add shares.
         noise: Where samples and noise come from: `system` (the operating system's entropy) or `seeded` (reproducible
             from the seed of the run: nothing is claimed).
@@ -76,6 +78,7 @@ class PrivacyConfig:
     sampling_rate: float = 1.0
     steps: int = 1
     normaliser: float = 64.0
+    centring_steps: int = 0
     max_colluders: int = 0
     noise: str = "system"
     mechanism: str = "skellam"
@@ -107,6 +110,7 @@ class PrivacyConfig:
         _check(0 < self.sampling_rate <= 1, "sampling_rate", f"{self.sampling_rate}: use a rate within (0, 1]")
         _check(0 < self.fam_noise_share < 1, "fam_noise_share", f"{self.fam_noise_share}: use a share within (0, 1)")
         _check(self.steps >= 1, "steps", f"{self.steps}: use 1 or more")
+        _check(self.centring_steps >= 0, "centring_steps", f"{self.centring_steps}: use 0 or more")
         _check(self.ring_bits == 0 or 16 <= self.ring_bits <= 32, "ring_bits", f"{self.ring_bits}: use 16 to 32, or 0")
         _check(self.spare_rounds >= 0, "spare_rounds", f"{self.spare_rounds}: use 0 or more")
         _check(self.max_colluders >= 0, "max_colluders", f"{self.max_colluders}: use 0 or more")
@@ -135,6 +139,11 @@ class PrivacyConfig:
             not self.clips_by_group or (self.mode == "local" and self.coupling == "joint"),
             "fam_clip_norm",
             "has no meaning where the FAM alone is private; use privacy.clip_norm",
+        )
+        _check(
+            not self.centring_steps or self.mode == "local",
+            "centring_steps",
+            f"--dp {self.mode} has no measuring steps; use 0, or --dp local",
         )
         _check(
             not (self.ledger and self.noise == "seeded"),

@@ -69,6 +69,7 @@ def claim_fields(config: RunConfig, *, deployed: bool = False) -> dict[str, Any]
             "sampling_rate": privacy.sampling_rate,
             "steps_a_round": cost.repetitions,
             "normaliser": privacy.normaliser,
+            "centring_steps": privacy.centring_steps,
             # What the private step does in any case: clients/privacy/hospital.py, replay.py and clipping.py
             "sensitivity_checked": True,
             "per_example_validated": True,

@@ -69,6 +69,7 @@ def step_settings(config: PrivacyConfig, rounds: int) -> PrivacySettings:
         sampling_rate=config.sampling_rate,
         steps=config.steps,
         normaliser=config.normaliser,
+        centring_steps=config.centring_steps,
     )
 
 

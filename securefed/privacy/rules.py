@@ -84,6 +84,20 @@ def _about_the_step(config: RunConfig) -> Iterator[Broken]:
             "privacy.coupling",
             "joint: the MLP never enters the ring, so that its noise shares would protect nothing; use one-way",
         )
+    if privacy.centring_steps and config.training.learn_thresholds:
+        yield Broken(
+            "P17",
+            "privacy.centring_steps",
+            f"{privacy.centring_steps}: a layer that switches rows off is not the same model in centred coordinates; "
+            "use 0, or training.learn_thresholds=false",
+        )
+    if privacy.centring_steps and privacy.centring_steps >= privacy.steps * config.federation.rounds:
+        yield Broken(
+            "P17",
+            "privacy.centring_steps",
+            f"{privacy.centring_steps} of {privacy.steps * config.federation.rounds} steps would measure and none "
+            "train; use fewer, or more rounds",
+        )
 
 
 def _about_shares(config: RunConfig) -> Iterator[Broken]:

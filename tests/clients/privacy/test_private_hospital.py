@@ -10,7 +10,6 @@ import torch
 from clients.method.layout import flatten, initial_vector, shared_parameters
 from clients.method.settings import SettingsError, TrainingSettings
 from clients.privacy import PrivacySettings, PrivateHospital, Randomness, clipping
-from clients.privacy import hospital as hospital_module
 from clients.privacy.replay import SensitivityError
 
 CLASSES, WIDTH = 3, 16
@@ -255,6 +254,18 @@ def test_clipped_sum_has_sensitivity_one_clip_and_ignores_the_mlp():
     np.testing.assert_array_equal(other.clipped_sum(start(), 1).vector, make(privacy).clipped_sum(start(), 1).vector)
 
 
+def test_what_the_mlp_learns_beside_a_clipped_sum_is_kept():
+    privacy = PrivacySettings(sampling_rate=1.0, clip_norms=(0.3,), noise_multipliers=(0.0,), coupling="one-way")
+    hospital = make(privacy, settings=dataclasses.replace(SETTINGS, mlp_learning_rate=0.02, mlp_to_fam=False))
+    before = hospital.private_state()["mlp.head.weight"].copy()
+    for number in range(1, 30):
+        hospital.clipped_sum(start(), number)
+        hospital.train_mlp(number)
+        hospital.load_private_state(hospital.private_state())  # as a run does that goes on from a checkpoint
+    assert np.abs(hospital.private_state()["mlp.head.weight"] - before).max() > 0.1
+    assert hospital.evaluate(start(), "test")["mlp"].accuracy > 0.9
+
+
 def test_one_way_the_fam_learns_nothing_from_the_mlp_and_the_mlp_learns():
     privacy = PrivacySettings(sampling_rate=1.0, noise_multipliers=(1.0,), coupling="one-way", steps=2)
     settings = dataclasses.replace(SETTINGS, mlp_layers=1, mlp_input="both", mlp_to_fam=True)
@@ -271,23 +282,21 @@ def test_one_way_the_fam_learns_nothing_from_the_mlp_and_the_mlp_learns():
     assert all(np.abs(moved).max() > 0 for moved in learned)
 
 
-def test_patients_are_sampled_whole_and_every_image_needs_one():
+def test_patients_are_sampled_whole_and_every_image_needs_one(monkeypatch):
     privacy = dataclasses.replace(EVERYBODY, unit="patient", sampling_rate=0.5, noise_multipliers=(0.0,))
     names = [f"p{index // 6}" for index in range(60)]
     hospital = make(privacy, patients=names)
     seen = []
-    right = hospital_module.unit_by_unit_sum
+    right = PrivateHospital._sum
 
-    def watched(groups, losses, features, labels, units):
+    def watched(self, groups, features, labels, units):
         seen.append(sorted(units.tolist()))
-        return right(groups, losses, features, labels, units)
+        return right(self, groups, features, labels, units)
 
-    hospital_module.unit_by_unit_sum = watched
-    try:
-        for number in range(8):
-            hospital.train_round(start(), number + 1)
-    finally:
-        hospital_module.unit_by_unit_sum = right
+    monkeypatch.setattr(PrivateHospital, "_sum", watched)
+    for number in range(8):
+        hospital.train_round(start(), number + 1)
+    monkeypatch.setattr(PrivateHospital, "_sum", right)
     assert all(units.count(unit) == 6 for units in seen for unit in units)
     assert len({tuple(units) for units in seen}) > 1
     for patients in (None, [None] * 60, names[:-1]):

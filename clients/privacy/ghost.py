@@ -1,0 +1,171 @@
+"""Layers of the lean step that tell the norm of each unit's gradient before any gradient of a weight is made.
+
+Each saves what one backward pass brings past it: the input a of the layer and the gradient b at its output. From these
+follow the norms, and then the clipped sum as one product of a and reweighted b; there is no second backward pass.
+
+    one image      ||b a^T||^2 = ||b||^2 ||a||^2
+    one patient    ||sum_k b_k a_k^T||^2 = sum_kl (b_k . b_l) (a_k . a_l)
+
+Paper: Goodfellow 2015 (arXiv 1510.01799); Li, Tramer, Liang, Hashimoto 2022 (arXiv 2110.05679), section 4.
+"""
+
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from clients.method.lean.masked import LayerMask, LinearStep, LinearTensors, MaskedStep
+from clients.method.lean.norms import NormTensors, PerImageNorm, Rows
+
+_ROUNDING = 4e-6
+"""Added to a squared norm as a share of its terms' absolute values: above what float32 can lose where they cancel, so
+that a norm is not understated."""
+
+
+class Units:
+    """Which rows of a step belong to the same unit of privacy.
+
+    Args:
+        rows: Number B of rows.
+        places: int64[B], the unit of each row, all numbers from 0 to `count` - 1; None where each row is a unit.
+        count: Number U of units.
+    """
+
+    def __init__(self, rows: int, places: Tensor | None = None, count: int = 0) -> None:
+        self.count = rows if places is None else count
+        self._places = places
+        self._apart = None if places is None else places[:, None] != places
+
+    def sum(self, values: Tensor) -> Tensor:
+        """Return float[U, ...], the sums of float[B, ...] over the rows of each unit."""
+        if self._places is None:
+            return values
+        return values.new_zeros(self.count, *values.shape[1:]).index_add_(0, self._places, values)
+
+    def spread(self, values: Tensor) -> Tensor:
+        """Return float[B], for each row the value float[U] of its unit."""
+        return values if self._places is None else values[self._places]
+
+    def squared_norms(self, a: Tensor, b: Tensor) -> Tensor:
+        """Return float[U], the squared norms of the units' sums of b_k a_k^T; a float[B, n], b float[B, m]."""
+        rows = a.square().sum(1) * b.square().sum(1)
+        if self._apart is None:
+            return rows
+        # Filled, not multiplied by 0: what is not finite in one unit must not reach another.
+        found = self.sum(((a @ a.T) * (b @ b.T)).masked_fill_(self._apart, 0.0).sum(1))
+        return (found + _ROUNDING * self.sum(rows.sqrt()).square()).clamp_min_(0)
+
+
+class Ghost(Protocol):
+    """A layer whose part of the clipped sum is made after the norms are known."""
+
+    def squared_norms(self, units: Units) -> Tensor:
+        """Return float[U], the squared norms of each unit's gradient with respect to all parameters of the layer."""
+        ...
+
+    def write(self, factors: Tensor) -> None:
+        """Write the gradients with each row's part multiplied by float[B]; once after each backward pass."""
+        ...
+
+
+class GhostLinear(LinearStep):
+    """A linear layer, y = x W^T + b.
+
+    With a centre c the gradients are those with respect to W and b' in y = (x - c) W^T + b', with b' = b + W c: what
+    all inputs have in common then takes nothing of the clip norm.
+
+    Args:
+        tensors, rows, output: As of `LinearStep`.
+        centre: float[in] or None.
+    """
+
+    def __init__(
+        self, tensors: LinearTensors, rows: int, output: Tensor | None = None, centre: Tensor | None = None
+    ) -> None:
+        super().__init__(tensors, rows, output)
+        self._centre = centre
+
+    def backward(self, gradient: Tensor, x: Tensor, to_input: Tensor | None = None) -> None:
+        """Save what is needed and send the gradient on."""
+        if to_input is not None:
+            torch.mm(gradient, self._tensors.weight[:, : to_input.shape[1]], out=to_input)
+        self._saved = gradient, x if self._centre is None else x - self._centre
+
+    def squared_norms(self, units: Units) -> Tensor:
+        """Return float[U]."""
+        b, a = self._saved
+        return units.squared_norms(a, b) + units.sum(b).square().sum(1)
+
+    def write(self, factors: Tensor) -> None:
+        """Write the gradients."""
+        b, a = self._saved
+        super().backward(b * factors[:, None], a)
+
+
+class GhostMasked(MaskedStep):
+    """A masked layer, whose thresholds and weights also get a straight-through gradient.
+
+    One row has, in output i, with m the mask, g_i = b_i times the layer's output before it is masked, and s_i the slope
+    that stands in for the derivative of m_i, over the number of inputs:
+
+        dW_i = b_i m_i a + g_i s_i sign(W_i),   dk_i = -g_i s_i inputs,   the bias's b_i m_i.
+
+    Args:
+        tensors, mask, rows, mask_bias, output: As of `MaskedStep`.
+    """
+
+    def __init__(
+        self, tensors: LinearTensors, mask: LayerMask, rows: int, mask_bias: bool, output: Tensor | None = None
+    ) -> None:
+        super().__init__(tensors, mask, rows, mask_bias, output)
+        self._through_bias = mask_bias
+
+    def backward(self, gradient: Tensor, x: Tensor, to_input: Tensor | None = None) -> None:
+        """Save what is needed and send the gradient on."""
+        if to_input is not None:
+            kept = torch.mul(gradient, self._mask.keep, out=self._kept)
+            torch.mm(kept, self._tensors.weight[:, : to_input.shape[1]], out=to_input)
+        self._saved = gradient, x
+
+    def squared_norms(self, units: Units) -> Tensor:
+        """Return float[U]."""
+        (b, a), mask, weight = self._saved, self._mask, self._tensors.weight
+        kept, share = b * mask.keep, (b * self._linear * mask.slope)
+        sign, inputs = weight.sign(), weight.shape[1]
+        first = units.squared_norms(a, kept).double()
+        shares = units.sum(share).double()
+        mixed = 2 * shares * units.sum(kept * (a @ sign.T)).double()
+        last = inputs * shares.square().sum(1)
+        slack = _ROUNDING * (first + mixed.abs().sum(1) + last)
+        weights = (first + mixed.sum(1) + last + slack).clamp_min(0)
+        to_bias = units.sum(kept if self._through_bias else b).square().sum(1)
+        return (weights + to_bias + inputs**2 * shares.square().sum(1)).to(b.dtype)
+
+    def write(self, factors: Tensor) -> None:
+        """Write the gradients but for those of the thresholds, which `Masks` writes for all layers."""
+        b, a = self._saved
+        super().backward(b * factors[:, None], a)
+
+
+class GhostNorm(PerImageNorm):
+    """Layer norm or group norm with weights."""
+
+    def __init__(self, tensors: NormTensors, groups: int) -> None:
+        super().__init__(tensors, groups)
+        self._scale = tensors.weight
+
+    def backward(self, gradient: Tensor, rows: Rows) -> Tensor:
+        """Save what is needed and return the gradient of x."""
+        assert self._normed is not None  # noqa: S101 (forward came first)
+        self._saved = gradient * self._normed, gradient.clone()
+        return super().backward(gradient, rows)
+
+    def squared_norms(self, units: Units) -> Tensor:
+        """Return float[U]."""
+        return sum((units.sum(part).square().sum(1) for part in self._saved), start=torch.zeros(()))
+
+    def write(self, factors: Tensor) -> None:
+        """Write the gradients."""
+        to_weight, to_bias = self._saved
+        torch.sum(to_weight * factors[:, None], 0, out=self._tensors.to_weight)
+        torch.sum(to_bias * factors[:, None], 0, out=self._tensors.to_bias)
