@@ -220,7 +220,8 @@ def _trained(gates: Gates) -> dict[str, list[int]]:
 
 def server(engine: str, work: Path, source: Source) -> dict[str, Any]:
     """The server killed between rounds 2 and 3; nobody else is lost."""
-    hospitals = Hospitals(work / "five", source, ROUNDS, "best-val")
+    rounds = 3
+    hospitals = Hospitals(work / "three", source, rounds, "last")
     with deployed(engine, work / "t", hospitals, Patience(timeout=LONG, grace=60, quorum=1)) as trial:
         killer = _Killer(trial, [(3, STAGES[0])])
         trial.start_all()
@@ -235,7 +236,7 @@ def server(engine: str, work: Path, source: Source) -> dict[str, Any]:
         trial.deployment.stop()
         return {
             "fam_sha256": trial.summary()["fam_sha256"],
-            "in one process": source.in_one_process(work / "one-five", ROUNDS, "best-val"),
+            "in one process": source.in_one_process(work / "one-three", rounds, "last"),
             "rounds finished before the kill": finished,
             "seconds from start to the study going on": round(back, 1),
             "each site trained in rounds": _trained(trial.gates),

@@ -7,6 +7,8 @@ stands between a site's engine and its node, counts the frames that pass, and ca
 import asyncio
 import bisect
 import contextlib
+import socket
+import struct
 import threading
 import time
 from collections.abc import Callable
@@ -83,8 +85,10 @@ class CountingProxy:
     async def _join(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self._target)
-        except OSError:  # the server is gone: the site finds out as it would without a proxy
-            writer.close()
+        except OSError:  # the server is gone: a reset is the nearest to the refusal that there were without a proxy
+            line = writer.get_extra_info("socket")
+            line.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            writer.transport.abort()
             return
         self.connections += 1
         try:
