@@ -168,7 +168,8 @@ def floor(model, settings, batch):
     from clients.method.training import make_optimizer
 
     layers = [module.weight.detach() for module in model.modules() if isinstance(module, MaskedLinear)]
-    gradients = [torch.empty_like(weight) for weight in layers]
+    memory = torch.empty(max(weight.numel() for weight in layers))
+    gradients = [memory[: weight.numel()].view(weight.shape) for weight in layers]  # one memory, as in the step
     inputs = [torch.randn(batch, weight.shape[1]) for weight in layers]
     outputs = [torch.randn(batch, weight.shape[0]) for weight in layers]
     width = len(model.fam.second.weight)
