@@ -49,6 +49,10 @@ class DropoutNoise(StrEnum):
     XNOISE = "xnoise"
 
 
+_ROUNDED_DOWN = 1 - 2.0**-40
+"""Keeps a variance that is computed from the finest grid within what the sampler takes."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NoiseRequest:
     """What the noise shall do.
@@ -234,9 +238,9 @@ def _most_noise(request: NoiseRequest) -> float:
 
 
 def _finest(request: NoiseRequest) -> float:
-    """The scale at which the widest component has the widest table."""
+    """The scale at which the widest component has the widest table, less what rounding its variance could add."""
     widest = 1.0 / (request.min_survivors - request.colluders)
-    return MAX_SIGMA / (request.noise_multiplier * request.clip_norm * math.sqrt(widest))
+    return _ROUNDED_DOWN * MAX_SIGMA / (request.noise_multiplier * request.clip_norm * math.sqrt(widest))
 
 
 def _require(condition: bool, name: str, reason: str) -> None:

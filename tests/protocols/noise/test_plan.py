@@ -11,6 +11,7 @@ from protocols.errors import ParameterError
 from protocols.noise import DropoutNoise, NoiseKind, NoiseRequest, plan_noise
 from protocols.noise.plan import DEVIATIONS, WORTHWHILE_INFLATION
 from protocols.noise.rounding import rounded_l1, rounded_l2
+from protocols.noise.tables import MAX_SIGMA
 from protocols.ring import required_ring_bits
 
 DELTA = 1e-5
@@ -142,3 +143,21 @@ def test_components_and_survivors_that_cannot_be_are_refused():
     for component in (-1, 1):
         with pytest.raises(ParameterError):
             plan.component_variance(component)
+
+
+@pytest.mark.parametrize("dropout", list(DropoutNoise))
+@pytest.mark.parametrize(("clients", "colluders"), [(3, 0), (10, 2)])
+def test_no_share_is_wider_than_its_sampler_takes(dropout, clients, colluders):
+    """Where much noise makes the finest grid the limit, rounding must not carry a variance beyond it."""
+    for step in range(100):
+        request = NoiseRequest(
+            dimension=66_000,
+            clip_norm=1.0,
+            noise_multiplier=3 + 0.77 * step,
+            clients=clients,
+            min_survivors=clients - 1,
+            colluders=colluders,
+            dropout=dropout,
+        )
+        plan = plan_noise(request)
+        assert max(plan.component_variance(k) for k in range(plan.excess + 1)) <= MAX_SIGMA**2
