@@ -2,8 +2,8 @@
 
 Every figure comes from a whole run of the federation with the defaults of `--dp`, image level; its noise comes from the
 operating system, so that the claim of each run holds and figures vary a little from one making to the next. Runs are
-kept in --runs: a finished one is not repeated, an interrupted one goes on. Epsilon `inf` is the same steps with a noise
-multiplier of 0.01, which no figure shows.
+kept in --runs: a finished one is not repeated, an interrupted one goes on. Epsilon `inf` is the same steps without
+noise, in one process and without a protocol (privacy_central.py), as is the row of central DP-SGD.
 
     python benchmarks/privacy_utility.py --data PATH --data PATH --encoder local-dir:PATH
 
@@ -19,22 +19,54 @@ import sys
 from importlib.metadata import version
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parent))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch
+from privacy_central import central, noiseless
 
-from securefed.config import config_digest, config_from_mapping
+from securefed.config import RunConfig, config_digest, config_from_mapping
+from securefed.observer import Observer
 from securefed.plots.style import figure, look
+from securefed.preparation import encode_sites, load_sites
 from securefed.privacy.rules import WIRED
 from securefed.simulation import resume_run, simulate
 
 EPSILONS = (8.0, 4.0, 2.0, 1.0, math.inf)
 DELTA = 1e-5
-NO_NOISE = 0.01
-"""Noise multiplier that stands for none: every run of a private mode has some."""
+PARTITIONS = 10
+
+NO_NOISE_AT = 8.0
+"""Epsilon whose configuration the runs without noise follow."""
+
+NARROW_RING = {2.0: 20, 1.0: 20}
+"""Bits of the ring of `distributed`: at these targets the width that the plan takes by itself has shares of the noise
+at the very limit of its sampler, which refuses them."""
 
 
-def summary_of(data: str, mode: str, epsilon: float, seed: int, arguments: argparse.Namespace) -> dict:
+def in_one_process(config: RunConfig, noise_multiplier: float | None, arguments: argparse.Namespace) -> dict:
+    """Return what a summary says of accuracy, of a run without noise or of central DP-SGD with a noise multiplier."""
+    kind = "noiseless" if noise_multiplier is None else f"central-{noise_multiplier:.6g}"
+    kept = arguments.runs / f"{config_digest(config)[:16]}-{kind}.json"
+    if not kept.exists():
+        dataset, _ = load_sites(config.data, config.federation.seed)
+        bundle = encode_sites(config, dataset, "cpu", arguments.cache, Observer())
+        found = noiseless(bundle, config) if noise_multiplier is None else central(bundle, config, noise_multiplier)
+        mean = {part: {"accuracy": value / 100} for part, value in found.items()}
+        kept.write_text(json.dumps({"privacy": {"epsilon": None}, "mean": mean}), encoding="utf-8")
+    return json.loads(kept.read_text(encoding="utf-8"))
+
+
+def summary_of(
+    data: str,
+    mode: str,
+    epsilon: float,
+    seed: int,
+    arguments: argparse.Namespace,
+    *,
+    clients: int = 0,
+    noise_multiplier: float | None = None,
+) -> dict:
     """Return the summary of a run, from its folder where it has been run before."""
     tree = {
         "data": {"source": data},
@@ -42,9 +74,15 @@ def summary_of(data: str, mode: str, epsilon: float, seed: int, arguments: argpa
         "federation": {"rounds": arguments.rounds, "seed": seed, "device": "cpu"},
     }
     if mode != "off":
-        noise = {"epsilon": epsilon} if math.isfinite(epsilon) else {"noise_multiplier": NO_NOISE}
-        tree["privacy"] = {"mode": mode, "delta": DELTA, **noise}
+        target = epsilon if math.isfinite(epsilon) else NO_NOISE_AT
+        tree["privacy"] = {"mode": mode, "delta": DELTA, "epsilon": target}
+        if mode == "distributed" and target in NARROW_RING:
+            tree["privacy"]["ring_bits"] = NARROW_RING[target]
+    if clients:
+        tree["data"]["clients"] = clients
     config = config_from_mapping(tree)
+    if noise_multiplier is not None or not math.isfinite(epsilon):
+        return in_one_process(config, noise_multiplier, arguments)
     folder = arguments.runs / config_digest(config)[:16]
     summary = folder / "summary.json"
     if summary.exists():
@@ -70,13 +108,17 @@ def row_of(runs: list[dict]) -> dict:
     return row
 
 
+NO_NOISE_PLACE = 16.0
+"""Where the plot has the runs without noise."""
+
+
 def draw(results: dict, out: Path) -> None:
     """Draw accuracy of the ensemble against epsilon, one panel a data set."""
     with figure(out, "privacy-utility", width=9.0) as drawing:
         for place, (name, result) in enumerate(results.items()):
             axes = drawing.add_subplot(1, len(results), place + 1)
             for index, (mode, rows) in enumerate(result["modes"].items()):
-                points = sorted((float(target), row) for target, row in rows.items())
+                points = sorted((min(float(target), NO_NOISE_PLACE), row) for target, row in rows.items())
                 axes.errorbar(
                     [target for target, _ in points],
                     [row["ensemble"]["mean"] for _, row in points],
@@ -89,7 +131,10 @@ def draw(results: dict, out: Path) -> None:
             axes.axhline(100 * result["majority"], color="#8C564B", linestyle=":", label="majority class")
             axes.set_xscale("log", base=2)
             targets = sorted({float(target) for rows in result["modes"].values() for target in rows})
-            axes.set_xticks(targets, [f"{target:g}" for target in targets])
+            axes.set_xticks(
+                [min(target, NO_NOISE_PLACE) for target in targets],
+                [f"{target:g}" if math.isfinite(target) else "no noise" for target in targets],
+            )
             axes.set_xlabel("epsilon (image level, delta 1e-5)")
             axes.set_ylabel("test accuracy of the ensemble, %")
             axes.set_title(name)
@@ -104,7 +149,10 @@ def main() -> None:
     parser.add_argument("--mode", action="append", choices=("local", "distributed"), help="[those that are wired]")
     parser.add_argument("--epsilon", action="append", type=float, help="a target; may be given several times")
     parser.add_argument("--rounds", type=int, default=50)
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, default=3, help="runs of each row, at least 2")
+    parser.add_argument(
+        "--one-site", action="append", help=f"a set of one site, partitioned over {PARTITIONS} beside central DP-SGD"
+    )
     parser.add_argument("--runs", type=Path, default=Path("runs/privacy"), help="where the run folders are kept")
     parser.add_argument("--cache", type=Path, help="folder of the feature cache")
     parser.add_argument("--out", type=Path, default=Path("docs/results"))
@@ -128,14 +176,39 @@ def main() -> None:
                 results[name]["modes"][mode][f"{epsilon:g}"] = row
             ensemble = row["ensemble"]
             print(name, mode, epsilon, f"{ensemble['mean']:.1f} ± {ensemble['deviation']:.1f}", flush=True)
-    write(results, arguments)
+    partitions = {Path(data).name: against_central(data, arguments) for data in arguments.one_site or ()}
+    write(results, partitions, arguments)
 
 
-def write(results: dict, arguments: argparse.Namespace) -> None:
+def against_central(data: str, arguments: argparse.Namespace) -> dict:
+    """Return the rows of `--dp distributed` over partitions and of central DP-SGD with the noise of its sum."""
+    clients, seeds = PARTITIONS, range(arguments.seeds)
+    runs = [summary_of(data, "distributed", 8.0, seed, arguments, clients=clients) for seed in seeds]
+    sigma = runs[0]["privacy"]["mechanism"]["noise_multiplier"]
+    trusted = [
+        summary_of(data, "distributed", 8.0, seed, arguments, clients=clients, noise_multiplier=sigma) for seed in seeds
+    ]
+    rows = {
+        f"`--dp distributed --epsilon 8`, {clients} equal partitions": row_of(runs),
+        f"central DP-SGD on the same images, noise multiplier {sigma:.3f}, {clients} private MLPs": row_of(trusted),
+    }
+    for label, row in rows.items():
+        fam = row["fam"]
+        print(Path(data).name, label, f"FAM {fam['mean']:.1f} ± {fam['deviation']:.1f}", flush=True)
+    return rows
+
+
+def write(results: dict, partitions: dict, arguments: argparse.Namespace) -> None:
     """Write the table, the figures behind it, and the plot."""
 
     def cell(part: dict) -> str:
         return f"{part['mean']:.1f} ± {part['deviation']:.1f}"
+
+    def named(mode: str, target: str) -> str:
+        return f"the steps of `--dp {mode}`, no noise" if target == "inf" else f"`--dp {mode} --epsilon {target}`"
+
+    def spent(row: dict) -> str:
+        return f"{row['epsilon']:.3f}" if row["epsilon"] else ""
 
     lines: list[str] = []
     for name, result in results.items():
@@ -147,11 +220,20 @@ def write(results: dict, arguments: argparse.Namespace) -> None:
         )
         for mode, rows in result["modes"].items():
             lines += [
-                f"| `--dp {mode} --epsilon {target}` | {row['epsilon']:.3f} | {cell(row['ensemble'])} | "
+                f"| {named(mode, target)} | {spent(row)} | {cell(row['ensemble'])} | "
                 f"{cell(row['fam'])} | {cell(row['mlp'])} |"
                 for target, row in rows.items()
             ]
+    for name, rows in partitions.items():
+        lines += ["", f"## {name}, one site partitioned over {PARTITIONS} hospitals", ""]
+        lines += ["The FAM is what both make private; each hospital's MLP is not.", ""]
+        lines += ["| privacy | epsilon spent | ensemble | FAM | MLP |", "|---|---|---|---|---|"]
+        lines += [
+            f"| {label} | {spent(row)} | {cell(row['ensemble'])} | {cell(row['fam'])} | {cell(row['mlp'])} |"
+            for label, row in rows.items()
+        ]
     data = " ".join(f"--data PATH/{Path(source).name}" for source in arguments.data)
+    data += "".join(f" --one-site PATH/{Path(source).name}" for source in arguments.one_site or ())
     kind, colon, place = arguments.encoder.partition(":")
     encoder = f"{kind}:PATH/{Path(place).name}" if colon else kind
     command = f"python benchmarks/privacy_utility.py {data} --encoder {encoder} --rounds {arguments.rounds}"
@@ -171,7 +253,7 @@ Made by `{command}` with {", ".join(f"{k} {v}" for k, v in sorted(versions.items
 """
     arguments.out.mkdir(parents=True, exist_ok=True)
     (arguments.out / "privacy-utility.md").write_text(text, encoding="utf-8")
-    content = {"command": command, "versions": versions, "results": results}
+    content = {"command": command, "versions": versions, "results": results, "partitions": partitions}
     (arguments.out / "privacy-utility.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     draw(results, arguments.out)
 
