@@ -39,10 +39,6 @@ PARTITIONS = 10
 NO_NOISE_AT = 8.0
 """Epsilon whose configuration the runs without noise follow."""
 
-NARROW_RING = {2.0: 20, 1.0: 20}
-"""Bits of the ring of `distributed`: at these targets the width that the plan takes by itself has shares of the noise
-at the very limit of its sampler, which refuses them."""
-
 
 def in_one_process(config: RunConfig, noise_multiplier: float | None, arguments: argparse.Namespace) -> dict:
     """Return what a summary says of accuracy, of a run without noise or of central DP-SGD with a noise multiplier."""
@@ -76,8 +72,6 @@ def summary_of(
     if mode != "off":
         target = epsilon if math.isfinite(epsilon) else NO_NOISE_AT
         tree["privacy"] = {"mode": mode, "delta": DELTA, "epsilon": target}
-        if mode == "distributed" and target in NARROW_RING:
-            tree["privacy"]["ring_bits"] = NARROW_RING[target]
     if clients:
         tree["data"]["clients"] = clients
     config = config_from_mapping(tree)
