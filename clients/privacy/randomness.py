@@ -24,11 +24,11 @@ class Randomness:
     What is drawn is cut from one ChaCha20 keystream, front to back; no byte of it is used twice. The key lives in this
     object alone: it has no representation and cannot be copied or pickled.
 
-    Limits: Gaussian numbers come in pairs by Box and Muller's transform: the radius from a 53-bit uniform number in
-        double precision (it ends at 8.6 standard deviations, which has probability 1e-16 a draw), the angle from 32
-        bits in single precision, the product in single precision. Neither this grid nor the rounding of the sum to
-        which the noise is added is hidden (Mironov, CCS 2012): the guarantee is that of the mechanism in exact
-        arithmetic. Time is not constant.
+    Limits: Gaussian numbers come in pairs by Box and Muller's transform: the radius from a 53-bit uniform number, with
+        its logarithm in double precision and the rest in single (it ends at 8.6 standard deviations, which has
+        probability 1e-16 a draw), the angle from 32 bits and the product in single precision. Neither this grid nor
+        the rounding of the sum to which the noise is added is hidden (Mironov, CCS 2012): the guarantee is that of the
+        mechanism in exact arithmetic. Time is not constant.
 
     Attributes:
         reproducible: Whether the key follows from a seed. Such noise protects nobody who knows the seed.
@@ -68,7 +68,7 @@ class Randomness:
 
     def _fill(self, numbers: Tensor) -> None:
         """Write Gaussian numbers to float32[2, n], a pair a column."""
-        radius = torch.from_numpy(self.uniform(numbers.shape[1])).log_().mul_(-2).sqrt_().float()
+        radius = torch.from_numpy(self.uniform(numbers.shape[1])).log_().float().mul_(-2).sqrt_()
         words = np.frombuffer(self._stream.update(bytes(4 * numbers.shape[1])), dtype="<i4").astype(np.int32)
         angle = torch.from_numpy(words).float().mul_(2.0**-_ANGLE_BITS * 2 * math.pi)
         torch.mul(torch.cos(angle, out=numbers[0]), radius, out=numbers[0])
