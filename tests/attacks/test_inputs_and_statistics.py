@@ -7,6 +7,7 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
 import protocols.attacks.keystreams
 import protocols.client.shares_dealt
+import protocols.codec
 import protocols.key_agreement
 import protocols.parameters
 from protocols.attacks.keystreams import FALSE_ALARM, chi_square_limit
@@ -19,9 +20,13 @@ def test_training_handing_over_bad_contributions_is_refused_by_name(refused):
     refused("A11a")
 
 
-@pytest.mark.parametrize("check", ["_check", "_extra_coordinates"])
-def test_bad_contributions_are_encoded_where_a_check_is_missing(broken, monkeypatch, check):
-    monkeypatch.setattr(FixedPointCodec, check, lambda *_: [1] if check == "_extra_coordinates" else None)
+def test_bad_contributions_are_encoded_where_updates_are_not_checked(broken, monkeypatch):
+    monkeypatch.setattr(protocols.codec, "check_update", lambda *_: None)
+    broken("A11a")
+
+
+def test_bad_contributions_are_encoded_where_weights_are_not_checked(broken, monkeypatch):
+    monkeypatch.setattr(FixedPointCodec, "_extra_coordinates", lambda *_: [1])
     broken("A11a")
 
 

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from deployment import Wire
+from deployed import Wire
 
 from audit.verify import verify_run
 from securefed.deploy import processes

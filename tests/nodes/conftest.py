@@ -7,7 +7,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from deployment import Deployment
+from deployed import Deployment
 
 
 @pytest.fixture

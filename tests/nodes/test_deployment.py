@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from deployment import BUNDLE, SITES
+from deployed import BUNDLE, SITES
 
 from audit.verify import verify_run
 from clients.encoders import export_features

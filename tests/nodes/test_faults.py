@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from deployment import SITES, KilledError
+from deployed import SITES, KilledError
 
 import securefed.nodes.server as server_module
 from audit.log import read_events
@@ -30,7 +30,7 @@ def _no_plots(monkeypatch):
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory):
     """What runs without faults end with: {compression: summary}."""
-    from deployment import Deployment
+    from deployed import Deployment
 
     patch = pytest.MonkeyPatch()
     patch.setattr("securefed.outcome.draw_plots", lambda folder, chosen_round: None)

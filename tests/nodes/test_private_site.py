@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from deployment import KilledError
+from deployed import KilledError
 from test_site import NAMES, Folders, FolderWire, Trial, call
 
 import securefed.nodes.server as server_module

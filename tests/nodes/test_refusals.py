@@ -4,7 +4,7 @@ import copy
 import json
 
 import pytest
-from deployment import SITES, Deployment, KilledError
+from deployed import SITES, Deployment, KilledError
 
 from audit.log import read_events
 from audit.verify import verify_run

@@ -7,7 +7,7 @@ import stat
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from deployment import BUNDLE, KilledError, Wire
+from deployed import BUNDLE, KilledError, Wire
 
 from audit.signing_key import load_key
 from audit.verify import verify_run
