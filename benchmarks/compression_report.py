@@ -173,8 +173,7 @@ Aim: at most 60,000 bytes up, the ensemble within 0.5 and the FAM alone within 1
 {chr(10).join(verdicts(found))}
 
 The goal is stated for 10 hospitals; the sets' own sites are given beside it. There are 665 (skin)
-and 423 (brain) test images; paired differences vary over seeds as the table says. The uncompressed runs were made
-before the encoding was changed; one of them, repeated with it, gave the same accuracies.
+and 423 (brain) test images; paired differences vary over seeds as the table says.
 
 ![accuracy against bytes](compression.svg)
 
