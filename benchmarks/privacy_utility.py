@@ -137,7 +137,7 @@ def draw(results: dict, out: Path) -> None:
             axes.set_xlabel("epsilon (image level, delta 1e-5)")
             axes.set_ylabel("test accuracy of what epsilon covers, %")
             axes.set_title(name)
-            axes.legend(loc="lower right")
+            axes.legend(loc="best", fontsize="small")
 
 
 def main() -> None:
