@@ -26,7 +26,7 @@ def start_party(
     """Start a party's command in the background; its output is appended to `logs/<party>.log`. Returns its pid.
 
     Raises:
-        DeploymentError: It is running already, or this is no Linux.
+        DeploymentError: It is running already, this is no Linux, or /proc does not show the new process.
     """
     if running(folder, party):
         raise DeploymentError(f"{party} is running already; stop it first: deploy ... stop")
@@ -43,7 +43,22 @@ def start_party(
             start_new_session=True,
         )
     _children.append(process)
+    _await_mark(process, folder, party)
     return process.pid
+
+
+def _await_mark(process: "subprocess.Popen[bytes]", folder: Path, party: str) -> None:
+    """Return once the process can be found by its mark, or has ended.
+
+    `Popen` returns as soon as the kernel has closed the files of the forked process, which in `execve` comes shortly
+    before the new environment can be read.
+    """
+    deadline = time.monotonic() + _PATIENCE_SECONDS
+    wanted = f"{MARK}={_mark(folder, party)}".encode()
+    while process.poll() is None and not _is_marked(process.pid, wanted, exact=True):
+        if time.monotonic() > deadline:
+            raise DeploymentError(f"{party} was started as process {process.pid} but does not show its mark in /proc")
+        time.sleep(0.001)
 
 
 _children: list["subprocess.Popen[bytes]"] = []

@@ -37,9 +37,7 @@ def folder(tmp_path):
 def test_submit_waits_for_the_sites_that_run_here_and_for_no_other(folder):
     plan = Plan("flare", "localhost", 8002, {"near": str(folder / "near"), "down": str(folder / "down"), "far": ""})
     engine = SlowEngine()
-    processes.start_party(
-        folder, "near", [sys.executable, "-c", "import time; time.sleep(60)"], dict(os.environ), folder
-    )
+    processes.start_party(folder, "near", [sys.executable, "-c", SLEEP], dict(os.environ), folder)
     assert Deployment(folder, plan, engine).submit() == "job-1"
     assert engine.waited_for == ["near"]
     assert engine.submitted == ["near", "far"]

@@ -63,3 +63,9 @@ def test_names_that_begin_alike_are_told_apart(folder):
     start(folder, "north", ORPHANS)
     assert processes.running(folder, "nor") == ()
     assert processes.running(folder.parent) == ()
+
+
+def test_a_party_is_found_as_soon_as_it_was_started(folder):
+    for number in range(50):
+        pid = processes.start_party(folder, f"site-{number}", ["/bin/sleep", "60"], dict(os.environ), folder)
+        assert processes.running(folder, f"site-{number}") == (pid,)
