@@ -288,7 +288,8 @@ def main() -> None:
     chosen = parser.parse_args()
     source = Source(chosen.data.absolute(), chosen.encoder, chosen.cache.absolute(), chosen.seed)
     work, path = chosen.work.absolute(), chosen.output / "deployment.json"
-    work.mkdir(parents=True, exist_ok=True)
+    for folder in (work, chosen.output):
+        folder.mkdir(parents=True, exist_ok=True)
     for name in chosen.part or parts:
         began = time.monotonic()
         found = parts[name](chosen.engine, work, source)

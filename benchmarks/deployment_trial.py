@@ -199,7 +199,10 @@ class Trial:
             time.sleep(0.1)
 
     def summary(self) -> dict[str, Any]:
-        """Return summary.json of the server's run folder."""
+        """Return summary.json of the server's run folder; a RuntimeError says why there is none."""
+        failed = [line["reason"] for line in self.deployment.progress() if line["event"] == "failed"]
+        if failed and not (self.run_folder / "summary.json").exists():
+            raise RuntimeError(f"the study failed: {failed[-1]} (see {self.deployment.folder / 'logs'})")
         return dict(json.loads((self.run_folder / "summary.json").read_text()))
 
     def verify(self, roster: Path) -> str:

@@ -44,12 +44,19 @@ def init_command(*, folder: Path, name: str, data: str, part: str, encoder: str,
     from securefed.site.settings import PlaceConfig, SiteSettings
 
     named = {key: value for key, value in columns.items() if value}
-    source = data if ":" in data else str(Path(data).resolve()) if Path(data).exists() else data
-    settings = SiteSettings(PlaceConfig(name, part, encoder, device), DataConfig(source=source, **named))
+    place = PlaceConfig(name, part, _absolute(encoder, bare=False), device)
+    settings = SiteSettings(place, DataConfig(source=_absolute(data, bare=True), **named))
     made = SiteFolder.create(folder, settings)
     click.echo(f"{folder} is ready; policy and data are in {made.settings}", err=True)
     click.echo(f"hand {made.public} to the lead; the secret key stays in {made.key}", err=True)
     click.echo(read_public(made.public)[1])
+
+
+def _absolute(source: str, *, bare: bool) -> str:
+    """Name a file or folder so that a process started elsewhere finds it: KIND:PATH, or a bare PATH."""
+    kind, colon, rest = source.rpartition(":")
+    path = Path(rest).expanduser()
+    return f"{kind}{colon}{path.resolve()}" if rest and (colon or bare) and path.exists() else source
 
 
 @command.command("check", short_help="Say in plain words what is wrong here.")

@@ -32,11 +32,6 @@ from securefed.study import read_approval, read_study
 NAMES = ("north", "south", "east", "west")
 
 
-@pytest.fixture(autouse=True)
-def _no_plots(monkeypatch):
-    monkeypatch.setattr("securefed.outcome.draw_plots", lambda folder, chosen_round: None)
-
-
 def call(*arguments, code=0):
     result = CliRunner().invoke(cli, [str(argument) for argument in arguments], catch_exceptions=True)
     raised = getattr(result.exception, "exit_code", result.exit_code)
@@ -291,6 +286,23 @@ def test_what_is_wrong_with_data_is_said_in_plain_words(trial, tmp_path):
     assert "the study's roster has another key for clinic, or none" in said
     assert "no budget is set" in said
     assert "Traceback" not in said
+
+
+def test_a_folder_is_set_up_for_processes_that_start_elsewhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for folder in ("images", "weights", "demo"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "f.safetensors").touch()
+    given = [("images", "local-dir:weights"), ("features:f.safetensors", "features:f.safetensors"), ("images", "demo")]
+    expected = [
+        (str(tmp_path / "images"), f"local-dir:{tmp_path / 'weights'}"),
+        (f"features:{tmp_path / 'f.safetensors'}", f"features:{tmp_path / 'f.safetensors'}"),
+        (str(tmp_path / "images"), "demo"),
+    ]
+    for number, ((data, encoder), names) in enumerate(zip(given, expected, strict=True)):
+        call("site", "init", f"site{number}", "--name", "clinic", "--data", data, "--encoder", encoder)
+        settings = read_settings(SiteFolder.open(tmp_path / f"site{number}").settings)
+        assert (settings.data.source, settings.site.encoder) == names
 
 
 def test_another_encoder_than_the_studys_is_named(trial, tmp_path):
