@@ -10,6 +10,18 @@ sys.path.insert(0, str(Path(__file__).parent))
 from deployed import Deployment
 
 
+@pytest.fixture(autouse=True)
+def _no_plots(monkeypatch):
+    """Drawing takes longer than these small runs."""
+    monkeypatch.setattr("securefed.outcome.draw_plots", lambda folder, chosen_round: None)
+
+
+@pytest.fixture
+def no_replay(monkeypatch):
+    """Without the replay of a step: tests/clients/privacy tests it, and takes most of the time of small runs."""
+    monkeypatch.setattr("clients.privacy.PrivateHospital._replay_a_step", lambda self: None)
+
+
 @pytest.fixture
 def deployment(tmp_path):
     """Make deployments, each in a folder of its own."""

@@ -13,11 +13,6 @@ from securefed.run_folder import RunFolder
 from securefed.simulation import simulate
 
 
-@pytest.fixture(autouse=True)
-def _no_plots(monkeypatch):
-    monkeypatch.setattr("securefed.outcome.draw_plots", lambda folder, chosen_round: None)
-
-
 def simulated(tmp_path, **sections):
     path = tmp_path / "five.safetensors"
     export_features(BUNDLE, path)

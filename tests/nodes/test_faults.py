@@ -22,11 +22,6 @@ from securefed.nodes.site_run import Agreement
 RING = {"secure_aggregation": {"compression": "ring:4,subspace:0.25"}}
 
 
-@pytest.fixture(autouse=True)
-def _no_plots(monkeypatch):
-    monkeypatch.setattr("securefed.outcome.draw_plots", lambda folder, chosen_round: None)
-
-
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory):
     """What runs without faults end with: {compression: summary}."""

@@ -82,3 +82,17 @@ def small_run(features_file):
         return config_from_mapping(tree)
 
     return make
+
+
+@pytest.fixture
+def noise_in_shares(small_run):
+    """A configuration of a run whose hospitals add noise in shares, by its privacy settings; 3 rounds."""
+
+    def make(mode="distributed", rounds=3, **privacy):
+        sections = {key: privacy.pop(key) for key in ("simulation", "secure_aggregation") if key in privacy}
+        given = {"mode": mode, **({} if "noise_multiplier" in privacy else {"epsilon": 8.0}), **privacy}
+        return small_run(
+            privacy=given, federation={"rounds": rounds, "device": "cpu"}, training={"fam_width": 4}, **sections
+        )
+
+    return make

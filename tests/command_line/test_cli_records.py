@@ -1,0 +1,191 @@
+"""Commands about records: verification, keys, plans, the ledger, runs side by side, sweeps."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_a_run_verifies_and_a_changed_one_does_not(call, images):
+    call("simulate", "--data", images, "--rounds", 2, "--output", "run", "--quiet")
+    code, out, err = call("audit", "verify", "run", "--roster", "run/roster.json")
+    assert (code, err) == (0, ""), out
+    assert "FAIL" not in out
+    log = Path("run/audit.jsonl")
+    content = log.read_bytes()
+    log.write_bytes(content.replace(b'"survivors":["a","b"', b'"survivors":["b","a"', 1))
+    assert log.read_bytes() != content
+    code, out, err = call("audit", "verify", "run", "--json")
+    assert code == 3
+    assert json.loads(out)["is_verified"] is False
+    assert json.loads(out)["first_bad_event"] > 0
+    assert "DOES NOT VERIFY" in err
+
+
+def test_verification_does_not_load_torch(call, images, tmp_path):
+    call("simulate", "--data", images, "--rounds", 1, "--output", "run", "--quiet")
+    code = (
+        "import sys, cli; cli.cli(['audit', 'verify', 'run'], standalone_mode=False); assert 'torch' not in sys.modules"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, check=True, capture_output=True)
+
+
+def test_keys_are_made_and_gathered_into_a_roster(call):
+    for name in ("server", "north", "south"):
+        code, out, _ = call("keys", "new", name, "--folder", "keys")
+        assert code == 0
+        assert len(out.strip()) == 64
+        assert Path(f"keys/{name}.key").stat().st_mode & 0o077 == 0
+        assert Path(f"keys/{name}.key").read_bytes() not in Path(f"keys/{name}.pub").read_bytes()
+    code, out, _ = call(
+        "keys", "roster", "roster.json", "--server", "keys/server.pub", "keys/north.pub", "keys/south.pub"
+    )
+    assert code == 0
+    assert len(out.strip()) == 64
+    for arguments, says in (
+        (["new", "north", "--folder", "keys"], "never overwritten"),
+        (["new", "../x"], "use letters"),
+        (["roster", "roster.json", "--server", "keys/server.pub", "keys/north.pub"], "never overwritten"),
+        (["roster", "r2", "--server", "keys/server.pub", "keys/north.pub", "keys/north.pub"], "two hospitals"),
+        (["roster", "r2", "--server", "keys/north.pub", "keys/north.pub"], "stands twice"),
+        (["roster", "r2", "--server", "keys/server.key", "keys/north.pub"], "no public key"),
+    ):
+        code, _, err = call("keys", *arguments)
+        assert code in (1, 2)
+        assert says in err
+        assert "Traceback" not in err
+
+
+def test_a_plan_gives_the_known_values_and_refuses_what_is_not_safe(call):
+    options = ["--threat-model", "semi-honest", "--corrupt", "0.33", "--dropout", "0.1", "--json"]
+    code, out, _ = call("protocol", "plan", "--clients", 1000, *options)
+    planned = json.loads(out)
+    assert (code, planned["neighbours"], planned["threshold"]) == (0, 102, 72)
+    code, out, _ = call("protocol", "plan", "--clients", 10)
+    assert code == 0
+    assert "threshold t           7" in out
+    code, out, err = call("protocol", "plan", "--clients", 10, "--corrupt", "0.33", "--dropout", "0.33")
+    assert (code, out) == (1, "")
+    assert "fewer than 3 honest" in err
+
+
+def test_the_attack_catalogue_finds_nothing_broken(call):
+    code, out, _ = call("protocol", "attack", "--json")
+    reports = json.loads(out)
+    assert code == 0
+    assert {f"A{number}" for number in range(1, 22)} == {report["id"].rstrip("abcdefg") for report in reports}
+    assert not [report for report in reports if report["outcome"] == "broken"]
+
+
+POLICY = """
+format = "securefed-budget-policy/1"
+
+[[budget]]
+hospital = "north"
+unit = "image"
+epsilon = 3
+delta = 1e-5
+adjacency = "add-or-remove-one"
+signer = "{signer}"
+"""
+
+
+def test_a_ledger_from_policy_to_renewal(call):
+    from audit.accounting import Gaussian, Repeated, upper_epsilon
+    from audit.ledger import Account, BudgetExceededError, Charge, Ledger
+
+    call("keys", "new", "dpo")
+    call("keys", "new", "mallory")
+    signer = json.loads(Path("dpo.pub").read_text())["key"]
+    Path("policy.toml").write_text(POLICY.format(signer=signer))
+    assert call("audit", "ledger", "show", "ledger.db")[0] == 1
+    code, out, err = call("audit", "ledger", "policy", "ledger.db", "policy.toml")
+    assert (code, out, err) == (0, "north: epsilon 3 at delta 1e-05 for one image\n", "")
+    Path("policy.toml").write_text(POLICY.format(signer=signer).replace("= 3", "= 300"))
+    code, _, err = call("audit", "ledger", "policy", "ledger.db", "policy.toml")
+    assert code == 1
+    assert "only a signed renewal changes it" in err
+    account = Account("north", "ab" * 32, "image")
+    with Ledger(Path("ledger.db")) as ledger:
+        ledger.reserve(account, Charge("run", "run/1", Gaussian(4.0), 5))
+        with pytest.raises(BudgetExceededError) as caught:
+            ledger.reserve(account, Charge("run", "run/2", Gaussian(0.5)))
+        assert caught.value.exit_code == 4
+    code, out, _ = call("audit", "ledger", "show", "ledger.db", "--json")
+    (line,) = json.loads(out)["lines"]
+    assert code == 0
+    assert line["spent"] == upper_epsilon([Repeated(Gaussian(4.0), 5)], 1e-5)
+    assert line["refused"] == 1
+    sign = ["--hospital", "north", "--epsilon", "6", "--reason", "second study"]
+    code, _, err = call("audit", "ledger", "renew", "ledger.db", "forged.json", "--key", "mallory.key", *sign)
+    assert code == 3
+    assert "not signed by the signer" in err
+    code, out, _ = call("audit", "ledger", "renew", "ledger.db", "r.json", "--key", "dpo.key", *sign, "--sign-only")
+    assert (code, out) == (0, "renewal 1 of north: epsilon 6, signed, not yet in force\n")
+    assert "3" in call("audit", "ledger", "show", "ledger.db")[1]
+    code, out, _ = call("audit", "ledger", "renew", "ledger.db", "r.json")
+    assert (code, out) == (0, "renewal 1 of north: epsilon 6, in force\n")
+    assert call("audit", "ledger", "renew", "ledger.db", "r.json")[0] == 3
+    assert call("audit", "ledger", "renew", "ledger.db", "r.json", *sign)[0] == 2
+    code, out, _ = call("audit", "ledger", "history", "ledger.db")
+    assert code == 0
+    assert [line.split()[2] for line in out.splitlines()[1:]] == ["policy", "reserved", "refused", "renewed"]
+    assert "second study" in out
+    assert json.loads(call("audit", "ledger", "history", "ledger.db", "--json", "--hospital", "south")[1]) == []
+    code, out, _ = call("audit", "ledger", "policy", "ledger.db")
+    Path("again.toml").write_text(out)
+    assert call("audit", "ledger", "policy", "second.db", "again.toml")[0] == 0
+
+
+def test_runs_side_by_side(call, images):
+    for name in ("one", "two"):
+        more = ["--no-secure-agg"] if name == "two" else []
+        assert call("simulate", "--data", images, "--rounds", 1, "--output", name, "--quiet", *more)[0] == 0
+    code, out, err = call("audit", "compare", "one", "two")
+    assert (code, err) == (0, "")
+    assert "worst hospital" in out
+    rows = json.loads(call("audit", "compare", "one", "two", "--json")[1])["runs"]
+    assert [row["masked"] for row in rows] == [True, False]
+    assert rows[0]["accuracy"] == json.loads(Path("one/summary.json").read_text())["mean"]["ensemble"]["accuracy"]
+    assert call("audit", "compare", "one", "two", "--format", "md")[1].startswith("| run |")
+    assert call("audit", "compare", "one", "--format", "pdf")[0] == 2
+    code, _, err = call("audit", "report", "one", "--format", "registry")
+    assert code == 1
+    assert "lists deployments of differential privacy only" in err
+    with Path("two/summary.json").open("a") as stream:
+        stream.write(" ")
+    code, out, err = call("audit", "compare", "one", "two")
+    assert code == 3
+    assert "two DOES NOT VERIFY" in err
+
+
+def test_a_sweep_from_its_file_to_its_table(call, tmp_path):
+    (tmp_path / "grid.toml").write_text(
+        '[federation]\nmethod = "zero-shot"\ndevice = "cpu"\n[grid]\n"federation.seed" = [0, 1]\n'
+        '"training.profile" = ["default"]\n'
+    )
+    code, out, err = call("sweep", "grid.toml", "--dry-run")
+    assert code == 0, err
+    assert out.count("waiting") == 2
+    assert not (tmp_path / "sweeps").exists()
+    code, out, err = call("sweep", "grid.toml", "--jobs", 1, "--json", "--quiet")
+    assert code == 0, err
+    result = json.loads(out)
+    assert [cell["values"]["federation.seed"] for cell in result["cells"]] == [0, 1]
+    assert all(cell["status"] == "finished" and 0 < cell["accuracy"] <= 1 for cell in result["cells"])
+    assert Path(result["folder"], "results.csv").exists()
+    code, out, err = call("sweep", "grid.toml", "--quiet")
+    assert code == 0, err
+    assert "results: sweeps/grid/results.csv" in out
+    code, out, err = call("sweep", "grid.toml", "--set", "federation.seed=2")
+    assert (code, out) == (2, "")
+    assert "is varied by the grid" in err
+    code, out, err = call("sweep", "absent.toml")
+    assert (code, out) == (2, "")
+    assert "absent.toml cannot be read" in err
