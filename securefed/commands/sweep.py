@@ -12,6 +12,7 @@ from securefed.commands.options import assign_option, cache_option, json_option
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--output", type=click.Path(path_type=Path), metavar="DIR", help="Folder. [sweeps/<name of the file>]")
 @click.option("--jobs", type=click.IntRange(1), metavar="N", help="Runs at the same time. [cores]")
+@click.option("--ray", "cluster", metavar="ADDRESS", help="On a Ray cluster: auto, HOST:PORT, local. (Extra: ray.)")
 @click.option("--dry-run", is_flag=True, help="List the runs and what is finished; run nothing.")
 @assign_option
 @cache_option
@@ -24,6 +25,7 @@ def command(
     file: Path,
     output: Path | None,
     jobs: int | None,
+    cluster: str | None,
     dry_run: bool,
     assignments: tuple[str, ...],
     cache_dir: Path | None,
@@ -55,7 +57,9 @@ def command(
 
             done = sum(result.status == "finished" for result in look_up_all(plan, folder).values())
             observer.noted(f"sweep folder: {folder}; {len(plan.cells)} runs, {done} finished already")
-            sweep = run_sweep(plan, folder, cache_dir=cache_dir, jobs=jobs, observer=observer, finished=finished)
+            sweep = run_sweep(
+                plan, folder, cache_dir=cache_dir, jobs=jobs, cluster=cluster, observer=observer, finished=finished
+            )
         results, failed = dict(sweep.results), sweep.failed
     if as_json:
         cells = [

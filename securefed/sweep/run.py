@@ -16,6 +16,7 @@ from securefed.preparation import encode_sites, load_sites, resolve_device
 from securefed.sweep.cell import FAILED, FINISHED, CellResult, look_up, run_cell
 from securefed.sweep.plan import Cell, SweepPlan
 from securefed.sweep.plots import plot_sweep
+from securefed.sweep.ray_cluster import run_on_ray
 from securefed.sweep.table import tidy_rows, write_table
 
 Finished = Callable[[Cell, CellResult], None]
@@ -50,6 +51,7 @@ def run_sweep(
     *,
     cache_dir: Path | None = None,
     jobs: int | None = None,
+    cluster: str | None = None,
     observer: Observer | None = None,
     finished: Finished = lambda _cell, _result: None,
 ) -> SweepResult:
@@ -63,11 +65,13 @@ def run_sweep(
         folder: Where everything goes.
         cache_dir: Feature cache; images that several cells share are encoded once, before the first one starts.
         jobs: Cells that run at the same time, each in a process of its own; None for one a core.
+        cluster: Address of a Ray cluster that runs the cells (`ray_cluster.run_on_ray`); None for this machine's cores.
         observer: Watches the encoding.
         finished: Called with each cell as it ends.
 
     Raises:
         RunFolderError: The folder cannot be written, or is that of other runs.
+        ConfigError: There is no such cluster.
         DataError, EncoderError: No features for a cell.
     """
     cells = folder / "cells"
@@ -78,8 +82,11 @@ def run_sweep(
     results = look_up_all(plan, folder)
     left = [cell for cell in plan.cells if results[cell.name].status != FINISHED]
     encode_once([cell.config for cell in left], cache_dir, observer or Observer())
+    ended = _run_cells(left, cells, cache_dir, jobs)
+    if cluster is not None:
+        ended = run_on_ray(cluster, left, cells, cache_dir, jobs)
     try:
-        for cell, result in _run_cells(left, cells, cache_dir, jobs):
+        for cell, result in ended:
             results[cell.name] = result
             finished(cell, result)
     finally:
