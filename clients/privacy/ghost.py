@@ -14,7 +14,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from clients.method.lean.masked import LayerMask, LinearStep, LinearTensors, MaskedStep
+from clients.method.lean.masked import LayerMask, LinearStep, LinearTensors, MaskedStep, sign_times
 from clients.method.lean.norms import NormTensors, PerImageNorm, Rows
 
 _ROUNDING = 4e-6
@@ -64,7 +64,7 @@ class Ghost(Protocol):
         ...
 
     def write(self, factors: Tensor) -> None:
-        """Write the gradients with each row's part multiplied by float[B]; once after each backward pass."""
+        """Write the gradients with each row's part multiplied by float[B]; once after `squared_norms`."""
         ...
 
 
@@ -110,41 +110,56 @@ class GhostMasked(MaskedStep):
 
         dW_i = b_i m_i a + g_i s_i sign(W_i),   dk_i = -g_i s_i inputs,   the bias's b_i m_i.
 
+    A weight that is 0 to the last bit counts as negative, as in `MaskedStep`, in the norm as in the sum.
+
     Args:
-        tensors, mask, rows, mask_bias, output: As of `MaskedStep`.
+        tensors, mask, rows, mask_bias, output: As of `MaskedStep`; each block of weights has its gradient's memory for
+            itself.
     """
 
     def __init__(
         self, tensors: LinearTensors, mask: LayerMask, rows: int, mask_bias: bool, output: Tensor | None = None
     ) -> None:
         super().__init__(tensors, mask, rows, mask_bias, output)
-        self._through_bias = mask_bias
+        self._one = self._kept.new_ones(())
+        self._weighted, self._signed = torch.empty_like(self._kept), torch.empty_like(self._kept)
 
     def backward(self, gradient: Tensor, x: Tensor, to_input: Tensor | None = None) -> None:
         """Save what is needed and send the gradient on."""
+        kept = torch.mul(gradient, self._mask.keep, out=self._kept)
         if to_input is not None:
-            kept = torch.mul(gradient, self._mask.keep, out=self._kept)
             torch.mm(kept, self._tensors.weight[:, : to_input.shape[1]], out=to_input)
-        self._saved = gradient, x
+        self._saved = gradient, x, self._linear.mul_(gradient)
 
     def squared_norms(self, units: Units) -> Tensor:
-        """Return float[U]."""
-        (b, a), mask, weight = self._saved, self._mask, self._tensors.weight
-        kept, share = b * mask.keep, (b * self._linear * mask.slope)
-        sign, inputs = weight.sign(), weight.shape[1]
+        """Return float[U]; the memory of the weights' gradients then holds their signs."""
+        (b, a, through), kept, signed = self._saved, self._kept, self._signed
+        for block in self._tensors.blocks:
+            sign_times(self._one.expand_as(block.weight), block.weight, -1.0, False, grad_input=block.gradient)
+            torch.mm(a, block.gradient.T, out=signed[:, block.rows])
+        inputs = a.shape[1]
+        shares = units.sum(through * self._mask.slope)
+        mixed = shares * units.sum(signed.mul_(kept))
         first = units.squared_norms(a, kept).double()
-        shares = units.sum(share).double()
-        mixed = 2 * shares * units.sum(kept * (a @ sign.T)).double()
-        last = inputs * shares.square().sum(1)
-        slack = _ROUNDING * (first + mixed.abs().sum(1) + last)
-        weights = (first + mixed.sum(1) + last + slack).clamp_min(0)
-        to_bias = units.sum(kept if self._through_bias else b).square().sum(1)
-        return (weights + to_bias + inputs**2 * shares.square().sum(1)).to(b.dtype)
+        last = shares.square().sum(1, dtype=torch.float64)
+        slack = _ROUNDING * (first + 2 * mixed.abs().sum(1) + inputs * last)
+        weights = (first + 2 * mixed.sum(1, dtype=torch.float64) + inputs * last + slack).clamp_min_(0)
+        to_bias = units.sum(kept if self._mask_bias else b).square().sum(1)
+        return (weights + to_bias + inputs**2 * last).to(b.dtype)
 
     def write(self, factors: Tensor) -> None:
         """Write the gradients but for those of the thresholds, which `Masks` writes for all layers."""
-        b, a = self._saved
-        super().backward(b * factors[:, None], a)
+        (b, a, through), t, mask = self._saved, self._tensors, self._mask
+        kept = torch.mul(self._kept, factors[:, None], out=self._weighted)
+        if self._mask_bias:
+            torch.sum(kept, 0, out=t.to_bias)
+        else:
+            torch.mv(b.T, factors, out=t.to_bias)
+        torch.mv(through.T, factors, out=mask.share)
+        torch.mul(mask.share, mask.slope, out=self._factor)
+        for block in t.blocks:
+            block.gradient.mul_(self._factor[block.rows, None])
+            torch.addmm(block.gradient, kept[:, block.rows].T, a, out=block.gradient)
 
 
 class GhostNorm(PerImageNorm):

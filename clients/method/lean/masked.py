@@ -7,7 +7,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-_sign_times = torch.ops.aten.leaky_relu_backward.grad_input
+sign_times = torch.ops.aten.leaky_relu_backward.grad_input
 """(share, weight, -1, False) gives share where the weight is positive and -share elsewhere, in one pass."""
 
 
@@ -226,7 +226,7 @@ class MaskedStep:
         if to_input is not None:
             product(kept, t.weight[..., : to_input.shape[-1]], to_input)
         for block, factor, columns in self._blocks:
-            _sign_times(factor, block.weight, -1.0, False, grad_input=block.gradient)
+            sign_times(factor, block.weight, -1.0, False, grad_input=block.gradient)
             _add_product(columns, x, block.gradient)
             if block.use is not None:
                 block.use()

@@ -88,6 +88,21 @@ def test_patients_equal_the_slow_loop(changes):
         assert_close(flat(lean), flat(slow))
 
 
+def test_weights_that_are_zero_count_in_the_norm_as_in_the_sum():
+    """Whichever sign stands for 0: with another one in the norm, one record would move the sum by another length."""
+    model = make_model()
+    with torch.no_grad():
+        for module in model.modules():
+            if isinstance(module, MaskedLinear):
+                module.weight[:, ::2] = 0.0
+                module.threshold.copy_(module.weight.abs().mean(1) - 0.001)
+    features, labels = make_batch()
+    clipping = LeanClipping(model, groups_of(model, 0.01))
+    for row in range(BATCH):
+        alone = flat(clipping(features[row : row + 1], labels[row : row + 1]))
+        assert float(alone.norm()) == pytest.approx(0.01, rel=1e-4)
+
+
 def test_the_fam_alone_is_stepped_without_the_mlp():
     model = make_model(mlp_to_fam=True)
     features, labels = make_batch()
