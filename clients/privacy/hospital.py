@@ -16,6 +16,7 @@ from clients.method.settings import SettingsError, TrainingSettings
 from clients.method.training import make_optimizer, train_epochs
 from clients.privacy.centring import Centring
 from clients.privacy.clipping import ClippedSum, Group
+from clients.privacy.descent import NoisyDescent
 from clients.privacy.randomness import Randomness
 from clients.privacy.replay import made_up_records, require_sensitivity
 from clients.privacy.settings import PrivacySettings
@@ -96,7 +97,8 @@ class PrivateHospital(Hospital):
         self._centring = Centring(privacy, len(text_features[0]))
         self._clippings: dict[tuple[Group, ...], LeanClipping] = {}
         self._centres: dict[str, Tensor] = {}
-        self._momentum = {name: torch.zeros_like(p) for name, p in self._trained()}
+        self._descent = NoisyDescent(privacy, settings, self._trained())
+        self._momentum = self._descent.momentum
         self._replay_a_step()
 
     def train_round(self, global_vector: Vector, round_number: int, randomness: Randomness | None = None) -> Vector:
@@ -241,25 +243,9 @@ class PrivateHospital(Hospital):
         assert self._train is not None  # noqa: S101 (narrows the type)
         return self._train
 
-    @torch.no_grad()
     def _move(self, summed: ClippedSum, groups: Sequence[Group], round_number: int, source: Randomness) -> None:
-        """One step of SGD with momentum on (clipped sum + noise) / normaliser."""
-        privacy, settings = self._privacy, self._settings
-        decay = settings.learning_rate_decay ** (round_number - 1)
-        rates = {"fam": settings.fam_learning_rate * decay, "mlp": settings.mlp_learning_rate * decay}
-        names = {p: name for name, p in self._trained()}
-        for group, gradients, multiplier in zip(groups, summed.gradients, privacy.noise_multipliers, strict=True):
-            for parameter, gradient in zip(group.parameters, gradients, strict=True):
-                noise = source.gaussian(parameter.numel()).to(gradient.device).view(parameter.shape)
-                noisy = (gradient + multiplier * group.clip_norm * noise) / privacy.normaliser
-                name = names[parameter]
-                momentum = self._momentum[name]
-                momentum.mul_(settings.adam_beta1).add_(noisy)
-                parameter.mul_(1 - rates[name[:3]] * settings.weight_decay).sub_(rates[name[:3]] * momentum)
-        parameters = dict(self._trained())
-        for layer, centre in self._centres.items():  # from b + W c back to b
-            moved = rates[layer[:3]] * self._momentum[f"{layer}.weight"]
-            parameters[f"{layer}.bias"].add_(moved @ centre)
+        """Move what is trained by a clipped sum and noise."""
+        self._descent.step(groups, summed.gradients, self._centres, round_number, source)
 
     def _train_mlp_alone(self, round_number: int) -> None:
         """Train the MLP without noise on the FAM's new output; the FAM does not move."""

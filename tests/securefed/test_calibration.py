@@ -195,7 +195,7 @@ def test_what_a_hospital_releases_in_the_mode_local_has_the_claimed_noise(monkey
 def test_a_tenth_of_the_noise_is_caught(mode, monkeypatch):
     def fault(_mode):
         right = Randomness.gaussian
-        monkeypatch.setattr(Randomness, "gaussian", lambda self, size: right(self, size) / 10)
+        monkeypatch.setattr(Randomness, "gaussian", lambda self, size, *_: right(self, size) / 10)
         monkeypatch.setattr("protocols.noise.codec.noise_table", lambda kind, v: noise_table(kind, v / 100))
 
     with pytest.raises(WrongNoiseError, match="standard deviation"):
@@ -208,7 +208,7 @@ def test_a_scale_that_is_left_out_is_caught(mode, monkeypatch):
 
     def fault(_mode):
         right = Randomness.gaussian
-        monkeypatch.setattr(Randomness, "gaussian", lambda self, size: right(self, size) / 0.5)
+        monkeypatch.setattr(Randomness, "gaussian", lambda self, size, *_: right(self, size) / 0.5)
         component = NoisyCodec.component
 
         def unscaled(codec, number, seed):
@@ -230,7 +230,7 @@ def test_noise_at_one_hospital_only_or_at_all_but_one_is_caught(mode, only, monk
             silent = (self.site.site != "site0") if only else (self.site.site == "site0")
             with monkeypatch.context() as patched:
                 if silent:
-                    patched.setattr(Randomness, "gaussian", lambda self, size: torch.zeros(size))
+                    patched.setattr(Randomness, "gaussian", lambda self, size, *_: torch.zeros(size))
                 return right(self, vector, number, randomness)
 
         monkeypatch.setattr(PrivateHospital, "train_round", some)

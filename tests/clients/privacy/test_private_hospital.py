@@ -118,18 +118,18 @@ def test_faults_of_the_noise_are_seen(monkeypatch, fault):
     """Each fault is injected; the calibration above would have failed with it."""
     right = Randomness.gaussian
     if fault == "a tenth of the noise":
-        monkeypatch.setattr(Randomness, "gaussian", lambda self, size: right(self, size) / 10)
+        monkeypatch.setattr(Randomness, "gaussian", lambda self, size, *_: right(self, size) / 10)
     elif fault == "clip norm left out":
-        monkeypatch.setattr(Randomness, "gaussian", lambda self, size: right(self, size) / EVERYBODY.clip_norms[0])
+        monkeypatch.setattr(Randomness, "gaussian", lambda self, size, *_: right(self, size) / EVERYBODY.clip_norms[0])
     elif fault == "no noise on the MLP":
         fam = sum(p.numel() for p in make()._private_model.mlp.parameters())
         sizes = {p.numel() for p in make()._private_model.mlp.parameters()}
         assert fam
         monkeypatch.setattr(
-            Randomness, "gaussian", lambda self, size: right(self, size) * (0.0 if size in sizes else 1.0)
+            Randomness, "gaussian", lambda self, size, *_: right(self, size) * (0.0 if size in sizes else 1.0)
         )
     else:
-        monkeypatch.setattr(Randomness, "gaussian", lambda self, size: torch.linspace(-1.7, 1.7, size))
+        monkeypatch.setattr(Randomness, "gaussian", lambda self, size, *_: torch.linspace(-1.7, 1.7, size))
     ratios, noise = deviations(EVERYBODY, 20)
     spread = noise[0].std(0)
     seen = any(abs(ratio - 1) > 0.05 for ratio in ratios) or float(spread.max()) < 1e-3
@@ -175,9 +175,9 @@ def test_control_flow_does_not_depend_on_the_data():
     class Counting(Randomness):
         drawn = ()
 
-        def gaussian(self, size):
+        def gaussian(self, size, out=None):
             self.drawn = (*self.drawn, size)
-            return super().gaussian(size)
+            return super().gaussian(size, out)
 
     privacy = dataclasses.replace(EVERYBODY, steps=3, sampling_rate=0.5)
     seen = []

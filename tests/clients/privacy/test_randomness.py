@@ -9,6 +9,7 @@ import pickle
 import numpy as np
 import pytest
 import torch
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from scipy import stats
 
 from clients.privacy import randomness
@@ -31,6 +32,75 @@ def test_the_halves_of_a_pair_are_uncorrelated():
     first, second = drawn[: DRAWS // 2], drawn[DRAWS // 2 :]
     for a, b in ((first, second), (first**2, second**2), (first[1:], first[:-1])):
         assert abs(np.corrcoef(a, b)[0, 1]) < 6.5 / (DRAWS // 2) ** 0.5
+
+
+def test_bulk_and_tails_are_those_of_the_normal_distribution():
+    """4,000,000 draws in 1,000 bins of the same probability; how many lie beyond 2 to 5 deviations; four moments."""
+    draws = 4_000_000
+    drawn = Randomness.of_the_system().gaussian(draws).double().numpy()
+    counts = np.bincount((1000 * stats.norm.cdf(drawn)).astype(int), minlength=1000)
+    assert stats.chisquare(counts).pvalue > 1e-9
+    for deviations in (2, 3, 4, 5):
+        expected = draws * stats.norm.sf(deviations)
+        for found in ((drawn > deviations).sum(), (drawn < -deviations).sum()):
+            assert stats.poisson.cdf(found, expected) > 1e-10
+            assert stats.poisson.sf(found - 1, expected) > 1e-10
+    for power, moment, variance in ((1, 0, 1), (2, 1, 2), (3, 0, 15), (4, 3, 96)):
+        assert abs((drawn**power).mean() - moment) < 6.5 * (variance / draws) ** 0.5
+
+
+@pytest.mark.parametrize("sizes", [(5, 4), (1, 3), (3 * randomness._PAIRS_AT_A_TIME + 1, 10)])
+def test_numbers_are_those_of_the_transform_in_double_precision_and_no_byte_is_used_twice(sizes):
+    """Against Box and Muller's formula on the keystream cut by hand, front to back."""
+    key = bytes(range(32))
+    source = Randomness(key, reproducible=True)
+    stream = Cipher(algorithms.AES256(key), modes.CTR(bytes(16))).encryptor()
+    for size in sizes:
+        first, second = [], []
+        left = (size + 1) // 2
+        while left:
+            count = min(left, randomness._PAIRS_AT_A_TIME)
+            words = np.frombuffer(stream.update(bytes(8 * count)), dtype="<u8")
+            angle = np.frombuffer(stream.update(bytes(4 * count)), dtype="<i4") * (2 * np.pi / 2**32)
+            radius = np.sqrt(-2 * np.log(((words >> np.uint64(12)).astype(np.float64) + 0.5) / 2**52))
+            first.append(radius * np.cos(angle))
+            second.append(radius * np.sin(angle))
+            left -= count
+        expected = np.concatenate([*first, *second])[:size]
+        np.testing.assert_allclose(source.gaussian(size).numpy(), expected, rtol=1e-6, atol=3e-6)
+
+
+class Constant:
+    """A keystream whose bytes are all the same."""
+
+    def __init__(self, byte):
+        self.byte = byte
+
+    def update(self, given):
+        return bytes([self.byte]) * len(given)
+
+    def update_into(self, given, into):
+        into[:] = bytes([self.byte]) * len(given)
+        return len(given)
+
+
+@pytest.mark.parametrize(("byte", "smallest", "radius"), [(0, 2.0**-53, 8.5718), (255, 1 - 2.0**-53, 1.49e-8)])
+def test_the_ends_of_the_grid_are_where_the_limits_say(byte, smallest, radius):
+    """No uniform number is 0 or 1; noise ends at 8.57 deviations."""
+    source = Randomness(bytes(32), reproducible=True)
+    source._stream = Constant(byte)
+    assert source.uniform(1).item() == smallest
+    assert source.gaussian(2).double().norm().item() == pytest.approx(radius, rel=1e-3)
+
+
+def test_numbers_are_written_where_they_are_wanted():
+    memory = torch.full((9,), 7.0)
+    drawn = Randomness.of_a_seed(1, "a").gaussian(8, memory[:8])
+    assert drawn.data_ptr() == memory.data_ptr()
+    assert torch.equal(drawn, Randomness.of_a_seed(1, "a").gaussian(8))
+    assert memory[8] == 7.0
+    with pytest.raises(ValueError, match="not float32"):
+        Randomness.of_a_seed(1, "a").gaussian(8, memory)
 
 
 @pytest.mark.parametrize("size", [0, 1, 2, 7])

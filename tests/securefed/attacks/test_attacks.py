@@ -105,7 +105,7 @@ def test_an_honest_training_is_bounded_below_its_claim(bundle, tmp_path):
 
 def test_noise_that_is_secretly_cut_tenfold_fails(bundle, tmp_path, monkeypatch):
     honest = Randomness.gaussian
-    monkeypatch.setattr(Randomness, "gaussian", lambda self, size: honest(self, size) / 10)
+    monkeypatch.setattr(Randomness, "gaussian", lambda self, size, *_: honest(self, size) / 10)
     found = audited(bundle, private_history(tmp_path, Gaussian(4.0)))
     assert found.outcome == "FAIL"
     assert found.values["epsilon_lower"] > 10.9 > found.values["epsilon_claimed"]

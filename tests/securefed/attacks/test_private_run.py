@@ -44,7 +44,7 @@ def test_an_honest_private_run_is_bounded_below_its_claim(config, tmp_path):
 
 def test_a_private_run_whose_noise_is_secretly_cut_tenfold_fails(config, tmp_path, monkeypatch):
     honest = Randomness.gaussian
-    monkeypatch.setattr(Randomness, "gaussian", lambda self, size: honest(self, size) / 10)
+    monkeypatch.setattr(Randomness, "gaussian", lambda self, size, *_: honest(self, size) / 10)
     found, claimed, verdicts = audited(config, tmp_path)
     assert claimed == pytest.approx(8.60, abs=0.01)
     assert found.values["epsilon_lower"] > claimed
