@@ -6,6 +6,7 @@ SecureFedError
     TargetEpsilonError   a round would exceed the target epsilon: nothing of it was released (exit code 4)
     ReleaseRefusedError  a site does not make a release that it is asked for; nothing left
         ReleaseGoneError     it was made before and is not kept any more: the site takes part in a later round
+    TrainingProcessError a process in which hospitals train has ended or failed; the finished rounds are kept
     RoundAbortedError    a round ended without opening a sum: too few hospitals were left (exit code 1)
 """
 
@@ -73,6 +74,14 @@ class ReleaseGoneError(ReleaseRefusedError):
             "noise it would be a second release that nobody has paid for. Go on with a later round"
         )
         self.round_number = round_number
+
+
+class TrainingProcessError(SecureFedError):
+    """A process in which hospitals train has ended, or training failed in it."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"{reason}. The finished rounds are kept: go on with simulate --resume and the run's folder")
+        self.reason = reason
 
 
 class RoundAbortedError(SecureFedError):

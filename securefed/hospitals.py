@@ -1,7 +1,7 @@
 """The hospitals of a simulation: one `clients.method.Hospital` a site, addressed by the site's name.
 
-On a processor several of them work at once, one thread each. On a GPU a round is trained for all of them together, as
-soon as the first one asks.
+On a processor several of them work at once: in one thread each, and in processes where a run is long enough. On a GPU a
+round is trained for all of them together, as soon as the first one asks.
 """
 
 import threading
@@ -9,16 +9,20 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from clients.encoders import FeatureBundle
+from clients.method.crew import Crew, CrewError, ModelArguments
 from clients.method.hospital import Hospital, make_fleet, workbenches
 from clients.method.lean.fleet import Fleet, Trained
 from clients.method.settings import TrainingSettings
+from securefed.errors import TrainingProcessError
 from securefed.run_folder import Arrays
+from securefed.training_processes import TrainingProcesses, can_have_crew, start_crew, vector_length
 
 Vector = NDArray[np.float32]
 
@@ -38,6 +42,7 @@ class Hospitals:
         workers: Sites that are evaluated at the same time.
         together: Whether a round is trained for all sites in one batched computation; None for that on a GPU.
         hospitals: {site: hospital}, where they are not the plain ones; they train each for itself.
+        rounds: The last round; from it and the first one follows whether processes pay. 0 for threads alone.
     """
 
     def __init__(
@@ -51,6 +56,7 @@ class Hospitals:
         workers: int = 1,
         together: bool | None = None,
         hospitals: Mapping[str, Hospital] | None = None,
+        rounds: int = 0,
     ) -> None:
         text, scale = bundle.text_features, bundle.logit_scale
         benches = workbenches(text, scale, settings, method, device)
@@ -64,6 +70,11 @@ class Hospitals:
         self._latest: Vector | None = None
         self._scored: dict[str, tuple[Vector, dict[str, float]]] = {}
         fleet = make_fleet(text, scale, settings, method, device) if together or device == "cuda" else None
+        self._processes: TrainingProcesses | None = None
+        if rounds and not together and hospitals is None and can_have_crew(self._hospitals.values(), workers, device):
+            model, length = ModelArguments(text, scale, settings, method), vector_length(bundle, settings, method)
+            start = partial(start_crew, workers, model, seed, self._hospitals, length)
+            self._processes = TrainingProcesses(benches, start, rounds, lambda: self._work.seconds)
         self._ahead = None if fleet is None or together is False else _TrainedAhead(fleet, self._hospitals)
 
     @property
@@ -78,7 +89,9 @@ class Hospitals:
 
     def train(self, site: str, received: Vector, number: int) -> Vector:
         """Train one round at a site from the global vector float32[d]; return its update float32[d]."""
-        with self._work.running():
+        if self._processes is not None:
+            self._processes.begin(number)
+        with self._work.running(), _named_errors():
             self._scored.pop(site, None)
             hospital, vector = self._hospitals[site], self._same(received)
             trained = self._ahead.take(site, vector, number) if self._ahead else None
@@ -116,13 +129,24 @@ class Hospitals:
         for site, state in states.items():
             self._hospitals[site].load_private_state(dict(state))
 
+    @property
+    def crew(self) -> Crew | None:
+        """The processes in which hospitals train at present; None where there are none."""
+        return self._processes.crew if self._processes is not None else None
+
+    def close(self) -> None:
+        """End the processes in which hospitals train, if there are any; they can go on in threads."""
+        if self._processes is not None:
+            self._processes.close()
+
     def _accuracy(self, site: str, received: Vector) -> dict[str, float]:
         """What was computed at the end of a round is not computed again when the next one begins."""
         vector = self._same(received)
         scored = self._scored.get(site)
         if scored is None or scored[0] is not vector:
             labels = self._validation[site]
-            parts = self._hospitals[site].predict(vector, "val")
+            with _named_errors():
+                parts = self._hospitals[site].predict(vector, "val")
             accuracy = {part: float((scores.argmax(axis=1) == labels).mean()) for part, scores in parts.items()}
             self._scored[site] = scored = vector, accuracy
         return scored[1]
@@ -142,6 +166,15 @@ class Hospitals:
             return {site: what(site) for site in sites}
         with ThreadPoolExecutor(self._workers) as threads:
             return dict(zip(sites, threads.map(what, sites), strict=True))
+
+
+@contextmanager
+def _named_errors() -> Iterator[None]:
+    """An error of a process in which hospitals train leaves as one of this package."""
+    try:
+        yield
+    except CrewError as error:
+        raise TrainingProcessError(str(error)) from error
 
 
 class _TrainedAhead:

@@ -3,6 +3,7 @@
 import hashlib
 import time
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -198,7 +199,8 @@ class _Run:
         terms = SumTerms(self._config, Roster.of(self._identities), bundle.embed_dim, len(bundle.classes))
         private = start_privacy(self._config, evidence, folder, dataset, terms.noise)
         if private is None:
-            return self._rounds(folder, evidence, bundle, terms, self._hospitals(bundle, device), None)
+            with closing(self._hospitals(bundle, device)) as plain:
+                return self._rounds(folder, evidence, bundle, terms, plain, None)
         try:
             hospitals = private.hospitals(bundle, device, self._workers)
             for note in private.notes():
@@ -256,10 +258,10 @@ class _Run:
             self._observer.round_finished(_view(report, config.federation.rounds))
 
         kept: Snapshot = federation.run(config.federation.rounds, finished)
-        closing = aggregator.closing_round
-        if closing is not None:
-            evidence.round_completed(config.federation.rounds + 1, closing, hospitals.sites)
-            folder.append_rows(folder.bytes, closing.byte_rows)
+        last = aggregator.closing_round
+        if last is not None:
+            evidence.round_completed(config.federation.rounds + 1, last, hospitals.sites)
+            folder.append_rows(folder.bytes, last.byte_rows)
         hospitals.load_private_states(kept.private)
         return Outcome(
             hospitals=hospitals,
@@ -274,7 +276,13 @@ class _Run:
     def _hospitals(self, bundle: FeatureBundle, device: str) -> Hospitals:
         federation = self._config.federation
         return Hospitals(
-            bundle, self._config.training, federation.method, federation.seed, device, workers=self._workers
+            bundle,
+            self._config.training,
+            federation.method,
+            federation.seed,
+            device,
+            workers=self._workers,
+            rounds=federation.rounds,
         )
 
     def _train_alone(self, folder: RunFolder, bundle: FeatureBundle, device: str) -> Outcome:
@@ -290,7 +298,8 @@ class _Run:
             self._observer.round_finished(RoundView(number, config.federation.rounds, mean, 0.0, {}))
 
         start = time.perf_counter()
-        rounds = train_alone(config, hospitals, bundle, finished)
+        with closing(hospitals):
+            rounds = train_alone(config, hospitals, bundle, finished)
         return Outcome(
             hospitals=hospitals,
             vector=NOTHING_SHARED,

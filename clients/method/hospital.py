@@ -8,10 +8,10 @@ import numpy.typing as npt
 import torch
 
 from clients.method.baselines import LinearProbe, fit_linear_probe, zero_shot
+from clients.method.crew import HospitalRows
 from clients.method.kept import kept_copies
-from clients.method.layout import Vector, flatten, seeded_generator
+from clients.method.layout import Vector, seeded_generator
 from clients.method.lean.fleet import Fleet, Trained, Trainee
-from clients.method.masked_linear import MaskedLinear
 from clients.method.model import HospitalModel
 from clients.method.parts import PrivateState, build_model, checked_private_part, private_part
 from clients.method.prediction import (
@@ -25,7 +25,7 @@ from clients.method.prediction import (
 )
 from clients.method.settings import TrainingSettings
 from clients.method.training import class_weights, refresh_batch_norm
-from clients.method.workbench import PrivateTensors, Workbench, Workbenches
+from clients.method.workbench import PrivateTensors, TrainingRows, Workbench, Workbenches
 from clients.metrics import ClassificationMetrics, evaluate
 
 
@@ -101,8 +101,9 @@ class Hospital:
         self._calibration: Calibration | None = None
         self._calibrated_for: Vector | None = None
         self._train = None if model is None else self._to_device(site.train)
-        weights = class_weights(site.train.labels, len(text_features), settings.class_balance)
-        self._class_weights = None if weights is None else torch.from_numpy(weights).to(self._device)
+        self._weights = class_weights(site.train.labels, len(text_features), settings.class_balance)
+        self._class_weights = None if self._weights is None else torch.from_numpy(self._weights).to(self._device)
+        self._kept_rows: tuple[Vector, dict[str, float]] | None = None
 
     def train_round(self, global_vector: Vector, round_number: int) -> Vector:
         """Train one round from the global parameters and return the update, local minus global: float32[d].
@@ -120,15 +121,20 @@ class Hospital:
             if self.method == "linear-probe" and self._probe is None:
                 self._fit_probe()
             return np.zeros(0, np.float32)
-        features, labels = self._train
-        generator = seeded_generator("round", self._seed, self.site.site, round_number, device=self._device)
-        with self._benches.lend() as bench:
-            bench.load(global_vector, self._private)
-            bench.forget()
-            bench.trainer.train(features, labels, self._class_weights, round_number, generator)
-            self._private, update = bench.take(), flatten(bench.shared)
+        rows = TrainingRows(self.site.site, self._seed, *self._train, self._class_weights)
+        self._private, update = self._benches.train_round(rows, global_vector, self._private, round_number)
         self._calibrated_for = None
-        return np.subtract(update, global_vector, out=update)
+        return update
+
+    def rows_for_a_crew(self) -> HospitalRows:
+        """Return what processes need that train for this hospital."""
+        train, val = self.site.train, self.site.val
+        return HospitalRows(train.features, train.labels, self._weights, val.features, val.labels)
+
+    @property
+    def private_tensors(self) -> PrivateTensors | None:
+        """What the hospital has learned for itself; None for methods that train no model. Stays at the hospital."""
+        return self._private
 
     def trainee(self, round_number: int) -> Trainee | None:
         """Return what a fleet needs to train a round here, None for methods that train no model."""
@@ -162,6 +168,12 @@ class Hospital:
         if self.method == "linear-probe":
             return {"ensemble": (self._probe or self._fit_probe()).predict(features)}
         assert self._private is not None  # noqa: S101 (narrows the type)
+        crew = self._benches.crew
+        if crew is not None and of == "val" and self.method != "fedavg-mlp":
+            said = crew.validate(self.site.site, global_vector, self._private)
+            self._calibration, self._calibrated_for = said.calibration, _unchanging(global_vector)
+            self._kept_rows = self._calibrated_for, said.keep_ratios
+            return said.parts
         with self._benches.lend() as bench:
             bench.load(global_vector, self._private)
             on_val = self._prepare(bench, global_vector)
@@ -200,14 +212,17 @@ class Hospital:
         """Return the share of rows, in [0, 1], that each masked layer keeps with the given shared parameters."""
         if self._private is None:
             return {}
+        kept = self._kept_rows
+        if kept is not None and self._calibrated_for is kept[0] is global_vector:  # asked of this model already
+            return kept[1]
         with self._benches.lend() as bench:
             bench.load(global_vector, self._private)
-            layers = bench.model.named_modules()
-            return {name: module.keep_ratio() for name, module in layers if isinstance(module, MaskedLinear)}
+            return bench.keep_ratios()
 
     def _prepare(self, bench: Workbench, global_vector: Vector) -> LogParts | None:
         """Bring everything that depends on the shared parameters up to date; return what that took of validation."""
         on_val: LogParts | None = None
+        self._kept_rows = None
         if self._calibrated_for is not None and np.array_equal(self._calibrated_for, global_vector):
             return on_val
         if self.method == "fedavg-mlp" and self._train is not None:
@@ -217,7 +232,7 @@ class Hospital:
         if self._settings.ensemble == "pool":
             on_val = log_probabilities(bench.model, self.site.val.features)
             self._calibration = calibrate(on_val, self.site.val.labels)
-        self._calibrated_for = global_vector.copy() if global_vector.flags.writeable else global_vector
+        self._calibrated_for = _unchanging(global_vector)
         return on_val
 
     def _fit_probe(self) -> LinearProbe:
@@ -234,6 +249,10 @@ class Hospital:
     def _to_device(self, rows: LabelledRows) -> tuple[torch.Tensor, torch.Tensor]:
         features = torch.from_numpy(np.array(rows.features, dtype=np.float32)).to(self._device)
         return features, torch.from_numpy(np.array(rows.labels, dtype=np.int64)).to(self._device)
+
+
+def _unchanging(vector: Vector) -> Vector:
+    return vector.copy() if vector.flags.writeable else vector
 
 
 def workbenches(

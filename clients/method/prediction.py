@@ -16,6 +16,9 @@ LogParts = tuple[npt.NDArray[np.float64], npt.NDArray[np.float64] | None]
 """Log probabilities float64[N, C] of the FAM, and of the MLP where there is one."""
 
 _PREFIX = "calibration."
+_ROWS = 1024
+"""Images at a time: what lies between the layers then stays in a core's cache, and is not asked of the system anew."""
+
 _SMOOTHING = 1.0
 """Pseudo-count of each class in a hospital's class frequencies, so that a class it has not seen stays possible."""
 
@@ -49,6 +52,21 @@ class Calibration:
             return Pool(tuple(float(e) for e in state[_PREFIX + name]))
 
         return cls(pool("fam"), pool("mlp") if _PREFIX + "mlp" in state else None, pool("ensemble"))
+
+
+@dataclass(frozen=True)
+class Validated:
+    """What a model says of a hospital's validation images.
+
+    Attributes:
+        parts: {part: probabilities float32[N, C]}.
+        calibration: What was fitted on them; None where the settings have none.
+        keep_ratios: {layer: share of rows that it keeps}.
+    """
+
+    parts: dict[str, npt.NDArray[np.float32]]
+    calibration: Calibration | None
+    keep_ratios: dict[str, float]
 
 
 def log_class_frequencies(labels: npt.NDArray[np.int64], num_classes: int) -> npt.NDArray[np.float64]:
@@ -93,6 +111,8 @@ def answer(parts: LogParts, calibration: Calibration | None) -> dict[str, npt.ND
 
 def log_probabilities(model: HospitalModel, image_features: Features) -> LogParts:
     """Return the log probabilities of FAM and MLP on features float32[N, D]."""
-    device = model.text_features.device
-    fam, mlp = model.log_probabilities(torch.from_numpy(np.ascontiguousarray(image_features)).to(device))
-    return fam.double().cpu().numpy(), None if mlp is None else mlp.double().cpu().numpy()
+    x = torch.from_numpy(np.ascontiguousarray(image_features)).to(model.text_features.device)
+    parts = [model.log_probabilities(rows) for rows in torch.split(x, _ROWS)]
+    fam = torch.cat([part for part, _ in parts])
+    with_mlp = [part for _, part in parts if part is not None]
+    return fam.double().cpu().numpy(), torch.cat(with_mlp).double().cpu().numpy() if with_mlp else None

@@ -7,18 +7,61 @@ moment: between rounds a hospital then holds no more than what it has learned fo
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from clients.method.crew import Crew
 from clients.method.kept import kept_copies
-from clients.method.layout import Vector, unflatten
+from clients.method.layout import Vector, flatten, seeded_generator, unflatten
 from clients.method.lean.trainer import LeanTrainer
+from clients.method.masked_linear import MaskedLinear
 from clients.method.model import HospitalModel
 from clients.method.parts import private_part, shared_part
+from clients.method.prediction import Validated, answer, calibrate, log_probabilities
 
 PrivateTensors = Mapping[str, Tensor]
 """What a hospital keeps, by the names of `parts.private_part`; never changed in place."""
+
+
+@dataclass(frozen=True)
+class TrainingRows:
+    """What a hospital trains on.
+
+    Attributes:
+        site: Its name.
+        seed: Seed of the run.
+        features: float32[N, D] on the device of the model.
+        labels: int64[N] there too.
+        class_weights: float32[C] or None.
+    """
+
+    site: str
+    seed: int
+    features: Tensor
+    labels: Tensor
+    class_weights: Tensor | None
+
+    @classmethod
+    def on(
+        cls,
+        device: str | torch.device,
+        site: str,
+        seed: int,
+        features: npt.NDArray[np.float32],
+        labels: npt.NDArray[np.int64],
+        class_weights: npt.NDArray[np.float32] | None,
+    ) -> "TrainingRows":
+        """Return rows on a device; on a processor they are the given memory."""
+        weights = None if class_weights is None else torch.from_numpy(class_weights).to(device)
+        return cls(site, seed, torch.from_numpy(features).to(device), torch.from_numpy(labels).to(device), weights)
+
+    def generator(self, round_number: int) -> torch.Generator:
+        """Return the generator of a round: of (seed, site, round) and nothing else."""
+        return seeded_generator("round", self.seed, self.site, round_number, device=self.features.device)
 
 
 class Workbench:
@@ -62,6 +105,39 @@ class Workbench:
         self._loaded = private
         return private
 
+    def train_round(
+        self, rows: TrainingRows, vector: Vector, private: PrivateTensors, round_number: int
+    ) -> tuple[PrivateTensors, Vector]:
+        """Train one round; return the hospital's own tensors after it, and the update float32[d], local minus global.
+
+        Raises:
+            ValueError: The vector's length does not fit.
+        """
+        self.load(vector, private)
+        self.forget()
+        generator = rows.generator(round_number)
+        self.trainer.train(rows.features, rows.labels, rows.class_weights, round_number, generator)
+        trained, update = self.take(), flatten(self.shared)
+        return trained, np.subtract(update, vector, out=update)
+
+    def validate(
+        self,
+        features: npt.NDArray[np.float32],
+        labels: npt.NDArray[np.int64],
+        vector: Vector,
+        private: PrivateTensors,
+    ) -> Validated:
+        """Return what a model says of validation images, calibrated on them where the settings have it so."""
+        self.load(vector, private)
+        on_val = log_probabilities(self.model, features)
+        calibration = calibrate(on_val, labels) if self.model.settings.ensemble == "pool" else None
+        return Validated(answer(on_val, calibration), calibration, self.keep_ratios())
+
+    def keep_ratios(self) -> dict[str, float]:
+        """Return the share of rows, in [0, 1], that each masked layer keeps."""
+        layers = self.model.named_modules()
+        return {name: module.keep_ratio() for name, module in layers if isinstance(module, MaskedLinear)}
+
     def forget(self) -> None:
         """The model is about to change: what was loaded is no longer what it holds."""
         self._loaded = None
@@ -73,12 +149,25 @@ class Workbenches:
     Args:
         make: Makes a model.
         method: One of `METHODS`.
+
+    Attributes:
+        crew: Processes that train in place of the workbenches here; None without.
     """
 
     def __init__(self, make: Callable[[], HospitalModel], method: str) -> None:
+        self.crew: Crew | None = None
         self._make, self._method = make, method
         self._free: list[Workbench] = []
         self._lock = threading.Lock()
+
+    def train_round(
+        self, rows: TrainingRows, vector: Vector, private: PrivateTensors, round_number: int
+    ) -> tuple[PrivateTensors, Vector]:
+        """Train one round of a hospital, in a process of the crew where there is one; see `Workbench.train_round`."""
+        if self.crew is not None:
+            return self.crew.train_round(rows.site, vector, private, round_number)
+        with self.lend() as bench:
+            return bench.train_round(rows, vector, private, round_number)
 
     @contextmanager
     def lend(self) -> Iterator[Workbench]:

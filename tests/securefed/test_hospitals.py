@@ -1,11 +1,22 @@
 """The hospitals of a simulation: alone, in threads, or a round for all of them in one computation."""
 
+import os
+import signal
+from contextlib import closing
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
+from clients.method import shared_arrays
+from clients.method.crew import CrewError
 from clients.method.layout import initial_vector
 from clients.method.settings import METHODS, TrainingSettings
+from clients.method.threads import one_thread_each
+from securefed import training_processes
+from securefed.errors import TrainingProcessError
 from securefed.hospitals import Hospitals
+from securefed.training_processes import TrainingProcesses
 from tests.securefed.conftest import CLASSES, WIDTH, bundle
 
 PROFILES = {"default": TrainingSettings.default(), "paper": TrainingSettings.paper()}
@@ -72,3 +83,74 @@ def score_of_fresh_ones(rounds):
     for number in range(1, rounds + 1):
         vector = vector + fresh.train("site0", vector, number)
     return fresh.score("site0", vector.copy())
+
+
+class Clock:
+    """Seconds of training so far, and crews that are counted and not started."""
+
+    def __init__(self, worth, rounds):
+        self.seconds, self.started, self.benches = 0.0, 0, SimpleNamespace(crew=None)
+        self.processes = TrainingProcesses(self.benches, self.start, rounds, lambda: self.seconds, worth)
+
+    def start(self):
+        self.started += 1
+        return SimpleNamespace(close=lambda: setattr(self, "started", -self.started))
+
+    def round(self, number, seconds):
+        for _ in range(3):  # once for each site
+            self.processes.begin(number)
+        self.seconds += seconds
+
+
+def test_processes_are_started_once_where_what_is_left_is_worth_it():
+    clock = Clock(worth=30, rounds=10)
+    clock.round(1, 3.0)
+    assert not clock.started
+    clock.round(2, 3.0)  # nothing but threads until then: 9 rounds of 3 seconds are left
+    assert not clock.started
+    clock.round(3, 4.0)
+    clock.round(4, 0.5)  # 7 of 4 are not worth it
+    assert not clock.started
+    longer = Clock(worth=30, rounds=10)
+    longer.round(1, 3.5)
+    longer.round(2, 0.1)
+    longer.round(3, 0.1)
+    assert longer.started == 1
+    assert longer.benches.crew
+    longer.processes.close()
+    assert longer.started == -1
+    assert longer.benches.crew is None
+
+
+def test_a_process_that_does_not_start_is_an_error_with_a_name():
+    clock = Clock(worth=0, rounds=3)
+
+    def fails():
+        raise CrewError("a simulation", "was ended by signal 9")
+
+    clock.processes = TrainingProcesses(clock.benches, fails, 3, lambda: 1.0, 0)
+    clock.processes.begin(1)
+    with pytest.raises(TrainingProcessError, match=r"ended by signal 9. The finished rounds are kept: go on with"):
+        clock.processes.begin(2)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_hospitals_in_processes_are_hospitals_in_threads_bit_for_bit(workers, monkeypatch):
+    """With one worker there are none; the first round, from which it follows whether they pay, is one of threads."""
+    monkeypatch.setattr(training_processes, "WORTH_SECONDS", 0.0)
+    threads, vector = make("fedmedclip", "fast", workers=workers), start("fedmedclip", "fast")
+    with one_thread_each(), closing(make("fedmedclip", "fast", workers=workers, rounds=3)) as led:
+        for number in (1, 2, 3):
+            expected, got = (way.train_all(vector, number) for way in (threads, led))
+            assert (led.crew is not None) == (workers > 1 and number > 1 and shared_arrays.available())
+            for site in threads.sites:
+                np.testing.assert_array_equal(got[site], expected[site])
+            vector = vector + got["site0"]
+            assert led.validation_accuracy(vector) == threads.validation_accuracy(vector)
+            assert led.keep_ratios(vector) == threads.keep_ratios(vector)
+        if led.crew is not None:
+            for pid in led.crew.process_ids:
+                os.kill(pid, signal.SIGKILL)
+            with pytest.raises(TrainingProcessError, match="was ended by signal 9"):
+                led.train_all(vector, 4)
+    assert led.train("site0", vector, 4).any()  # in this process, again
