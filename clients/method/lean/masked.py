@@ -128,12 +128,18 @@ class Masks:
         layers: The blocks of each layer's weights; their gradient memory is overwritten.
         thresholds: Those of all layers, one layer after the other, and where their gradients go: float[..., r] each.
         window: Width of the sigmoid behind the straight-through gradient.
+        totals: float[r] of all layers, the sums of |w| over each row, where whoever moves the weights keeps them up to
+            date; None to have them computed here.
     """
 
     def __init__(
-        self, layers: Sequence[Sequence[Block]], thresholds: Sequence[tuple[Tensor, Tensor]], window: float
+        self,
+        layers: Sequence[Sequence[Block]],
+        thresholds: Sequence[tuple[Tensor, Tensor]],
+        window: float,
+        totals: Tensor | None = None,
     ) -> None:
-        self._window = window
+        self._window, self._totals = window, totals
         first = layers[0][0].weight
         self._inputs = torch.cat(
             [first.new_full((block.weight.shape[-2],), block.weight.shape[-1]) for b in layers for block in b]
@@ -163,9 +169,10 @@ class Masks:
 
     def update(self) -> None:
         """Compute masks and slopes of the weights and thresholds as they are now."""
-        for weight, memory, total in self._sums:
-            torch.sum(torch.abs(weight, out=memory), -1, out=total)
-        self._distance.div_(self._inputs)
+        if self._totals is None:
+            for weight, memory, total in self._sums:
+                sum_of_rows(weight, memory, total)
+        torch.div(self._distance if self._totals is None else self._totals, self._inputs, out=self._distance)
         for distance, threshold in self._thresholds:
             distance.sub_(threshold)
         torch.ge(self._distance, 0, out=self._keep)
@@ -177,6 +184,11 @@ class Masks:
         """Write the gradients of all thresholds, once every layer has written its share."""
         for share, slope, gradient in self._gradients:
             torch.mul(share, slope, out=gradient).neg_()
+
+
+def sum_of_rows(weight: Tensor, memory: Tensor, out: Tensor) -> None:
+    """Write the sums of |w| over each row of float[..., r, in] to `out` float[..., r]; `memory` is overwritten."""
+    torch.sum(torch.abs(weight, out=memory), -1, out=out)
 
 
 class MaskedStep:

@@ -153,8 +153,47 @@ class LayerNorm:
         return to_x
 
 
+class OneBatchNorm:
+    """Batch norm in training, of one hospital whose rows are all images: torch's own, in two calls.
+
+    Args:
+        tensors: Weights float[W], gradients and running statistics.
+    """
+
+    def __init__(self, tensors: NormTensors) -> None:
+        self._tensors = tensors
+        self._saved: tuple[Tensor, Tensor, Tensor] | None = None
+
+    def forward(self, x: Tensor, rows: Rows) -> Tensor:
+        """Return the normed float[B, W]."""
+        del rows
+        t = self._tensors
+        assert t.batches is not None  # noqa: S101 (a batch norm has them)
+        y, mean, scale = torch.native_batch_norm(
+            x, t.weight, t.bias, t.running_mean, t.running_var, True, _MOMENTUM, _EPSILON
+        )
+        t.batches.add_(1)
+        self._saved = x, mean, scale
+        return y
+
+    def backward(self, gradient: Tensor, rows: Rows) -> Tensor:
+        """Write the gradients of the weights and return that of x."""
+        del rows
+        assert self._saved is not None  # noqa: S101 (forward came first)
+        (x, mean, scale), t = self._saved, self._tensors
+        to_x: Tensor
+        to_x, to_weight, to_bias = _aten.native_batch_norm_backward(
+            gradient, x, t.weight, t.running_mean, t.running_var, mean, scale, True, _EPSILON, [True, True, True]
+        )
+        t.to_weight.copy_(to_weight)
+        t.to_bias.copy_(to_bias)
+        return to_x
+
+
 class BatchNorm:
     """Batch norm in training: statistics over the images of a step, running statistics moved along.
+
+    For hospitals side by side, of which some have rows that are no images.
 
     Args:
         tensors: Weights, gradients and running statistics.

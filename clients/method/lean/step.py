@@ -10,7 +10,16 @@ from clients.method.lean.adaptation import AdaptationStep
 from clients.method.lean.gradients import LossGradients, Targets
 from clients.method.lean.head import Draw, MlpStep
 from clients.method.lean.masked import Block, LayerStep, LinearStep, LinearTensors, MaskedStep, Masks
-from clients.method.lean.norms import BatchNorm, LayerNorm, NoNorm, NormStep, NormTensors, PerImageNorm, Rows
+from clients.method.lean.norms import (
+    BatchNorm,
+    LayerNorm,
+    NoNorm,
+    NormStep,
+    NormTensors,
+    OneBatchNorm,
+    PerImageNorm,
+    Rows,
+)
 from clients.method.mlp import group_count
 from clients.method.settings import TrainingSettings
 
@@ -27,12 +36,15 @@ class ModelTensors:
         blocks: The weights and their gradients, by the names of the layers.
         thresholds: Those of all layers in the order of `blocks`, and memory for their gradients: float[..., r] each,
             of one layer or of several in a row. Empty where they are not learned.
+        totals: float[r] of all blocks, the sums of |w| over each row as the weights are now; None where nobody keeps
+            them.
     """
 
     values: Mapping[str, Tensor]
     gradients: Mapping[str, Tensor]
     blocks: Mapping[str, Sequence[Block]]
     thresholds: Sequence[tuple[Tensor, Tensor]]
+    totals: Tensor | None = None
 
     @property
     def with_mlp(self) -> bool:
@@ -138,7 +150,8 @@ class TrainingStep:
         tensors = self._tensors
         if not tensors.thresholds:
             return None
-        return Masks(list(tensors.blocks.values()), tensors.thresholds, self._settings.threshold_window)
+        window = self._settings.threshold_window
+        return Masks(list(tensors.blocks.values()), tensors.thresholds, window, tensors.totals)
 
     def _layer(self, name: str, output: Tensor | None = None) -> LayerStep:
         values, blocks = self._tensors.values, self._tensors.blocks
@@ -163,7 +176,7 @@ class TrainingStep:
             values.get(f"{name}.num_batches_tracked"),
         )
         if kind == "batch":
-            return BatchNorm(tensors)
+            return OneBatchNorm(tensors) if tensors.weight.dim() == 1 else BatchNorm(tensors)
         if kind == "layer" and tensors.weight.dim() == 1:
             return LayerNorm(tensors)
         return PerImageNorm(tensors, group_count(tensors.weight.shape[-1]) if kind == "group" else 1)

@@ -1,6 +1,7 @@
 """Local training of one hospital with the lean step: `clients.method.training.train_epochs` without autograd."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from itertools import pairwise
 
@@ -9,7 +10,7 @@ from torch import Tensor
 
 from clients.method.dropout import draw_ones
 from clients.method.lean.gradients import Targets
-from clients.method.lean.masked import Block, reset_thresholds
+from clients.method.lean.masked import Block, reset_thresholds, sum_of_rows
 from clients.method.lean.norms import Rows
 from clients.method.lean.optimizer import FusedAdamW, Moving
 from clients.method.lean.step import ModelTensors, TrainingStep
@@ -44,6 +45,7 @@ class LeanTrainer:
             values[name] = named[name].data = flat[here].view(named[name].shape)
             end = here.stop
         self._flat = flat
+        self._measured: list[tuple[Block, Tensor]] = []
         self._tensors = self._lay_out(values | dict(model.named_buffers()), places)
         self._layers = [module for module in model.modules() if isinstance(module, MaskedLinear) and module.learned]
         self._steps: dict[int, TrainingStep] = {}
@@ -65,6 +67,8 @@ class LeanTrainer:
         def draw(target: Tensor, probability: float) -> Tensor:
             return draw_ones(target, probability, generator, self._memory(target))
 
+        for block, total in self._measured:
+            sum_of_rows(block.weight, block.gradient, total)
         steps = 0
         for _ in range(settings.local_epochs):
             order = torch.randperm(len(labels), generator=generator, device=image_features.device)
@@ -138,18 +142,23 @@ class LeanTrainer:
         }
         size = max(_rows_of_block(values[f"{layer}.weight"]) * values[f"{layer}.weight"].shape[1] for layer in layers)
         memory = self._flat.new_empty(size)
-        blocks = {
-            layer: self._blocks(values[f"{layer}.weight"], places[f"{layer}.weight"].start, memory, layer)
-            for layer in layers
-        }
+        learns = any(name.endswith(".threshold") for name in places)
+        totals = self._flat.new_empty(sum(len(values[f"{layer}.weight"]) for layer in layers)) if learns else None
+        blocks: dict[str, list[Block]] = {}
+        end = 0
+        for layer in layers:
+            weight, place = values[f"{layer}.weight"], places[f"{layer}.weight"]
+            of_layer = None if totals is None else totals[end : end + len(weight)]
+            blocks[layer] = self._blocks(weight, place.start, memory, layer, of_layer)
+            end += len(weight)
         learned = [places[name] for name in places if name.endswith(".threshold")]
         thresholds = []
         if learned:
             of_all = slice(learned[0].start, learned[-1].stop)
             thresholds.append((self._flat[of_all], to_vectors[of_all.start - start : of_all.stop - start]))
-        return ModelTensors(values, gradients, blocks, thresholds)
+        return ModelTensors(values, gradients, blocks, thresholds, totals)
 
-    def _blocks(self, weight: Tensor, start: int, memory: Tensor, layer: str) -> list[Block]:
+    def _blocks(self, weight: Tensor, start: int, memory: Tensor, layer: str, totals: Tensor | None) -> list[Block]:
         outputs, inputs = weight.shape
         size = _rows_of_block(weight)
         blocks = []
@@ -158,8 +167,12 @@ class LeanTrainer:
             gradient = memory[: (rows.stop - first) * inputs]
             place = slice(start + first * inputs, start + rows.stop * inputs)
             moving = self._moving(place, gradient, of_fam=layer.startswith("fam."))
-            use = partial(self._move, moving)
-            blocks.append(Block(rows, weight[rows], gradient.view(-1, inputs), use))
+            block = Block(rows, weight[rows], gradient.view(-1, inputs), partial(self._move, moving))
+            if totals is not None:
+                total = totals[rows]
+                block = replace(block, use=partial(self._move_and_measure, moving, block, total))
+                self._measured.append((block, total))
+            blocks.append(block)
         return blocks
 
     def _moving(self, place: slice, gradient: Tensor, *, of_fam: bool) -> Moving:
@@ -168,6 +181,11 @@ class LeanTrainer:
 
     def _move(self, part: Moving) -> None:
         self._optimizer.move(part)
+
+    def _move_and_measure(self, part: Moving, block: Block, total: Tensor) -> None:
+        """Move a block, and sum up |w| for the masks of the next step while a core's cache holds some of it."""
+        self._optimizer.move(part)
+        sum_of_rows(block.weight, block.gradient, total)
 
 
 def _rows_of_block(weight: Tensor) -> int:
