@@ -17,7 +17,6 @@ from clients.method.parts import PrivateState, build_model, checked_private_part
 from clients.method.prediction import (
     Calibration,
     Features,
-    LogParts,
     answer,
     calibrate,
     log_class_frequencies,
@@ -168,17 +167,12 @@ class Hospital:
         if self.method == "linear-probe":
             return {"ensemble": (self._probe or self._fit_probe()).predict(features)}
         assert self._private is not None  # noqa: S101 (narrows the type)
-        crew = self._benches.crew
-        if crew is not None and of == "val" and self.method != "fedavg-mlp":
-            said = crew.validate(self.site.site, global_vector, self._private)
-            self._calibration, self._calibrated_for = said.calibration, _unchanging(global_vector)
-            self._kept_rows = self._calibrated_for, said.keep_ratios
-            return said.parts
+        if of == "val" and self.method != "fedavg-mlp":
+            return self._validate(global_vector, self._private)
         with self._benches.lend() as bench:
             bench.load(global_vector, self._private)
-            on_val = self._prepare(bench, global_vector)
-            parts = on_val if of == "val" and on_val else log_probabilities(bench.model, features)
-            return answer(parts, self._calibration)
+            self._prepare(bench, global_vector)
+            return answer(log_probabilities(bench.model, features), self._calibration)
 
     def evaluate(self, global_vector: Vector, split: str = "val") -> dict[str, ClassificationMetrics]:
         """Return the metrics of each part on a split."""
@@ -219,21 +213,26 @@ class Hospital:
             bench.load(global_vector, self._private)
             return bench.keep_ratios()
 
-    def _prepare(self, bench: Workbench, global_vector: Vector) -> LogParts | None:
-        """Bring everything that depends on the shared parameters up to date; return what that took of validation."""
-        on_val: LogParts | None = None
+    def _validate(self, global_vector: Vector, private: PrivateTensors) -> dict[str, npt.NDArray[np.float32]]:
+        """Return the probabilities of the validation images; calibrate on them, and count the rows that layers keep."""
+        val = self.site.val
+        said = self._benches.validate(self.site.site, val.features, val.labels, global_vector, private)
+        self._calibration, self._calibrated_for = said.calibration, _unchanging(global_vector)
+        self._kept_rows = self._calibrated_for, said.keep_ratios
+        return said.parts
+
+    def _prepare(self, bench: Workbench, global_vector: Vector) -> None:
+        """Bring everything that depends on the shared parameters up to date."""
         self._kept_rows = None
         if self._calibrated_for is not None and np.array_equal(self._calibrated_for, global_vector):
-            return on_val
+            return
         if self.method == "fedavg-mlp" and self._train is not None:
             bench.forget()
             refresh_batch_norm(bench.model, self._train[0])
             self._private = bench.take()
         if self._settings.ensemble == "pool":
-            on_val = log_probabilities(bench.model, self.site.val.features)
-            self._calibration = calibrate(on_val, self.site.val.labels)
+            self._calibration = calibrate(log_probabilities(bench.model, self.site.val.features), self.site.val.labels)
         self._calibrated_for = _unchanging(global_vector)
-        return on_val
 
     def _fit_probe(self) -> LinearProbe:
         train, val = self.site.train, self.site.val

@@ -169,6 +169,20 @@ class Workbenches:
         with self.lend() as bench:
             return bench.train_round(rows, vector, private, round_number)
 
+    def validate(
+        self,
+        site: str,
+        features: npt.NDArray[np.float32],
+        labels: npt.NDArray[np.int64],
+        vector: Vector,
+        private: PrivateTensors,
+    ) -> Validated:
+        """Validate a hospital's model, in a process of the crew where there is one; see `Workbench.validate`."""
+        if self.crew is not None:
+            return self.crew.validate(site, vector, private)
+        with self.lend() as bench:
+            return bench.validate(features, labels, vector, private)
+
     @contextmanager
     def lend(self) -> Iterator[Workbench]:
         """Lend a workbench to one hospital; may be called from several threads."""
