@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from itertools import pairwise
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -36,6 +37,9 @@ PHASES = {
     "report": ("audit/report/write.py", "write_report"),
 }
 """Where the processor time of a run goes; the rest is the protocol: keys, shares, pads, encoding, frames."""
+
+SLOPE_CLIENTS = 10
+"""At so many clients it is measured what more images cost."""
 
 ISIC_IMAGES, ISIC_SHARES = 25_331, (0.32, 0.22, 0.17, 0.12, 0.10, 0.07)
 
@@ -232,10 +236,10 @@ def run(rounds):
                 }
             )
 
-        wall, processor = time.perf_counter(), time.process_time()
+        wall, processor = time.perf_counter(), all_processor_time()
         result = simulate(config(rounds), output=Path(folder, "run"))
-        wall, processor = time.perf_counter() - wall, time.process_time() - processor
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        wall, processor = time.perf_counter() - wall, all_processor_time() - processor
+        peak = memory()
         profile = cProfile.Profile(time.process_time)
         profile.enable()
         simulate(config(PROFILED), output=Path(folder, "profiled"), workers=1)
@@ -253,10 +257,17 @@ def run(rounds):
         "timing": result.summary["timing"],
         "accuracy": result.summary["mean"]["ensemble"]["accuracy"],
         "peak_mib": peak,
+        "load_after": os.getloadavg()[0],
         "profiled_rounds": PROFILED,
         "phases": {phase: cumulative(stats, *where) for phase, where in PHASES.items()},
         "profile": {name: entry[2] for (_, _, name), entry in top},
     }
+
+
+def all_processor_time():
+    """Processor seconds of this process and of those that it has started and that have ended."""
+    ended = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return time.process_time() + ended.ru_utime + ended.ru_stime
 
 
 def cumulative(stats, file, function):
@@ -303,7 +314,60 @@ def clients(count, select, masked_up_to):
                 "peak_mib": memory(),
             }
             result["neighbours"] = neighbours(bundle, config)
+        if count == SLOPE_CLIENTS:
+            result["image_ms"] = image_ms(bundle, rounds)
+        result["crew_mib"] = crew_memory(bundle) / count
     return result
+
+
+def image_ms(few, rounds):
+    """Processor milliseconds that another training image costs a client and round, in clear."""
+    from speed_cohort import cohort, federation
+
+    from securefed.config import config_from_mapping
+
+    count, images = len(few.sites), 640
+    many = cohort([images] * count, [16] * count, [16] * count)
+    config = config_from_mapping({"federation": {"device": "cpu"}, "secure_aggregation": {"enabled": False}})
+    loops = [federation(bundle, config, 1) for bundle in (few, many)]
+    costs = []
+    for loop in loops:
+        marks = []
+        loop.run(min(rounds, 6), lambda _, to=marks: to.append(time.process_time()))
+        costs.append(statistics.median(b - a for a, b in pairwise(marks)) / count)
+    return 1000 * (costs[1] - costs[0]) / (images - 64)
+
+
+def crew_memory(bundle):
+    """MiB of the processes in which a long run's hospitals train, after all have; shared pages are counted once."""
+    import numpy as np
+
+    from clients.method.crew import ModelArguments
+    from clients.method.hospital import Hospital, workbenches
+    from clients.method.settings import TrainingSettings
+    from clients.method.threads import usable_cores
+    from securefed.training_processes import start_crew, vector_length
+
+    settings, text, scale = TrainingSettings.default(), bundle.text_features, bundle.logit_scale
+    benches = workbenches(text, scale, settings, "fedmedclip", "cpu")
+    hospitals = {
+        site.site: Hospital(site, text, scale, settings, "fedmedclip", 0, "cpu", benches) for site in bundle.sites
+    }
+    length = vector_length(bundle, settings, "fedmedclip")
+    model = ModelArguments(text, scale, settings, "fedmedclip")
+    crew = start_crew(max(2, usable_cores()), model, 0, hospitals, length)
+    try:
+        for site, hospital in hospitals.items():
+            crew.train_round(site, np.zeros(length, np.float32), hospital.private_tensors, 1)
+        return sum(proportional_memory(pid) for pid in crew.process_ids)
+    finally:
+        crew.close()
+
+
+def proportional_memory(pid):
+    """MiB of a process, where pages that several processes have are divided among them."""
+    lines = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="utf-8").splitlines()
+    return sum(int(line.split()[1]) for line in lines if line.startswith("Pss:")) / 1024
 
 
 def neighbours(bundle, config):

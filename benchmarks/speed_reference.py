@@ -39,26 +39,36 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--checkout", type=Path, required=True)
     parser.add_argument("--sites", type=int, default=4)
-    parser.add_argument("--images", type=int, default=320, help="training images a site")
-    parser.add_argument("--rounds", type=int, default=4)
+    parser.add_argument("--images", type=int, nargs="+", default=[160, 640], help="training images a site")
+    parser.add_argument("--rounds", type=int, default=6)
     parser.add_argument("--data")
     parser.add_argument("--encoder")
     parser.add_argument("--output", type=Path, default=ROOT / "docs/results")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     reference = borrowed(arguments.checkout)
-    bundle = cohort([arguments.images] * arguments.sites, [64] * arguments.sites, [64] * arguments.sites)
-    theirs = [Site(reference, site, bundle, number) for number, site in enumerate(bundle.sites)]
-    result = {"machine": machine(), "sites": arguments.sites, "images": arguments.images}
-    ours = {name: our_rounds(bundle, name, arguments.rounds) for name in ("paper", "default")}
-    seconds = [their_round(reference, theirs) for _ in range(arguments.rounds)][1:]
-    result["reference_s"] = statistics.median(seconds)
-    result["ours_s"] = {name: statistics.median(values) for name, values in ours.items()}
+    results = []
+    for images in arguments.images:
+        bundle = cohort([images] * arguments.sites, [64] * arguments.sites, [64] * arguments.sites)
+        theirs = [Site(reference, site, bundle, number) for number, site in enumerate(bundle.sites)]
+        their_round(reference, theirs)
+        seconds = {name: in_turns(bundle, name, arguments.rounds, reference, theirs) for name in ("paper", "default")}
+        results.append(
+            {
+                "machine": machine(),
+                "sites": arguments.sites,
+                "images": images,
+                "reference_s": {name: statistics.median(t for t, _ in turns) for name, turns in seconds.items()},
+                "ours_s": {name: statistics.median(o for _, o in turns) for name, turns in seconds.items()},
+                "ratio": {name: statistics.median(t / o for t, o in turns) for name, turns in seconds.items()},
+            }
+        )
+        print(json.dumps(results[-1]))
+    result = results[-1]
     if arguments.data:
         result["encode_ms"] = encode_ms(arguments.data, arguments.encoder)
         result["data"], result["encoder"] = Path(arguments.data).name, arguments.encoder.rsplit("/", 1)[-1]
-    print(json.dumps(result))
-    add(arguments.output, {"reference": [result]}, "python benchmarks/speed_reference.py --checkout PATH ...")
+    add(arguments.output, {"reference": results}, "python benchmarks/speed_reference.py --checkout PATH ...")
 
 
 def borrowed(checkout):
@@ -146,14 +156,22 @@ def their_round(reference, sites):
     return time.process_time() - start
 
 
-def our_rounds(bundle, profile, rounds):
-    """Processor seconds of each round but the first."""
+def in_turns(bundle, profile, rounds, reference, theirs):
+    """[(processor seconds of a round of the reference, of the round of ours before it)], without our first round."""
     from securefed.config import config_from_mapping
 
-    marks = []
+    turns = []
+    began = time.process_time()
+
+    def finished(_):
+        nonlocal began
+        ours = time.process_time() - began
+        turns.append((their_round(reference, theirs), ours))
+        began = time.process_time()
+
     config = config_from_mapping({"federation": {"rounds": rounds, "device": "cpu"}, "training": {"profile": profile}})
-    federation(bundle, config, 1).run(rounds, lambda _: marks.append(time.process_time()))
-    return np.diff(marks).tolist()
+    federation(bundle, config, 1).run(rounds, finished)
+    return turns[1:]
 
 
 def encode_ms(source, encoder_name, images=64):

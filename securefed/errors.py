@@ -80,7 +80,10 @@ class TrainingProcessError(SecureFedError):
     """A process in which hospitals train has ended, or training failed in it."""
 
     def __init__(self, reason: str) -> None:
-        super().__init__(f"{reason}. The finished rounds are kept: go on with simulate --resume and the run's folder")
+        super().__init__(
+            f"{reason}. The finished rounds are kept: go on with simulate --resume and the run's folder; "
+            "--workers 1 needs no such process"
+        )
         self.reason = reason
 
 

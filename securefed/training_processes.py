@@ -56,8 +56,8 @@ class TrainingProcesses:
             if consecutive and took * (self._rounds - number + 1) >= self._worth:
                 try:
                     self._benches.crew = self._start()
-                except CrewError as error:
-                    raise TrainingProcessError(str(error)) from error
+                except (CrewError, OSError) as error:
+                    raise TrainingProcessError(f"processes to train in do not start: {error}") from error
 
     @property
     def crew(self) -> Crew | None:

@@ -130,7 +130,7 @@ def test_a_process_that_does_not_start_is_an_error_with_a_name():
 
     clock.processes = TrainingProcesses(clock.benches, fails, 3, lambda: 1.0, 0)
     clock.processes.begin(1)
-    with pytest.raises(TrainingProcessError, match=r"ended by signal 9. The finished rounds are kept: go on with"):
+    with pytest.raises(TrainingProcessError, match=r"do not start: .* signal 9. The finished rounds are kept: go on"):
         clock.processes.begin(2)
 
 
