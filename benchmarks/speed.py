@@ -316,7 +316,8 @@ def clients(count, select, masked_up_to):
             result["neighbours"] = neighbours(bundle, config)
         if count == SLOPE_CLIENTS:
             result["image_ms"] = image_ms(bundle, rounds)
-        result["crew_mib"] = crew_memory(bundle) / count
+        started, grown = crew_memory(bundle)
+        result["crew"] = {"processes_mib": started, "grown_mib": grown / count}
     return result
 
 
@@ -339,7 +340,10 @@ def image_ms(few, rounds):
 
 
 def crew_memory(bundle):
-    """MiB of the processes in which a long run's hospitals train, after all have; shared pages are counted once."""
+    """MiB of the processes in which a long run's hospitals train as they start, and what they grow by until all have.
+
+    Pages that several processes have are counted once.
+    """
     import numpy as np
 
     from clients.method.crew import ModelArguments
@@ -357,9 +361,10 @@ def crew_memory(bundle):
     model = ModelArguments(text, scale, settings, "fedmedclip")
     crew = start_crew(max(2, usable_cores()), model, 0, hospitals, length)
     try:
+        started = sum(proportional_memory(pid) for pid in crew.process_ids)
         for site, hospital in hospitals.items():
             crew.train_round(site, np.zeros(length, np.float32), hospital.private_tensors, 1)
-        return sum(proportional_memory(pid) for pid in crew.process_ids)
+        return started, sum(proportional_memory(pid) for pid in crew.process_ids) - started
     finally:
         crew.close()
 

@@ -146,13 +146,15 @@ def clients(results):
 def with_processes(results):
     """What the processes of long runs add to memory."""
     largest = max(results, key=lambda r: r["clients"])
-    if "crew_mib" not in largest:
+    if "crew" not in largest:
         return []
-    total = largest["plain"]["grown_mib"] + largest["crew_mib"]
+    crew, count = largest["crew"], largest["clients"]
+    total = largest["plain"]["grown_mib"] + crew["grown_mib"]
     return [
         "",
-        f"Long runs train in processes (ADR 17), which take {largest['crew_mib']:.2f} MiB a client at {largest['clients']} clients, their copy of the",
-        f"features and the interpreters among it: together {total:.2f} MiB, {verdict(total <= 5, 'at most 5 MiB')}.",
+        f"Long runs train in processes (ADR 17). Together they have {crew['processes_mib']:.0f} MiB as they start, whatever the number of clients, and",
+        f"grow by {crew['grown_mib']:.2f} MiB a client at {count} clients, a copy of the features among it: with the above",
+        f"{total:.2f} MiB a client, {verdict(total <= 5, 'at most 5 MiB')}.",
         "",
     ]
 
