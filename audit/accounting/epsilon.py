@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from audit.accounting.mechanisms import Adjacency, Composition
-from audit.accounting.pld import has_pld, pld_epsilon
+from audit.accounting.pld import has_pld, is_meaningless, pld_epsilon
 from audit.accounting.prv import prv_interval
 from audit.accounting.rdp import rdp_epsilon
 
@@ -18,6 +18,9 @@ DISAGREEMENT = "ACCOUNTING DISAGREEMENT"
 """First words of every contradiction between accountants."""
 
 _SLACK = 1 + 1e-6
+
+_LARGEST_LOWER = 700.0
+"""Above it exp(-loss) underflows in `dp-accounting`, whose optimistic epsilon then is too large by up to about 1."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +32,7 @@ class Epsilon:
         adjacency: Neighbouring relation.
         accountant: Which one states `upper`: PLD or RDP.
         upper: No smaller than the true epsilon; infinite where nothing can be claimed.
-        lower: No larger than the true epsilon of the mechanisms; None where no accountant gives one.
+        lower: No larger than the true epsilon of the mechanisms; None where no accountant gives one. By PRV above 700.
         cross_checks: {accountant: epsilon} of the others; PRV is an upper bound.
         contradictions: What does not fit together, each beginning with DISAGREEMENT; empty when all is well.
     """
@@ -63,10 +66,13 @@ def account(composition: Composition, delta: float, adjacency: Adjacency = Adjac
     rdp = rdp_epsilon(composition, delta, adjacency)
     if not has_pld(composition):
         return Epsilon(delta, adjacency, "RDP", rdp, None, {}, ())
+    if is_meaningless(composition, delta, adjacency):  # not computed, so that there is nothing to compare
+        return Epsilon(delta, adjacency, "PLD", math.inf, 0.0, {"RDP": rdp} if math.isfinite(rdp) else {}, ())
     upper = pld_epsilon(composition, delta, adjacency)
-    lower = pld_epsilon(composition, delta, adjacency, pessimistic=False)
+    lower: float | None = pld_epsilon(composition, delta, adjacency, pessimistic=False)
     checks: dict[str, float] = {}
     contradictions: list[str] = []
+    assert lower is not None  # noqa: S101 (narrows the type)
     if lower > upper * _SLACK:
         contradictions.append(_contradiction("the optimistic PLD", lower, "the pessimistic PLD", upper))
     if math.isfinite(rdp):
@@ -74,9 +80,11 @@ def account(composition: Composition, delta: float, adjacency: Adjacency = Adjac
         if upper > rdp * _SLACK + 2e-4:
             contradictions.append(_contradiction("the PLD", upper, "RDP", rdp))
     prv = prv_interval(composition, delta) if adjacency is Adjacency.ADD_OR_REMOVE_ONE else None
+    if lower > _LARGEST_LOWER:
+        lower = None if prv is None else prv.lower
     if prv is not None:
         checks["PRV"] = prv.upper
-        if lower > prv.upper:
+        if lower is not None and lower > prv.upper:
             contradictions.append(_contradiction("the optimistic PLD", lower, "the upper PRV bound", prv.upper))
         if prv.lower > upper:
             contradictions.append(_contradiction("the lower PRV bound", prv.lower, "the pessimistic PLD", upper))

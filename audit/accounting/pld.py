@@ -26,6 +26,11 @@ def has_pld(composition: Composition) -> bool:
     return all(isinstance(repeated.mechanism, Gaussian | SampledGaussian) for repeated in merged(composition))
 
 
+def is_meaningless(composition: Composition, delta: float, adjacency: Adjacency = Adjacency.ADD_OR_REMOVE_ONE) -> bool:
+    """Return whether epsilon is so large, or so unknown, that it is not computed: the bound by RDP is MEANINGLESS."""
+    return not _span(composition, delta, adjacency) < MEANINGLESS
+
+
 def pld_epsilon(
     composition: Composition,
     delta: float,
@@ -55,10 +60,9 @@ def pld_epsilon(
         raise ValueError("only compositions of Gaussian mechanisms have a privacy loss distribution here")
     if not composition:
         return 0.0
-    span = _span(composition, delta, adjacency)
-    if not span < MEANINGLESS:
+    if is_meaningless(composition, delta, adjacency):
         return math.inf if pessimistic else 0.0
-    interval = max(interval, 2 * span / _MAX_POINTS)
+    interval = max(interval, 2 * _span(composition, delta, adjacency) / _MAX_POINTS)
     total = _composed(merged(composition), adjacency, pessimistic=pessimistic, interval=interval)
     return max(0.0, float(total.get_epsilon_for_delta(delta)))
 

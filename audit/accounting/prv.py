@@ -20,6 +20,9 @@ EPSILON_ERROR = 0.01
 
 _MAX_POINTS = 2**24
 
+_EXPONENT = 300.0
+"""Far from where the exponential function overflows."""
+
 
 @dataclass(frozen=True)
 class Interval:
@@ -102,7 +105,10 @@ def _outcome(losses: NDArray[np.float64], sigma: float, q: float) -> NDArray[np.
     if q == 1:
         return sigma**2 * losses + 0.5
     with np.errstate(divide="ignore", invalid="ignore"):
-        x = sigma**2 * (np.log(np.expm1(losses) + q) - math.log(q)) + 0.5
+        # The logarithm of exp(l) - 1 + q: above 1 in terms of exp(-l), which cannot overflow.
+        small = np.log(np.expm1(np.minimum(losses, 1.0)) + q)
+        large = losses + np.log1p(-(1 - q) * np.exp(-np.maximum(losses, 1.0)))
+        x = sigma**2 * (np.where(losses > 1, large, small) - math.log(q)) + 0.5
     return np.where(losses > math.log1p(-q), x, -math.inf)
 
 
@@ -126,12 +132,28 @@ def _epsilon(losses: NDArray[np.float64], masses: NDArray[np.float64], delta: fl
     positive = losses > 0
     losses, masses = losses[positive], masses[positive]
     above = np.cumsum(masses[::-1])[::-1]
-    discounted = np.cumsum((masses * np.exp(-losses))[::-1])[::-1]
-    if above[0] - discounted[0] <= delta:
+    # Of all losses from the i-th on, exp(l_i - l) of their masses: from one to the one below it costs a factor, so that
+    # nothing overflows however large a loss is.
+    discounted = _decayed(masses[::-1], math.exp(losses[0] - losses[1]))[::-1]
+    if above[0] - math.exp(-losses[0]) * discounted[0] <= delta:
         return 0.0
-    profile = above - np.exp(losses) * discounted
-    first = int(np.argmax(profile <= delta))
-    return float(np.log((above[first] - delta) / discounted[first]))
+    first = int(np.argmax(above - discounted <= delta))
+    return float(losses[first] + np.log((above[first] - delta) / discounted[first]))
+
+
+def _decayed(values: NDArray[np.float64], factor: float) -> NDArray[np.float64]:
+    """Running sums in which what came before is multiplied by a factor below 1 with every step."""
+    step = -math.log(factor)
+    size = max(1, int(_EXPONENT / step))
+    growth = np.exp(step * np.arange(min(size, len(values))))
+    sums = np.empty_like(values)
+    before = 0.0
+    for start in range(0, len(values), size):
+        part = values[start : start + size]
+        grown = growth[: len(part)]
+        sums[start : start + size] = (np.cumsum(part * grown) + before * factor) / grown
+        before = float(sums[start + len(part) - 1])
+    return sums
 
 
 def _normal_cdf(x: NDArray[np.float64]) -> NDArray[np.float64]:

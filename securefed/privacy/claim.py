@@ -1,7 +1,9 @@
 """What a run with differential privacy claims, about what, and what it does not cover."""
 
+import math
 from typing import Any
 
+from audit.accounting import MEANINGLESS, Adjacency, is_meaningless
 from securefed.config import RunConfig
 from securefed.privacy.mechanism import local_cost, step_settings
 
@@ -11,7 +13,8 @@ NOT_CLAIMED = "NOT CLAIMED"
 
 def verdict(config: RunConfig) -> str:
     """Return `CLAIMED` or `NOT CLAIMED`."""
-    return _CLAIMED if config.privacy.enabled and config.privacy.noise == "system" else NOT_CLAIMED
+    protected = config.privacy.enabled and config.privacy.noise == "system" and not _is_meaningless(config)
+    return _CLAIMED if protected else NOT_CLAIMED
 
 
 def reason(config: RunConfig) -> str:
@@ -22,12 +25,27 @@ def reason(config: RunConfig) -> str:
             "the noise and the samples are reproducible from the seed of this run, so they protect nobody who knows "
             "it; run without --seed"
         )
+    if _is_meaningless(config):
+        return (
+            f"no meaningful epsilon: with so little noise it is above {MEANINGLESS:,.0f}, and a bound of that size "
+            "protects nobody; raise privacy.noise_multiplier or give --epsilon"
+        )
     if privacy.coupling == "one-way" and config.federation.method == "fedmedclip":
         return (
             "training images, in all updates of the FAM and all that follows from them; the private MLP is trained "
             "without noise, is not covered and stays at its hospital"
         )
     return "training images, in all updates of the FAM, in the private MLP and in all that follows from the two"
+
+
+def _is_meaningless(config: RunConfig) -> bool:
+    """Whether all rounds of the mode `local` would cost more than is worth stating; a target is always below that."""
+    privacy = config.privacy
+    if privacy.mode != "local" or not privacy.noise_multiplier:
+        return False
+    rounds = config.federation.rounds
+    composition = local_cost(privacy, rounds).of_rounds(rounds)
+    return is_meaningless(composition, privacy.delta, Adjacency(privacy.adjacency))
 
 
 def unprotected(config: RunConfig, *, deployed: bool = False) -> list[str]:
@@ -87,14 +105,14 @@ def privacy_summary(config: RunConfig, epsilon: float | None, *, deployed: bool 
 
     Args:
         config: The run's configuration.
-        epsilon: What the recorded releases cost the hospital that pays most; None where that is infinite.
+        epsilon: What the recorded releases cost the hospital that pays most; stated as None where that is infinite.
         deployed: Whether each hospital has a node of its own.
     """
     privacy = config.privacy
     fields = claim_fields(config, deployed=deployed)
     return {
         "mode": privacy.mode,
-        "epsilon": epsilon,
+        "epsilon": epsilon if epsilon is not None and math.isfinite(epsilon) else None,
         "delta": privacy.delta,
         "unit": privacy.unit,
         "claim": f"{fields['claim']}: {fields['reason']}",

@@ -174,7 +174,8 @@ class Spending:
         """
         delta, adjacency = self._config.delta, Adjacency(self._config.adjacency)
         for site, spent in self._distinct().items():
-            upper = epsilon_of(tuple(spent), delta, adjacency)
+            epsilon = epsilon_of(tuple(spent), delta, adjacency)
+            upper = epsilon if math.isfinite(epsilon) else None
             for view in views:
                 self._log.append(
                     "epsilon", {"view": view, "delta": delta, "upper": upper, "accountant": "PLD", "hospital": site}

@@ -102,6 +102,17 @@ def test_every_release_is_recorded_before_it_is_made(whole):
     assert all(number == events for number, events in whole.charged)
 
 
+def test_noise_that_means_nothing_is_no_disagreement_and_no_claim(small_run, tmp_path):
+    """Epsilon above 100,000 is not computed; verification agrees, and nothing says that accountants contradict."""
+    one = run(small_run(privacy={**LOCAL, "epsilon": 0.0, "noise_multiplier": 0.001}), tmp_path, "one")
+    assert one.summary["privacy"]["claim"].startswith("NOT CLAIMED: no meaningful epsilon")
+    assert one.summary["privacy"]["epsilon"] is None
+    assert events_of(one.folder.path, "privacy_claim")[0].fields["claim"] == "NOT CLAIMED"
+    assert verify_run(one.folder.path).is_verified
+    assert any("NOT CLAIMED" in line for line in one.verdict)
+    assert "DISAGREEMENT" not in (one.folder.path / "report.json").read_text(encoding="utf-8")
+
+
 def test_a_seeded_run_claims_nothing(small_run, tmp_path, whole):
     private = {**LOCAL, "noise": "seeded"}
     seen = Lines()
