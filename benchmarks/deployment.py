@@ -49,6 +49,8 @@ GRACE = {"flare": 5.0, "flower": 20.0}
 REVIVAL = {"flare": 0.0, "flower": 65.0}
 """Flower refuses the key of a killed node for a minute."""
 LONG = 3600.0
+IN_PROCESS = ("in one process", "in one process with the same losses")
+"""Under what a part gives the model of the same rounds in one process."""
 
 
 def whole(engine: str, work: Path, source: Source) -> dict[str, Any]:
@@ -311,6 +313,9 @@ def main() -> None:
         path.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
         (chosen.output / "deployment.md").write_text(deployment_report.page(results), encoding="utf-8")
         print(f"{chosen.engine} {name}: {seconds:.0f} s", flush=True)
+        models = {found[key] for key in ("fam_sha256", *IN_PROCESS) if key in found}
+        if len(models) > 1:
+            raise SystemExit(f"{chosen.engine} {name}: the deployed model is not the one of the run in one process")
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clients.encoders import FeatureBundle
+from clients.method.threads import one_thread_each
 from securefed.config import RunConfig, write_config
 from securefed.errors import ConfigError
 from securefed.hospitals import Hospitals
@@ -27,6 +28,9 @@ Vector = NDArray[np.float32]
 
 class SiteHospital:
     """One hospital of a deployment.
+
+    It trains in one thread, as each hospital of a simulation does: sums that several threads make differ in their last
+    bits, and the model would depend on the machine.
 
     Args:
         site: Its name in the roster.
@@ -57,11 +61,13 @@ class SiteHospital:
 
     def train(self, received: Vector, number: int) -> Vector:
         """Train one round and return the update float32[d]."""
-        return self._hospitals().train(self._site, received, number)
+        with one_thread_each():
+            return self._hospitals().train(self._site, received, number)
 
     def score(self, received: Vector) -> float:
         """Return the accuracy of the site's ensemble on its validation images."""
-        return self._hospitals().score(self._site, received)
+        with one_thread_each():
+            return self._hospitals().score(self._site, received)
 
     def private_state(self) -> Arrays:
         """Return the MLP and what belongs to it; {} before anything was trained."""
@@ -99,7 +105,8 @@ class SiteHospital:
         privacy = privacy_off(self._config) if self._privacy is None else self._privacy.summary()
         secure = {"enabled": self._config.secure_aggregation.enabled}
         outcome = Outcome(hospitals, vector, self._config.federation.rounds, chosen, secure, privacy, name=run_id)
-        write_outcome(folder, self._config, bundle, outcome, {"total": time.perf_counter() - start})
+        with one_thread_each():
+            write_outcome(folder, self._config, bundle, outcome, {"total": time.perf_counter() - start})
         self.load_private_state(present)
         final = self._results / run_id
         shutil.rmtree(final, ignore_errors=True)

@@ -18,18 +18,18 @@ def unit(rows):
 
 def labelled(rng, centres, shift, site, split, count):
     labels = rng.integers(0, len(CLASSES), count)
-    features = unit(centres[labels] + 1.6 * rng.normal(size=(count, WIDTH)) + shift)
+    features = unit(centres[labels] + 1.6 * rng.normal(size=(count, centres.shape[1])) + shift)
     paths = tuple(f"{site}/{split}/{index}" for index in range(count))
     digests = tuple(hashlib.sha256(path.encode()).hexdigest() for path in paths)
     return LabelledFeatures(features, labels.astype(np.int64), paths, digests)
 
 
-def bundle(sites=5, train=40):
+def bundle(sites=5, train=40, width=WIDTH):
     rng = np.random.default_rng(3)
-    centres = rng.normal(size=(len(CLASSES), WIDTH))
+    centres = rng.normal(size=(len(CLASSES), width))
     made = []
     for number in range(sites):
-        site, shift = f"site{number}", 0.3 * rng.normal(size=WIDTH)
+        site, shift = f"site{number}", 0.3 * rng.normal(size=width)
         splits = {
             split: labelled(rng, centres, shift, site, split, count)
             for split, count in (("train", train), ("val", 15), ("test", 20))
@@ -38,7 +38,7 @@ def bundle(sites=5, train=40):
     return FeatureBundle(
         classes=CLASSES,
         prompts=tuple((f"a picture of a {name}",) for name in CLASSES),
-        embed_dim=WIDTH,
+        embed_dim=width,
         text_features=unit(centres + 3.0 * rng.normal(size=centres.shape)),
         logit_scale=50.0,
         sites=tuple(made),
