@@ -213,6 +213,7 @@ def run(rounds):
     import pstats
 
     from speed_cohort import cohort, machine
+    from speed_memory import memory
 
     from clients.encoders import export_features
     from securefed.config import config_from_mapping
@@ -281,6 +282,7 @@ def clients(count, select, masked_up_to):
     Memory is that of the rounds in clear, which are run first; the rounds under masks add to the peak only.
     """
     from speed_cohort import cohort, federation, machine
+    from speed_memory import crew_memory, memory
 
     from clients.method.threads import one_thread_each, usable_cores
     from securefed.config import config_from_mapping
@@ -339,42 +341,6 @@ def image_ms(few, rounds):
     return 1000 * (costs[1] - costs[0]) / (images - 64)
 
 
-def crew_memory(bundle):
-    """MiB of the processes in which a long run's hospitals train as they start, and what they grow by until all have.
-
-    Pages that several processes have are counted once.
-    """
-    import numpy as np
-
-    from clients.method.crew import ModelArguments
-    from clients.method.hospital import Hospital, workbenches
-    from clients.method.settings import TrainingSettings
-    from clients.method.threads import usable_cores
-    from securefed.training_processes import start_crew, vector_length
-
-    settings, text, scale = TrainingSettings.default(), bundle.text_features, bundle.logit_scale
-    benches = workbenches(text, scale, settings, "fedmedclip", "cpu")
-    hospitals = {
-        site.site: Hospital(site, text, scale, settings, "fedmedclip", 0, "cpu", benches) for site in bundle.sites
-    }
-    length = vector_length(bundle, settings, "fedmedclip")
-    model = ModelArguments(text, scale, settings, "fedmedclip")
-    crew = start_crew(max(2, usable_cores()), model, 0, hospitals, length)
-    try:
-        started = sum(proportional_memory(pid) for pid in crew.process_ids)
-        for site, hospital in hospitals.items():
-            crew.train_round(site, np.zeros(length, np.float32), hospital.private_tensors, 1)
-        return started, sum(proportional_memory(pid) for pid in crew.process_ids) - started
-    finally:
-        crew.close()
-
-
-def proportional_memory(pid):
-    """MiB of a process, where pages that several processes have are divided among them."""
-    lines = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="utf-8").splitlines()
-    return sum(int(line.split()[1]) for line in lines if line.startswith("Pss:")) / 1024
-
-
 def neighbours(bundle, config):
     """With how many others a client shares a pad."""
     from protocols.entropy import system_entropy
@@ -383,11 +349,6 @@ def neighbours(bundle, config):
 
     roster = Roster.of({site.site: IdentityKey.generate(system_entropy) for site in bundle.sites})
     return SumTerms(config, roster, bundle.embed_dim, len(bundle.classes)).example.neighbours
-
-
-def memory():
-    """Largest resident memory so far, MiB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def encode(source, encoder_name, images):
