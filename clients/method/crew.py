@@ -115,6 +115,13 @@ class Failed:
     trace: str
 
 
+def on_desk(arrays: Arrays) -> tuple[Vector, dict[str, Tensor]]:
+    """Return the vector and the private tensors by their names, in the memory of a desk."""
+    vector: Any = arrays[VECTOR]
+    names = [name for name in arrays if name.startswith(PRIVATE)]
+    return vector, {name.removeprefix(PRIVATE): torch.from_numpy(arrays[name]) for name in names}
+
+
 class Crew:
     """As many processes as hospitals train at the same time. Methods may be called from several threads.
 
@@ -220,13 +227,7 @@ class _Member:
         finally:
             theirs.close()
             os.close(descriptor)
-        vector: Any = views[VECTOR]
-        self.vector: Vector = vector
-        self.private = {
-            name.removeprefix(PRIVATE): torch.from_numpy(array)
-            for name, array in views.items()
-            if name.startswith(PRIVATE)
-        }
+        self.vector, self.private = on_desk(views)
 
     def do(self, job: Job) -> Any:
         """Return what the process answers to a job.

@@ -7,8 +7,7 @@ from typing import Any
 import torch
 
 from clients.method import shared_arrays
-from clients.method.crew import PRIVATE, VECTOR, Beginning, Failed, HospitalRows, Job
-from clients.method.layout import Vector
+from clients.method.crew import Beginning, Failed, HospitalRows, Job, on_desk
 from clients.method.parts import build_model
 from clients.method.prediction import Validated
 from clients.method.shared_arrays import Arrays
@@ -39,14 +38,7 @@ class _Office:
     def __init__(self, beginning: Beginning) -> None:
         self._seed = beginning.seed
         self._rows = _by_site(shared_arrays.views(beginning.rows_descriptor, beginning.rows))
-        desk = shared_arrays.views(beginning.desk_descriptor, beginning.desk)
-        vector: Any = desk[VECTOR]
-        self._vector: Vector = vector
-        self._private = {
-            name.removeprefix(PRIVATE): torch.from_numpy(array)
-            for name, array in desk.items()
-            if name.startswith(PRIVATE)
-        }
+        self._vector, self._private = on_desk(shared_arrays.views(beginning.desk_descriptor, beginning.desk))
         model = beginning.model
         built = build_model(model.text_features, model.logit_scale, model.settings, model.method, "", 0, "cpu")
         assert built is not None  # noqa: S101 (methods without a model have no crew)

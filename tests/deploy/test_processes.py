@@ -22,6 +22,7 @@ def folder(tmp_path):
     yield tmp_path
     for pid in processes.running(tmp_path):
         os.kill(pid, signal.SIGKILL)
+    processes.stop_parties(tmp_path)  # nothing is left to stop, and all are waited for
 
 
 def start(folder, party, code):
