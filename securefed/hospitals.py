@@ -68,6 +68,7 @@ class Hospitals:
         self._workers = workers
         self._work = _WorkClock()
         self._latest: Vector | None = None
+        self._comparing = threading.Lock()
         self._scored: dict[str, tuple[Vector, dict[str, float]]] = {}
         fleet = make_fleet(text, scale, settings, method, device) if together or device == "cuda" else None
         self._processes: TrainingProcesses | None = None
@@ -153,12 +154,13 @@ class Hospitals:
 
     def _same(self, vector: Vector) -> Vector:
         """Return one array, which nobody can write to, for all vectors that are equal: sites receive copies."""
-        latest = self._latest
-        if latest is None or not np.array_equal(latest, vector):
-            latest = vector.copy()
-            latest.flags.writeable = False
-            self._latest = latest
-        return latest
+        with self._comparing:  # two sites that see a new vector at the same time would make two arrays of it
+            latest = self._latest
+            if latest is None or (latest is not vector and not np.array_equal(latest, vector)):
+                latest = vector.copy()
+                latest.flags.writeable = False
+                self._latest = latest
+            return latest
 
     def _at_once(self, sites: Sequence[str], what: Callable[[str], T]) -> dict[str, T]:
         """Return {site: what(site)}, several sites at a time."""

@@ -2,7 +2,8 @@
 
 import os
 import signal
-from contextlib import closing
+import threading
+from contextlib import closing, suppress
 from types import SimpleNamespace
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 
 from clients.method import shared_arrays
 from clients.method.crew import CrewError
+from clients.method.hospital import Hospital
 from clients.method.layout import initial_vector
 from clients.method.settings import METHODS, TrainingSettings
 from clients.method.threads import one_thread_each
@@ -83,6 +85,28 @@ def score_of_fresh_ones(rounds):
     for number in range(1, rounds + 1):
         vector = vector + fresh.train("site0", vector, number)
     return fresh.score("site0", vector.copy())
+
+
+def test_sites_that_see_a_new_model_at_the_same_time_are_validated_once(monkeypatch):
+    """All of them know it again in the next round, though it comes to each as a copy."""
+    hospitals, vector = make("fedmedclip", "fast", workers=3), start("fedmedclip", "fast")
+    hospitals.validation_accuracy(vector)
+    asked = threading.Barrier(3)
+    compare = np.array_equal
+
+    def together(left, right):
+        with suppress(threading.BrokenBarrierError):  # where they are asked one after the other
+            asked.wait(0.2)
+        return compare(left, right)
+
+    moved = vector + hospitals.train("site0", vector, 1)
+    monkeypatch.setattr("securefed.hospitals.np.array_equal", together)
+    accuracy = hospitals.validation_accuracy(moved)
+    monkeypatch.undo()
+    monkeypatch.setattr(Hospital, "predict", lambda *_: pytest.fail("it was validated already"))
+    assert {site: hospitals.score(site, moved.copy()) for site in hospitals.sites} == {
+        site: parts["ensemble"] for site, parts in accuracy.items()
+    }
 
 
 class Clock:
