@@ -1,15 +1,20 @@
 """Checkpoints: after every round the folder holds all that is needed to go on as if nothing had happened.
 
 A checkpoint is a folder of its own, written whole before one small file points to it; the former is deleted after
-that. A crash at any instant leaves the pointer at a complete checkpoint. What belongs to a hospital lies in a file per
-site that only its owner can read: in a deployment it never leaves the hospital.
+that. A crash at any instant leaves the pointer at a complete checkpoint; what it does not point to is never read, and
+is written anew. What belongs to a hospital lies in a file per site that only its owner can read: in a deployment it
+never leaves the hospital.
 """
 
 import json
+import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +24,8 @@ from securefed.errors import RunFolderError
 from securefed.run_folder import Arrays, RunFolder
 
 Vector = NDArray[np.float32]
+
+_POINTER = "latest.json"
 
 
 @dataclass(frozen=True)
@@ -49,10 +56,57 @@ class Checkpoint:
     channel: ChannelState = field(default_factory=ChannelState)
 
 
-def save_checkpoint(folder: RunFolder, checkpoint: Checkpoint) -> None:
-    """Write a checkpoint and delete what it replaces."""
-    folder.checkpoint.mkdir(mode=0o700, exist_ok=True)
-    _write_snapshot(folder, checkpoint.current, "round", checkpoint.channel)
+class CheckpointThread:
+    """Writes the files of a snapshot while its round is still validated; deletes old ones while the next one trains.
+
+    Nothing of it is a checkpoint before `save_checkpoint` has waited for it and pointed to it.
+
+    Args:
+        folder: The run.
+    """
+
+    def __init__(self, folder: RunFolder) -> None:
+        self._folder = folder
+        self._thread = ThreadPoolExecutor(1)
+        self._begun: tuple[Snapshot, Future[None]] | None = None
+        self._deleting: Future[None] | None = None
+
+    def begin(self, snapshot: Snapshot, channel: ChannelState) -> None:
+        """Begin to write the files of a round's snapshot, and of the state of its sums."""
+        self._begun = snapshot, self._thread.submit(_write_snapshot, self._folder, snapshot, "round", channel)
+
+    def finish(self, snapshot: Snapshot) -> bool:
+        """Wait until the files of a snapshot are on disk; return whether they were begun.
+
+        Raises:
+            Exception: What went wrong in writing them, or in deleting older ones.
+        """
+        if self._deleting is not None:
+            self._deleting.result()
+        if self._begun is None or self._begun[0] is not snapshot:
+            return False
+        self._begun[1].result()
+        return True
+
+    def delete(self, paths: Sequence[Path]) -> None:
+        """Delete folders that nothing points to any more."""
+        self._deleting = self._thread.submit(_delete, paths)
+
+    def close(self) -> None:
+        """Wait until nothing is written or deleted any more."""
+        self._thread.shutdown()
+
+
+def save_checkpoint(folder: RunFolder, checkpoint: Checkpoint, thread: CheckpointThread | None = None) -> None:
+    """Write a checkpoint and delete what it replaces.
+
+    Args:
+        folder: The run.
+        checkpoint: Where it stands.
+        thread: What may have begun to write the present snapshot, and deletes; without one it is all done here.
+    """
+    if thread is None or not thread.finish(checkpoint.current):
+        _write_snapshot(folder, checkpoint.current, "round", checkpoint.channel)
     if checkpoint.best is not None:
         _write_snapshot(folder, checkpoint.best, "best")
     kept = {
@@ -62,27 +116,28 @@ def save_checkpoint(folder: RunFolder, checkpoint: Checkpoint) -> None:
         "seconds": checkpoint.seconds,
         "sites": sorted(checkpoint.current.private),
     }
-    folder.write_json(folder.checkpoint / "latest.json", kept)
-    names = {_name("round", checkpoint.current)} | ({_name("best", checkpoint.best)} if checkpoint.best else set())
-    for path in folder.checkpoint.iterdir():
-        if path.is_dir() and path.name not in names:
-            shutil.rmtree(path)
+    folder.write_json(folder.checkpoint / _POINTER, kept)
+    names = _pointed(folder)
+    old = [path for path in folder.checkpoint.iterdir() if path.is_dir() and path.name not in names]
+    if thread is None:
+        _delete(old)
+    else:
+        thread.delete(old)
 
 
 def load_checkpoint(folder: RunFolder) -> Checkpoint | None:
     """Return the last complete checkpoint, or None where no round was finished."""
-    pointer = folder.checkpoint / "latest.json"
-    if not pointer.exists():
+    pointer, kept = _pointer(folder)
+    if kept is None:
         return None
     try:
-        kept = json.loads(pointer.read_text(encoding="utf-8"))
         number, best_round, sites = int(kept["round"]), kept["best_round"], list(kept["sites"])
         current = _read_snapshot(folder, "round", number, sites)
         best = None if best_round is None else _read_snapshot(folder, "best", int(best_round), sites)
         channel = _read_channel(folder, folder.checkpoint / _name("round", current), sites)
         return Checkpoint(current, best, float(kept["best_mean"]), dict(kept["seconds"]), channel)
     except (KeyError, TypeError, ValueError) as error:
-        raise RunFolderError(pointer, f"is damaged ({error}); start a new run") from error
+        raise _damaged(pointer, error) from error
 
 
 def delete_checkpoint(folder: RunFolder) -> None:
@@ -95,27 +150,74 @@ def _name(kind: str, snapshot: Snapshot) -> str:
     return f"{kind}-{snapshot.number:06d}"
 
 
+def _pointer(folder: RunFolder) -> tuple[Path, dict[str, Any] | None]:
+    """Return the file that points to the last complete checkpoint, and what it says; None where there is none."""
+    pointer = folder.checkpoint / _POINTER
+    if not pointer.exists():
+        return pointer, None
+    try:
+        kept = json.loads(pointer.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise _damaged(pointer, error) from error
+    return pointer, kept
+
+
+def _pointed(folder: RunFolder) -> set[str]:
+    """Return the names of the folders of the last complete checkpoint."""
+    pointer, kept = _pointer(folder)
+    if kept is None:
+        return set()
+    try:
+        best = kept["best_round"]
+        return {f"round-{kept['round']:06d}"} | ({f"best-{best:06d}"} if best is not None else set())
+    except (KeyError, TypeError, ValueError) as error:
+        raise _damaged(pointer, error) from error
+
+
+def _damaged(pointer: Path, error: Exception) -> RunFolderError:
+    return RunFolderError(pointer, f"is damaged ({error}); start a new run")
+
+
 def _write_snapshot(folder: RunFolder, snapshot: Snapshot, kind: str, channel: ChannelState | None = None) -> None:
-    path = folder.checkpoint / _name(kind, snapshot)
-    if (path / "complete").exists():
+    path, pointed = folder.checkpoint / _name(kind, snapshot), _pointed(folder)
+    if path.name in pointed:
         return
     shutil.rmtree(path, ignore_errors=True)
-    path.mkdir(mode=0o700)
-    folder.write_arrays(path / "global.safetensors", {"vector": snapshot.vector}, {})
+    path.mkdir(mode=0o700, parents=True)
+    if kind == "best" and _name("round", snapshot) in pointed:  # it was the present one until now
+        with suppress(OSError):  # a file system without second names
+            _name_again(folder.checkpoint / _name("round", snapshot), path, len(snapshot.private))
+            return
+    folder.write_arrays(_global_file(path), {"vector": snapshot.vector}, {})
     for index, site in enumerate(sorted(snapshot.private)):
         folder.write_arrays(_site_file(path, index), snapshot.private[site], {"site": site}, private=True)
     if channel is not None and channel.public:
         folder.write_arrays(path / "channel.safetensors", channel.public, {})
         for index, site in enumerate(sorted(channel.private)):
             folder.write_arrays(_channel_file(path, index), channel.private[site], {"site": site}, private=True)
-    (path / "complete").touch()
+
+
+def _name_again(written: Path, path: Path, sites: int) -> None:
+    """Give the files of a snapshot that is on disk a second name each."""
+    os.link(_global_file(written), _global_file(path))
+    for index in range(sites):
+        os.link(_site_file(written, index), _site_file(path, index))
+
+
+def _delete(paths: Sequence[Path]) -> None:
+    for path in paths:
+        shutil.rmtree(path)
 
 
 def _read_snapshot(folder: RunFolder, kind: str, number: int, sites: list[str]) -> Snapshot:
     path = folder.checkpoint / f"{kind}-{number:06d}"
-    vector = folder.read_arrays(path / "global.safetensors")["vector"]
+    vector = folder.read_arrays(_global_file(path))["vector"]
     private = {site: folder.read_arrays(_site_file(path, index)) for index, site in enumerate(sites)}
     return Snapshot(number, vector, private)
+
+
+def _global_file(path: Path) -> Path:
+    return path / "global.safetensors"
 
 
 def _site_file(path: Path, index: int) -> Path:

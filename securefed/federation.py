@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from securefed.aggregation import Aggregator, OpenedRound
 from securefed.checkpoint import Checkpoint, Snapshot
+from securefed.compression import ChannelState
 from securefed.run_folder import Arrays
 from securefed.selection import BestRound, Score
 from securefed.spill import spilled
@@ -97,6 +98,9 @@ class Federation:
             receives the model, scores it, trains and contributes in its own node (securefed/nodes/site.py).
         vector: float32[d], the global model to start from.
         select: `best-val` or `last` (securefed/selection.py).
+
+    Attributes:
+        moved: Called with the snapshot of a round and the state of its sums, before the hospitals validate the model.
     """
 
     def __init__(self, hospitals: Hospitals, aggregator: Aggregator, vector: Vector, select: str) -> None:
@@ -108,6 +112,7 @@ class Federation:
         self._best: Snapshot | None = None
         self._current = Snapshot(0, vector, {})  # never the best: nobody will ask what the hospitals had then
         self.seconds = {"train": 0.0, "aggregate": 0.0, "evaluate": 0.0}
+        self.moved: Callable[[Snapshot, ChannelState], None] = lambda _snapshot, _channel: None
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Go on after the round of a checkpoint."""
@@ -136,10 +141,12 @@ class Federation:
             opened = self._open_round(number)
             self._vector = (self._vector + opened.mean_update).astype(np.float32)
             self._current = self._snapshot(number)
+            channel = self._aggregator.channel_state()
+            self.moved(self._current, channel)
             with self._clock("evaluate"):
                 accuracy = self._hospitals.validation_accuracy(self._vector)
                 kept = self._hospitals.keep_ratios(self._vector)
-            finished(RoundReport(number, opened, self._checkpoint(), accuracy, kept))
+            finished(RoundReport(number, opened, self._checkpoint(channel), accuracy, kept))
         return self._keep(rounds)
 
     def _open_round(self, number: int) -> OpenedRound:
@@ -172,10 +179,8 @@ class Federation:
         if self._scored and self._best_round.consider(score):
             self._best = self._current
 
-    def _checkpoint(self) -> Checkpoint:
-        return Checkpoint(
-            self._current, self._best, self._best_round.mean, dict(self.seconds), self._aggregator.channel_state()
-        )
+    def _checkpoint(self, channel: ChannelState) -> Checkpoint:
+        return Checkpoint(self._current, self._best, self._best_round.mean, dict(self.seconds), channel)
 
     def _clock(self, phase: str) -> "_Clock":
         return _Clock(self.seconds, phase)

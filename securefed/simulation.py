@@ -16,7 +16,7 @@ from clients.method.threads import one_thread_each, usable_cores
 from protocols.roster import IdentityKey, Roster
 from securefed.aggregation import Aggregator
 from securefed.baselines import NOTHING_SHARED, train_alone
-from securefed.checkpoint import Snapshot, delete_checkpoint, load_checkpoint, save_checkpoint
+from securefed.checkpoint import CheckpointThread, Snapshot, delete_checkpoint, load_checkpoint, save_checkpoint
 from securefed.cohort import check_cohort
 from securefed.compression_pilot import settle_compression
 from securefed.config import RunConfig, load_config, write_config
@@ -252,12 +252,14 @@ class _Run:
             evidence.round_completed(report.number, report.opened, hospitals.sites, digest)
             folder.append_rows(folder.bytes, report.opened.byte_rows)
             folder.append_rows(folder.metrics, _round_rows(report))
-            save_checkpoint(folder, report.checkpoint)
+            save_checkpoint(folder, report.checkpoint, thread)
             evidence.checkpoint(report.number, digest)
             self._round = report.number
             self._observer.round_finished(_view(report, config.federation.rounds))
 
-        kept: Snapshot = federation.run(config.federation.rounds, finished)
+        with closing(CheckpointThread(folder)) as thread:
+            federation.moved = thread.begin
+            kept: Snapshot = federation.run(config.federation.rounds, finished)
         last = aggregator.closing_round
         if last is not None:
             evidence.round_completed(config.federation.rounds + 1, last, hospitals.sites)

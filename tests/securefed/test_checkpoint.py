@@ -1,9 +1,19 @@
+from contextlib import closing
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import numpy as np
 import pytest
 
-from securefed.checkpoint import Checkpoint, Snapshot, delete_checkpoint, load_checkpoint, save_checkpoint
+from securefed.checkpoint import (
+    Checkpoint,
+    CheckpointThread,
+    Snapshot,
+    delete_checkpoint,
+    load_checkpoint,
+    save_checkpoint,
+)
+from securefed.compression import ChannelState
 from securefed.errors import RunFolderError
 from securefed.run_folder import RunFolder
 
@@ -45,9 +55,81 @@ def test_the_last_one_is_read_back_and_the_former_is_gone(folder):
     assert not folder.checkpoint.exists()
 
 
+def begun(folder, checkpoint):
+    """Save a checkpoint whose snapshot is written in a thread, as a simulation does."""
+    with closing(CheckpointThread(folder)) as thread:
+        thread.begin(checkpoint.current, checkpoint.channel)
+        save_checkpoint(folder, checkpoint, thread)
+
+
+@pytest.fixture(params=[save_checkpoint, begun], ids=["at once", "in a thread"])
+def save(request):
+    return request.param
+
+
+def files(folder):
+    """{path in the checkpoint: content}."""
+    paths = (path for path in folder.checkpoint.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder.checkpoint)): path.read_bytes() for path in paths}
+
+
+def test_a_thread_writes_what_is_written_at_once(tmp_path):
+    now = datetime(2026, 1, 1, tzinfo=UTC)
+    channel = ChannelState({"scale": np.arange(2.0)}, {"a b": {"r": np.arange(4.0)}, "c": {"r": np.arange(5.0)}})
+    written = []
+    for how in (save_checkpoint, begun):
+        folder = RunFolder.create(tmp_path, "x", now)
+        best = None
+        for number in range(1, 5):
+            current = snapshot(number)
+            how(folder, Checkpoint(current, best, 0.5, {}, channel))
+            written.append(files(folder))
+            best = current if number != 2 else best
+    assert written[:4] == written[4:]
+    assert len(written[0]) == 7
+    assert {name.partition("/")[0] for name in written[3]} == {"best-000003", "latest.json", "round-000004"}
+
+
+@pytest.mark.parametrize("linked", [True, False])
+def test_the_best_model_is_the_one_that_was_the_present_one(folder, monkeypatch, save, linked):
+    def refuse(*_):
+        raise PermissionError(1, "Operation not permitted")
+
+    if not linked:
+        monkeypatch.setattr("os.link", refuse)
+    save(folder, Checkpoint(snapshot(1), None, -1.0, {}))
+    save(folder, Checkpoint(snapshot(2), snapshot(1), 0.5, {}))
+    private = folder.checkpoint / "best-000001" / "site-0000.safetensors"
+    assert private.stat().st_mode & 0o777 == 0o600
+    save(folder, Checkpoint(snapshot(3), snapshot(2), 0.6, {}))
+    equal(load_checkpoint(folder).best, snapshot(2))
+    equal(load_checkpoint(folder).current, snapshot(3))
+
+
+def test_what_a_crash_has_left_is_not_taken_for_a_round_that_is_repeated(folder, monkeypatch, save):
+    """Where noise is drawn anew, a repeated round gives another model."""
+    save(folder, Checkpoint(snapshot(1), None, -1.0, {}))
+    monkeypatch.setattr(RunFolder, "write_json", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        save(folder, Checkpoint(replace(snapshot(2), vector=np.full(5, 7, np.float32)), snapshot(1), 0.5, {}))
+    monkeypatch.undo()
+    equal(load_checkpoint(folder).current, snapshot(1))
+    save(folder, Checkpoint(snapshot(2), snapshot(1), 0.5, {}))
+    equal(load_checkpoint(folder).current, snapshot(2))
+
+
+def test_an_error_in_the_thread_ends_the_save(folder, monkeypatch):
+    begun(folder, Checkpoint(snapshot(1), None, -1.0, {}))
+    monkeypatch.setattr("securefed.run_folder.save_file", lambda *_: (_ for _ in ()).throw(OSError(28, "No space")))
+    with pytest.raises(RunFolderError, match="No space"):
+        begun(folder, Checkpoint(snapshot(2), None, -1.0, {}))
+    monkeypatch.undo()
+    equal(load_checkpoint(folder).current, snapshot(1))
+
+
 @pytest.mark.parametrize("crash_at", range(1, 8))
-def test_a_crash_at_any_write_leaves_the_former_checkpoint(folder, monkeypatch, crash_at):
-    save_checkpoint(folder, Checkpoint(snapshot(1), snapshot(1), 0.1, {}))
+def test_a_crash_at_any_write_leaves_the_former_checkpoint(folder, monkeypatch, save, crash_at):
+    save(folder, Checkpoint(snapshot(1), snapshot(1), 0.1, {}))
     writes = 0
     real_arrays, real_json = RunFolder.write_arrays, RunFolder.write_json
 
@@ -68,10 +150,10 @@ def test_a_crash_at_any_write_leaves_the_former_checkpoint(folder, monkeypatch, 
     monkeypatch.setattr(RunFolder, "write_arrays", arrays)
     monkeypatch.setattr(RunFolder, "write_json", json)
     with pytest.raises(KeyboardInterrupt):
-        save_checkpoint(folder, Checkpoint(snapshot(2), snapshot(2), 0.2, {}))
+        save(folder, Checkpoint(snapshot(2), snapshot(2), 0.2, {}))
     monkeypatch.undo()
     equal(load_checkpoint(folder).current, snapshot(1))
-    save_checkpoint(folder, Checkpoint(snapshot(2), snapshot(2), 0.2, {}))
+    save(folder, Checkpoint(snapshot(2), snapshot(2), 0.2, {}))
     equal(load_checkpoint(folder).current, snapshot(2))
 
 

@@ -69,8 +69,8 @@ def test_an_interrupted_run_goes_on_with_its_velocity(noise_in_shares, tmp_path,
     whole = simulate(given, output=tmp_path / "whole").summary["fam_sha256"]
     saved = simulation.save_checkpoint
 
-    def interrupting(folder, checkpoint):
-        saved(folder, checkpoint)
+    def interrupting(folder, checkpoint, thread):
+        saved(folder, checkpoint, thread)
         if checkpoint.current.number == 2:
             raise KeyboardInterrupt
 
