@@ -11,7 +11,9 @@ from protocols.wire import u16, u32
 
 def payload_digest(payload: bytes | memoryview) -> bytes:
     """Return SHA-256 of the download as this end has it."""
-    return hashlib.sha256(Label.PAYLOAD.encoded + payload).digest()
+    hasher = hashlib.sha256(Label.PAYLOAD.encoded)
+    hasher.update(payload)
+    return hasher.digest()
 
 
 def session_id(parameters: RoundParameters, model_digest: bytes) -> bytes:

@@ -12,8 +12,10 @@ Replies = Iterator[tuple[str, bytes]]
 Exchanged = tuple[Replies, Mapping[str, str]]
 """Replies as they come, and {client: short reason} of those that give none, complete once the replies are exhausted."""
 
-_ON_VECTORS = (Stage.MASKED_INPUT_COLLECTION, Stage.PLAIN_INPUT_COLLECTION)
-"""Stages in which a client's work is arithmetic on vectors, which threads can share; the rest is Python."""
+_ON_VECTORS = (Stage.ADVERTISE_KEYS, Stage.MASKED_INPUT_COLLECTION, Stage.PLAIN_INPUT_COLLECTION)
+"""Stages in which a client's work is hashes of vectors or arithmetic on them, which threads can share; the rest is
+Python.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -29,6 +29,23 @@ def test_every_hospital_keeps_every_head(run):
             signed.verify(run.roster, of=site)
 
 
+def test_hospitals_of_one_process_countersign_at_the_same_time_and_a_refusal_is_heard(tmp_path, monkeypatch):
+    """Each has written when the head is published; the one that refuses keeps nothing of it."""
+    many = Run(tmp_path / "many", sites=[f"site{number:02d}" for number in range(40)], rounds=2)
+    for site in many.sites:
+        kept = read_heads(many.folder / "sites" / site / "heads.jsonl")
+        assert [(signed.head.round, list(signed.witnesses)) for signed in kept] == [(1, [site]), (2, [site])]
+    for signed in read_heads(many.folder / "heads.jsonl"):
+        signed.verify(many.roster)
+        assert list(signed.witnesses) == sorted(many.sites)
+    monkeypatch.setattr(many.witnesses[7], "_run_id", "another")
+    with pytest.raises(EvidenceError, match="site07: the head is of the run"):
+        many.round(3)
+    assert len(read_heads(many.folder / "heads.jsonl")) == 2
+    assert len(read_heads(many.folder / "sites" / "site07" / "heads.jsonl")) == 2
+    many.log.close()
+
+
 def publish(log, witness, round=9):
     tree = MerkleTree(lines_of(log))
     signed = sign_head(log, tree, round, key_of("server"))
