@@ -4,6 +4,7 @@ from collections import deque
 from collections.abc import Collection, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 from typing import Final, Protocol
 
 from protocols.stages import Stage
@@ -16,6 +17,9 @@ _ON_VECTORS = (Stage.ADVERTISE_KEYS, Stage.MASKED_INPUT_COLLECTION, Stage.PLAIN_
 """Stages in which a client's work is hashes of vectors or arithmetic on them, which threads can share; the rest is
 Python.
 """
+
+_MORE_HELD = 8
+"""Replies, beside one for each worker, that may be held for clients to begin in another order than they are asked."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,6 +89,8 @@ class InProcessTransport:
         workers: Clients that train, encode and mask at the same time, each in a thread of its own; 1 starts no thread.
             Their handlers must then bear calls from several threads. Replies come in the order of the requests either
             way, and no more than one more than this many are held.
+        weights: {name: what a contribution takes, in any unit}: those that take longest begin first, so that threads
+            end at about the same time. For that a few more replies are held.
     """
 
     def __init__(
@@ -93,9 +99,11 @@ class InProcessTransport:
         drops: Mapping[tuple[str, int], str] | None = None,
         *,
         workers: int = 1,
+        weights: Mapping[str, float] | None = None,
     ) -> None:
         self._clients = dict(clients)
         self._workers = workers
+        self._weights = weights or {}
         self._drops = {key: Stage(stage) for key, stage in (drops or {}).items()}
 
     def nodes(self) -> Collection[str]:
@@ -124,15 +132,22 @@ class InProcessTransport:
 
     def _in_threads(self, stage: str, reached: Replies) -> Replies:
         with ThreadPoolExecutor(self._workers) as threads:
-            called: deque[tuple[str, Future[bytes]]] = deque()
-            for name, request in reached:
-                called.append((name, threads.submit(self._clients[name].answer, stage, request)))
-                if len(called) > self._workers:
+
+            def call(name: str, request: bytes) -> Future[bytes]:
+                return threads.submit(self._clients[name].answer, stage, request)
+
+            window = list(islice(reached, self._workers + (_MORE_HELD if self._weights else 1)))
+            longest_first = sorted(window, key=lambda item: -self._weights.get(item[0], 0.0))
+            futures = {name: call(name, request) for name, request in longest_first}
+            called = deque((name, futures.pop(name)) for name, _ in window)
+            try:
+                while called:
                     first, reply = called.popleft()
                     yield first, reply.result()
-            while called:
-                first, reply = called.popleft()
-                yield first, reply.result()
+                    called.extend((name, call(name, request)) for name, request in islice(reached, 1))
+            finally:
+                for _, future in called:  # nobody takes their replies any more
+                    future.cancel()
 
     def close(self) -> None:
         """Nothing is held."""

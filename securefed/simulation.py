@@ -223,7 +223,8 @@ class _Run:
             _require_validation(bundle)
         if terms.compression.reason:
             self._observer.noted(terms.compression.reason)
-        sites = SimulatedSites(self._identities, terms, hospitals, self._workers)
+        images = {site.site: len(site.train.labels) for site in bundle.sites}
+        sites = SimulatedSites(self._identities, terms, hospitals, self._workers, images)
         aggregator = Aggregator(terms, sites, sites, verifier=sites.verifier)
         federation = Federation(hospitals, aggregator, terms.initial_vector, config.federation.select)
         checkpoint = load_checkpoint(folder)

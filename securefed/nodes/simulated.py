@@ -43,13 +43,20 @@ class SimulatedSites:
         terms: The terms of the sums.
         training: The hospitals.
         workers: Sites that train, encode and mask at the same time, each in a thread of its own.
+        images: {site: images that it trains on}: the sites with the most begin first.
     """
 
     def __init__(
-        self, identities: Mapping[str, IdentityKey], terms: SumTerms, training: Training, workers: int = 1
+        self,
+        identities: Mapping[str, IdentityKey],
+        terms: SumTerms,
+        training: Training,
+        workers: int = 1,
+        images: Mapping[str, int] | None = None,
     ) -> None:
         self._terms = terms
         self._workers = workers
+        self._images = images
         self.verifier = RememberingVerifier()
         followed = Followed()
         self._nodes = {
@@ -66,9 +73,8 @@ class SimulatedSites:
         """Call each site as the iterator reaches it, or a few at a time; the sites that the round loses are silent."""
         lost = {} if stage == ControlStage.CLOSE_ROUND.value else self.losses(training_round(round_id))
         drops = {(site, round_id): at for site, at in lost.items()}
-        return InProcessTransport(self._nodes, drops, workers=self._workers).exchange(
-            stage, requests, round_id=round_id, patience=patience
-        )
+        transport = InProcessTransport(self._nodes, drops, workers=self._workers, weights=self._images)
+        return transport.exchange(stage, requests, round_id=round_id, patience=patience)
 
     def close(self) -> None:
         """Nothing is held."""

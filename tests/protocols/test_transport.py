@@ -192,6 +192,50 @@ def test_clients_that_work_on_vectors_work_at_the_same_time_and_few_replies_are_
     assert not failures
 
 
+class Noting:
+    """Notes who begins, in order."""
+
+    def __init__(self, name, begun, gate=None):
+        self.name, self.begun, self.gate = name, begun, gate
+
+    def answer(self, stage, data):
+        self.begun.append(self.name)
+        if self.gate is not None:
+            assert self.gate.wait(timeout=30)
+        return data
+
+
+def test_clients_that_take_longest_begin_first_and_replies_keep_their_order():
+    begun = []
+    names = [f"{number:02d}" for number in range(20)]
+    weights = {name: 100 - (int(name) - 6) ** 2 for name in names}
+    clients = {name: Noting(name, begun) for name in names}
+    transport = InProcessTransport(clients, workers=2, weights=weights)
+    replies, _ = transport.exchange("MaskedInputCollection", {name: name.encode() for name in names}, **ROUND)
+    held = []
+    for number, (name, reply) in enumerate(replies, 1):
+        assert (name, reply) == (names[number - 1], names[number - 1].encode())
+        held.append(len(begun) - number)
+    assert sorted(begun) == names
+    assert set(begun[:2]) <= {"05", "06", "07"}
+    assert max(held) <= 10
+
+
+def test_replies_that_nobody_takes_are_not_worked_for():
+    """An interrupted round ends with the clients that are at work."""
+    begun, gate = [], threading.Event()
+    names = [f"{number}" for number in range(10)]
+    clients = {name: Noting(name, begun, None if name == "0" else gate) for name in names}
+    weights = {name: -int(name) for name in names}
+    replies, _ = InProcessTransport(clients, workers=2, weights=weights).exchange(
+        "MaskedInputCollection", dict.fromkeys(names, b""), **ROUND
+    )
+    assert next(replies) == ("0", b"")
+    threading.Timer(0.2, gate.set).start()
+    replies.close()
+    assert len(begun) <= 5
+
+
 def test_an_error_in_a_thread_reaches_the_caller():
     class Broken:
         def answer(self, stage, data):
