@@ -79,6 +79,25 @@ def test_a_process_trains_and_validates_bit_for_bit_as_a_thread(settings, method
                 np.testing.assert_array_equal(a["ensemble"], b["ensemble"])
 
 
+@pytest.mark.parametrize(
+    ("tuned", "expected"),
+    [
+        (None, "glibc.malloc.hugetlb=1"),
+        ("glibc.malloc.hugetlb=0", "glibc.malloc.hugetlb=1:glibc.malloc.hugetlb=0"),  # the last one holds
+    ],
+)
+def test_processes_ask_for_huge_pages_and_keep_what_the_user_has_tuned(monkeypatch, tuned, expected):
+    if tuned is None:
+        monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
+    else:
+        monkeypatch.setenv("GLIBC_TUNABLES", tuned)
+    _, made = hospitals(BALANCED)
+    with closing(crew_for(made, BALANCED)) as crew:
+        environment = Path(f"/proc/{crew.process_ids[0]}/environ").read_bytes().replace(b"\0", b":")  # as glibc does
+    assert f":GLIBC_TUNABLES={expected}:".encode() in environment
+    assert b":OMP_NUM_THREADS=1:" in environment
+
+
 def test_what_goes_wrong_in_a_process_is_an_error_with_a_name_and_the_process_goes_on():
     _, made = hospitals(BALANCED)
     private, vector = made["a"].private_tensors, initial_vector(TEXT.shape[1], BALANCED, 3)
