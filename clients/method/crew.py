@@ -160,12 +160,12 @@ class Crew:
         self._end = weakref.finalize(self, _end_all, members)
         rows_descriptor = shared_arrays.create(rows_layout)
         try:
-            for name, array in shared_arrays.views(rows_descriptor, rows_layout).items():
-                array[...] = named[name]
             for _ in range(processes):
                 member = _Member(model, seed, rows_layout, rows_descriptor, desk)
                 members.append(member)
                 self._free.put(member)
+            for name, array in shared_arrays.views(rows_descriptor, rows_layout).items():
+                array[...] = named[name]  # while the processes start; they read rows when they have a job
             for member in members:
                 member.receive("a simulation")
         except BaseException:
