@@ -136,6 +136,9 @@ class MaskedLinear(nn.Module):
         if not self.learned:
             return nn.functional.linear(x, self.weight, self.bias)
         inside = self.bias if self.mask_bias else None
+        if not torch.is_grad_enabled():  # the slopes of a backward pass are not wanted, nor what the mask leaves alone
+            kept = nn.functional.linear(x, self.weight, inside).mul_(keep_mask(self.weight, self.threshold))
+            return kept if self.mask_bias else kept.add_(self.bias)
         y: Tensor = _MaskedRows.apply(x, self.weight, inside, self.threshold, self.window, self._memory, self.wanted)[0]
         return y if self.mask_bias else y + self.bias
 

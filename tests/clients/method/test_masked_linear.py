@@ -32,6 +32,19 @@ def test_output_is_the_masked_product(mask_bias):
     assert layer.keep_ratio() == 0.5
 
 
+@pytest.mark.parametrize("mask_bias", [True, False])
+def test_an_answer_without_gradients_is_the_same_bit_for_bit(mask_bias):
+    layer = make_layer(inputs=64, outputs=32, mask_bias=mask_bias).float()
+    set_thresholds(layer, [-0.001, 0.0, 0.001, 0.02] * 8)
+    x = torch.randn(50, 64, generator=torch.Generator().manual_seed(1))
+    kept = x.clone()
+    with torch.no_grad():
+        answer = layer(x)
+    assert torch.equal(answer, layer(x).detach())
+    assert torch.equal(x, kept)
+    assert 0 < layer.keep_ratio() < 1
+
+
 def test_thresholds_start_at_zero_and_keep_everything():
     layer = make_layer()
     assert not layer.threshold.any()
