@@ -57,6 +57,10 @@ class Hospitals(Protocol):
         """Put back what `private_states` returned."""
         ...
 
+    def expect(self, vector: Vector, number: int) -> None:
+        """Every site is about to receive a vector for a round: whoever can may begin to train."""
+        ...
+
     def validation_accuracy(self, vector: Vector) -> Mapping[str, Mapping[str, float]]:
         """Return {site: {part: accuracy on its validation images}}."""
         ...
@@ -77,6 +81,9 @@ class OutOfSight:
 
     def load_private_states(self, states: Mapping[str, Arrays]) -> None:
         """Nothing is theirs."""
+
+    def expect(self, vector: Vector, number: int) -> None:
+        """They will receive it."""
 
     def validation_accuracy(self, vector: Vector) -> Mapping[str, Mapping[str, float]]:
         """Return nothing."""
@@ -143,6 +150,8 @@ class Federation:
             self._current = self._snapshot(number)
             channel = self._aggregator.channel_state()
             self.moved(self._current, channel)
+            if number < rounds:
+                self._hospitals.expect(self._vector, number + 1)
             with self._clock("evaluate"):
                 accuracy = self._hospitals.validation_accuracy(self._vector)
                 kept = self._hospitals.keep_ratios(self._vector)

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from clients.encoders import FeatureBundle
 from clients.method.crew import Crew, CrewError, ModelArguments
 from clients.method.hospital import Hospital, make_fleet, workbenches
-from clients.method.lean.fleet import Fleet, Trained
+from clients.method.lean.fleet import Finish, Fleet
+from clients.method.lean.stack import Trained
 from clients.method.settings import TrainingSettings
 from securefed.errors import TrainingProcessError
 from securefed.run_folder import Arrays
@@ -77,6 +78,7 @@ class Hospitals:
             start = partial(start_crew, workers, model, seed, self._hospitals, length)
             self._processes = TrainingProcesses(benches, start, rounds, lambda: self._work.seconds)
         self._ahead = None if fleet is None or together is False else _TrainedAhead(fleet, self._hospitals)
+        self._early = method != "fedavg-mlp"  # there a validation brings the statistics of batch norms up to date first
 
     @property
     def sites(self) -> Sequence[str]:
@@ -97,6 +99,11 @@ class Hospitals:
             hospital, vector = self._hospitals[site], self._same(received)
             trained = self._ahead.take(site, vector, number) if self._ahead else None
             return hospital.train_round(vector, number) if trained is None else hospital.adopt(trained)
+
+    def expect(self, vector: Vector, number: int) -> None:
+        """Every site is about to receive this global vector float32[d] for a round: a GPU may begin to train it."""
+        if self._ahead is not None and self._early:
+            self._ahead.begin(self._same(vector), number)
 
     def train_all(self, received: Vector, number: int) -> dict[str, Vector]:
         """Train one round at every site, several at a time; return {site: update}."""
@@ -182,7 +189,7 @@ def _named_errors() -> Iterator[None]:
 
 
 class _TrainedAhead:
-    """A round that a fleet has trained for all sites, handed out site by site.
+    """A round that a fleet trains for all sites, handed out site by site.
 
     What is not asked for (a site was lost, or received another model) is thrown away with the next round.
     """
@@ -191,18 +198,30 @@ class _TrainedAhead:
         self._fleet, self._hospitals = fleet, hospitals
         self._lock = threading.Lock()
         self._of: tuple[Vector, int] | None = None
+        self._sites: Sequence[str] = ()
+        self._finish: Finish | None = None
         self._trained: dict[str, Trained] = {}
+
+    def begin(self, vector: Vector, number: int) -> None:
+        """Have the fleet begin to train a round from a vector; it goes on beside whatever comes next."""
+        with self._lock:
+            self._begin(vector, number)
 
     def take(self, site: str, vector: Vector, number: int) -> Trained | None:
         """Return what a site has trained in a round from a vector, None where it has to train by itself."""
         with self._lock:
-            if self._of is None or self._of[1] != number:
-                self._of = vector, number
-                trainees = {name: hospital.trainee(number) for name, hospital in self._hospitals.items()}
-                able = {name: trainee for name, trainee in trainees.items() if trainee is not None}
-                trained = self._fleet.train(vector, list(able.values()), number)
-                self._trained = dict(zip(able, trained, strict=True))
-            return self._trained.pop(site, None) if self._of[0] is vector else None
+            if self._of is None or self._of[1] != number or (self._finish is not None and self._of[0] is not vector):
+                self._begin(vector, number)
+            if self._finish is not None:
+                self._trained = dict(zip(self._sites, self._finish(), strict=True))
+                self._finish = None
+            return self._trained.pop(site, None) if self._of is not None and self._of[0] is vector else None
+
+    def _begin(self, vector: Vector, number: int) -> None:
+        trainees = {name: hospital.trainee(number) for name, hospital in self._hospitals.items()}
+        able = {name: trainee for name, trainee in trainees.items() if trainee is not None}
+        self._of, self._sites, self._trained = (vector, number), tuple(able), {}
+        self._finish = self._fleet.begin(vector, list(able.values()), number)
 
 
 class _WorkClock:

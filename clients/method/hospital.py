@@ -11,7 +11,8 @@ from clients.method.baselines import LinearProbe, fit_linear_probe, zero_shot
 from clients.method.crew import HospitalRows
 from clients.method.kept import kept_copies
 from clients.method.layout import Vector, seeded_generator
-from clients.method.lean.fleet import Fleet, Trained, Trainee
+from clients.method.lean.fleet import Fleet
+from clients.method.lean.stack import Trained, Trainee
 from clients.method.model import HospitalModel
 from clients.method.parts import PrivateState, build_model, checked_private_part, private_part
 from clients.method.prediction import (

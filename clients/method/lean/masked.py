@@ -247,7 +247,7 @@ class MaskedStep:
 def reset_thresholds(weight: Tensor, threshold: Tensor, keep_ratio: float) -> None:
     """Set the thresholds of a layer back to 0 if at most this share of its rows is kept.
 
-    Shapes: weight float[out, in], threshold float[out]. Nothing waits for the device.
+    Shapes: weight float[..., out, in], threshold float[..., out]. Nothing waits for the device.
     """
-    kept = (weight.abs().mean(-1) >= threshold).to(weight.dtype).mean()
+    kept = (weight.abs().mean(-1) >= threshold).to(weight.dtype).mean(-1, keepdim=True)
     threshold.mul_((kept > keep_ratio).to(weight.dtype))

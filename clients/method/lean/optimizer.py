@@ -23,18 +23,21 @@ class Moving:
 
 
 class FusedAdamW:
-    """The optimiser of one round; each part of the parameters is moved once a step.
+    """The optimiser of a round; each part of the parameters is moved once a step.
 
     Args:
         settings: Learning rates, their decay, and the rest of AdamW.
         round_number: The round, from 1.
         device: Where the parameters are.
-        steps: Steps that the moments have seen.
+        on_device: Whether the learning rates lie on the device, as float32, so that recorded steps see those of later
+            rounds.
     """
 
-    def __init__(self, settings: TrainingSettings, round_number: int, device: torch.device, steps: int = 0) -> None:
-        decay = settings.learning_rate_decay ** (round_number - 1)
-        self._rates = {True: settings.fam_learning_rate * decay, False: settings.mlp_learning_rate * decay}
+    def __init__(
+        self, settings: TrainingSettings, round_number: int, device: torch.device, *, on_device: bool = False
+    ) -> None:
+        self._settings = settings
+        self._on_device = [torch.zeros((), dtype=torch.float32, device=device) for _ in range(2 * on_device)]
         self._rest: dict[str, Any] = {
             "amsgrad": False,
             "beta1": settings.adam_beta1,
@@ -45,7 +48,18 @@ class FusedAdamW:
             "grad_scale": None,
             "found_inf": None,
         }
-        self._count = torch.full((), float(steps), dtype=torch.float32, device=device)
+        self._count = torch.zeros((), dtype=torch.float32, device=device)
+        self.begin_round(round_number)
+
+    def begin_round(self, round_number: int) -> None:
+        """Take the learning rates of a round, from 1; its moments have seen no step."""
+        decay = self._settings.learning_rate_decay ** (round_number - 1)
+        rates = [self._settings.fam_learning_rate * decay, self._settings.mlp_learning_rate * decay]
+        for tensor, rate in zip(self._on_device, rates, strict=False):
+            tensor.fill_(rate)
+        fam, mlp = self._on_device or rates
+        self._rates = {True: fam, False: mlp}
+        self._count.zero_()
 
     def begin_step(self) -> None:
         """Count a step; before any part is moved."""

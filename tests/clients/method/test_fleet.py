@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from clients.method.layout import flatten
-from clients.method.lean.fleet import Fleet, Trainee
+from clients.method.lean.fleet import Fleet
+from clients.method.lean.stack import Trainee
 from clients.method.lean.trainer import LeanTrainer
 from clients.method.parts import private_part, shared_part
 from clients.method.settings import TrainingSettings
@@ -135,8 +136,62 @@ def test_a_vector_of_another_length_is_refused():
         fleet.train(np.zeros(7, np.float32), [Trainee(x, y, None, private, generator)], 1)
 
 
+def test_what_is_kept_of_one_round_does_not_show_in_the_next():
+    settings = TrainingSettings.default()
+    model = make_model(settings, dtype=torch.float64)
+    x, y = unit(torch.randn(97, D, generator=generator(1))).double(), torch.arange(97) % 3
+    data = [(x, y), (x[:40], y[:40]), (x[:33], y[:33])]
+    kept, private = Fleet(model, "local"), [private_part(model, "local")] * 3
+    for number in (1, 2, 3):
+        cohort = [
+            Trainee(*rows, None, mine, lambda seed=10 * number + k: generator(seed))
+            for k, (rows, mine) in enumerate(zip(data, private, strict=True))
+        ]
+        fresh = Fleet(model, "local").train(np.zeros(0, np.float32), cohort, number)
+        trained = kept.train(np.zeros(0, np.float32), cohort, number)
+        private = [result.private for result in trained]
+        for a, b in zip(trained, fresh, strict=True):
+            assert all(torch.equal(a.private[name], b.private[name]) for name in b.private)
+
+
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+
+
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@needs_gpu
+@pytest.mark.parametrize("profile", PROFILES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_gpu_trains_each_hospital_of_a_fleet_as_on_its_own(profile, dtype):
+    """Dropout too, and in rounds whose steps are recorded, replayed and begun by call."""
+    settings = PROFILES[profile]
+    cohort = [hospital(settings, "local", number, size, dtype) for number, size in enumerate((40, 353, 0, 1, 340, 33))]
+    models = [model.to("cuda") for model, *_ in cohort]
+    data = [(x.to("cuda"), y.to("cuda"), None if w is None else w.to("cuda")) for _, x, y, w in cohort]
+    fleet = Fleet(copy.deepcopy(models[0]), "local")
+    trainers = [LeanTrainer(copy.deepcopy(model)) for model in models]
+    private = [copy.deepcopy(private_part(model, "local")) for model in models]
+
+    def drawn(number, k):
+        return torch.Generator("cuda").manual_seed(100 * number + k)
+
+    for number in (1, 2, 3):
+        trainees = [
+            Trainee(*rows, mine, lambda number=number, k=k: drawn(number, k))
+            for k, (rows, mine) in enumerate(zip(data, private, strict=True))
+        ]
+        private = [result.private for result in fleet.train(np.zeros(0, np.float32), trainees, number)]
+        for k, trainer in enumerate(trainers):
+            trainer.train(*data[k], number, drawn(number, k))
+            for name, tensor in private_part(trainer._model, "local").items():
+                tolerance = 1e-5 if dtype == torch.float32 else 1e-10
+                torch.testing.assert_close(
+                    private[k][name], tensor, rtol=0, atol=tolerance, msg=lambda m, n=name: f"{n}: {m}"
+                )
+            private[k] = copy.deepcopy(private_part(trainer._model, "local"))  # rounding is not to add up
+
+
+@pytest.mark.gpu
+@needs_gpu
 @pytest.mark.parametrize("profile", PROFILES)
 def test_a_gpu_trains_the_fleet_as_the_processor_does(profile):
     import dataclasses
