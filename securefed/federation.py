@@ -142,6 +142,8 @@ class Federation:
         Raises:
             RoundAbortedError: A round ended without a sum.
         """
+        if self._current.number < rounds:
+            self._hospitals.expect(self._vector, self._current.number + 1)
         for number in range(self._current.number + 1, rounds + 1):
             if not self._scored:  # nobody will ask for the model before this round: let its memory go
                 self._current = Snapshot(number - 1, self._vector, {})

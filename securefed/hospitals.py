@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 from clients.encoders import FeatureBundle
 from clients.method.crew import Crew, CrewError, ModelArguments
 from clients.method.hospital import Hospital, make_fleet, workbenches
-from clients.method.lean.fleet import Finish, Fleet
+from clients.method.lean.fleet import Begun, Fleet
 from clients.method.lean.stack import Trained
+from clients.method.lean.validation import Said
 from clients.method.settings import TrainingSettings
 from securefed.errors import TrainingProcessError
 from securefed.run_folder import Arrays
@@ -154,7 +155,8 @@ class Hospitals:
         if scored is None or scored[0] is not vector:
             labels = self._validation[site]
             with _named_errors():
-                parts = self._hospitals[site].predict(vector, "val")
+                hospital, said = self._hospitals[site], self._ahead.said(site, vector) if self._ahead else None
+                parts = hospital.predict(vector, "val") if said is None else hospital.hear(vector, said)
             accuracy = {part: float((scores.argmax(axis=1) == labels).mean()) for part, scores in parts.items()}
             self._scored[site] = scored = vector, accuracy
         return scored[1]
@@ -199,8 +201,9 @@ class _TrainedAhead:
         self._lock = threading.Lock()
         self._of: tuple[Vector, int] | None = None
         self._sites: Sequence[str] = ()
-        self._finish: Finish | None = None
-        self._trained: dict[str, Trained] = {}
+        self._begun: Begun | None = None
+        self._said: dict[str, Said] | None = None
+        self._trained: dict[str, Trained] | None = None
 
     def begin(self, vector: Vector, number: int) -> None:
         """Have the fleet begin to train a round from a vector; it goes on beside whatever comes next."""
@@ -210,18 +213,30 @@ class _TrainedAhead:
     def take(self, site: str, vector: Vector, number: int) -> Trained | None:
         """Return what a site has trained in a round from a vector, None where it has to train by itself."""
         with self._lock:
-            if self._of is None or self._of[1] != number or (self._finish is not None and self._of[0] is not vector):
+            if self._of is None or self._of[1] != number or (self._trained is None and self._of[0] is not vector):
                 self._begin(vector, number)
-            if self._finish is not None:
-                self._trained = dict(zip(self._sites, self._finish(), strict=True))
-                self._finish = None
-            return self._trained.pop(site, None) if self._of is not None and self._of[0] is vector else None
+            if self._of is None or self._of[0] is not vector or self._begun is None:
+                return None
+            if self._trained is None:
+                self._trained = dict(zip(self._sites, self._begun.finish(), strict=True))
+            return self._trained.pop(site, None)
+
+    def said(self, site: str, vector: Vector) -> Said | None:
+        """Return what a site's model says of its validation images with the vector that a round was begun from."""
+        with self._lock:
+            if self._of is None or self._of[0] is not vector or self._begun is None or self._begun.said is None:
+                return None
+            if self._trained is not None:
+                return None  # the sites have other models by now
+            if self._said is None:
+                self._said = dict(zip(self._sites, self._begun.said(), strict=True))
+            return self._said.get(site)
 
     def _begin(self, vector: Vector, number: int) -> None:
         trainees = {name: hospital.trainee(number) for name, hospital in self._hospitals.items()}
         able = {name: trainee for name, trainee in trainees.items() if trainee is not None}
-        self._of, self._sites, self._trained = (vector, number), tuple(able), {}
-        self._finish = self._fleet.begin(vector, list(able.values()), number)
+        self._of, self._sites, self._trained, self._said = (vector, number), tuple(able), None, None
+        self._begun = self._fleet.begin(vector, list(able.values()), number)
 
 
 class _WorkClock:

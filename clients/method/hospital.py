@@ -13,11 +13,13 @@ from clients.method.kept import kept_copies
 from clients.method.layout import Vector, seeded_generator
 from clients.method.lean.fleet import Fleet
 from clients.method.lean.stack import Trained, Trainee
+from clients.method.lean.validation import Said
 from clients.method.model import HospitalModel
 from clients.method.parts import PrivateState, build_model, checked_private_part, private_part
 from clients.method.prediction import (
     Calibration,
     Features,
+    Validated,
     answer,
     calibrate,
     log_class_frequencies,
@@ -104,6 +106,8 @@ class Hospital:
         self._weights = class_weights(site.train.labels, len(text_features), settings.class_balance)
         self._class_weights = None if self._weights is None else torch.from_numpy(self._weights).to(self._device)
         self._kept_rows: tuple[Vector, dict[str, float]] | None = None
+        self._validation: torch.Tensor | None = None
+        self._arrays: tuple[PrivateTensors, Mapping[str, npt.NDArray[np.generic]]] | None = None
 
     def train_round(self, global_vector: Vector, round_number: int) -> Vector:
         """Train one round from the global parameters and return the update, local minus global: float32[d].
@@ -144,12 +148,21 @@ class Hospital:
         def generator() -> torch.Generator:
             return seeded_generator("round", self._seed, self.site.site, round_number, device=self._device)
 
-        return Trainee(*self._train, self._class_weights, self._private, generator)
+        if self._validation is None:
+            self._validation = torch.from_numpy(np.array(self.site.val.features, dtype=np.float32)).to(self._device)
+        return Trainee(*self._train, self._class_weights, self._private, generator, self._validation)
 
     def adopt(self, trained: Trained) -> Vector:
         """Take over what a fleet has trained for this hospital in place of `train_round`; return the update."""
         self._private, self._calibrated_for = trained.private, None
+        self._arrays = None if trained.arrays is None else (trained.private, trained.arrays)
         return trained.update
+
+    def hear(self, global_vector: Vector, said: Said) -> dict[str, npt.NDArray[np.float32]]:
+        """Take over what a fleet says of the validation images with the shared vector, in place of `predict`."""
+        labels = self.site.val.labels
+        calibration = calibrate(said.parts, labels) if self._settings.ensemble == "pool" else None
+        return self._validated(global_vector, Validated(answer(said.parts, calibration), calibration, said.keep_ratios))
 
     def predict(self, global_vector: Vector, of: str | Features = "test") -> dict[str, npt.NDArray[np.float32]]:
         """Return the probabilities float32[N, C] of each part with the given shared parameters.
@@ -186,8 +199,8 @@ class Hospital:
         The calibration is that of the last `predict`. The arrays can only be read. Secrecy: stays at the hospital.
         """
         state: PrivateState = {} if self._probe is None else self._probe.state()
-        for name, tensor in (self._private or {}).items():
-            state[name] = tensor.detach().cpu().numpy()
+        for name, array in self._private_arrays().items():
+            state[name] = array
             state[name].flags.writeable = False
         return state | (self._calibration.state() if self._calibration is not None else {})
 
@@ -214,10 +227,18 @@ class Hospital:
             bench.load(global_vector, self._private)
             return bench.keep_ratios()
 
+    def _private_arrays(self) -> Mapping[str, npt.NDArray[np.generic]]:
+        if self._arrays is not None and self._arrays[0] is self._private:
+            return self._arrays[1]
+        return {name: tensor.detach().cpu().numpy() for name, tensor in (self._private or {}).items()}
+
     def _validate(self, global_vector: Vector, private: PrivateTensors) -> dict[str, npt.NDArray[np.float32]]:
         """Return the probabilities of the validation images; calibrate on them, and count the rows that layers keep."""
         val = self.site.val
         said = self._benches.validate(self.site.site, val.features, val.labels, global_vector, private)
+        return self._validated(global_vector, said)
+
+    def _validated(self, global_vector: Vector, said: Validated) -> dict[str, npt.NDArray[np.float32]]:
         self._calibration, self._calibrated_for = said.calibration, _unchanging(global_vector)
         self._kept_rows = self._calibrated_for, said.keep_ratios
         return said.parts

@@ -6,11 +6,13 @@ left out of the stack. The result is that of `LeanTrainer` for each, up to round
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 
 from clients.method.layout import Vector
 from clients.method.lean.stack import Stack, Trained, Trainee
+from clients.method.lean.validation import Said
 from clients.method.model import HospitalModel
 from clients.method.parts import private_part, shared_part
 
@@ -23,8 +25,18 @@ _ACTIVATIONS = 40
 _MEMORY_SHARE = 0.5
 """Of the memory that is free on a GPU."""
 
-Finish = Callable[[], list[Trained]]
-"""Waits for a round that has begun and returns what each hospital has then."""
+
+@dataclass(frozen=True)
+class Begun:
+    """A round that has begun.
+
+    Attributes:
+        finish: Waits for it and returns what each hospital has then.
+        said: Returns what the models that it began with say of validation images; None where they were not asked.
+    """
+
+    finish: Callable[[], list[Trained]]
+    said: Callable[[], list[Said]] | None = None
 
 
 class Fleet:
@@ -50,10 +62,10 @@ class Fleet:
         Raises:
             ValueError: The vector's length does not fit.
         """
-        return self.begin(vector, trainees, round_number)()
+        return self.begin(vector, trainees, round_number).finish()
 
-    def begin(self, vector: Vector, trainees: Sequence[Trainee], round_number: int) -> Finish:
-        """Begin a round as `train` would; a GPU works on it until what is returned is called.
+    def begin(self, vector: Vector, trainees: Sequence[Trainee], round_number: int) -> Begun:
+        """Begin a round as `train` would; a GPU works on it until it is asked for.
 
         The memory of hospitals that all fit is kept for their next round.
 
@@ -61,7 +73,7 @@ class Fleet:
             ValueError: The vector's length does not fit.
         """
         if not trainees:
-            return list
+            return Begun(list)
         size = len(trainees)
 
         def anew() -> list[Trained]:
@@ -76,14 +88,14 @@ class Fleet:
                 size = min(size, self._largest())
                 if size < len(trainees):
                     trained = self._group_by_group(vector, trainees, round_number, size)
-                    return lambda: trained
+                    return Begun(lambda: trained)
                 stack = self._kept = self._stack(trainees)
             stack.begin(vector, trainees, round_number)
         except torch.OutOfMemoryError:
             if size == 1:
                 raise
             trained = anew()
-            return lambda: trained
+            return Begun(lambda: trained)
 
         def finish(stack: Stack = stack) -> list[Trained]:
             try:
@@ -93,7 +105,8 @@ class Fleet:
                     raise
                 return anew()
 
-        return finish
+        validation = stack.validation
+        return Begun(finish, None if validation is None else validation.finish)
 
     def _group_by_group(
         self, vector: Vector, trainees: Sequence[Trainee], round_number: int, size: int

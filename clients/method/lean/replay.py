@@ -50,6 +50,12 @@ class Replays:
     def wait(self) -> None:
         """Wait until all work is done."""
 
+    def mark(self) -> None:
+        """Remember how far the work is that has been asked for."""
+
+    def wait_for_mark(self) -> None:
+        """Wait until all work before the mark is done."""
+
     def run(
         self, key: tuple[int, ...], times: int, step: Callable[[], None], generators: Sequence[torch.Generator]
     ) -> None:
@@ -75,6 +81,7 @@ class OnStream(Replays):
 
     def __init__(self, device: torch.device) -> None:
         self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        self._mark = torch.cuda.Event()  # type: ignore[no-untyped-call]
 
     @contextmanager
     def stream(self) -> Iterator[None]:
@@ -86,6 +93,14 @@ class OnStream(Replays):
     def wait(self) -> None:
         """Wait until all work on the stream is done."""
         self._stream.synchronize()
+
+    def mark(self) -> None:
+        """Remember how far the work on the stream is that has been asked for."""
+        self._mark.record(self._stream)
+
+    def wait_for_mark(self) -> None:
+        """Wait until all work before the mark is done."""
+        self._mark.synchronize()
 
 
 class RecordedSteps(OnStream):

@@ -4,7 +4,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
+from typing import Any
 
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -15,6 +17,7 @@ from clients.method.lean.norms import Rows
 from clients.method.lean.optimizer import FusedAdamW, Moving
 from clients.method.lean.replay import Replays
 from clients.method.lean.step import ModelTensors, TrainingStep
+from clients.method.lean.validation import StackValidation, validates
 from clients.method.model import HospitalModel
 from clients.method.settings import TrainingSettings
 
@@ -29,6 +32,7 @@ class Trainee:
         class_weights: float[C] or None.
         private: Its own tensors, by the names of `parts.private_part`.
         generator: Makes the generator of the round; called again where a smaller fleet has to begin anew.
+        validation: Features float[M, D] of its validation images on that device; None where nobody asks for them.
     """
 
     features: Tensor
@@ -36,14 +40,22 @@ class Trainee:
     class_weights: Tensor | None
     private: Mapping[str, Tensor]
     generator: Callable[[], torch.Generator]
+    validation: Tensor | None = None
 
 
 @dataclass(frozen=True)
 class Trained:
-    """What a hospital has after the round: the update of the shared vector float32[d], and its own tensors."""
+    """What a hospital has after the round.
+
+    Attributes:
+        update: float32[d], of the shared vector.
+        private: Its own tensors.
+        arrays: The same in the processor's memory, where they are on a GPU.
+    """
 
     update: Vector
     private: Mapping[str, Tensor]
+    arrays: Mapping[str, npt.NDArray[Any]] | None = None
 
 
 @dataclass(frozen=True)
@@ -118,17 +130,25 @@ class Stack:
                 mine.manual_seed(given.initial_seed())
             self._optimizer.begin_round(round_number)
             self._number.zero_()
+            if self._validation is not None:
+                self._validation.begin()
             self._train()
             self._send()
+
+    @property
+    def validation(self) -> StackValidation | None:
+        """What the models that a round began with say of validation images; None where they cannot be asked here."""
+        return self._validation
 
     def finish(self) -> list[Trained]:
         """Wait for the round and return what each hospital has, in the order in which they were given."""
         self._replays.wait()
         copies = {name: self._tensors.values[name].clone().unbind() for name in self._private}
-        trained = {
-            place: Trained(self._host[k].numpy().copy(), {name: copies[name][k] for name in self._private})
-            for k, place in enumerate(self._places)
-        }
+        trained: dict[int, Trained] = {}
+        for k, place in enumerate(self._places):
+            arrays = {name: tensor[k].numpy().copy() for name, tensor in self._sent.items()}
+            tensors = {name: copies[name][k] for name in self._private}
+            trained[place] = Trained(self._host[k].numpy().copy(), tensors, arrays or None)
         return [trained[place] for place in range(len(trained))]
 
     def _make_memory(self, trainees: Sequence[Trainee]) -> None:
@@ -162,7 +182,19 @@ class Stack:
         self._number = torch.zeros(1, dtype=torch.int64, device=self._device)
         length = sum(likes[name].numel() for name in self._shared)
         self._received = torch.empty(length, dtype=torch.float32, device=self._device)
-        self._host = torch.empty(len(trainees), length, pin_memory=self._device.type == "cuda")
+        on_gpu = self._device.type == "cuda"
+        self._host = torch.empty(len(trainees), length, pin_memory=on_gpu)
+        self._sent = {
+            name: torch.empty(values[name].shape, dtype=values[name].dtype, pin_memory=True)
+            for name in self._private
+            if on_gpu
+        }
+        self._validation = None
+        images = [t.validation for t in trainees]
+        if validates(settings) and all(x is not None for x in images):
+            self._validation = StackValidation(
+                model, self._tensors, [x for x in images if x is not None], self._places, self._replays
+            )
 
     def _receive(self, vector: Vector, trainees: Sequence[Trainee]) -> None:
         """Put what all share and what each has learned in place; moments begin at 0."""
@@ -272,10 +304,12 @@ class Stack:
                 reset_thresholds(weight[some], values[name][some], self._settings.reset_keep_ratio)
 
     def _send(self) -> None:
-        """Have the updates copied to memory of the processor."""
+        """Have what comes of the round copied to memory of the processor."""
         if self._shared:
             local = torch.cat([self._tensors.values[name].flatten(1) for name in self._shared], 1)
             self._host.copy_(local.to(torch.float32) - self._received, non_blocking=True)
+        for name, memory in self._sent.items():
+            memory.copy_(self._tensors.values[name], non_blocking=True)
 
     def _moving(self, active: int) -> list[Moving]:
         """The parameters of the hospitals that are left: the FAM's, and the MLP's where there is one."""

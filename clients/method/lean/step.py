@@ -125,6 +125,22 @@ class TrainingStep:
         if self._masks is not None:
             self._masks.write_threshold_gradients()
 
+    def logits(self, x: Tensor) -> Tensor:
+        """Return the logits float[1 or 2, ..., B, C] of FAM and, where there is one, MLP in prediction.
+
+        Not for a batch norm, which predicts with other statistics. They are overwritten by the next call.
+
+        Args:
+            x: float[..., B, D] of unit length.
+        """
+        if self._masks is not None:
+            self._masks.update()
+        adapted = self._fam.forward(x)
+        self._losses.forward(adapted)
+        if self._mlp is not None:
+            self._mlp.forward(adapted, x, Rows(None, self._rows), _drop_nothing)
+        return self._losses.logits
+
     def targets(self, labels: Tensor, weights: Tensor) -> Targets:
         """Return the targets of images with labels int64[..., B] and weights float[..., B]."""
         return self._losses.targets(labels, weights)
@@ -180,3 +196,8 @@ class TrainingStep:
         if kind == "layer" and tensors.weight.dim() == 1:
             return LayerNorm(tensors)
         return PerImageNorm(tensors, group_count(tensors.weight.shape[-1]) if kind == "group" else 1)
+
+
+def _drop_nothing(target: Tensor, probability: float) -> Tensor:
+    """Every entry is kept, and will be divided by the probability that it is."""
+    return target.fill_(probability)
