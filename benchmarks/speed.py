@@ -54,6 +54,8 @@ def main():
     parser.add_argument("--data")
     parser.add_argument("--encoder")
     parser.add_argument("--images", type=int, default=256)
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="of the parts `run` and `encode`")
+    parser.add_argument("--random-weights", metavar="MODEL", help="encode with an open_clip model of random weights")
     parser.add_argument("--output", type=Path, default=Path("docs/results"))
     parser.add_argument("--part", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -64,8 +66,9 @@ def main():
     results = {}
     for part in chosen:
         names = [part] if part != "clients" else [f"clients:{n}" for n in client_counts(arguments.most_clients)]
-        results[part] = [in_own_process(name) for name in names]
-        for result in results[part]:
+        key = part if arguments.device == "cpu" else f"{part} on a GPU"
+        results[key] = [in_own_process(name) for name in names]
+        for result in results[key]:
             print(json.dumps(result), file=sys.stderr)
     from speed_report import add
 
@@ -95,10 +98,12 @@ def measure(part, arguments):
     if name == "step":
         return step()
     if name == "run":
-        return run(arguments.rounds)
+        return run(arguments.rounds, arguments.device)
     if name == "clients":
         return clients(int(count), arguments.select, arguments.masked_up_to)
-    return encode(arguments.data, arguments.encoder, arguments.images)
+    from speed_encode import encode
+
+    return encode(arguments.data, arguments.encoder, arguments.images, arguments.device, arguments.random_weights)
 
 
 def in_turns(functions, turns=9):
@@ -207,12 +212,12 @@ def where_the_time_goes(function, steps):
     return {event.key: event.self_cpu_time_total / steps / 1000 for event in events[:12]}
 
 
-def run(rounds):
+def run(rounds, device):
     """A set of the size of ISIC 2019, from features to the report, secure aggregation on."""
     import cProfile
     import pstats
 
-    from speed_cohort import cohort, machine
+    from speed_cohort import cohort, machine, named_gpu
     from speed_memory import memory
 
     from clients.encoders import export_features
@@ -233,10 +238,14 @@ def run(rounds):
                 {
                     "data": {"source": source},
                     "encoder": {"name": source},
-                    "federation": {"rounds": number, "device": "cpu"},
+                    "federation": {"rounds": number, "device": device},
                 }
             )
 
+        if device == "cuda":  # what a first use of the driver costs is no part of a run
+            import torch
+
+            torch.zeros(1, device=device)
         wall, processor = time.perf_counter(), all_processor_time()
         result = simulate(config(rounds), output=Path(folder, "run"))
         wall, processor = time.perf_counter() - wall, all_processor_time() - processor
@@ -248,7 +257,7 @@ def run(rounds):
     stats = pstats.Stats(profile).stats
     top = sorted(stats.items(), key=lambda item: -item[1][2])[:15]
     return {
-        "machine": machine(),
+        "machine": machine(**named_gpu(device)),
         "images": sum(counts),
         "train": sum(train),
         "clients": len(counts),
@@ -349,45 +358,6 @@ def neighbours(bundle, config):
 
     roster = Roster.of({site.site: IdentityKey.generate(system_entropy) for site in bundle.sites})
     return SumTerms(config, roster, bundle.embed_dim, len(bundle.classes)).example.neighbours
-
-
-def encode(source, encoder_name, images):
-    """Images a second of preparing features, against those of the encoder's forward pass on decoded images."""
-    import torch
-    from speed_cohort import machine
-
-    from clients.data import DataOptions, load_dataset
-    from clients.encoders import EncodeOptions
-    from clients.encoders.decoding import decoded_batches
-    from clients.encoders.encoding import CPU_BATCH, encode_batches
-    from clients.encoders.session import EncoderSession
-    from clients.encoders.spec import parse_encoder
-
-    dataset, _ = load_dataset(source, DataOptions())
-    with tempfile.TemporaryDirectory() as cache:
-        session = EncoderSession(parse_encoder(encoder_name), EncodeOptions(cache_dir=Path(cache), device="cpu"))
-        encoder = session.encoder
-        paths = [record.path for record in dataset.records[:images]]
-        decoded = [
-            torch.from_numpy(batch.pixels)
-            for batch in decoded_batches(dataset.source, paths, encoder.preprocess, CPU_BATCH, 0)
-            if len(batch.positions) == CPU_BATCH
-        ]
-        count = CPU_BATCH * len(decoded)
-        rates = {"forward": [], "whole": []}
-        for _ in range(5):
-            start = time.perf_counter()
-            for pixels in decoded:
-                encoder.encode_images(pixels)
-            rates["forward"].append(count / (time.perf_counter() - start))
-            start = time.perf_counter()
-            for _ in encode_batches(encoder, dataset.source, paths[:count], 0, -1):
-                pass
-            rates["whole"].append(count / (time.perf_counter() - start))
-    share = statistics.median(w / f for f, w in zip(rates["forward"], rates["whole"], strict=True))
-    medians = {name: statistics.median(values) for name, values in rates.items()}
-    named_encoder = encoder_name.rsplit("/", 1)[-1]
-    return {"machine": machine(), "data": Path(source).name, "encoder": named_encoder, **medians, "share": share}
 
 
 if __name__ == "__main__":

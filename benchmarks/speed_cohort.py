@@ -69,6 +69,15 @@ def federation(bundle, config, workers, hospitals=None):
     return Federation(hospitals, aggregator, terms.initial_vector, federated.select)
 
 
+def named_gpu(device):
+    """What a figure of a GPU must be read with beside the rest."""
+    if device == "cpu":
+        return {}
+    import torch
+
+    return {"GPU": torch.cuda.get_device_name()}
+
+
 def machine(**packages):
     """What a figure must be read with."""
     model = platform.processor() or platform.machine()

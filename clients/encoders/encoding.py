@@ -7,8 +7,10 @@ other images, for every encoder that was tried on a CPU (MobileNet v2, Efficient
 kernels of the machine's libraries and is no promise of theirs.
 """
 
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 import torch
@@ -16,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from clients.data import ImageSource
-from clients.encoders.decoding import choose_workers, decoded_batches
+from clients.encoders.decoding import DecodedBatch, choose_workers, decoded_batches
 from clients.encoders.frozen import FrozenEncoder
 
 CPU_BATCH = 16
@@ -25,6 +27,9 @@ CPU_BATCH = 16
 CUDA_BATCH = 128
 
 TEXT_BATCH = 16
+
+_AHEAD = 2
+"""Batches that a GPU has to compute while the next one is made ready."""
 
 
 @dataclass(frozen=True)
@@ -63,15 +68,19 @@ def encode_batches(
     """
     size = batch_size or (CPU_BATCH if encoder.device.type == "cpu" else CUDA_BATCH)
     done = 0
-    for batch in decoded_batches(source, paths, encoder.preprocess, size, choose_workers(workers, encoder.device)):
-        features = np.empty((0, encoder.card.embed_dim), np.float32)
-        if batch.positions:
-            pixels = _filled(torch.from_numpy(batch.pixels), size if fill_up else len(batch.positions))
-            features = encoder.encode_images(pixels)[: len(batch.positions)].numpy()
-        done += len(batch.positions) + len(batch.broken)
-        yield EncodedBatch(batch.positions, features, batch.broken)
-        if on_progress is not None:
-            on_progress(done, len(paths))
+    begun: deque[tuple[DecodedBatch, Callable[[], Tensor]]] = deque()
+    decoded = decoded_batches(source, paths, encoder.preprocess, size, choose_workers(workers, encoder.device))
+    for batch in chain(decoded, [None]):
+        if batch is not None:
+            pixels = torch.from_numpy(batch.pixels)
+            count = size if fill_up else len(pixels)
+            begun.append((batch, encoder.begin_images(_filled(pixels, count)) if len(pixels) else _nothing(encoder)))
+        while len(begun) > (_AHEAD if batch is not None and encoder.device.type == "cuda" else 0):
+            first, features = begun.popleft()
+            done += len(first.positions) + len(first.broken)
+            yield EncodedBatch(first.positions, features()[: len(first.positions)].numpy(), first.broken)
+            if on_progress is not None:
+                on_progress(done, len(paths))
 
 
 def encode_texts(encoder: FrozenEncoder, texts: Sequence[str]) -> NDArray[np.float32]:
@@ -82,6 +91,11 @@ def encode_texts(encoder: FrozenEncoder, texts: Sequence[str]) -> NDArray[np.flo
         filled = chunk + [""] * (TEXT_BATCH - len(chunk))
         rows.append(encoder.encode_texts(filled)[: len(chunk)].numpy())
     return np.concatenate(rows)
+
+
+def _nothing(encoder: FrozenEncoder) -> Callable[[], Tensor]:
+    """No features: of a batch in which every image is broken."""
+    return lambda: torch.empty(0, encoder.card.embed_dim)
 
 
 def _filled(pixels: Tensor, size: int) -> Tensor:

@@ -60,8 +60,29 @@ class FrozenEncoder:
 
         Shapes: float32[B, 3, H, W] -> float32[B, D].
         """
+        return self.begin_images(images)()
+
+    def begin_images(self, images: Tensor) -> Callable[[], Tensor]:
+        """Have images encoded; what is returned waits for the features of `encode_images`.
+
+        A GPU takes them from memory that the system keeps in place, and computes while the caller does something else.
+        """
+        features = self._image_features(images.pin_memory() if self.device.type == "cuda" else images)
+        if self.device.type != "cuda":
+            return lambda: features
+        host = torch.empty(features.shape, dtype=features.dtype, pin_memory=True)
+        host.copy_(features, non_blocking=True)
+        done = torch.cuda.current_stream(self.device).record_event()
+
+        def wait() -> Tensor:
+            done.synchronize()
+            return host
+
+        return wait
+
+    def _image_features(self, images: Tensor) -> Tensor:
         self._freeze()
-        batch = images.to(self.device, memory_format=torch.channels_last)
+        batch = images.to(self.device, non_blocking=True).contiguous(memory_format=torch.channels_last)
         autocast = (
             contextlib.nullcontext()
             if self._autocast is None
@@ -76,7 +97,7 @@ class FrozenEncoder:
         self._freeze()
         with torch.inference_mode():
             features = self._model.encode_text(self._tokenize(list(texts)).to(self.device))
-        return _normalised(features)
+        return _normalised(features).cpu()
 
     def _freeze(self) -> None:
         for module in self._model.modules():
@@ -85,4 +106,4 @@ class FrozenEncoder:
 
 def _normalised(features: Tensor) -> Tensor:
     with torch.no_grad():  # and not in inference mode, whose tensors could not be used in training
-        return nn.functional.normalize(features.clone().float(), dim=-1).cpu()
+        return nn.functional.normalize(features.clone().float(), dim=-1)

@@ -44,8 +44,9 @@ def fit_pool(members: list[LogProbabilities], labels: npt.NDArray[np.int64], sta
     left out; the last one stays, at a small exponent, so that its order of the classes survives.
     """
     active = list(range(len(members)))
+    by_class = np.stack([member.T for member in members])
     while True:
-        exponents = _newton(np.stack([members[k] for k in active]), labels, np.array([start[k] for k in active]))
+        exponents = _newton(by_class[active], labels, np.array([start[k] for k in active]))
         if (exponents >= 0).all() or len(active) == 1:
             full = np.zeros(len(members))
             full[active] = exponents if len(active) > 1 else np.maximum(exponents, _LEAST)
@@ -74,22 +75,30 @@ def _log_softmax(logits: LogProbabilities) -> LogProbabilities:
 def _newton(
     members: LogProbabilities, labels: npt.NDArray[np.int64], start: npt.NDArray[np.float64]
 ) -> npt.NDArray[np.float64]:
-    """Minimise sum_i -log p_i(label_i) + ridge/2 |e - start|^2 over the exponents e; members float64[K, N, C]."""
-    rows, ridge = np.arange(len(labels)), _RIDGE * np.eye(len(start))
-    of_labels = members[:, rows, labels]
+    """Minimise sum_i -log p_i(label_i) + ridge/2 |e - start|^2 over the exponents e; members float64[K, C, N].
+
+    With the images last, sums and maxima over the few classes run along long rows.
+    """
+    columns, ridge = np.arange(len(labels)), _RIDGE * np.eye(len(start))
+    of_labels = members[:, labels, columns]
     flat = members.reshape(len(members), -1)
 
     def at(e: npt.NDArray[np.float64]) -> tuple[LogProbabilities, float]:
-        """The log probabilities with exponents e, and the objective there."""
-        log_p = _log_softmax(np.tensordot(e, members, 1)) if len(labels) else np.zeros(members.shape[1:])
-        return log_p, float(_RIDGE / 2 * ((e - start) ** 2).sum() - log_p[rows, labels].sum())
+        """The probabilities float64[C, N] with exponents e, and the objective there."""
+        logits = (e @ flat).reshape(members.shape[1:])
+        logits -= logits.max(axis=0)
+        said = logits[labels, columns]
+        p = np.exp(logits, out=logits)
+        total = p.sum(axis=0)
+        p /= total
+        return p, float(_RIDGE / 2 * ((e - start) ** 2).sum() - said.sum() + np.log(total).sum())
 
     exponents = start.copy()
-    log_p, value = at(exponents)
+    p, value = at(exponents)
     for _ in range(_NEWTON_STEPS):
-        weighted = np.exp(log_p) * members if len(labels) else np.zeros(members.shape)
-        mean = weighted.sum(2)
-        gradient = (mean - of_labels).sum(1) + _RIDGE * (exponents - start)
+        weighted = p * members
+        mean = weighted.sum(axis=1)
+        gradient = (mean - of_labels).sum(axis=1) + _RIDGE * (exponents - start)
         hessian = weighted.reshape(len(members), -1) @ flat.T - mean @ mean.T + ridge
         step = np.linalg.solve(hessian, gradient)
         size = 1.0
@@ -98,7 +107,7 @@ def _newton(
             size /= 2
             tried = at(exponents - size * step)
         exponents = exponents - size * step
-        log_p, value = tried
+        p, value = tried
         if np.abs(step).max() < 1e-8:
             break
     return exponents

@@ -48,6 +48,46 @@ def test_a_round_in_one_computation_is_a_round_of_each(method, profile):
     assert all(abs(a[site][part] - b[site][part]) < 0.1 for site in a for part in a[site])
 
 
+@pytest.mark.parametrize("method", ["fedmedclip", "fedclip", "fedavg-mlp", "local"])
+def test_what_is_begun_early_is_what_each_site_says_and_trains(method):
+    """Three rounds; what a fleet says of validation images comes from before the training that has begun."""
+    alone, together = make(method), make(method, together=True)
+    vector = start(method)
+    for number in (1, 2, 3):
+        together.expect(vector, number)
+        a, b = (way.validation_accuracy(vector) for way in (alone, together))
+        assert a.keys() == b.keys()
+        assert all(abs(a[site][part] - b[site][part]) < 0.1 for site in a for part in a[site])
+        a, b = (way.keep_ratios(vector) for way in (alone, together))
+        assert all(b[site] == pytest.approx(a[site], abs=0.01) for site in a)
+        before = [
+            {site: way.predict(site, vector, "test")["ensemble"] for site in way.sites} for way in (alone, together)
+        ]
+        for site in alone.sites:
+            np.testing.assert_allclose(before[1][site], before[0][site], rtol=0, atol=2e-4)
+        updates = [way.train_all(vector, number) for way in (alone, together)]
+        for site in alone.sites:
+            np.testing.assert_allclose(updates[1][site], updates[0][site], rtol=0, atol=2e-5)
+            states = [way.private_states()[site] for way in (alone, together)]
+            for name in states[0]:
+                np.testing.assert_allclose(states[1][name], states[0][name], rtol=0, atol=1e-3, err_msg=name)
+        vector = vector + np.mean(list(updates[0].values()), axis=0, dtype=np.float32)
+
+
+def test_what_was_begun_for_another_model_or_round_is_thrown_away():
+    alone, together = make("fedmedclip"), make("fedmedclip", together=True)
+    vector = start("fedmedclip")
+    together.expect(vector + np.float32(1e-3), 1)
+    got = together.train_all(vector, 1)
+    expected = alone.train_all(vector, 1)
+    for site in alone.sites:
+        np.testing.assert_allclose(got[site], expected[site], rtol=0, atol=1e-5)
+    together.expect(vector, 3)
+    got, expected = (way.train_all(vector, 2) for way in (together, alone))
+    for site in alone.sites:
+        np.testing.assert_allclose(got[site], expected[site], rtol=0, atol=1e-5)
+
+
 def test_a_site_that_received_another_model_trains_from_that_one():
     alone, together = make("fedmedclip"), make("fedmedclip", together=True)
     vector = start("fedmedclip")

@@ -73,6 +73,13 @@ def train_both_ways(settings, method, dtype=torch.float32, memory=None, sizes=SI
     return alone, [(result.update, result.private) for result in trained]
 
 
+def moved_by_rounding_alone(settings, dtype):
+    """Biases before a batch norm, whose exact gradient is 0, and the means that follow them."""
+    if settings.mlp_norm != "batch" or dtype == torch.float64:
+        return []
+    return [f"mlp.{name}" for n in range(3) for name in (f"hidden.{n}.bias", f"norms.{n}.running_mean")]
+
+
 def assert_same(alone, together, dtype, leave_out=()):
     assert len(alone) == len(together)
     for (update, private), (batched_update, batched) in zip(alone, together, strict=True):
@@ -96,12 +103,11 @@ def test_each_hospital_trains_as_on_its_own_in_double_precision(profile, name):
 @pytest.mark.parametrize("method", ["fedmedclip", "fedclip", "fedavg-mlp", "local"])
 def test_each_hospital_trains_as_on_its_own_in_single_precision(profile, method):
     settings = PROFILES[profile]
-    before_norm = [f"mlp.hidden.{n}.bias" for n in range(3)] + [f"mlp.norms.{n}.running_mean" for n in range(3)]
     alone, together = train_both_ways(settings, method)
     if settings.mlp_norm == "batch" and method == "fedavg-mlp":  # the same biases are in the update here
         fam = sum(p.numel() for p in make_model(settings, with_mlp=False).parameters())
         alone, together = ([(u[:fam], p) for u, p in way] for way in (alone, together))
-    assert_same(alone, together, torch.float32, before_norm if settings.mlp_norm == "batch" else ())
+    assert_same(alone, together, torch.float32, moved_by_rounding_alone(settings, torch.float32))
 
 
 def test_where_memory_is_short_fewer_train_at_a_time_with_the_same_result():
@@ -183,9 +189,11 @@ def test_a_gpu_trains_each_hospital_of_a_fleet_as_on_its_own(profile, dtype):
         for k, trainer in enumerate(trainers):
             trainer.train(*data[k], number, drawn(number, k))
             for name, tensor in private_part(trainer._model, "local").items():
+                if name in moved_by_rounding_alone(settings, dtype):
+                    continue
                 tolerance = 1e-5 if dtype == torch.float32 else 1e-10
-                torch.testing.assert_close(
-                    private[k][name], tensor, rtol=0, atol=tolerance, msg=lambda m, n=name: f"{n}: {m}"
+                np.testing.assert_allclose(
+                    private[k][name].cpu().numpy(), tensor.cpu().numpy(), rtol=0, atol=tolerance, err_msg=name
                 )
             private[k] = copy.deepcopy(private_part(trainer._model, "local"))  # rounding is not to add up
 
