@@ -1,6 +1,7 @@
 """How FAM and MLP answer together."""
 
 from dataclasses import dataclass
+from itertools import combinations_with_replacement
 
 import numpy as np
 import numpy.typing as npt
@@ -44,7 +45,7 @@ def fit_pool(members: list[LogProbabilities], labels: npt.NDArray[np.int64], sta
     left out; the last one stays, at a small exponent, so that its order of the classes survives.
     """
     active = list(range(len(members)))
-    by_class = np.stack([member.T for member in members])
+    by_class = np.array([member.T for member in members], order="C")
     while True:
         exponents = _newton(by_class[active], labels, np.array([start[k] for k in active]))
         if (exponents >= 0).all() or len(active) == 1:
@@ -77,15 +78,17 @@ def _newton(
 ) -> npt.NDArray[np.float64]:
     """Minimise sum_i -log p_i(label_i) + ridge/2 |e - start|^2 over the exponents e; members float64[K, C, N].
 
-    With the images last, sums and maxima over the few classes run along long rows.
+    With the images last, sums and maxima over the few classes run along long rows. No product is left to BLAS, which
+    would divide these small ones among all cores, in each of the threads that do this at the same time.
     """
     columns, ridge = np.arange(len(labels)), _RIDGE * np.eye(len(start))
     of_labels = members[:, labels, columns]
-    flat = members.reshape(len(members), -1)
 
     def at(e: npt.NDArray[np.float64]) -> tuple[LogProbabilities, float]:
         """The probabilities float64[C, N] with exponents e, and the objective there."""
-        logits = (e @ flat).reshape(members.shape[1:])
+        logits = e[0] * members[0]
+        for k in range(1, len(members)):
+            logits += e[k] * members[k]
         logits -= logits.max(axis=0)
         said = logits[labels, columns]
         p = np.exp(logits, out=logits)
@@ -99,7 +102,10 @@ def _newton(
         weighted = p * members
         mean = weighted.sum(axis=1)
         gradient = (mean - of_labels).sum(axis=1) + _RIDGE * (exponents - start)
-        hessian = weighted.reshape(len(members), -1) @ flat.T - mean @ mean.T + ridge
+        hessian = ridge.copy()
+        for k, j in combinations_with_replacement(range(len(start)), 2):
+            hessian[k, j] += np.einsum("cn,cn", weighted[k], members[j]) - np.einsum("n,n", mean[k], mean[j])
+            hessian[j, k] = hessian[k, j]
         step = np.linalg.solve(hessian, gradient)
         size = 1.0
         tried = at(exponents - step)
