@@ -57,7 +57,7 @@ class Hospitals(Protocol):
         """Put back what `private_states` returned."""
         ...
 
-    def expect(self, vector: Vector, number: int) -> None:
+    def begin(self, vector: Vector, number: int) -> None:
         """Every site is about to receive a vector for a round: whoever can may begin to train."""
         ...
 
@@ -82,7 +82,7 @@ class OutOfSight:
     def load_private_states(self, states: Mapping[str, Arrays]) -> None:
         """Nothing is theirs."""
 
-    def expect(self, vector: Vector, number: int) -> None:
+    def begin(self, vector: Vector, number: int) -> None:
         """They will receive it."""
 
     def validation_accuracy(self, vector: Vector) -> Mapping[str, Mapping[str, float]]:
@@ -143,7 +143,7 @@ class Federation:
             RoundAbortedError: A round ended without a sum.
         """
         if self._current.number < rounds:
-            self._hospitals.expect(self._vector, self._current.number + 1)
+            self._hospitals.begin(self._vector, self._current.number + 1)
         for number in range(self._current.number + 1, rounds + 1):
             if not self._scored:  # nobody will ask for the model before this round: let its memory go
                 self._current = Snapshot(number - 1, self._vector, {})
@@ -153,7 +153,7 @@ class Federation:
             channel = self._aggregator.channel_state()
             self.moved(self._current, channel)
             if number < rounds:
-                self._hospitals.expect(self._vector, number + 1)
+                self._hospitals.begin(self._vector, number + 1)
             with self._clock("evaluate"):
                 accuracy = self._hospitals.validation_accuracy(self._vector)
                 kept = self._hospitals.keep_ratios(self._vector)

@@ -101,7 +101,7 @@ class Hospitals:
             trained = self._ahead.take(site, vector, number) if self._ahead else None
             return hospital.train_round(vector, number) if trained is None else hospital.adopt(trained)
 
-    def expect(self, vector: Vector, number: int) -> None:
+    def begin(self, vector: Vector, number: int) -> None:
         """Every site is about to receive this global vector float32[d] for a round: a GPU may begin to train it."""
         if self._ahead is not None and self._early:
             self._ahead.begin(self._same(vector), number)

@@ -54,7 +54,7 @@ def test_what_is_begun_early_is_what_each_site_says_and_trains(method):
     alone, together = make(method), make(method, together=True)
     vector = start(method)
     for number in (1, 2, 3):
-        together.expect(vector, number)
+        together.begin(vector, number)
         a, b = (way.validation_accuracy(vector) for way in (alone, together))
         assert a.keys() == b.keys()
         assert all(abs(a[site][part] - b[site][part]) < 0.1 for site in a for part in a[site])
@@ -77,12 +77,12 @@ def test_what_is_begun_early_is_what_each_site_says_and_trains(method):
 def test_what_was_begun_for_another_model_or_round_is_thrown_away():
     alone, together = make("fedmedclip"), make("fedmedclip", together=True)
     vector = start("fedmedclip")
-    together.expect(vector + np.float32(1e-3), 1)
+    together.begin(vector + np.float32(1e-3), 1)
     got = together.train_all(vector, 1)
     expected = alone.train_all(vector, 1)
     for site in alone.sites:
         np.testing.assert_allclose(got[site], expected[site], rtol=0, atol=1e-5)
-    together.expect(vector, 3)
+    together.begin(vector, 3)
     got, expected = (way.train_all(vector, 2) for way in (together, alone))
     for site in alone.sites:
         np.testing.assert_allclose(got[site], expected[site], rtol=0, atol=1e-5)
