@@ -41,6 +41,9 @@ PHASES = {
 SLOPE_CLIENTS = 10
 """At so many clients it is measured what more images cost."""
 
+FEW = 64
+"""Training images of a client, where what else a round costs is to be seen."""
+
 ISIC_IMAGES, ISIC_SHARES = 25_331, (0.32, 0.22, 0.17, 0.12, 0.10, 0.07)
 
 
@@ -50,6 +53,7 @@ def main():
     parser.add_argument("--rounds", type=int, default=100)
     parser.add_argument("--most-clients", type=int, default=1000)
     parser.add_argument("--masked-up-to", type=int, default=1000, help="clients of the largest cohort under masks")
+    parser.add_argument("--training-images", type=int, default=FEW, help="of a client, in the part `clients`")
     parser.add_argument("--select", choices=("best-val", "last"), default="best-val")
     parser.add_argument("--data")
     parser.add_argument("--encoder")
@@ -67,6 +71,8 @@ def main():
     for part in chosen:
         names = [part] if part != "clients" else [f"clients:{n}" for n in client_counts(arguments.most_clients)]
         key = part if arguments.device == "cpu" else f"{part} on a GPU"
+        if part == "clients" and arguments.training_images > FEW:
+            key = "clients with many images"
         results[key] = [in_own_process(name) for name in names]
         for result in results[key]:
             print(json.dumps(result), file=sys.stderr)
@@ -100,6 +106,8 @@ def measure(part, arguments):
     if name == "run":
         return run(arguments.rounds, arguments.device)
     if name == "clients":
+        if arguments.training_images > FEW:
+            return clients_with_many_images(int(count), arguments.training_images)
         return clients(int(count), arguments.select, arguments.masked_up_to)
     from speed_encode import encode
 
@@ -290,15 +298,15 @@ def clients(count, select, masked_up_to):
 
     Memory is that of the rounds in clear, which are run first; the rounds under masks add to the peak only.
     """
-    from speed_cohort import cohort, federation, machine
+    from speed_cohort import cohort, machine
     from speed_memory import crew_memory, memory
 
-    from clients.method.threads import one_thread_each, usable_cores
+    from clients.method.threads import one_thread_each
     from securefed.config import config_from_mapping
 
     result = {"machine": machine(), "clients": count, "select": select}
     rounds = max(2, min(60, 600 // count))
-    bundle = cohort([64] * count, [16] * count, [16] * count)
+    bundle = cohort([FEW] * count, [16] * count, [16] * count)
     features = sum(rows.features.nbytes + rows.labels.nbytes for s in bundle.sites for rows in (s.train, s.val, s.test))
     result["features_mib"] = features / count / 2**20
     with one_thread_each():
@@ -312,24 +320,49 @@ def clients(count, select, masked_up_to):
                 }
             )
             before = memory()
-            loop = federation(bundle, config, usable_cores())
-            marks = []
-            loop.run(rounds, lambda _, to=marks: to.append((time.perf_counter(), time.process_time())))
-            wall, processor = (end - start for start, end in zip(marks[0], marks[-1], strict=True))
-            share = count * (rounds - 1)
-            result[name] = {
-                "rounds": rounds,
-                "processor_ms": 1000 * processor / share,
-                "wall_ms": 1000 * wall / share,
-                "grown_mib": (memory() - before) / count,
-                "peak_mib": memory(),
-            }
+            costs = cost_of_rounds(bundle, config, rounds)
+            result[name] = {**costs, "grown_mib": (memory() - before) / count, "peak_mib": memory()}
             result["neighbours"] = neighbours(bundle, config)
         if count == SLOPE_CLIENTS:
             result["image_ms"] = image_ms(bundle, rounds)
         started, grown = crew_memory(bundle)
         result["crew"] = {"processes_mib": started, "grown_mib": grown / count}
     return result
+
+
+def cost_of_rounds(bundle, config, rounds):
+    """Processor and wall milliseconds of a client and round, from the second round on."""
+    from speed_cohort import federation
+
+    from clients.method.threads import usable_cores
+
+    loop, marks = federation(bundle, config, usable_cores()), []
+    loop.run(rounds, lambda _: marks.append((time.perf_counter(), time.process_time())))
+    wall, processor = (end - start for start, end in zip(marks[0], marks[-1], strict=True))
+    share = len(bundle.sites) * (rounds - 1)
+    return {"rounds": rounds, "processor_ms": 1000 * processor / share, "wall_ms": 1000 * wall / share}
+
+
+def clients_with_many_images(count, images):
+    """Rounds of `count` clients under masks, each with so many training images."""
+    from speed_cohort import cohort, machine
+    from speed_memory import memory
+
+    from clients.method.threads import one_thread_each
+    from securefed.config import config_from_mapping
+
+    bundle = cohort([images] * count, [16] * count, [16] * count)
+    config = config_from_mapping({"federation": {"device": "cpu"}})
+    with one_thread_each():
+        costs = cost_of_rounds(bundle, config, max(2, min(8, 120 // count)))
+    return {
+        "machine": machine(),
+        "clients": count,
+        "images": images,
+        "neighbours": neighbours(bundle, config),
+        "peak_mib": memory(),
+        **costs,
+    }
 
 
 def image_ms(few, rounds):
@@ -347,7 +380,7 @@ def image_ms(few, rounds):
         marks = []
         loop.run(min(rounds, 6), lambda _, to=marks: to.append(time.process_time()))
         costs.append(statistics.median(b - a for a, b in pairwise(marks)) / count)
-    return 1000 * (costs[1] - costs[0]) / (images - 64)
+    return 1000 * (costs[1] - costs[0]) / (images - FEW)
 
 
 def neighbours(bundle, config):

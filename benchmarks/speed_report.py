@@ -144,6 +144,29 @@ def clients(results):
     return "\n".join(lines) + "\n"
 
 
+def clients_with_many_images(results):
+    lines = [
+        "## More clients, with many images each",
+        "",
+        f"{results[0]['images']:,} training images a client (a client of the set of the size of ISIC 2019 has 2,533), under masks with an active",
+        "server, cost a client and round from the second round on.",
+        "",
+        "| clients | neighbours | rounds | processor ms | wall ms | peak memory MiB |",
+        "|---|---|---|---|---|---|",
+    ]
+    lines += [
+        f"| {r['clients']} | {r['neighbours']} | {r['rounds']} | {r['processor_ms']:.0f} | {r['wall_ms']:.0f} | {r['peak_mib']:.0f} |"
+        for r in results
+    ]
+    costs = {r["clients"]: r["processor_ms"] for r in results if r["clients"] >= 10}
+    spread = max(costs.values()) / min(costs.values()) - 1
+    lines += [
+        "",
+        f"From {min(costs)} to {max(costs)} clients it varies by {100 * spread:.0f} %: {verdict(spread <= 0.2, 'at most 20 %')}.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
 def with_processes(results):
     """What the processes of long runs add to memory."""
     largest = max(results, key=lambda r: r["clients"])
@@ -257,6 +280,11 @@ MISSING = {
         ("run", "A set of the size of ISIC 2019", "speed.py --only run"),
         ("run on a GPU", "A set of the size of ISIC 2019, on a GPU", "speed.py --only run --device cuda"),
         ("clients", "More clients", "speed.py --only clients"),
+        (
+            "clients with many images",
+            "More clients, with many images each",
+            "speed.py --only clients --training-images 2533",
+        ),
         ("encode", "Encoding", "speed.py --only encode --data PATH --encoder NAME"),
         ("encode on a GPU", "Encoding, on a GPU", "speed.py --only encode --device cuda --data PATH --encoder NAME"),
         ("reference", "The reference implementation", "speed_reference.py --checkout PATH"),
@@ -269,6 +297,7 @@ SECTIONS = {
     "run": run,
     "run on a GPU": run,
     "clients": clients,
+    "clients with many images": clients_with_many_images,
     "encode": encode,
     "encode on a GPU": encode,
     "reference": reference,
