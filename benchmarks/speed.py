@@ -73,6 +73,8 @@ def main():
         key = part if arguments.device == "cpu" else f"{part} on a GPU"
         if part == "clients" and arguments.training_images > FEW:
             key = "clients with many images"
+        if arguments.random_weights:
+            key += ", random weights"
         results[key] = [in_own_process(name) for name in names]
         for result in results[key]:
             print(json.dumps(result), file=sys.stderr)

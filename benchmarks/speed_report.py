@@ -216,7 +216,7 @@ def under_masks(results):
 def encode(results):
     r = results[0]
     gpu = r["machine"].get("GPU")
-    return f"""## Encoding{", on a GPU" if gpu else ""}
+    return f"""## Encoding{", on a GPU" if gpu else ""}: {r["encoder"]}
 
 {r["encoder"]} on {r["data"]}: {r["forward"]:.1f} images/s forward pass alone on decoded images, {r["whole"]:.1f} images/s with
 reading, decoding and resizing in {f"{r['workers']} processes" if r.get("workers") else "threads"} beside it: {100 * r["share"]:.0f} % of the forward pass (median of ratios measured
@@ -287,6 +287,11 @@ MISSING = {
         ),
         ("encode", "Encoding", "speed.py --only encode --data PATH --encoder NAME"),
         ("encode on a GPU", "Encoding, on a GPU", "speed.py --only encode --device cuda --data PATH --encoder NAME"),
+        (
+            "encode on a GPU, random weights",
+            "Encoding, on a GPU: a large model",
+            "speed.py --only encode --device cuda --data PATH --random-weights ViT-L-14",
+        ),
         ("reference", "The reference implementation", "speed_reference.py --checkout PATH"),
         ("flower", "Flower's simulation", "speed_flower.py"),
     )
@@ -300,6 +305,7 @@ SECTIONS = {
     "clients with many images": clients_with_many_images,
     "encode": encode,
     "encode on a GPU": encode,
+    "encode on a GPU, random weights": encode,
     "reference": reference,
     "flower": flower,
 }
