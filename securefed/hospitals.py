@@ -172,8 +172,11 @@ class Hospitals:
             return latest
 
     def _at_once(self, sites: Sequence[str], what: Callable[[str], T]) -> dict[str, T]:
-        """Return {site: what(site)}, several sites at a time; those with the most images begin first."""
-        if self._workers == 1 or len(sites) < 2:
+        """Return {site: what(site)}, several sites at a time; those with the most images begin first.
+
+        One by one where a fleet has done the work before.
+        """
+        if self._workers == 1 or self._ahead is not None or len(sites) < 2:
             return {site: what(site) for site in sites}
         largest_first = sorted(sites, key=lambda site: -self._validation[site].size)
         with ThreadPoolExecutor(self._workers) as threads:
