@@ -17,6 +17,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from clients.method.model import HospitalModel
 from clients.privacy.randomness import Randomness
 from clients.privacy.settings import PrivacySettings
 
@@ -41,6 +42,11 @@ class Centring:
         self._privacy = privacy
         self._total = torch.zeros(width + 1, dtype=torch.float64)
         self._steps = 0
+
+    @property
+    def steps_left(self) -> int:
+        """How many of the next steps measure."""
+        return max(0, self._privacy.centring_steps - self._steps)
 
     @property
     def unfinished(self) -> bool:
@@ -96,6 +102,22 @@ class Centring:
         total = state.get(_STATE + "total")
         self._total = torch.zeros_like(self._total) if total is None else torch.from_numpy(np.array(total, np.float64))
         self._steps = int(state[_STATE + "steps"]) if _STATE + "steps" in state else 0
+
+
+def layer_centres(mean: Tensor, model: HospitalModel, privacy: PrivacySettings) -> dict[str, Tensor]:
+    """Return float32[in] by name, the centres of the inputs of the trained layers that see features.
+
+    Args:
+        mean: float32[D], the mean feature, on the model's device.
+        model: The model.
+        privacy: The private step.
+    """
+    centres = {"fam.first": model.fam.gain * mean}
+    if privacy.coupling == "joint" and model.mlp is not None and model.mlp.input != "adapted":
+        layer = "mlp.hidden.0" if len(model.mlp.hidden) else "mlp.head"
+        before = torch.zeros_like(mean) if model.mlp.input == "both" else mean[:0]
+        centres[layer] = torch.cat([before, model.mlp.gain * mean])
+    return centres
 
 
 def clipped_vectors(features: Tensor, units: Tensor) -> Tensor:

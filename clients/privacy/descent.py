@@ -14,15 +14,14 @@ from clients.privacy.settings import PrivacySettings
 _BLOCK = 1 << 17
 """Numbers of a parameter that get their noise and move before the next ones do: a core's own cache holds them."""
 
-
-# In place of four passes over memory; `grad_scale` is what it divides by.
-_REST_OF_SGD: dict[str, Any] = {
+REST_OF_SGD: dict[str, Any] = {
     "weight_decay": 0.0,
     "dampening": 0.0,
     "nesterov": False,
     "maximize": False,
     "is_first_step": False,
 }
+"""Arguments of `torch._fused_sgd_`, in place of four passes over memory; `grad_scale` is what it divides by."""
 
 
 class NoisyDescent:
@@ -49,7 +48,7 @@ class NoisyDescent:
         self.momentum = {name: torch.zeros_like(parameter) for name, parameter in named}
         self._drawn = torch.empty(_BLOCK)
         self._normaliser = torch.tensor(privacy.normaliser, dtype=torch.float32, device=named[0][1].device)
-        self._noisy = self._drawn.to(named[0][1].device)
+        self._noisy = named[0][1].detach().new_empty(_BLOCK)
 
     @torch.no_grad()
     def step(
@@ -94,7 +93,13 @@ class NoisyDescent:
                 value.mul_(kept)
             if beta:
                 torch._fused_sgd_(
-                    [value], [noisy], [mean], lr=rate, momentum=beta, grad_scale=self._normaliser, **_REST_OF_SGD
+                    [value], [noisy], [mean], lr=rate, momentum=beta, grad_scale=self._normaliser, **REST_OF_SGD
                 )
             else:  # the fused step then leaves the momentum out
                 value.sub_(torch.div(noisy, self._normaliser, out=mean), alpha=rate)
+
+
+def fill_with_noise(memory: Tensor, source: Randomness) -> None:
+    """Write to float32[n] on the CPU the Gaussian numbers that `NoisyDescent` draws for a parameter of n numbers."""
+    for part in torch.split(memory, _BLOCK):
+        source.gaussian(len(part), part)

@@ -14,13 +14,16 @@ from clients.method.model import HospitalModel
 from clients.method.parts import PrivateState, shared_part
 from clients.method.settings import SettingsError, TrainingSettings
 from clients.method.training import make_optimizer, train_epochs
-from clients.privacy.centring import Centring
+from clients.privacy.centring import Centring, layer_centres
 from clients.privacy.clipping import ClippedSum, Group
 from clients.privacy.descent import NoisyDescent
+from clients.privacy.fleet import PrivatelyTrained, PrivateTrainee
 from clients.privacy.randomness import Randomness
 from clients.privacy.replay import made_up_records, require_sensitivity
+from clients.privacy.sampling import sampled_rows, units_of_images
 from clients.privacy.settings import PrivacySettings
 from clients.privacy.step import LeanClipping
+from clients.privacy.trained import group_names, trained_parameters
 
 _MOMENTUM = "momentum."
 
@@ -93,7 +96,7 @@ class PrivateHospital(Hospital):
         with self._benches.lend() as self._bench:  # its own: between rounds the model stays loaded there
             self._private_model: HospitalModel = self._bench.model
         self._privacy = privacy
-        self._units = _units(privacy.unit, len(site.train.labels), patients)
+        self._units = units_of_images(privacy.unit, len(site.train.labels), patients)
         self._centring = Centring(privacy, len(text_features[0]))
         self._clippings: dict[tuple[Group, ...], LeanClipping] = {}
         self._centres: dict[str, Tensor] = {}
@@ -125,6 +128,36 @@ class PrivateHospital(Hospital):
             self._train_mlp_alone(round_number)
         self._private = self._bench.take()
         return flatten(shared_part(model, self.method)) - global_vector
+
+    def private_trainee(self, randomness: Randomness | None = None) -> PrivateTrainee:
+        """Return what a private fleet needs to train a round here; arguments as of `train_round`."""
+        assert self._private is not None  # noqa: S101 (narrows the type)
+        source = Randomness.of_the_system() if randomness is None else randomness
+        state = self._centring.state()
+        return PrivateTrainee(*self._rows(), self._units, self._private, self._momentum, state, source)
+
+    def adopt_private(self, trained: PrivatelyTrained, global_vector: Vector, round_number: int) -> Vector:
+        """Take over what a private fleet has trained for this hospital in place of `train_round`; return the update.
+
+        With the coupling `one-way` the MLP is trained here and now.
+        """
+        self._private = trained.private
+        for name, tensor in self._momentum.items():
+            tensor.copy_(trained.momentum[name])
+        self._centring.load_state(trained.centring)
+        self._place_centres()
+        self._calibrated_for = None
+        if self._privacy.coupling == "one-way" and self._private_model.mlp is not None:
+            self._load_shared(global_vector)
+            with torch.no_grad():
+                for name, parameter in shared_part(self._private_model, self.method):
+                    parameter.copy_(trained.shared[name])
+            self.train_mlp(round_number)
+        return trained.vector - global_vector
+
+    def receive(self, global_vector: Vector) -> None:
+        """Put the global parameters float32[d] in place for `train_mlp`, where a fleet has made the clipped sum."""
+        self._load_shared(global_vector)
 
     def clipped_sum(
         self, global_vector: Vector, round_number: int, randomness: Randomness | None = None
@@ -182,19 +215,14 @@ class PrivateHospital(Hospital):
 
     def _trained(self) -> list[tuple[str, nn.Parameter]]:
         """Named parameters that the private step moves, FAM first."""
-        model = self._private_model
-        parts = [("fam", model.fam)]
-        if self._privacy.coupling == "joint" and model.mlp is not None:
-            parts.append(("mlp", model.mlp))  # type: ignore[arg-type]
-        return [(f"{part}.{name}", p) for part, m in parts for name, p in m.named_parameters() if p.requires_grad]
+        return trained_parameters(self._private_model, self._privacy)
 
     def _groups(self) -> tuple[Group, ...]:
-        named, norms = self._trained(), self._privacy.clip_norms
-        if len(norms) == 1:
-            return (Group(tuple(p for _, p in named), norms[0]),)
-        fam = tuple(p for name, p in named if name.startswith("fam."))
-        mlp = tuple(p for name, p in named if name.startswith("mlp."))
-        return (Group(fam, norms[0]), Group(mlp, norms[1]))
+        parameters, norms = dict(self._trained()), self._privacy.clip_norms
+        return tuple(
+            Group(tuple(parameters[name] for name in names), norm)
+            for names, norm in zip(group_names(parameters, norms), norms, strict=True)
+        )
 
     def _sum_of_a_sample(self, groups: tuple[Group, ...], source: Randomness) -> ClippedSum:
         features, labels = self._rows()
@@ -203,8 +231,7 @@ class PrivateHospital(Hospital):
 
     def _sample(self, source: Randomness) -> tuple[Tensor, Tensor]:
         """Return the rows of a Poisson sample of units, and the unit of each row."""
-        sampled = source.poisson_sample(int(self._units.max(initial=-1)) + 1, self._privacy.sampling_rate)
-        rows = np.flatnonzero(sampled[self._units])
+        rows = sampled_rows(self._units, self._privacy.sampling_rate, source)
         return torch.from_numpy(rows).to(self._device), torch.from_numpy(self._units[rows]).to(self._device)
 
     def _sum(self, groups: tuple[Group, ...], features: Tensor, labels: Tensor, units: Tensor | None) -> ClippedSum:
@@ -224,12 +251,8 @@ class PrivateHospital(Hospital):
         self._centres.clear()
         if not self._privacy.centring_steps or self._centring.unfinished:
             return
-        mean, model = self._centring.mean().to(self._device), self._private_model
-        self._centres["fam.first"] = model.fam.gain * mean
-        if self._privacy.coupling == "joint" and model.mlp is not None and model.mlp.input != "adapted":
-            layer = "mlp.hidden.0" if len(model.mlp.hidden) else "mlp.head"
-            before = torch.zeros_like(mean) if model.mlp.input == "both" else mean[:0]
-            self._centres[layer] = torch.cat([before, model.mlp.gain * mean])
+        mean = self._centring.mean().to(self._private_model.text_features)
+        self._centres.update(layer_centres(mean, self._private_model, self._privacy))
 
     def _replay_a_step(self) -> None:
         """Refuse a step whose clipped sum one record could move too far, tried on records that are nobody's."""
@@ -274,13 +297,3 @@ class _OnlyTrained:
     def __exit__(self, *_: object) -> None:
         for parameter in self._others:
             parameter.requires_grad_(True)
-
-
-def _units(unit: str, images: int, patients: Sequence[str | None] | None) -> npt.NDArray[np.int64]:
-    """Return int64[N], the unit of privacy that each training image belongs to."""
-    if unit == "image":
-        return np.arange(images, dtype=np.int64)
-    if patients is None or len(patients) != images or any(patient is None for patient in patients):
-        raise ValueError("patient-level privacy needs the patient of every training image; use the unit image")
-    order = {patient: index for index, patient in enumerate(dict.fromkeys(patients))}
-    return np.array([order[patient] for patient in patients], dtype=np.int64)

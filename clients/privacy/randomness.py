@@ -25,8 +25,8 @@ _ZEROS = bytes(12 * _PAIRS_AT_A_TIME)
 class Randomness:
     """A stream of random numbers that nobody can predict without its key; made by one of the two constructors below.
 
-    What is drawn is cut from one AES-256-CTR keystream, front to back; no byte of it is used twice. The key lives in
-    this object alone: it has no representation and cannot be copied or pickled.
+    What is drawn is cut from one AES-256-CTR keystream, front to back; no byte of it is used twice, but for `rewind`.
+    The key lives in this object alone: it has no representation and cannot be copied or pickled.
 
     Limits: Gaussian numbers come in pairs by Box and Muller's transform: the radius from a 52-bit uniform number, with
         its logarithm in double precision and the rest in single (it ends at 8.57 standard deviations, which has
@@ -39,13 +39,14 @@ class Randomness:
         reproducible: Whether the key follows from a seed. Such noise protects nobody who knows the seed.
     """
 
-    __slots__ = ("_keystream", "_logarithm", "_radius", "_stream", "_turned", "reproducible")
+    __slots__ = ("_key", "_keystream", "_logarithm", "_radius", "_stream", "_turned", "reproducible")
 
     def __init__(self, key: bytes, *, reproducible: bool) -> None:
         if len(key) != _KEY_BYTES:
             raise ValueError(f"a key has {_KEY_BYTES} bytes, not {len(key)}")
-        self._stream = Cipher(algorithms.AES256(key), modes.CTR(bytes(16))).encryptor()
+        self._key = key
         self.reproducible = reproducible
+        self.rewind()
         self._keystream = bytearray(len(_ZEROS))
         self._logarithm = np.empty(_PAIRS_AT_A_TIME, dtype=np.float64)
         self._radius, self._turned = np.empty((2, _PAIRS_AT_A_TIME), dtype=np.float32)
@@ -60,6 +61,14 @@ class Randomness:
         """Return the stream that depends on nothing but its arguments: for simulations that say so."""
         text = "\x1f".join(["clients.privacy", str(seed), *map(str, parts)])
         return cls(hashlib.sha256(text.encode()).digest(), reproducible=True)
+
+    def rewind(self) -> None:
+        """Begin the stream anew, for work that failed and of which nothing was kept: done over, it comes out the same.
+
+        Whether memory ran out can depend on a sample: with another sample in its place, those that are too large would
+        never be released, and the samples that are would be no Poisson samples.
+        """
+        self._stream = Cipher(algorithms.AES256(self._key), modes.CTR(bytes(16))).encryptor()
 
     def uniform(self, size: int) -> npt.NDArray[np.float64]:
         """Return float64[size], uniform on the odd multiples of 2**-53 within (0, 1)."""

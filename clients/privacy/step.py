@@ -25,11 +25,11 @@ _MARGIN = 1e-6
 """Added to norms, in clip norms, before dividing by them: float32 rounding does not lift a clipped norm above it."""
 
 Centres = Mapping[str, Tensor]
-"""By the names of layers: float[in], the centre of their input (`ghost.GhostLinear`)."""
+"""By the names of layers: float[..., in], the centre of their input (`ghost.GhostLinear`)."""
 
 
-class _Step(TrainingStep):
-    """The lean step with layers that save what passes instead of making gradients."""
+class GhostStep(TrainingStep):
+    """The lean step with layers that save what passes instead of making gradients, of one hospital or of several."""
 
     def __init__(
         self,
@@ -45,12 +45,12 @@ class _Step(TrainingStep):
         super().__init__(tensors, text_features, logit_scale, settings, rows)
 
     def save(self, features: Tensor, labels: Tensor) -> None:
-        """Go forward and backward on float[B, D] and int64[B]; the loss is the sum of the rows' losses."""
-        targets = self.targets(labels, torch.ones_like(features[:, 0]))
+        """Go forward and backward on float[..., B, D] and int64[..., B]; the loss is the sum of the rows' losses."""
+        targets = self.targets(labels, torch.ones_like(features[..., 0]))
         self.run(features, targets, Rows(None, 1), _no_dropout)
 
     def write(self, factors: Mapping[str, Tensor]) -> None:
-        """Write all gradients with each row's part multiplied by float[B], by the names of the layers."""
+        """Write all gradients with each row's part multiplied by float[..., B], by the names of the layers."""
         for name, ghost in self.ghosts.items():
             ghost.write(factors[name])
         if self._masks is not None:
@@ -99,13 +99,13 @@ class LeanClipping:
         names = {parameter: name for name, parameter in model.named_parameters()}
         trained = {names[p]: (p, place) for place, group in enumerate(groups) for p in group.parameters}
         with_mlp = any(name.startswith("mlp.") for name in trained)
-        self._refuse_coupling(with_mlp=with_mlp)
+        refuse_coupling(model.settings, with_mlp=with_mlp)
         self._group_of = {name.rpartition(".")[0]: place for name, (_, place) in trained.items()}
         self._parameters: dict[str, nn.Parameter] = {name: p for name, (p, _) in trained.items()}
         self._gradients = {name: torch.zeros_like(p) for name, p in self._parameters.items()}
         self._in_order = tuple(tuple(self._gradients[names[p]] for p in group.parameters) for group in groups)
         self._places: tuple[int, ...] = ()
-        self._steps: dict[int, _Step] = {}
+        self._steps: dict[int, GhostStep] = {}
 
     @torch.no_grad()
     def __call__(self, features: Tensor, labels: Tensor, units: Tensor | None = None) -> ClippedSum:
@@ -119,7 +119,7 @@ class LeanClipping:
         self._look_where_parameters_are()
         total: list[Tensor] | None = None
         many, zeroed = 0, 0
-        for chosen, places, count in _chunks(len(labels), units):
+        for chosen, places, count in chunks(len(labels), units):
             many += count
             zeroed += self._sum(features[chosen], labels[chosen], places, count)
             written = list(self._gradients.values())
@@ -149,7 +149,7 @@ class LeanClipping:
             good = torch.stack([torch.isfinite(square) for square in squares]).all(0)
             if bool(good.all()):
                 factors = [
-                    units.spread((1.0 / (square.sqrt() / group.clip_norm + _MARGIN)).clamp(max=1.0))
+                    units.spread(clip_factors(square, group.clip_norm))
                     for square, group in zip(squares, self._groups, strict=True)
                 ]
                 step.write({name: factors[self._group_of[name]] for name in step.ghosts})
@@ -164,26 +164,19 @@ class LeanClipping:
             gradient.zero_()
         return zeroed
 
-    def _step(self, rows: int) -> _Step:
+    def _step(self, rows: int) -> GhostStep:
         if rows not in self._steps:
             if len(self._steps) > 1:
                 self._steps.clear()
             model = self._model
-            self._steps[rows] = _Step(
+            self._steps[rows] = GhostStep(
                 self._tensors(), model.text_features, model.logit_scale, model.settings, rows, self._centres
             )
         return self._steps[rows]
 
     def _tensors(self) -> ModelTensors:
         values = {name: parameter.data for name, parameter in self._parameters.items()}
-        layers = [name.removesuffix(".weight") for name in values if values[name].dim() == 2]
-        blocks = {
-            layer: [Block(slice(None), values[f"{layer}.weight"], self._gradients[f"{layer}.weight"])]
-            for layer in layers
-        }
-        names = [f"{layer}.threshold" for layer in layers]
-        learned = [(values[name], self._gradients[name]) for name in names if name in values]
-        return ModelTensors({**values, "log_prior": self._model.log_prior}, self._gradients, blocks, learned)
+        return ghost_tensors(values, self._gradients, self._model.log_prior)
 
     def _look_where_parameters_are(self) -> None:
         """Forget steps whose views are of memory that the parameters have left."""
@@ -192,23 +185,47 @@ class LeanClipping:
             self._steps.clear()
             self._places = places
 
-    def _refuse_coupling(self, *, with_mlp: bool) -> None:
-        settings = self._model.settings
-        if settings.fam_loss == "contrastive":
-            raise SettingsError("fam_loss", "contrastive: the loss of an image depends on the batch")
-        if settings.feature_dropout:
-            raise SettingsError("feature_dropout", "is drawn for the batch as a whole: private steps need 0")
-        if not with_mlp:
-            return
-        if settings.distillation == "class-wise":
-            raise SettingsError("distillation", "class-wise: the softmax over the batch couples its images")
-        if settings.mlp_norm == "batch":
-            raise SettingsError("mlp_norm", "batch: the norm couples the images of a batch")
-        if settings.mlp_dropout and settings.mlp_layers:
-            raise SettingsError("mlp_dropout", "is drawn for the batch as a whole: private steps need 0")
+
+def refuse_coupling(settings: TrainingSettings, *, with_mlp: bool) -> None:
+    """Refuse what makes the loss of one image depend on the others of its batch.
+
+    Raises:
+        SettingsError: The settings do.
+    """
+    if settings.fam_loss == "contrastive":
+        raise SettingsError("fam_loss", "contrastive: the loss of an image depends on the batch")
+    if settings.feature_dropout:
+        raise SettingsError("feature_dropout", "is drawn for the batch as a whole: private steps need 0")
+    if not with_mlp:
+        return
+    if settings.distillation == "class-wise":
+        raise SettingsError("distillation", "class-wise: the softmax over the batch couples its images")
+    if settings.mlp_norm == "batch":
+        raise SettingsError("mlp_norm", "batch: the norm couples the images of a batch")
+    if settings.mlp_dropout and settings.mlp_layers:
+        raise SettingsError("mlp_dropout", "is drawn for the batch as a whole: private steps need 0")
 
 
-def _chunks(rows: int, units: Tensor | None) -> Iterator[tuple[Tensor, Tensor | None, int]]:
+def clip_factors(squares: Tensor, clip_norm: float) -> Tensor:
+    """Return the factor in [0, 1] that brings each gradient of a squared norm to at most the clip norm."""
+    return (1.0 / (squares.sqrt() / clip_norm + _MARGIN)).clamp(max=1.0)
+
+
+def ghost_tensors(values: Mapping[str, Tensor], gradients: Mapping[str, Tensor], log_prior: Tensor) -> ModelTensors:
+    """Return what a `GhostStep` steps: parameters, memory for their gradients, and log class frequencies [..., C]."""
+    weights = [name for name in values if name.endswith(".weight")]
+    layers = [
+        name.removesuffix(".weight")
+        for name in weights
+        if values[name].dim() > values[f"{name.removesuffix('.weight')}.bias"].dim()
+    ]
+    blocks = {layer: [Block(slice(None), values[f"{layer}.weight"], gradients[f"{layer}.weight"])] for layer in layers}
+    names = [f"{layer}.threshold" for layer in layers]
+    learned = [(values[name], gradients[name]) for name in names if name in values]
+    return ModelTensors({**values, "log_prior": log_prior}, gradients, blocks, learned)
+
+
+def chunks(rows: int, units: Tensor | None) -> Iterator[tuple[Tensor, Tensor | None, int]]:
     """Yield the rows of each chunk, the unit of each of them counted from 0, and the number of units."""
     if units is None:
         for start in range(0, rows, ROWS_AT_A_TIME):

@@ -16,7 +16,8 @@ def product(a: Tensor, b: Tensor, out: Tensor) -> Tensor:
     return torch.mm(a, b, out=out) if a.dim() == 2 else torch.bmm(a, b, out=out)
 
 
-def _add_product(a: Tensor, b: Tensor, out: Tensor) -> None:
+def add_product(a: Tensor, b: Tensor, out: Tensor) -> None:
+    """Add a @ b to `out`; shapes as of `product`."""
     if a.dim() == 2:
         torch.addmm(out, a, b, out=out)
     else:
@@ -239,7 +240,7 @@ class MaskedStep:
             product(kept, t.weight[..., : to_input.shape[-1]], to_input)
         for block, factor, columns in self._blocks:
             sign_times(factor, block.weight, -1.0, False, grad_input=block.gradient)
-            _add_product(columns, x, block.gradient)
+            add_product(columns, x, block.gradient)
             if block.use is not None:
                 block.use()
 
