@@ -13,7 +13,10 @@ Replies = Iterator[tuple[str, bytes]]
 Exchanged = tuple[Replies, Mapping[str, str]]
 """Replies as they come, and {client: short reason} of those that give none, complete once the replies are exhausted."""
 
-_ON_VECTORS = (Stage.ADVERTISE_KEYS, Stage.MASKED_INPUT_COLLECTION, Stage.PLAIN_INPUT_COLLECTION)
+CONTRIBUTIONS = (Stage.MASKED_INPUT_COLLECTION, Stage.PLAIN_INPUT_COLLECTION)
+"""Stages in which a client trains and contributes."""
+
+_ON_VECTORS = (Stage.ADVERTISE_KEYS, *CONTRIBUTIONS)
 """Stages in which a client's work is hashes of vectors or arithmetic on them, which threads can share; the rest is
 Python.
 """
@@ -118,6 +121,10 @@ class InProcessTransport:
         if self._workers > 1 and stage in _ON_VECTORS:
             return self._in_threads(stage, reached), failures
         return ((name, self._clients[name].answer(stage, request)) for name, request in reached), failures
+
+    def reached(self, stage: str, requests: Mapping[str, bytes], round_id: int) -> tuple[str, ...]:
+        """Return the clients that an exchange of these requests reaches, in their order."""
+        return tuple(name for name, _ in self._reached(stage, requests, round_id, {}))
 
     def _reached(self, stage: str, requests: Mapping[str, bytes], round_id: int, failures: dict[str, str]) -> Replies:
         """Yield the requests that reach their clients."""

@@ -91,6 +91,9 @@ class Hospitals:
         """Seconds in which at least one hospital was scoring or training."""
         return self._work.seconds
 
+    def expect(self, number: int, sites: Sequence[str]) -> None:
+        """Say which sites are about to train in a round, in the order in which they are asked."""
+
     def train(self, site: str, received: Vector, number: int) -> Vector:
         """Train one round at a site from the global vector float32[d]; return its update float32[d]."""
         if self._processes is not None:

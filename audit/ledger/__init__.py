@@ -5,7 +5,7 @@ from audit.ledger.check import check_ledger
 from audit.ledger.errors import BudgetExceededError, LedgerError
 from audit.ledger.ledger import AccountStatus, FaultPoint, Ledger
 from audit.ledger.policy import Policy, Renewal, SignedRenewal
-from audit.ledger.release import charged_release
+from audit.ledger.release import charge_release, charged_release
 from audit.ledger.view import budget_lines, history, policy_toml
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "Renewal",
     "SignedRenewal",
     "budget_lines",
+    "charge_release",
     "charged_release",
     "check_ledger",
     "history",

@@ -14,32 +14,18 @@ from audit.log import EventLog
 T = TypeVar("T")
 
 
-def charged_release(
+def charge_release(
     ledger: Ledger,
     log: EventLog,
     account: Account,
     charge: Charge,
-    send: Callable[[], T],
     *,
     round: int,
     privacy_event: bool = True,
-) -> T:
-    """Reserve, record, release, send, commit; return what `send` returns.
+) -> dict[str, JSON]:
+    """Reserve and record: the charge is durable in the ledger and in the log. Return what the log says of it.
 
-    The charge is durable in the ledger and in the log before `send` is called.
-
-    Args:
-        ledger: The budget.
-        log: The run's log, which records reservation, privacy event and commitment, or the refusal.
-        account: The data that is released about.
-        charge: What it costs.
-        send: Lets the noisy value leave.
-        round: Round of the run.
-        privacy_event: Whether the log gets the privacy event with the charge; not where the release concerns several
-            hospitals and stands in the log once for all of them.
-
-    Raises:
-        BudgetExceededError: The release would exceed the budget; ledger and log record it, `send` was not called.
+    Arguments and errors as of `charged_release`, which does the rest.
     """
     noise: dict[str, JSON] = {"mechanism": mechanism_fields(charge.mechanism), "repetitions": charge.repetitions}
     paid: dict[str, JSON] = {
@@ -71,6 +57,37 @@ def charged_release(
         if privacy_event:
             event: dict[str, JSON] = {"hospital": account.hospital, "round": round, "release_id": charge.release_id}
             log.append("privacy_event", {**noise, **event})
+    return paid
+
+
+def charged_release(
+    ledger: Ledger,
+    log: EventLog,
+    account: Account,
+    charge: Charge,
+    send: Callable[[], T],
+    *,
+    round: int,
+    privacy_event: bool = True,
+) -> T:
+    """Reserve, record, release, send, commit; return what `send` returns.
+
+    The charge is durable in the ledger and in the log before `send` is called.
+
+    Args:
+        ledger: The budget.
+        log: The run's log, which records reservation, privacy event and commitment, or the refusal.
+        account: The data that is released about.
+        charge: What it costs.
+        send: Lets the noisy value leave.
+        round: Round of the run.
+        privacy_event: Whether the log gets the privacy event with the charge; not where the release concerns several
+            hospitals and stands in the log once for all of them.
+
+    Raises:
+        BudgetExceededError: The release would exceed the budget; ledger and log record it, `send` was not called.
+    """
+    paid = charge_release(ledger, log, account, charge, round=round, privacy_event=privacy_event)
     ledger.release(charge.release_id)
     sent = send()
     ledger.commit(charge.release_id)

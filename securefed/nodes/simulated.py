@@ -4,14 +4,14 @@ The nodes, the messages and the client machines are those of a deployment. What 
 at what the sites remember (for one checkpoint of all), and lose sites on purpose.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from protocols.roster import IdentityKey, RememberingVerifier
-from protocols.transport import Exchanged, InProcessTransport, Patience
+from protocols.transport import CONTRIBUTIONS, Exchanged, InProcessTransport, Patience
 from securefed.compression import Followed
 from securefed.dropouts import dropouts_of_round
 from securefed.nodes.control import ControlStage
@@ -25,6 +25,10 @@ Vector = NDArray[np.float32]
 
 class Training(Protocol):
     """What all hospitals of a process can do; `securefed.hospitals.Hospitals` is one."""
+
+    def expect(self, number: int, sites: Sequence[str]) -> None:
+        """Say which sites are about to be asked in a round, in this order; not all of them have to be."""
+        ...
 
     def train(self, site: str, received: Vector, number: int) -> Vector:
         """Train one round at a site and return its update float32[d]."""
@@ -54,7 +58,7 @@ class SimulatedSites:
         workers: int = 1,
         images: Mapping[str, int] | None = None,
     ) -> None:
-        self._terms = terms
+        self._terms, self._training = terms, training
         self._workers = workers
         self._images = images
         self.verifier = RememberingVerifier()
@@ -74,6 +78,8 @@ class SimulatedSites:
         lost = {} if stage == ControlStage.CLOSE_ROUND.value else self.losses(training_round(round_id))
         drops = {(site, round_id): at for site, at in lost.items()}
         transport = InProcessTransport(self._nodes, drops, workers=self._workers, weights=self._images)
+        if stage in CONTRIBUTIONS:
+            self._training.expect(training_round(round_id), transport.reached(stage, requests, round_id))
         return transport.exchange(stage, requests, round_id=round_id, patience=patience)
 
     def close(self) -> None:

@@ -63,7 +63,16 @@ class LocalPrivacy:
         """Return the hospitals, which charge what they release."""
         from securefed.privacy.hospitals import PrivateHospitals
 
-        return PrivateHospitals(bundle, self._config, device, self._patients, self.spending, self._releases, workers)
+        return PrivateHospitals(
+            bundle,
+            self._config,
+            device,
+            self._patients,
+            self.spending,
+            self._releases,
+            workers,
+            self.spending.charge,
+        )
 
     def check_run(self, rounds: int) -> None:
         """Refuse a run whose ledger could not pay for its rounds.

@@ -4,16 +4,18 @@ All of a simulation, or the one of a deployed site. The channel adds the hospita
 sum leaves before.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from clients.encoders import FeatureBundle
 from clients.privacy import PrivacySettings, PrivateHospital, Randomness
+from clients.privacy.fleet import PrivateFleet
 from securefed.config import PrivacyConfig, RunConfig
 from securefed.hospitals import Hospitals
-from securefed.privacy.hospitals import private_sites
+from securefed.privacy.ahead import Ahead
+from securefed.privacy.hospitals import private_fleet, private_sites
 from securefed.privacy.paid_updates import Pay, unpaid
 
 Vector = NDArray[np.float32]
@@ -29,6 +31,7 @@ class SummingHospitals(Hospitals):
         patients: {path of an image: its patient or None}.
         workers: Sites that are evaluated at the same time.
         pay: Pays for a vector.
+        together: Whether the sums of a round are made for all sites in one batched computation; None for that on a GPU.
     """
 
     def __init__(
@@ -39,25 +42,47 @@ class SummingHospitals(Hospitals):
         patients: Mapping[str, str | None],
         workers: int = 1,
         pay: Pay = unpaid,
+        together: bool | None = None,
     ) -> None:
-        self._private: dict[str, PrivateHospital] = private_sites(
-            bundle, config, device, patients, _step(config.privacy)
-        )
+        step = _step(config.privacy)
+        self._private: dict[str, PrivateHospital] = private_sites(bundle, config, device, patients, step)
         method, seed = config.federation.method, config.federation.seed
         super().__init__(bundle, config.training, method, seed, device, workers=workers, hospitals=self._private)
         self._seed = seed if config.privacy.noise == "seeded" else None
         self._pay = pay
+        self._fleet: PrivateFleet | None = None
+        if device == "cuda" if together is None else together:
+            self._fleet = private_fleet(bundle, config, device, step)
+        self._sums: Ahead[Vector] | None = None if self._fleet is None else Ahead(self._sum_all)
+
+    def expect(self, number: int, sites: Sequence[str]) -> None:
+        """Say which sites are about to train in a round."""
+        if self._sums is not None:
+            self._sums.expect(number, sites)
 
     def train(self, site: str, received: Vector, number: int) -> Vector:
         """Return the clipped sum float32[d] of a site's gradients at the received model; the MLP learns as well."""
-        source = Randomness.of_the_system() if self._seed is None else Randomness.of_a_seed(self._seed, site, number)
         hospital = self._private[site]
         with self._work.running():
             self._scored.pop(site, None)
-            summed = hospital.clipped_sum(received, number, source).vector
+            ahead = self._sums.take(site, received, number) if self._sums is not None else None
+            if ahead is None:
+                summed = hospital.clipped_sum(received, number, self._randomness(site, number)).vector
+            else:
+                summed = ahead
+                hospital.receive(received)
             hospital.train_mlp(number)
         self._pay(site, number)
         return summed
+
+    def _sum_all(self, sites: Sequence[str], received: Vector, number: int) -> Mapping[str, Vector]:
+        """Sum for all sites at once; none of it leaves before its site has paid, and has added its share of noise."""
+        assert self._fleet is not None  # noqa: S101 (narrows the type)
+        trainees = [self._private[site].private_trainee(self._randomness(site, number)) for site in sites]
+        return dict(zip(sites, self._fleet.clipped_sums(received, trainees), strict=True))
+
+    def _randomness(self, site: str, number: int) -> Randomness:
+        return Randomness.of_the_system() if self._seed is None else Randomness.of_a_seed(self._seed, site, number)
 
 
 def _step(privacy: PrivacyConfig) -> PrivacySettings:

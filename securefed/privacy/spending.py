@@ -1,12 +1,13 @@
 """What a run spends: a release is charged in log and ledger before it is made, and refused where it is too much."""
 
 import math
+import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 from audit.accounting import Adjacency, Repeated, mechanism_fields, mechanism_of
-from audit.ledger import Account, BudgetExceededError, Charge, Ledger, charged_release
+from audit.ledger import Account, BudgetExceededError, Charge, Ledger, charge_release
 from audit.log import EventLog
 from securefed.config import PrivacyConfig
 from securefed.errors import ReleaseGoneError, TargetEpsilonError
@@ -58,6 +59,7 @@ class Spending:
         self._ledger = ledger
         self._spent: dict[str, list[Repeated]] = {site: [] for site in fingerprints}
         self._charged: set[str] = set()
+        self._charging = threading.Lock()
         for event in log.events:
             if event.kind == "privacy_event":
                 self._take_in(event.fields)
@@ -131,25 +133,31 @@ class Spending:
                 self._log.append("refused", {"what": what, "reason": str(error), **refused})
                 raise
 
-    def release(self, site: str, number: int, release_id: str, make: Callable[[], T]) -> T:
-        """Charge a release, unless that was done before, then make it.
+    def charge(self, site: str, number: int, release_id: str) -> None:
+        """Charge a release that is going to be made, unless that was done before; may be called from several threads.
 
         Raises:
-            BudgetExceededError: The ledger refuses; recorded, nothing was made.
+            BudgetExceededError: The ledger refuses; recorded.
             ReleaseGoneError: It was made before and can have left; to make it again would be another release.
         """
-        if self._state_in_ledger(release_id) == "committed":
-            raise ReleaseGoneError(number)
-        event = self._event(site, number, release_id)
-        if release_id not in self._charged and self._ledger is not None and self._state_in_ledger(release_id) is None:
-            charge = Charge(self._run_id, release_id, self._cost.mechanism, self._cost.repetitions)
-            account = Account(site, self._fingerprints[site], self._config.unit)
-            made = charged_release(self._ledger, self._log, account, charge, make, round=number)
+        with self._charging:
+            state = self._state_in_ledger(release_id)
+            if state == "committed":
+                raise ReleaseGoneError(number)
+            if release_id in self._charged:
+                return
+            event = self._event(site, number, release_id)
+            if self._ledger is not None and state is None:
+                charge = Charge(self._run_id, release_id, self._cost.mechanism, self._cost.repetitions)
+                account = Account(site, self._fingerprints[site], self._config.unit)
+                charge_release(self._ledger, self._log, account, charge, round=number)
+            else:
+                self._record(site, event, "reserved")
             self._take_in(event)
-            return made
-        if release_id not in self._charged:
-            self._record(site, event, "reserved")
-            self._take_in(event)
+
+    def release(self, site: str, number: int, release_id: str, make: Callable[[], T]) -> T:
+        """Charge a release, unless that was done before, then make it; raises as `charge`, when nothing was made."""
+        self.charge(site, number, release_id)
         if self._state_in_ledger(release_id) == "reserved" and self._ledger is not None:
             self._ledger.release(release_id)
         made = make()

@@ -173,3 +173,11 @@ def test_torch_generators_have_no_say(monkeypatch):
     first = Randomness.of_the_system().gaussian(10)
     torch.manual_seed(0)
     assert not torch.equal(first, Randomness.of_the_system().gaussian(10))
+
+
+def test_a_stream_that_is_rewound_comes_out_the_same():
+    for source in (Randomness.of_the_system(), Randomness.of_a_seed(1)):
+        first = source.poisson_sample(50, 0.5), source.gaussian(7), source.uniform(3)
+        source.rewind()
+        again = source.poisson_sample(50, 0.5), source.gaussian(7), source.uniform(3)
+        assert all(np.array_equal(a, b) for a, b in zip(first, again, strict=True))
