@@ -112,7 +112,7 @@ class _Run:
         self, config: RunConfig, cache_dir: Path | None, observer: Observer, now: Now, workers: int | None
     ) -> None:
         self._config = config
-        self._workers = 1 if _charged_one_by_one(config) else workers or usable_cores()
+        self._workers = 1 if config.privacy.enabled and config.privacy.ledger else workers or usable_cores()
         self._cache = cache_dir
         self._observer = observer
         self._now = now
@@ -312,12 +312,6 @@ class _Run:
             privacy=privacy_off(config),
             seconds={"train": time.perf_counter() - start, "aggregate": 0.0},
         )
-
-
-def _charged_one_by_one(config: RunConfig) -> bool:
-    """Whether hospitals pay as they train: charges stand in the log in their order, a ledger belongs to one thread."""
-    privacy = config.privacy
-    return privacy.enabled and (privacy.mode == "local" or bool(privacy.ledger))
 
 
 def _what_runs(config: RunConfig) -> list[str]:
