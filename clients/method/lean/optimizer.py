@@ -61,6 +61,17 @@ class FusedAdamW:
         self._rates = {True: fam, False: mlp}
         self._count.zero_()
 
+    @property
+    def count(self) -> Tensor:
+        """float32[], the steps of the round that have begun."""
+        return self._count
+
+    @property
+    def rates_on_device(self) -> tuple[Tensor, Tensor]:
+        """The learning rates of FAM and MLP, float32[] each, where they lie on the device; set by `begin_round`."""
+        fam, mlp = self._on_device
+        return fam, mlp
+
     def begin_step(self) -> None:
         """Count a step; before any part is moved."""
         self._count.add_(1)

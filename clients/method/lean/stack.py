@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy.typing as npt
 import torch
@@ -12,6 +12,8 @@ from torch import Tensor
 
 from clients.method.dropout import draw_ones
 from clients.method.layout import Vector
+from clients.method.lean.fused.fits import reason_for_general_step
+from clients.method.lean.head import Draw
 from clients.method.lean.masked import Block, reset_thresholds
 from clients.method.lean.norms import Rows
 from clients.method.lean.optimizer import FusedAdamW, Moving
@@ -20,6 +22,9 @@ from clients.method.lean.step import ModelTensors, TrainingStep
 from clients.method.lean.validation import StackValidation, validates
 from clients.method.model import HospitalModel
 from clients.method.settings import TrainingSettings
+
+if TYPE_CHECKING:
+    from clients.method.lean.fused.step import FusedStep
 
 
 @dataclass(frozen=True)
@@ -63,14 +68,14 @@ class _Kind:
     """Steps that are alike but for their images.
 
     Attributes:
-        step: Of as many hospitals as are left.
+        step: Of as many hospitals as are left; None where the stack's fused step takes it.
         counts: How many images each of them has in the step.
         rows: Which rows are images.
         weights: float[k, B], the weight of each row where classes have none.
         moving: What moves after it.
     """
 
-    step: TrainingStep
+    step: TrainingStep | None
     counts: tuple[int, ...]
     rows: Rows
     weights: Tensor
@@ -94,6 +99,7 @@ class Stack:
         self._of = list(trainees)
         self._device = model.text_features.device
         self._replays = Replays.on(self._device, model.text_features.dtype)
+        self._general_because = reason_for_general_step(model)
         sizes = [_passes(trainee, model) for trainee in trainees]
         self._places = sorted(range(len(trainees)), key=lambda k: -len(sizes[k]))
         self._passes = [sizes[k] for k in self._places]
@@ -108,6 +114,11 @@ class Stack:
             a.features is b.features and a.labels is b.labels and a.class_weights is b.class_weights
             for a, b in zip(trainees, self._of, strict=True)
         )
+
+    @property
+    def general_because(self) -> str | None:
+        """Why the stack takes the general step, kernel by kernel; None where it takes the fused one."""
+        return self._general_because
 
     def begin(self, vector: Vector, trainees: Sequence[Trainee], round_number: int) -> None:
         """Begin a round of all hospitals from the shared vector float32[d]; a GPU is left to work on it.
@@ -175,7 +186,8 @@ class Stack:
         self._gradients = gradients
         self._tensors = _laid_out(values, gradients)
         self._moments = {name: (torch.zeros_like(g), torch.zeros_like(g)) for name, g in gradients.items()}
-        self._optimizer = FusedAdamW(settings, 1, self._device, on_device=self._replays.records)
+        on_device = self._replays.records or self._general_because is None
+        self._optimizer = FusedAdamW(settings, 1, self._device, on_device=on_device)
         self._generators = [torch.Generator(self._device) for _ in trainees]
         steps = len(self._passes[0]) * settings.local_epochs
         self._order = torch.zeros(len(trainees), steps, settings.batch_size, dtype=torch.int64, device=self._device)
@@ -195,6 +207,7 @@ class Stack:
             self._validation = StackValidation(
                 model, self._tensors, [x for x in images if x is not None], self._places, self._replays
             )
+        self._fused = self._make_fused() if self._general_because is None else None
 
     def _receive(self, vector: Vector, trainees: Sequence[Trainee]) -> None:
         """Put what all share and what each has learned in place; moments begin at 0."""
@@ -209,6 +222,8 @@ class Stack:
             torch.stack([trainee.private[name].detach() for trainee in trainees], out=values[name])
         for moments in zip(*self._moments.values(), strict=True):
             torch._foreach_zero_(list(moments))
+        if self._fused is not None:
+            self._fused.refresh()
 
     def _train(self) -> None:
         """All steps of the round; between two of them whoever ends a pass has its thresholds looked at."""
@@ -236,13 +251,7 @@ class Stack:
         if counts in self._kinds:
             return self._kinds[counts]
         size, active = self._settings.batch_size, len(counts)
-        if active not in self._steps:
-            model = self._model
-            step = TrainingStep(
-                self._tensors.first(active), model.text_features, model.logit_scale, model.settings, size
-            )
-            self._steps[active] = step, self._moving(active)
-        step, moving = self._steps[active]
+        step, moving = (None, []) if self._fused is not None else self._general_step(active)
         like = self._features
         rows, weights = Rows(None, size), like.new_full((active, size), 1 / size)
         if min(counts) < size:
@@ -252,13 +261,26 @@ class Stack:
         self._kinds[counts] = kind = _Kind(step, counts, rows, weights, moving)
         return kind
 
+    def _general_step(self, active: int) -> tuple[TrainingStep, list[Moving]]:
+        if active not in self._steps:
+            model = self._model
+            tensors, size = self._tensors.first(active), model.settings.batch_size
+            step = TrainingStep(tensors, model.text_features, model.logit_scale, model.settings, size)
+            self._steps[active] = step, self._moving(active)
+        return self._steps[active]
+
+    def _make_fused(self) -> "FusedStep":
+        from clients.method.lean.fused.step import FusedStep, Images, Parameters  # needs Triton
+
+        weights = self._image_weights
+        if weights is None:
+            weights = self._features.new_ones(len(self._features))
+        images = Images(self._features, self._labels, weights, self._order, self._number)
+        return FusedStep(self._model, Parameters(self._tensors.values, self._moments, self._optimizer), images)
+
     def _step(self, kind: _Kind) -> None:
         """One step of the hospitals that are left, on the rows that the order has for it."""
         counts = kind.counts
-        index = self._order[: len(counts)].index_select(1, self._number).squeeze(1)
-        labels, weights = self._labels[index], kind.weights
-        if self._image_weights is not None:
-            weights = weights * self._image_weights[index]
         ragged = min(counts) < self._settings.batch_size
 
         def draw(target: Tensor, probability: float) -> Tensor:
@@ -270,10 +292,21 @@ class Stack:
             return target
 
         self._optimizer.begin_step()
-        kind.step.run(self._features[index], kind.step.targets(labels, weights), kind.rows, draw)
+        if kind.step is None:
+            assert self._fused is not None  # noqa: S101 (see `_kind`)
+            self._fused.run(kind.weights, draw)
+        else:
+            self._run_general(kind, kind.step, draw)
+        self._number.add_(1)
+
+    def _run_general(self, kind: _Kind, step: TrainingStep, draw: Draw) -> None:
+        index = self._order[: len(kind.counts)].index_select(1, self._number).squeeze(1)
+        labels, weights = self._labels[index], kind.weights
+        if self._image_weights is not None:
+            weights = weights * self._image_weights[index]
+        step.run(self._features[index], step.targets(labels, weights), kind.rows, draw)
         for part in kind.moving:
             self._optimizer.move(part)
-        self._number.add_(1)
 
     def _begin_passes(self, number: int, active: int) -> None:
         """Draw the order of the hospitals that begin a pass with a step; a batch that is not full repeats an image."""
@@ -295,6 +328,8 @@ class Stack:
             for k, sizes in enumerate(self._passes[:active]):
                 if not number % len(sizes) and number < len(sizes) * epochs:
                     self._reset(range(k, k + 1))
+                    if self._fused is not None:
+                        self._fused.refresh()
 
     def _reset(self, hospitals: range) -> None:
         values, some = self._tensors.values, slice(hospitals.start, hospitals.stop)
