@@ -24,23 +24,31 @@ pytest.importorskip("triton")
 GPU = torch.cuda.is_available()
 DEVICE = "cuda" if GPU else "cpu"
 SIZES = (9, 5, 0, 1)
-"""A last batch of one, twice, no images, and a single one, in batches of 4: an interpreted step takes half a second."""
+"""Two that end with a batch of one image, none at all, and a single one, in batches of 4."""
+
+FEW = (5, 3)
+"""A whole batch and a rest, and less than a batch: interpreted steps are slow."""
 
 CHANGES = {
-    "as it is": {},
     "half, FAM's own scales": {
         "distillation_weight": "half",
         "distillation_strength": 2.0,
         "fam_input_rms": 1.0,
         "fam_logit_scale": 20.0,
     },
-    "targets": {"label_smoothing": 0.2, "prior_adjustment": 0.5, "mlp_input_rms": 0.0},
+    "targets, mlp stops": {
+        "label_smoothing": 0.2,
+        "prior_adjustment": 0.5,
+        "mlp_input_rms": 0.0,
+        "mlp_to_fam": False,
+    },
     "no dropout, no distillation": {"mlp_dropout": 0.0, "feature_dropout": 0.0, "distillation": "off"},
-    "mlp stops, strong": {"mlp_to_fam": False, "distillation_strength": 2.0, "distillation_temperature": 0.7},
     "two passes, rows reset": {"local_epochs": 2, "reset_keep_ratio": 0.95},
     "no momentum, other widths": {
         "adam_beta1": 0.0,
         "weight_decay": 0.0,
+        "distillation_strength": 2.0,
+        "distillation_temperature": 0.7,
         "threshold_window": 0.5,
         "fam_width": 32,
         "mlp_width": 48,
@@ -54,8 +62,8 @@ def also_on_the_processor(monkeypatch):
     monkeypatch.setattr(fits, "DEVICES", ("cuda", "cpu"))
 
 
-def settings_of(name, **changes):
-    return dataclasses.replace(TrainingSettings.default(), **{"batch_size": 4} | CHANGES[name] | changes)
+def settings_of(**changes):
+    return dataclasses.replace(TrainingSettings.default(), **{"batch_size": 4} | changes)
 
 
 def make_model(settings, width=16, classes=3, seed=0, with_mlp=True):
@@ -118,24 +126,28 @@ def assert_same(pairs):
 
 @pytest.mark.parametrize("name", CHANGES)
 def test_each_hospital_trains_as_by_the_lean_step(name):
-    assert_same(train_both_ways(settings_of(name)))
+    assert_same(train_both_ways(settings_of(**CHANGES[name]), FEW))
+
+
+def test_hospitals_that_end_before_others_or_have_no_images_train_as_by_the_lean_step():
+    assert_same(train_both_ways(settings_of(), SIZES))
 
 
 @pytest.mark.parametrize(("width", "classes"), [(64, 2), (32, 64)])
 def test_other_shapes_train_as_by_the_lean_step(width, classes):
-    assert_same(train_both_ways(settings_of("as it is"), (5, 2), width=width, classes=classes))
+    assert_same(train_both_ways(settings_of(), (3, 2), width=width, classes=classes))
 
 
 def test_batches_that_are_no_power_of_two_train_as_by_the_lean_step():
-    assert_same(train_both_ways(settings_of("as it is", batch_size=5), (7,)))
+    assert_same(train_both_ways(settings_of(batch_size=5), (7,)))
 
 
 def test_what_is_kept_of_one_round_does_not_show_in_the_next():
-    assert_same(train_both_ways(settings_of("as it is"), (5, 2), rounds=2))
+    assert_same(train_both_ways(settings_of(), FEW, rounds=2))
 
 
 def test_rows_are_off_and_cross_their_thresholds_in_these_tests():
-    model, x, y, weights = cohort_of(settings_of("as it is"), SIZES)[0]
+    model, x, y, weights = cohort_of(settings_of(), SIZES)[0]
     layers = (model.fam.first, model.fam.second)
     before = [layer.keep_ratio() for layer in layers]
     LeanTrainer(model).train(x, y, weights, 1, drawn(1, 0))
@@ -145,14 +157,14 @@ def test_rows_are_off_and_cross_their_thresholds_in_these_tests():
 
 
 def test_two_runs_give_the_same_bits():
-    settings = settings_of("as it is")
-    first, second = ([fused for fused, _ in train_both_ways(settings, (5, 2))] for _ in range(2))
+    settings = settings_of()
+    first, second = ([fused for fused, _ in train_both_ways(settings, FEW)] for _ in range(2))
     for a, b in zip(first, second, strict=True):
         assert all(torch.equal(a[name], b[name]) for name in a)
 
 
 def test_the_shared_vector_moves_as_by_the_lean_step():
-    settings, method = settings_of("as it is"), "fedmedclip"
+    settings, method = settings_of(), "fedmedclip"
     cohort = cohort_of(settings, (5, 4))
     vector = flatten(shared_part(cohort[0][0], method))
     for model, *_ in cohort:
@@ -186,11 +198,11 @@ def test_the_shared_vector_moves_as_by_the_lean_step():
     ],
 )
 def test_other_settings_say_why_they_take_the_general_step(changes, reason):
-    assert reason in fits.reason_for_general_step(make_model(settings_of("as it is", **changes)))
+    assert reason in fits.reason_for_general_step(make_model(settings_of(**changes)))
 
 
 def test_a_model_without_an_mlp_or_in_double_precision_takes_the_general_step():
-    settings = settings_of("as it is")
+    settings = settings_of()
     assert fits.reason_for_general_step(make_model(settings, with_mlp=False)) == "there is no MLP"
     assert "float64" in fits.reason_for_general_step(make_model(settings).double())
     assert fits.reason_for_general_step(make_model(settings)) is None
@@ -198,11 +210,11 @@ def test_a_model_without_an_mlp_or_in_double_precision_takes_the_general_step():
 
 def test_a_processor_takes_the_general_step(monkeypatch):
     monkeypatch.undo()
-    assert fits.reason_for_general_step(make_model(settings_of("as it is")).cpu()) == "parameters are on the device cpu"
+    assert fits.reason_for_general_step(make_model(settings_of()).cpu()) == "parameters are on the device cpu"
 
 
 def test_without_triton_or_with_an_old_one_the_general_step_is_taken(monkeypatch):
-    model = make_model(settings_of("as it is"))
+    model = make_model(settings_of())
     monkeypatch.setattr(fits, "version", lambda name: "2.3.1")
     assert fits.reason_for_general_step(model) == "Triton is 2.3.1"
 

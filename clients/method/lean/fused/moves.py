@@ -48,12 +48,6 @@ def _at(entry: tl.tensor, field: tl.constexpr) -> tl.tensor:
 
 
 @triton.jit
-def _tile(start: tl.tensor, row: tl.tensor, columns: tl.tensor, column: tl.tensor) -> tl.tensor:
-    """Return the addresses of rows and columns; every row begins at a multiple of 16 bytes."""
-    return tl.multiple_of(start + (row[:, None] * columns + column[None, :]), [16, 16])
-
-
-@triton.jit
 def _size(entry: tl.tensor, field: tl.constexpr) -> tl.tensor:
     return tl.load(entry + field).to(tl.int32)
 
@@ -75,6 +69,15 @@ def _adamw(
     mean = beta1 * mean + (gradient - beta1 * gradient)
     square = beta2 * square + (gradient * gradient - beta2 * (gradient * gradient))
     return value * shrink - size * mean / (tl.sqrt(square) / root + epsilon), mean, square
+
+
+@triton.jit
+def _loaded(weights: tl.tensor, means: tl.tensor, squares: tl.tensor, here: tl.tensor, valid: tl.tensor) -> tl.tensor:
+    """Return weights and moments; every row begins at a multiple of 16 bytes."""
+    weight = tl.load(tl.multiple_of(weights + here, [16, 16]), mask=valid, other=0.0)
+    mean = tl.load(tl.multiple_of(means + here, [16, 16]), mask=valid, other=0.0)
+    square = tl.load(tl.multiple_of(squares + here, [16, 16]), mask=valid, other=0.0)
+    return weight, mean, square
 
 
 @triton.jit
@@ -143,7 +146,7 @@ def write_masks(
     sums = tl.zeros([BLOCK, COLUMNS], tl.float32)
     for start in range(0, inputs, COLUMNS):
         column = start + tl.arange(0, COLUMNS)
-        here = _tile(weights, row, inputs, column)
+        here = tl.multiple_of(weights + (row[:, None] * inputs + column[None, :]), [16, 16])
         sums += tl.abs(tl.load(here, mask=inside[:, None] & (column < inputs)[None, :], other=0.0))
     threshold = tl.load(_at(entry, _THRESHOLD) + place, mask=inside, other=0.0)
     _write_mask(entry, place, inside, tl.sum(sums, 1), threshold, inputs, window)
@@ -165,6 +168,7 @@ def move(
     log_beta2: tl.tensor,
     decay: tl.tensor,
     epsilon: tl.tensor,
+    PRECISION: tl.constexpr,
     ROWS: tl.constexpr,
     BLOCK: tl.constexpr,
     COLUMNS: tl.constexpr,
@@ -214,20 +218,31 @@ def move(
     )
     seen = _at(entry, _SEEN) + k * rows * inputs
     sums = tl.zeros([BLOCK, COLUMNS], tl.float32)
+    column = tl.arange(0, COLUMNS)
+    here, valid = row[:, None] * inputs + column[None, :], inside[:, None] & (column < inputs)[None, :]
+    weight, mean, square = _loaded(weights, means, squares, here, valid)
     for start in range(0, inputs, COLUMNS):
         column = start + tl.arange(0, COLUMNS)
         within = column < inputs
-        at_weight = _tile(weights, row, inputs, column)
-        at_mean, at_square = _tile(means, row, inputs, column), _tile(squares, row, inputs, column)
-        valid = inside[:, None] & within[None, :]
-        weight = tl.load(at_weight, mask=valid, other=0.0)
-        mean = tl.load(at_mean, mask=valid, other=0.0)
-        square = tl.load(at_square, mask=valid, other=0.0)
-        x = tl.load(_tile(seen, b, inputs, column), mask=image[:, None] & within[None, :], other=0.0)
-        to_weight = tl.dot(kept, x, input_precision="ieee") + tl.where(weight > 0.0, factor, -factor)
+        following = column + COLUMNS  # asked for before this part is moved: it comes meanwhile
+        next_weight, next_mean, next_square = _loaded(
+            weights,
+            means,
+            squares,
+            row[:, None] * inputs + following[None, :],
+            inside[:, None] & (following < inputs)[None, :],
+        )
+        x = tl.load(
+            tl.multiple_of(seen + (b[:, None] * inputs + column[None, :]), [16, 16]),
+            mask=image[:, None] & within[None, :],
+            other=0.0,
+        )
+        to_weight = tl.dot(kept, x, input_precision=PRECISION) + tl.where(weight > 0.0, factor, -factor)
         weight, mean, square = _adamw(weight, to_weight, mean, square, beta1, beta2, shrink, size, root, epsilon)
-        tl.store(at_weight, weight, mask=valid)
-        tl.store(at_mean, mean, mask=valid)
-        tl.store(at_square, square, mask=valid)
+        here, valid = row[:, None] * inputs + column[None, :], inside[:, None] & within[None, :]
+        tl.store(tl.multiple_of(weights + here, [16, 16]), weight, mask=valid)
+        tl.store(tl.multiple_of(means + here, [16, 16]), mean, mask=valid)
+        tl.store(tl.multiple_of(squares + here, [16, 16]), square, mask=valid)
         sums += tl.where(valid, tl.abs(weight), 0.0)
+        weight, mean, square = next_weight, next_mean, next_square
     _write_mask(entry, place, inside, tl.sum(sums, 1), threshold, inputs, window)

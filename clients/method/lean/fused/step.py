@@ -18,12 +18,20 @@ from clients.method.lean.fused.adaptation import (
 from clients.method.lean.fused.fits import power_of_two
 from clients.method.lean.fused.mlp import mlp_both_ways
 from clients.method.lean.fused.moves import FIELDS, move, write_masks
+from clients.method.lean.fused.products import product
 from clients.method.lean.head import Draw
 from clients.method.lean.optimizer import FusedAdamW
 from clients.method.model import HospitalModel
 
 _BLOCK, _COLUMNS = 16, 64
 """Rows and columns of the weights that a program moves at a time."""
+
+_PRODUCT_PRECISION, _MOVE_PRECISION = "tf32x3", "ieee"
+"""`tf32x3` cuts each factor into two of tensor-core precision and sums three of the four products; what is left out is
+below the rounding of a sum in single precision. It takes more registers, of which a move has none to spare."""
+
+_PRODUCT_BLOCK, _PRODUCT_DEPTH = 16, 64
+"""Columns of a product that a program writes, and terms that it adds at a time."""
 
 _LAYERS = ("mlp.head", "mlp.hidden.0", "fam.second", "fam.first")
 """As their gradients come."""
@@ -177,8 +185,7 @@ class FusedStep:
     def _run_mlp(self, active: int, base: Tensor, draw: Draw) -> None:
         """Both passes of the MLP, up to the gradient of what it saw of the FAM."""
         settings, values = self._settings, self._parameters.values
-        classes, width = self._text.shape
-        undropped = 1 - settings.mlp_dropout
+        classes, undropped = len(self._text), 1 - settings.mlp_dropout
         if settings.mlp_dropout:
             draw(self._mlp_drop[:active], undropped)
         distils = settings.distillation != "off"
@@ -199,8 +206,7 @@ class FusedStep:
             CLASSES=power_of_two(classes),
         )
         if settings.mlp_to_fam:
-            weight = values[f"{hidden}.weight"][:active, :, :width]
-            torch.bmm(self._kept[hidden][:active], weight, out=self._from_mlp[:active])
+            self._product_to_input(hidden, self._from_mlp, active)
 
     def _backward(self, active: int) -> None:
         settings, values = self._settings, self._parameters.values
@@ -214,8 +220,7 @@ class FusedStep:
             WIDTH=power_of_two(width),
             CLASSES=power_of_two(classes),
         )
-        kept, weight = self._kept["fam.second"][:active], values["fam.second.weight"][:active]
-        torch.bmm(kept, weight, out=self._to_hidden[:active])
+        self._product_to_input("fam.second", self._to_hidden, active)
         hidden_backward[grid](
             *(self._linear["fam.first"], values["fam.first.bias"], self._keep["fam.first"]),
             *(self._to_hidden, self._gradient["fam.first"], settings.batch_size, inner),
@@ -229,14 +234,31 @@ class FusedStep:
             *(blocks.start, settings.batch_size, settings.threshold_window),
             *(settings.adam_beta1, settings.adam_beta2, _log(settings.adam_beta1), _log(settings.adam_beta2)),
             *(settings.weight_decay, settings.adam_epsilon),
+            PRECISION=_MOVE_PRECISION,
             ROWS=max(16, power_of_two(settings.batch_size)),
             BLOCK=_BLOCK,
             COLUMNS=_COLUMNS,
         )
 
     def _product(self, layer: str, x: Tensor, active: int) -> None:
-        weight = self._parameters.values[f"{layer}.weight"][:active]
-        torch.bmm(x[:active], weight.mT, out=self._linear[layer][:active])
+        """Write x W^T."""
+        self._launch_product(layer, x, self._linear[layer], active, of_input=False)
+
+    def _product_to_input(self, layer: str, out: Tensor, active: int) -> None:
+        """Write the gradient of the first entries of a layer's input, as many as fit."""
+        self._launch_product(layer, self._kept[layer], out, active, of_input=True)
+
+    def _launch_product(self, layer: str, x: Tensor, out: Tensor, active: int, *, of_input: bool) -> None:
+        weight, columns = self._parameters.values[f"{layer}.weight"], out.shape[-1]
+        product[(-(-columns // _PRODUCT_BLOCK), active)](
+            *(x, weight, out, self._settings.batch_size, *weight.shape[1:], columns),
+            PRECISION=_PRODUCT_PRECISION,
+            OF_INPUT=of_input,
+            ROWS=max(16, power_of_two(self._settings.batch_size)),
+            BLOCK=_PRODUCT_BLOCK,
+            DEPTH=_PRODUCT_DEPTH,
+            num_stages=4,
+        )
 
     def _fields(self, layer: str, seen: Tensor) -> list[int]:
         """A layer's row of the table of `moves`."""
