@@ -215,13 +215,9 @@ def test_a_processor_takes_the_general_step(monkeypatch):
 
 def test_without_triton_or_with_an_old_one_the_general_step_is_taken(monkeypatch):
     model = make_model(settings_of())
-    monkeypatch.setattr(fits, "version", lambda name: "2.3.1")
+    monkeypatch.setattr("triton.__version__", "2.3.1")
     assert fits.reason_for_general_step(model) == "Triton is 2.3.1"
-
-    def missing(name):
-        raise fits.PackageNotFoundError(name)
-
-    monkeypatch.setattr(fits, "version", missing)
+    monkeypatch.setattr(fits, "find_spec", lambda name: None)
     assert fits.reason_for_general_step(model) == "Triton is not installed"
 
 

@@ -1,6 +1,6 @@
 """For which models there is a fused step."""
 
-from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 
 import torch
 
@@ -8,6 +8,9 @@ from clients.method.model import HospitalModel
 
 _OLDEST = (3, 6)
 """Of Triton, that the kernels were tried with."""
+
+_CAPABILITY = (8, 0)
+"""The first whose tensor cores take single precision in parts."""
 
 DEVICES = ("cuda",)
 """Where there is a fused step; the tests add the processor, on which Triton interprets the kernels."""
@@ -58,10 +61,12 @@ def reason_for_general_step(model: HospitalModel) -> str | None:
         return f"parameters are {text.dtype}"
     if text.device.type not in DEVICES:
         return f"parameters are on the device {text.device.type}"
-    try:
-        found = version("triton")
-    except PackageNotFoundError:
+    if text.is_cuda and (torch.version.hip or torch.cuda.get_device_capability(text.device) < _CAPABILITY):
+        return f"{torch.cuda.get_device_name(text.device)} is not one of NVIDIA's since Ampere"
+    if find_spec("triton") is None:
         return "Triton is not installed"
-    if tuple(int(part) for part in found.split(".")[:2]) < _OLDEST:
-        return f"Triton is {found}"
+    import triton
+
+    if tuple(int(part) for part in triton.__version__.split(".")[:2]) < _OLDEST:
+        return f"Triton is {triton.__version__}"
     return None

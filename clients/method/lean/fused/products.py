@@ -1,6 +1,6 @@
 """The kernel of the products of few images with the weights of a layer: one program a block of columns of the result.
 
-cuBLAS has kernels for large products; 32 rows leave them waiting for memory one tile at a time.
+A product of 32 rows is done when the weights have been read: programs ask for tiles ahead of those they work on.
 """
 # mypy: disallow-untyped-decorators=False
 
