@@ -56,6 +56,7 @@ def run_on_ray(
     ray = _connect(address)
     try:
         folder, cache = folder.resolve(), (cache_dir or default_cache_dir()).resolve()
+        _make(cache)
         _check_machines(ray, (folder, cache, Path.cwd()), folder)
         several = min(jobs or len(left), len(left))
         cores, gpus = _share(ray, several)
@@ -82,6 +83,14 @@ def run_on_ray(
             _cancel(ray, list(running))
     finally:
         ray.shutdown()
+
+
+def _make(cache: Path) -> None:
+    """Make the feature cache where there is none yet: whether a machine sees it is to be found out."""
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunFolderError(cache, f"cannot be made ({error.strerror}); choose another --cache-dir") from error
 
 
 def _run(start: Path, folder: Path, cell: Cell, cache: Path, cores: int) -> CellResult:

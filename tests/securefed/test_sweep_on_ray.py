@@ -46,7 +46,13 @@ def test_cells_on_a_cluster_have_the_results_of_cells_here(grid, tmp_path):
     plan = read_plan(grid(f'"federation.seed" = [0, 1]\n"simulation.drop" = [{lost}, []]'))
     here = run_sweep(plan, tmp_path / "here", jobs=1).results
     seen = []
-    there = run_sweep(plan, tmp_path / "there", cluster="local", finished=lambda cell, _: seen.append(cell.name))
+    there = run_sweep(
+        plan,
+        tmp_path / "there",
+        cache_dir=tmp_path / "not there yet",
+        cluster="local",
+        finished=lambda cell, _: seen.append(cell.name),
+    )
     assert sorted(seen) == sorted(cell.name for cell in plan.cells)
     assert there.failed == 2
     for name, result in here.items():
