@@ -3,9 +3,11 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from clients.method.lean.compiled import Array, compiled, is_compiled
 from clients.method.settings import TrainingSettings
 from clients.privacy.clipping import Group
 from clients.privacy.randomness import Randomness
@@ -86,6 +88,9 @@ class NoisyDescent:
     ) -> None:
         beta, kept = self._settings.adam_beta1, 1 - rate * self._settings.weight_decay
         of_all = (parameter.data.view(-1), gradient.reshape(-1), momentum.view(-1))
+        if is_compiled(parameter.device):
+            self._descend([tensor.numpy() for tensor in of_all], (deviation, beta, kept, rate), source)
+            return
         for value, exact, mean in zip(*(torch.split(tensor, _BLOCK) for tensor in of_all), strict=True):
             noise = source.gaussian(len(exact), self._drawn[: len(exact)]).to(exact.device)
             noisy = torch.add(exact, noise, alpha=deviation, out=self._noisy[: len(exact)])
@@ -97,6 +102,24 @@ class NoisyDescent:
                 )
             else:  # the fused step then leaves the momentum out
                 value.sub_(torch.div(noisy, self._normaliser, out=mean), alpha=rate)
+
+    def _descend(self, of_all: list[Array], numbers: tuple[float, ...], source: Randomness) -> None:
+        """Move a parameter on the CPU, given with its clipped sum and its momentum."""
+        descend = compiled(_descend)
+        of_step = np.array((*numbers, self._privacy.normaliser), of_all[0].dtype)
+        for start in range(0, len(of_all[0]), _BLOCK):
+            value, exact, mean = (array[start : start + _BLOCK] for array in of_all)
+            noise = source.gaussian(len(exact), self._drawn[: len(exact)])
+            descend(value, exact, mean, noise.numpy(), of_step)
+
+
+def _descend(value: Array, exact: Array, mean: Array, noise: Array, of_step: Array) -> None:
+    """A block's noise, momentum and move in one pass."""
+    deviation, beta, kept, rate, normaliser = of_step
+    for i in range(len(value)):
+        momentum = mean[i] * beta + (exact[i] + noise[i] * deviation) / normaliser
+        mean[i] = momentum
+        value[i] = value[i] * kept - rate * momentum
 
 
 def fill_with_noise(memory: Tensor, source: Randomness) -> None:

@@ -7,6 +7,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from clients.method.lean.compiled import CompiledMask, is_compiled
+
 sign_times = torch.ops.aten.leaky_relu_backward.grad_input
 """(share, weight, -1, False) gives share where the weight is positive and -share elsewhere, in one pass."""
 
@@ -34,12 +36,16 @@ class Block:
         gradient: float[..., r, in], where their gradient goes.
         use: Called when it is there, as the layer's backward pass ends; blocks may then share the memory. None keeps
             it.
+        absorb: Called in place of `use` with the straight-through factor float[..., r] of each row, when `gradient`
+            holds the product alone; None where that factor times the sign of the weight is to be in `gradient` before
+            `use` is called.
     """
 
     rows: slice
     weight: Tensor
     gradient: Tensor
     use: Callable[[], None] | None = None
+    absorb: Callable[[Tensor], None] | None = None
 
 
 @dataclass(frozen=True)
@@ -216,13 +222,26 @@ class MaskedStep:
         self._linear, self._kept = weight.new_empty(2, *lead, rows, outputs).unbind()
         self._factor = weight.new_empty(*lead, outputs)
         self.output = weight.new_empty(*lead, rows, outputs) if output is None else output
+        self._compiled = None
+        if mask_bias and not lead and is_compiled(weight.device):
+            self._product = weight.new_empty(outputs, rows)
+            self._compiled = CompiledMask(self._product, tensors.bias, mask.keep, self._linear, self.output)
         self._blocks = [
-            (block, self._factor[..., block.rows].unsqueeze(-1).expand_as(block.weight), self._kept[..., block.rows].mT)
+            (
+                block,
+                self._factor[..., block.rows],
+                self._factor[..., block.rows].unsqueeze(-1).expand_as(block.weight),
+                self._kept[..., block.rows].mT,
+            )
             for block in tensors.blocks
         ]
 
     def forward(self, x: Tensor) -> Tensor:
         """Return y."""
+        if self._compiled is not None:
+            torch.mm(self._tensors.weight, x.T, out=self._product)
+            self._compiled()
+            return self.output
         if self._mask_bias:
             affine(self._tensors, x, self._linear)
             return torch.mul(self._linear, self._mask.keep, out=self.output)
@@ -238,8 +257,12 @@ class MaskedStep:
         torch.mul(mask.share, mask.slope, out=self._factor)
         if to_input is not None:
             product(kept, t.weight[..., : to_input.shape[-1]], to_input)
-        for block, factor, columns in self._blocks:
-            sign_times(factor, block.weight, -1.0, False, grad_input=block.gradient)
+        for block, factor, factors, columns in self._blocks:
+            if block.absorb is not None:
+                product(columns, x, block.gradient)
+                block.absorb(factor)
+                continue
+            sign_times(factors, block.weight, -1.0, False, grad_input=block.gradient)
             add_product(columns, x, block.gradient)
             if block.use is not None:
                 block.use()

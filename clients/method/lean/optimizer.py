@@ -49,6 +49,7 @@ class FusedAdamW:
             "found_inf": None,
         }
         self._count = torch.zeros((), dtype=torch.float32, device=device)
+        self._steps = 0
         self.begin_round(round_number)
 
     def begin_round(self, round_number: int) -> None:
@@ -60,6 +61,7 @@ class FusedAdamW:
         fam, mlp = self._on_device or rates
         self._rates = {True: fam, False: mlp}
         self._count.zero_()
+        self._steps = 0
 
     @property
     def count(self) -> Tensor:
@@ -75,6 +77,7 @@ class FusedAdamW:
     def begin_step(self) -> None:
         """Count a step; before any part is moved."""
         self._count.add_(1)
+        self._steps += 1
 
     def move(self, part: Moving) -> None:
         """Move some parameters by their gradients: what torch's own fused AdamW calls, with the same arguments.
@@ -83,3 +86,21 @@ class FusedAdamW:
         """
         counts = [self._count] * len(part.tensors[0])
         torch._fused_adamw_(*part.tensors, [], counts, lr=self._rates[part.of_fam], **self._rest)
+
+    def numbers(self, of_fam: bool) -> tuple[float, ...]:
+        """Return a step of AdamW as numbers (a, b, c, d, e, f, h); not where the learning rates lie on a device.
+
+        For a parameter w with gradient g and moments m and v it is m += (g - m) * a, v = v * b + g * g * c,
+        w = w * d - e * m / (sqrt(v) * f + h), with the bias corrections of the step in e and f.
+        """
+        settings, rate = self._settings, float(self._rates[of_fam])
+        first, second = settings.adam_beta1, settings.adam_beta2
+        return (
+            1 - first,
+            second,
+            1 - second,
+            1 - rate * settings.weight_decay,
+            rate / (1 - first**self._steps),
+            (1 - second**self._steps) ** -0.5,
+            settings.adam_epsilon,
+        )

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from clients.method.dropout import draw_ones
+from clients.method.lean.compiled import CompiledMove, is_compiled
 from clients.method.lean.gradients import Targets
 from clients.method.lean.masked import Block, reset_thresholds, sum_of_rows
 from clients.method.lean.norms import Rows
@@ -72,7 +73,7 @@ class LeanTrainer:
         steps = 0
         for _ in range(settings.local_epochs):
             order = torch.randperm(len(labels), generator=generator, device=image_features.device)
-            for x, targets in self._batches(image_features[order], labels[order], class_weights):
+            for x, targets in self._batches(image_features, labels, order, class_weights):
                 self._optimizer.begin_step()
                 self._step(len(x)).run(x, targets, Rows(None, len(x)), draw)
                 for part in self._vectors:
@@ -83,24 +84,23 @@ class LeanTrainer:
         return steps
 
     def _batches(
-        self, features: Tensor, labels: Tensor, class_weights: Tensor | None
+        self, features: Tensor, labels: Tensor, order: Tensor, class_weights: Tensor | None
     ) -> Iterator[tuple[Tensor, Targets]]:
         """Yield the batches of a pass; a last one that a batch norm cannot take is left out."""
         if not len(labels):
             return
+        labels = labels[order]
         settings = self._model.settings
         least = 2 if self._model.mlp is not None and settings.mlp_norm == "batch" else 1
-        weights = torch.ones_like(features[:, 0]) if class_weights is None else class_weights[labels]
+        weights = features.new_ones(len(labels)) if class_weights is None else class_weights[labels]
         whole = len(labels) - len(labels) % settings.batch_size
         weights[:whole] /= settings.batch_size
         weights[whole:] /= max(1, len(labels) - whole)
         targets = self._step(min(len(labels), settings.batch_size)).targets(labels, weights)
-        batches = (
-            torch.split(t, settings.batch_size) for t in (features, targets.labels, targets.rows, targets.weights)
-        )
-        for x, *of_batch in zip(*batches, strict=True):
-            if len(x) >= least:
-                yield x, Targets(*of_batch)
+        batches = (torch.split(t, settings.batch_size) for t in (order, targets.labels, targets.rows, targets.weights))
+        for chosen, *of_batch in zip(*batches, strict=True):
+            if len(chosen) >= least:  # fetched batch by batch: a core's own cache holds it
+                yield features.index_select(0, chosen), Targets(*of_batch)
 
     def _step(self, rows: int) -> TrainingStep:
         if rows not in self._steps:
@@ -171,6 +171,10 @@ class LeanTrainer:
             if totals is not None:
                 total = totals[rows]
                 block = replace(block, use=partial(self._move_and_measure, moving, block, total))
+                if is_compiled(weight.device):
+                    mean, square = (tensors[0].view_as(block.weight) for tensors in moving.tensors[2:])
+                    move = CompiledMove(block.weight, block.gradient, mean, square, total)
+                    block = replace(block, absorb=partial(self._move_compiled, move, moving.of_fam))
                 self._measured.append((block, total))
             blocks.append(block)
         return blocks
@@ -181,6 +185,9 @@ class LeanTrainer:
 
     def _move(self, part: Moving) -> None:
         self._optimizer.move(part)
+
+    def _move_compiled(self, move: CompiledMove, of_fam: bool, factor: Tensor) -> None:
+        move(factor, self._optimizer.numbers(of_fam))
 
     def _move_and_measure(self, part: Moving, block: Block, total: Tensor) -> None:
         """Move a block, and sum up |w| for the masks of the next step while a core's cache holds some of it."""

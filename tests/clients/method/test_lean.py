@@ -8,6 +8,8 @@ import pytest
 import torch
 
 from clients.method.fam import FeatureAdaptationModule
+from clients.method.lean import masked
+from clients.method.lean import trainer as trainer_module
 from clients.method.lean.trainer import LeanTrainer
 from clients.method.mlp import PrivateMlp
 from clients.method.model import HospitalModel
@@ -134,6 +136,15 @@ def test_a_round_is_that_of_autograd_in_single_precision(profile, with_mlp):
         assert (a is None) == (b is None)
         if a is not None and b is not None:
             np.testing.assert_allclose(a.exp().numpy(), b.exp().numpy(), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+@pytest.mark.parametrize("dtype", TOLERANCE)
+def test_where_loops_are_not_compiled_a_round_is_the_same(profile, dtype, monkeypatch):
+    for module in (masked, trainer_module):
+        monkeypatch.setattr(module, "is_compiled", lambda device: False)
+    settings = PROFILES[profile]
+    assert_same(*both(settings, dtype=dtype), dtype, biases_before_batch_norm(settings))
 
 
 @pytest.mark.parametrize("profile", PROFILES)

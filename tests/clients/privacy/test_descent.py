@@ -35,8 +35,10 @@ def make(device="cpu", settings=SETTINGS):
 
 @pytest.mark.parametrize("beta", [0.8, 0.0])
 @pytest.mark.parametrize("block", [descent._BLOCK, 4])
-def test_two_steps_are_those_of_the_formula(monkeypatch, block, beta):
+@pytest.mark.parametrize("compiled", [True, False])
+def test_two_steps_are_those_of_the_formula(monkeypatch, block, beta, compiled):
     monkeypatch.setattr(descent, "_BLOCK", block)
+    monkeypatch.setattr(descent, "is_compiled", lambda device: compiled)
     moving, parameters, groups, sums = make(settings=dataclasses.replace(SETTINGS, adam_beta1=beta))
     values = {name: p.detach().double() for name, p in parameters.items()}
     momentum = {name: torch.zeros_like(value) for name, value in values.items()}
