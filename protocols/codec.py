@@ -6,7 +6,7 @@ decode as 2 r S / L - n r, without bias, with an error of less than n * 2 r / L 
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -18,6 +18,9 @@ from protocols.vectors import Aggregate, EncodedVector, check_update
 
 MIN_VALUE_BITS = 2
 MAX_VALUE_BITS = 22
+
+_BLOCK = 1 << 15
+"""Coordinates that are encoded at a time."""
 
 
 class Codec(Protocol):
@@ -128,10 +131,12 @@ class FixedPointCodec:
             ShapeError, DtypeError, NonFiniteError: The update is not a finite float32 [d].
         """
         check_update(update, self.num_values)
-        clamped = update.copy()
-        for start, stop, limit in self._tensors():
-            np.clip(update[start:stop], -limit, limit, out=clamped[start:stop])
-        return clamped, int(np.count_nonzero(clamped != update))
+        clamped, changed = np.empty_like(update), 0
+        for start, stop, limit in self._blocks():
+            given, block = update[start:stop], clamped[start:stop]
+            np.clip(given, -limit, limit, out=block)
+            changed += int(np.count_nonzero(block != given))
+        return clamped, changed
 
     def encode(
         self,
@@ -155,20 +160,17 @@ class FixedPointCodec:
         check_update(update, self.num_values)
         extra = self._extra_coordinates(weight, counters)
         share = 1.0 if self.max_weight is None or weight is None else weight / self.max_weight
-        grid = np.empty(self.num_values, dtype=np.float64)
-        for start, stop, limit in self._tensors():
-            np.divide(update[start:stop], limit, out=grid[start:stop], dtype=np.float64)
-        if not (grid.min() >= -1.0 and grid.max() <= 1.0):
-            beyond = np.flatnonzero(np.abs(grid) > 1.0)
-            raise OutOfRangeError(len(beyond), int(beyond[0]))
-        if share != 1.0:
-            grid *= share
-        grid += 1.0
-        grid *= self._levels / 2
-        # Multiples of 2**-24: added to a grid point of at most 22 bits they never round up to the next one.
-        grid += rounding.random(self.num_values, dtype=np.float32)
+        self._check_ranges(update)
         encoded = np.empty(self.vector_length, dtype=np.uint32)
-        np.copyto(encoded[: self.num_values], grid, casting="unsafe")
+        for start, stop, limit in self._blocks():
+            grid = np.divide(update[start:stop], limit, dtype=np.float64)
+            if share != 1.0:
+                grid *= share
+            grid += 1.0
+            grid *= self._levels / 2
+            # Multiples of 2**-24: added to a grid point of at most 22 bits they never round up to the next one.
+            grid += rounding.random(stop - start, dtype=np.float32)
+            np.copyto(encoded[start:stop].view(np.int32), grid, casting="unsafe")  # faster than to uint32
         encoded[self.num_values :] = extra
         return EncodedVector(encoded, self.max_coordinate)
 
@@ -183,19 +185,21 @@ class FixedPointCodec:
             ShapeError: The total belongs to another codec.
         """
         integers = total.integers_of(self.vector_length)
-        decoded = integers[: self.num_values].astype(np.float64)
+        decoded = np.empty(self.num_values, dtype=np.float64)
         scale = self.max_weight or 1
-        for start, stop, limit in self._tensors():
-            tensor = decoded[start:stop]
-            tensor *= 2.0 * limit / self._levels
-            tensor -= num_survivors * limit
-            tensor *= scale
+        for start, stop, limit in self._blocks():
+            block = decoded[start:stop]
+            np.multiply(integers[start:stop], 2.0 * limit / self._levels, out=block)
+            block -= num_survivors * limit
+            block *= scale
         return decoded
 
     def decode_mean(self, total: Aggregate, num_survivors: int) -> NDArray[np.float64]:
         """Return float64 [d], the (weighted) mean update of the survivors."""
         divisor = num_survivors if self.max_weight is None else self.decode_weight(total)
-        return self.decode_sum(total, num_survivors) / divisor
+        decoded = self.decode_sum(total, num_survivors)
+        decoded /= divisor
+        return decoded
 
     def decode_weight(self, total: Aggregate) -> int:
         """Return the sum of the survivors' weights.
@@ -215,6 +219,21 @@ class FixedPointCodec:
     def _tensors(self) -> list[tuple[int, int, float]]:
         starts = self._bounds.tolist()
         return list(zip(starts, starts[1:], self.ranges, strict=False))
+
+    def _blocks(self) -> Iterator[tuple[int, int, float]]:
+        """Yield pieces of tensors, in order, that stay in the second-level cache."""
+        for first, last, limit in self._tensors():
+            for start in range(first, last, _BLOCK):
+                yield start, min(start + _BLOCK, last), limit
+
+    def _check_ranges(self, update: NDArray[np.float32]) -> None:
+        beyond = [
+            start + np.flatnonzero(np.abs(tensor) > limit)
+            for start, stop, limit in self._tensors()
+            if not (-limit <= (tensor := update[start:stop]).min() and tensor.max() <= limit)
+        ]
+        if beyond:
+            raise OutOfRangeError(sum(map(len, beyond)), int(beyond[0][0]))
 
     def _extra_coordinates(self, weight: int | None, counters: Sequence[int]) -> list[int]:
         if (weight is None) != (self.max_weight is None):

@@ -1,8 +1,10 @@
 """Exact bit packing: value i of width b occupies bits i*b to i*b + b - 1 of a little-endian bit string.
 
-64 values of b bits are b words of 64 bits. Both sides are transposed, so that each step shifts one long row of words
-instead of one short group of values: packing 526,336 values of 23 bits takes a few milliseconds.
+Eight values of b bits are b bytes. Neighbours are joined until an item fills a word of 64 bits as far as it can; then a
+step shifts the same item of thousands of groups at once: packing 526,336 values of 19 bits takes about a millisecond.
 """
+
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,9 +12,9 @@ from numpy.typing import NDArray
 from protocols.errors import DecodeError
 from protocols.ring import Lanes, lane_dtype
 
-_GROUP = 64
-_BLOCK = 1024
-"""Groups that are transposed at a time: 64 * 1024 words stay in the cache."""
+_GROUP = 8
+_BLOCK = 8192
+"""Groups that are packed at a time: their words stay in the second-level cache."""
 
 
 def packed_bytes(length: int, width: int) -> int:
@@ -27,18 +29,18 @@ def pack(values: Lanes, width: int) -> bytes:
         values: uint16, uint32 or uint64 [d], each below 2**width.
         width: 1 to 62.
     """
-    length = len(values)
-    if width in (16, 32) and values.dtype.itemsize * 8 == width:
-        return values.astype(values.dtype.newbyteorder("<"), copy=False).tobytes()
+    length, dtype = len(values), lane_dtype(width)
+    lanes = values.astype(dtype, copy=False)
+    if width == dtype.itemsize * 8:
+        return lanes.tobytes()
     groups = -(-length // _GROUP)
-    words = np.empty((groups, width), dtype="<u8")
+    packed = np.empty((groups, width), dtype=np.uint8)
     for start in range(0, groups, _BLOCK):
-        stop = min(start + _BLOCK, groups)
-        chunk = values[start * _GROUP : stop * _GROUP]
-        if len(chunk) < (stop - start) * _GROUP:
-            chunk = np.concatenate([chunk, np.zeros((stop - start) * _GROUP - len(chunk), values.dtype)])
-        words[start:stop] = _pack_rows(chunk.reshape(-1, _GROUP).T.astype(np.uint64, order="C"), width).T
-    return words.tobytes()[: packed_bytes(length, width)]
+        chunk = lanes[start * _GROUP : (start + _BLOCK) * _GROUP]
+        if len(chunk) % _GROUP:
+            chunk = np.concatenate([chunk, np.zeros(-len(chunk) % _GROUP, dtype)])
+        _pack_groups(chunk, width, packed[start : start + _BLOCK])
+    return packed.reshape(-1)[: packed_bytes(length, width)].tobytes()
 
 
 def unpack(data: bytes | memoryview, length: int, width: int) -> Lanes:
@@ -59,43 +61,68 @@ def unpack(data: bytes | memoryview, length: int, width: int) -> Lanes:
     if width == dtype.itemsize * 8:
         return np.frombuffer(data, dtype=dtype).copy()
     groups = -(-length // _GROUP)
-    padded = np.zeros(groups * width, dtype="<u8")
-    padded.view(np.uint8)[: len(data)] = np.frombuffer(data, dtype=np.uint8)
-    words = padded.reshape(groups, width)
-    values = np.empty((groups, _GROUP), dtype=dtype)
+    packed = np.zeros(groups * width + 16, dtype=np.uint8)  # two words may be read from any byte of the last group
+    packed[: len(data)] = np.frombuffer(data, dtype=np.uint8)
+    values = np.empty(groups * _GROUP, dtype=dtype)
     for start in range(0, groups, _BLOCK):
-        stop = min(start + _BLOCK, groups)
-        values[start:stop] = _unpack_rows(np.ascontiguousarray(words[start:stop].T), width, dtype).T
-    return values.reshape(-1)[:length]
+        _unpack_groups(packed[start * width :], width, values[start * _GROUP : (start + _BLOCK) * _GROUP])
+    return values[:length]
 
 
-def _pack_rows(rows: NDArray[np.uint64], width: int) -> NDArray[np.uint64]:
-    """uint64[64, m], one row per value of a group -> uint64[width, m], one row per word of a group."""
-    out = np.zeros((width, rows.shape[1]), dtype=np.uint64)
-    shifted = np.empty(rows.shape[1], dtype=np.uint64)
-    for i in range(_GROUP):
-        word, offset = divmod(i * width, 64)
-        np.left_shift(rows[i], np.uint64(offset), out=shifted)
-        np.bitwise_or(out[word], shifted, out=out[word])
-        if offset + width > 64:
-            np.right_shift(rows[i], np.uint64(64 - offset), out=shifted)
-            np.bitwise_or(out[word + 1], shifted, out=out[word + 1])
-    return out
+def _pack_groups(lanes: Lanes, width: int, packed: NDArray[np.uint8]) -> None:
+    """Lanes [8 m], whole groups -> uint8[m, width]."""
+    per_item = 8 // lanes.itemsize
+    bits, items = width * per_item, _joined(lanes, width).reshape(len(packed), -1)
+    words = np.zeros((len(packed), -(-width // 8)), dtype="<u8")
+    shifted = np.empty(len(packed), dtype=np.uint64)
+    for i in range(items.shape[1]):
+        word, offset = divmod(i * bits, 64)
+        np.left_shift(items[:, i], np.uint64(offset), out=shifted)
+        np.bitwise_or(words[:, word], shifted, out=words[:, word])
+        if offset + bits > 64:
+            np.right_shift(items[:, i], np.uint64(64 - offset), out=words[:, word + 1])
+    packed[...] = words.view(np.uint8)[:, :width]
 
 
-def _unpack_rows(
-    words: NDArray[np.uint64], width: int, dtype: np.dtype[np.unsignedinteger]
-) -> NDArray[np.unsignedinteger]:
-    """uint64[width, m], one row per word of a group -> [64, m], one row per value of a group."""
-    out = np.empty((_GROUP, words.shape[1]), dtype=dtype)
-    mask = np.uint64((1 << width) - 1)
-    row, carry = np.empty(words.shape[1], dtype=np.uint64), np.empty(words.shape[1], dtype=np.uint64)
-    for i in range(_GROUP):
-        word, offset = divmod(i * width, 64)
-        np.right_shift(words[word], np.uint64(offset), out=row)
-        if offset + width > 64:
-            np.left_shift(words[word + 1], np.uint64(64 - offset), out=carry)
-            np.bitwise_or(row, carry, out=row)
-        np.bitwise_and(row, mask, out=row)
-        out[i] = row
-    return out
+def _unpack_groups(packed: NDArray[np.uint8], width: int, lanes: Lanes) -> None:
+    """Bytes that begin with m groups -> lanes [8 m]."""
+    groups, per_item = len(lanes) // _GROUP, 8 // lanes.itemsize
+    bits, items = width * per_item, lanes.view("<u8").reshape(groups, -1)
+
+    def words(byte: int) -> NDArray[np.uint64]:
+        """One word of each group, from a byte on."""
+        return np.ndarray((groups,), "<u8", packed, byte, (width,))
+
+    for i in range(items.shape[1]):
+        byte, offset = divmod(i * bits, 8)
+        np.right_shift(words(byte), np.uint64(offset), out=items[:, i])
+        if offset + bits > 64:
+            items[:, i] |= words(byte + 8) << np.uint64(64 - offset)
+    _split(items.reshape(-1), width, per_item)
+
+
+def _joined(lanes: Lanes, width: int) -> NDArray[Any]:
+    """Return lanes with `width` bits each as words of 64 bits: as many values in each, the first one lowest."""
+    while lanes.itemsize < 8:
+        half = 8 * lanes.itemsize
+        words: Any = lanes.view(f"<u{2 * lanes.itemsize}")
+        high = words >> half
+        high <<= width
+        high |= words & ((1 << half) - 1)
+        lanes, width = high, 2 * width
+    return lanes
+
+
+def _split(words: Any, width: int, per_item: int) -> None:
+    """Give each of the values of `width` bits that share a word a lane of its own, in place."""
+    if per_item == 1:
+        words &= (1 << width) - 1
+    while per_item > 1:
+        per_item //= 2
+        bits, half = width * per_item, 4 * words.itemsize
+        high = words >> bits
+        high &= (1 << bits) - 1
+        high <<= half
+        words &= (1 << bits) - 1
+        words |= high
+        words = words.view(f"<u{words.itemsize // 2}")
