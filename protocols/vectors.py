@@ -3,7 +3,7 @@
 Only a masked vector has a wire format inside a secure round; pads exist only while they are applied (pads.py).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -142,14 +142,18 @@ class Aggregate:
     ring_bits: int
     survivors: int
     noise_tail: int = 0
+    _integers: list[NDArray[np.int64]] = field(default_factory=list, init=False, repr=False)
 
     def integers(self) -> NDArray[np.int64]:
-        """Return int64 [d], the sums as integers: noise may take them below zero, down to -noise_tail."""
-        values = self.lanes.astype(np.int64)
-        if not self.noise_tail:
-            return values
-        size = 1 << self.ring_bits
-        return (values + self.noise_tail) % size - self.noise_tail
+        """Return int64 [d], read-only, the sums as integers: noise may take them below zero, down to -noise_tail."""
+        if not self._integers:
+            values = self.lanes.astype(np.int64)
+            if self.noise_tail:
+                size = 1 << self.ring_bits
+                values = (values + self.noise_tail) % size - self.noise_tail
+            values.flags.writeable = False
+            self._integers.append(values)
+        return self._integers[0]
 
     def integers_of(self, length: int) -> NDArray[np.int64]:
         """Return `integers` where there are as many as a codec says.

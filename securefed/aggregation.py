@@ -191,7 +191,7 @@ class Aggregator:
             survivors=result.survivors,
             dropouts={**result.dropouts, **lost},
             rejected={rejection.client: type(rejection.error).__name__ for rejection in result.rejections},
-            digest=hashlib.sha256(result.total.integers().astype("<i8").tobytes()).hexdigest(),
+            digest=hashlib.sha256(result.total.integers().astype("<i8", copy=False).data).hexdigest(),
             session=result.session_id.hex(),
             byte_rows=_byte_rows(result.frames, number),
         )

@@ -52,7 +52,7 @@ class SavedModel:
 
 def vector_digest(vector: NDArray[np.float32]) -> str:
     """Return the SHA-256 (hex) of a vector's little-endian float32 bytes: `fam_sha256`."""
-    return hashlib.sha256(np.ascontiguousarray(vector, dtype="<f4").tobytes()).hexdigest()
+    return hashlib.sha256(np.ascontiguousarray(vector, dtype="<f4").data).hexdigest()
 
 
 def save_model(folder: RunFolder, model: SavedModel) -> None:
