@@ -7,6 +7,7 @@ from typing import Any
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7A4EAB", "#333333", "#A0A000", "#8C564B")
@@ -40,9 +41,21 @@ def figure(folder: Path, name: str, width: float = 7.2, height: float = 4.2) -> 
     with mpl.rc_context(_STYLE):
         drawing = Figure(figsize=(width, height), layout="constrained")
         yield drawing
+        _lay_out(drawing)
         drawing.savefig(folder / f"{name}.svg", metadata={"Date": None})
-        drawing.set_layout_engine("none")  # it stays as it was laid out: doing so again takes as long as drawing
         drawing.savefig(folder / f"{name}.png", metadata={"Software": None})
+
+
+def _lay_out(drawing: Figure) -> None:
+    """Place everything, as saving as SVG would; a figure that keeps its layout engine is drawn twice for each file."""
+    engine, resolution = drawing.get_layout_engine(), drawing.dpi
+    if engine is None:
+        return
+    FigureCanvasSVG(drawing)
+    drawing.dpi = 72.0  # that of SVG
+    engine.execute(drawing)
+    drawing.dpi = resolution
+    drawing.set_layout_engine(None)
 
 
 def look(index: int) -> dict[str, Any]:
