@@ -18,7 +18,8 @@ Example, three hospitals in one process::
     mean = codec.decode_mean(result.total, len(result.survivors))
 
 The client machines live as long as the run; each round takes new parameters and a new server machine. In a simulation
-give all machines one `RememberingVerifier`, so that a signature is checked once and not by every client of the process.
+give all machines one `RememberingVerifier` and one `RememberingDigest`, so that a signature is checked once, and a
+download hashed once, and not by every client of the process.
 """
 
 from collections.abc import Callable

@@ -60,8 +60,8 @@ class FixedPointSite:
         self._unit = codec.max_counters[0]
 
     def receive(self, payload: bytes | memoryview) -> Vector:
-        """Return the model."""
-        return np.frombuffer(payload, dtype="<f4").astype(np.float32)
+        """Return the model, read-only where the payload is: a view of it."""
+        return np.frombuffer(payload, dtype="<f4").astype(np.float32, copy=False)
 
     def encode(
         self, number: int, digest: bytes, contribution: Contribution, excess: Sequence[NoiseSeed] = ()

@@ -22,6 +22,7 @@ from clients.method.lean.fleet import Begun, Fleet
 from clients.method.lean.stack import Trained
 from clients.method.lean.validation import Said
 from clients.method.settings import TrainingSettings
+from protocols.unchanging import place_of
 from securefed.errors import TrainingProcessError
 from securefed.run_folder import Arrays
 from securefed.training_processes import TrainingProcesses, can_have_crew, start_crew, vector_length
@@ -70,6 +71,7 @@ class Hospitals:
         self._workers = workers
         self._work = _WorkClock()
         self._latest: Vector | None = None
+        self._download: tuple[Vector, tuple[int, int]] | None = None  # equal to the latest one
         self._comparing = threading.Lock()
         self._scored: dict[str, tuple[Vector, dict[str, float]]] = {}
         fleet = make_fleet(text, scale, settings, method, device) if together or device == "cuda" else None
@@ -129,7 +131,8 @@ class Hospitals:
 
     def keep_ratios(self, vector: Vector) -> dict[str, dict[str, float]]:
         """Return {site: {part: share of the rows that the masked layers keep}}."""
-        return self._at_once(self.sites, lambda site: dict(self._hospitals[site].keep_ratios(self._same(vector))))
+        same = self._same(vector)
+        return {site: dict(hospital.keep_ratios(same)) for site, hospital in self._hospitals.items()}
 
     def private_states(self) -> dict[str, Arrays]:
         """Return what each site keeps to itself (its MLP), as arrays that can only be read."""
@@ -166,12 +169,16 @@ class Hospitals:
 
     def _same(self, vector: Vector) -> Vector:
         """Return one array, which nobody can write to, for all vectors that are equal: sites receive copies."""
+        place = place_of(vector)
         with self._comparing:  # two sites that see a new vector at the same time would make two arrays of it
-            latest = self._latest
-            if latest is None or (latest is not vector and not np.array_equal(latest, vector)):
+            latest, known = self._latest, self._download
+            if latest is vector or (latest is not None and place is not None and known and known[1] == place):
+                return latest
+            if latest is None or not np.array_equal(latest, vector):
                 latest = vector.copy()
                 latest.flags.writeable = False
                 self._latest = latest
+            self._download = None if place is None else (vector, place)
             return latest
 
     def _at_once(self, sites: Sequence[str], what: Callable[[str], T]) -> dict[str, T]:

@@ -17,6 +17,7 @@ from protocols.messages.limits import FIRST_REQUEST_LIMIT, request_limit
 from protocols.participation import Participation
 from protocols.policy import ClientPolicy
 from protocols.roster import Ed25519Verifier, IdentityKey, Roster, SignatureVerifier
+from protocols.session import PayloadDigest
 from protocols.stages import Stage
 from protocols.wire import FrameType, Reader, decode_frame, u8, u32, u64
 
@@ -52,6 +53,7 @@ class ClientMachine:
         contribute: Trains and encodes; called at MaskedInputCollection.
         entropy: Cryptographic source.
         verifier: Checks signatures.
+        digest: Hashes what it receives; `payload_digest` by default.
         last_round: The last round of this run that the client took part in, -1 before the first.
         participation: The sums that it has helped to open; new by default.
 
@@ -68,13 +70,22 @@ class ClientMachine:
         entropy: Entropy = system_entropy,
         *,
         verifier: SignatureVerifier | None = None,
+        digest: PayloadDigest | None = None,
         last_round: int = -1,
         participation: Participation | None = None,
     ) -> None:
         name = roster.name_of(identity.public)
         self.participation = participation or Participation(policy.min_honest_survivors)
         self._environment = Environment(
-            name, identity, roster, policy, contribute, entropy, verifier or Ed25519Verifier(), self.participation
+            name,
+            identity,
+            roster,
+            policy,
+            contribute,
+            entropy,
+            verifier or Ed25519Verifier(),
+            self.participation,
+            digest,
         )
         self._state: State | None = None
         self._last_round = last_round

@@ -9,6 +9,7 @@ from protocols.participation import Participation
 from protocols.policy import ClientPolicy
 from protocols.roster import IdentityKey, Roster, SignatureVerifier
 from protocols.secret_values import NoiseSeed
+from protocols.session import PayloadDigest
 from protocols.stages import ThreatModel
 from protocols.vectors import EncodedVector
 
@@ -49,6 +50,7 @@ class Environment:
         entropy: Cryptographic source.
         verifier: Checks signatures.
         participation: The sums that this client has helped to open.
+        digest: Hashes what it receives; None for `payload_digest`.
     """
 
     name: str
@@ -59,6 +61,7 @@ class Environment:
     entropy: Entropy
     verifier: SignatureVerifier
     participation: Participation
+    digest: PayloadDigest | None = None
 
 
 @dataclass(frozen=True, slots=True)

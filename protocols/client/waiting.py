@@ -33,7 +33,7 @@ def accept_round(
     place = environment.roster.index(environment.name)
     if place not in parameters.cohort:
         raise PolicyError("cohort", "without this client", "its own place in it")
-    model_digest = payload_digest(request.payload)
+    model_digest = (environment.digest or payload_digest)(request.payload)
     own_session = session_id(parameters, model_digest)
     if own_session != header.session_id or parameters.round != header.round:
         raise SessionMismatchError("the server")

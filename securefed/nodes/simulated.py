@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from protocols.roster import IdentityKey, RememberingVerifier
+from protocols.session import RememberingDigest
 from protocols.transport import CONTRIBUTIONS, Exchanged, InProcessTransport, Patience
 from securefed.compression import Followed
 from securefed.dropouts import dropouts_of_round
@@ -62,9 +63,11 @@ class SimulatedSites:
         self._workers = workers
         self._images = images
         self.verifier = RememberingVerifier()
-        followed = Followed()
+        digest, followed = RememberingDigest(), Followed()
         self._nodes = {
-            site: SiteNode(key, terms, _AtSite(site, training), verifier=self.verifier, followed=followed)
+            site: SiteNode(
+                key, terms, _AtSite(site, training), verifier=self.verifier, digest=digest, followed=followed
+            )
             for site, key in identities.items()
         }
         self._bearable = terms.bearable_losses()

@@ -22,6 +22,7 @@ from protocols.messages import Refusal, encode_message
 from protocols.plain import NO_SESSION
 from protocols.policy import ClientPolicy
 from protocols.roster import IdentityKey, SignatureVerifier
+from protocols.session import PayloadDigest
 from protocols.vectors import EncodedVector
 from securefed.channels import HalfSite
 from securefed.compression import Contribution, Fate, Followed, SiteChannel
@@ -79,6 +80,7 @@ class SiteNode:
         private: The hospital again, where the node has to remember its states (a deployment).
         entropy: Cryptographic source.
         verifier: Checks signatures; sites of one process may share one that remembers.
+        digest: Hashes downloads; likewise.
         followed: Downloads that sites of one process have followed.
     """
 
@@ -93,6 +95,7 @@ class SiteNode:
         private: PrivateTrainer | None = None,
         entropy: Entropy = system_entropy,
         verifier: SignatureVerifier | None = None,
+        digest: PayloadDigest | None = None,
         followed: Followed | None = None,
     ) -> None:
         self.name = terms.roster.name_of(identity.public)
@@ -111,7 +114,7 @@ class SiteNode:
         self._client: ClientMachine | ClientInClear
         if terms.config.secure_aggregation.enabled:
             self._client = ClientMachine(
-                identity, terms.roster, self._policy, self._contribute, entropy, verifier=verifier
+                identity, terms.roster, self._policy, self._contribute, entropy, verifier=verifier, digest=digest
             )
         else:
             self._client = ClientInClear(self.name, self._contribute, self._contribute_half, self.channel)

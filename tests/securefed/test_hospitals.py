@@ -119,6 +119,21 @@ def test_a_score_is_that_of_the_present_model():
     assert hospitals.seconds > 0
 
 
+def test_views_of_one_download_are_told_from_those_of_the_next():
+    hospitals = make("fedclip")
+    site, vector = hospitals.sites[0], start("fedclip")
+    draws = np.random.default_rng(0).standard_normal((2, vector.size)).astype(np.float32)
+    downloads = [(vector + draws[step]).tobytes() for step in (0, 1, 0)]
+    updates = []
+    for download in downloads:
+        views = [np.frombuffer(download, np.float32) for _ in range(2)]
+        scores = {hospitals.score(site, view) for view in views}
+        assert scores == {make("fedclip").score(site, views[0].copy())}
+        updates.append(hospitals.train(site, views[1], 1))
+        np.testing.assert_array_equal(updates[-1], make("fedclip").train(site, views[0].copy(), 1))
+    assert not np.array_equal(updates[0], updates[1])
+
+
 def score_of_fresh_ones(rounds):
     """The score of hospitals that remember nothing of the rounds before."""
     fresh, vector = make("fedmedclip", "fast"), start("fedmedclip", "fast")
