@@ -41,6 +41,9 @@ _NEEDED = ("features", "classes", "text_features", "logit_scale")
 _UNIT_TOLERANCE = 1e-5
 """Rows this close to norm 1 are taken as they are, so that export and import keep every bit."""
 
+_BLOCK = 1024
+"""Rows whose norm is taken at a time."""
+
 
 @dataclass(frozen=True)
 class FeatureTable:
@@ -195,11 +198,16 @@ def _checked(path: Path, content: Mapping[str, Any]) -> FeatureTable:
 def _unit_rows(path: Path, name: str, rows: NDArray[Any]) -> NDArray[np.float32]:
     if rows.dtype != np.float32 or rows.ndim != 2 or 0 in rows.shape:
         raise SourceFormatError(path, f"{name} is {rows.dtype}{list(rows.shape)}; float32 in rows is expected")
-    norms = np.linalg.norm(rows.astype(np.float64), axis=1)
+    blocks = np.split(rows, range(_BLOCK, len(rows), _BLOCK))
+    norms = np.concatenate([np.linalg.norm(block.astype(np.float64), axis=1) for block in blocks])
     if not np.isfinite(norms).all() or not (norms > 0).all():
         raise SourceFormatError(path, f"{name} has a row that is zero or not finite")
-    close = np.abs(norms - 1.0) <= _UNIT_TOLERANCE
-    return np.where(close[:, None], rows, (rows / norms[:, None]).astype(np.float32))
+    far = np.flatnonzero(np.abs(norms - 1.0) > _UNIT_TOLERANCE)
+    if not len(far):
+        return rows
+    scaled = rows.copy()
+    scaled[far] = rows[far] / norms[far, None]
+    return scaled
 
 
 def _column(path: Path, content: Mapping[str, Any], name: str, count: int) -> tuple[str, ...]:

@@ -36,10 +36,5 @@ def fingerprint(dataset: ImageDataset, site: str | None = None) -> str:
     label, site and split, each as its length in bytes (8 bytes, big endian) and its UTF-8 bytes.
     """
     entries = sorted((record.digest, record.label, record.site, record.split) for record in dataset.select(site))
-    digest = hashlib.sha256(_LABEL)
-    for entry in entries:
-        for text in entry:
-            encoded = text.encode()
-            digest.update(len(encoded).to_bytes(8, "big"))
-            digest.update(encoded)
-    return digest.hexdigest()
+    texts = (text.encode() for entry in entries for text in entry)
+    return hashlib.sha256(_LABEL + b"".join(len(text).to_bytes(8, "big") + text for text in texts)).hexdigest()

@@ -190,3 +190,14 @@ def test_without_labels_or_sites_it_is_no_data_set(tmp_path, absent):
     write_feature_table(table(**absent), tmp_path / "f.npz")
     with pytest.raises(SourceFormatError, match="no data set"):
         load_dataset(f"features:{tmp_path / 'f.npz'}")
+
+
+def test_rows_are_brought_to_norm_1_whatever_block_they_are_in(tmp_path, monkeypatch):
+    monkeypatch.setattr("clients.data.feature_table._BLOCK", 2)
+    rows = unit(N, 0)
+    given = rows * np.where(np.arange(N) % 3 == 0, 5, 1).astype(np.float32)[:, None]
+    content = FeatureTable(given, ("a", "b", "c"), unit(C, 1), 20.0, digests=table().digests)
+    write_feature_table(content, tmp_path / "f.npz")
+    norms = np.linalg.norm(given.astype(np.float64), axis=1, keepdims=True)
+    expected = np.where(np.arange(N)[:, None] % 3 == 0, (given / norms).astype(np.float32), rows)
+    assert np.array_equal(read_feature_table(tmp_path / "f.npz").features, expected)
