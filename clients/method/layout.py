@@ -78,7 +78,7 @@ def unflatten(vector: Vector, parameters: Iterable[tuple[str, Tensor]]) -> None:
     length = sum(parameter.numel() for _, parameter in named)
     if vector.shape != (length,):
         raise ValueError(f"the shared vector has shape {vector.shape}, these settings need ({length},)")
-    source = torch.from_numpy(np.array(vector, dtype=np.float32))
+    source = torch.from_numpy(np.require(vector, np.float32, ["C", "W"]))  # a copy only where it must not be written to
     offset = 0
     for _, parameter in named:
         parameter.copy_(source[offset : offset + parameter.numel()].view(parameter.shape))

@@ -1,5 +1,7 @@
 """A linear layer that learns which of its rows to keep."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -130,6 +132,7 @@ class MaskedLinear(nn.Module):
         self.mask_bias = mask_bias
         self.wanted = Wanted()
         self._memory: Tensor | None = None
+        self.held_mask: Tensor | None = None
 
     def forward(self, x: Tensor) -> Tensor:
         """Return y."""
@@ -137,7 +140,7 @@ class MaskedLinear(nn.Module):
             return nn.functional.linear(x, self.weight, self.bias)
         inside = self.bias if self.mask_bias else None
         if not torch.is_grad_enabled():  # the slopes of a backward pass are not wanted, nor what the mask leaves alone
-            kept = nn.functional.linear(x, self.weight, inside).mul_(keep_mask(self.weight, self.threshold))
+            kept = nn.functional.linear(x, self.weight, inside).mul_(self._kept_rows())
             return kept if self.mask_bias else kept.add_(self.bias)
         y: Tensor = _MaskedRows.apply(x, self.weight, inside, self.threshold, self.window, self._memory, self.wanted)[0]
         return y if self.mask_bias else y + self.bias
@@ -155,7 +158,7 @@ class MaskedLinear(nn.Module):
     @torch.no_grad()
     def keep_ratio(self) -> float:
         """Return the share of rows that are kept, in [0, 1]."""
-        return keep_mask(self.weight, self.threshold).mean().item()
+        return self._kept_rows().mean().item()
 
     @torch.no_grad()
     def reset_if_at_most(self, keep_ratio: float) -> bool:
@@ -164,3 +167,20 @@ class MaskedLinear(nn.Module):
             return False
         self.threshold.zero_()
         return True
+
+    def _kept_rows(self) -> Tensor:
+        return keep_mask(self.weight, self.threshold) if self.held_mask is None else self.held_mask
+
+
+@contextmanager
+def masks_held(model: nn.Module) -> Iterator[None]:
+    """Take the masks of all layers of a model once, for a block in which nothing is trained."""
+    layers = [module for module in model.modules() if isinstance(module, MaskedLinear)]
+    with torch.no_grad():
+        for layer in layers:
+            layer.held_mask = keep_mask(layer.weight, layer.threshold)
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.held_mask = None

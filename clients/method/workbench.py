@@ -18,7 +18,7 @@ from clients.method.crew import Crew
 from clients.method.kept import kept_copies
 from clients.method.layout import Vector, flatten, seeded_generator, unflatten
 from clients.method.lean.trainer import LeanTrainer
-from clients.method.masked_linear import MaskedLinear
+from clients.method.masked_linear import MaskedLinear, masks_held
 from clients.method.model import HospitalModel
 from clients.method.parts import private_part, shared_part
 from clients.method.prediction import Validated, answer, calibrate, log_probabilities
@@ -129,9 +129,10 @@ class Workbench:
     ) -> Validated:
         """Return what a model says of validation images, calibrated on them where the settings have it so."""
         self.load(vector, private)
-        on_val = log_probabilities(self.model, features)
+        with masks_held(self.model):
+            on_val, ratios = log_probabilities(self.model, features), self.keep_ratios()
         calibration = calibrate(on_val, labels) if self.model.settings.ensemble == "pool" else None
-        return Validated(answer(on_val, calibration), calibration, self.keep_ratios())
+        return Validated(answer(on_val, calibration), calibration, ratios)
 
     def keep_ratios(self) -> dict[str, float]:
         """Return the share of rows, in [0, 1], that each masked layer keeps."""

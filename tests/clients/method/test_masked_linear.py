@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from clients.method.masked_linear import MaskedLinear, keep_mask
+from clients.method.masked_linear import MaskedLinear, keep_mask, masks_held
 
 WINDOW = 0.01
 
@@ -134,3 +134,18 @@ def test_a_layer_that_is_all_but_off_is_reset():
         layer.threshold[:-3] = 10.0
     assert not layer.reset_if_at_most(0.01)
     assert keep_mask(layer.weight, layer.threshold).sum() == 3
+
+
+def test_masks_are_held_in_their_block_and_taken_anew_after_it():
+    layer = make_layer()
+    set_thresholds(layer, [-0.001, 0.001, -0.02, 0.02])
+    x = torch.randn(5, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        before = layer(x)
+        with masks_held(torch.nn.Sequential(layer)):
+            assert torch.equal(layer(x), before)
+            assert layer.keep_ratio() == 0.5
+            layer.threshold.zero_()
+            assert torch.equal(layer(x), before)
+        assert not torch.equal(layer(x), before)
+    assert layer.keep_ratio() == 1.0
