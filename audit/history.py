@@ -38,15 +38,17 @@ class RoundRecord:
 
     def total(self, way: str) -> int:
         """Return the bytes sent `up` or `down` in the round."""
-        return sum(row.bytes for row in self.byte_rows() if row.way == way)
+        stages = (kinds for ways in self.bytes.values() for kinds in ways.get(way, {}).values())
+        return sum(sum(kinds.values()) for kinds in stages)
 
-    def byte_rows(self) -> Iterable["ByteCount"]:
-        """Yield every count of the round."""
-        for client, ways in self.bytes.items():
+    def byte_rows(self, client: str | None = None) -> Iterable["ByteCount"]:
+        """Yield every count of the round, or those of one client."""
+        clients = self.bytes if client is None else {client: self.bytes.get(client, {})}
+        for name, ways in clients.items():
             for way, stages in ways.items():
                 for stage, kinds in stages.items():
                     for kind, count in kinds.items():
-                        yield ByteCount(self.number, client, way, stage, kind, count)
+                        yield ByteCount(self.number, name, way, stage, kind, count)
 
 
 @dataclass(frozen=True)

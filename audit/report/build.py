@@ -157,8 +157,7 @@ def _hospitals(history: RunHistory, claim: Report) -> list[Report]:
     masked = protocol is not None and bool(protocol.fields["secure_aggregation"])
     found = []
     for name in hospitals_of(history):
-        took_part = [record for record in history.results if name in record.bytes]
-        rows = [row for record in took_part for row in record.byte_rows() if row.client == name]
+        rows = [row for record in history.results for row in record.byte_rows(name)]
         charges: Any = [event.fields for event in history.of_kind("charge") if event.fields["hospital"] == name]
         entry = {
             "name": name,
