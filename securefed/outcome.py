@@ -11,6 +11,7 @@ from clients.encoders import FeatureBundle
 from clients.method.hospital import Hospital
 from clients.method.layout import vector_layout
 from clients.method.settings import TrainingSettings
+from clients.method.threads import one_thread_each
 from securefed.config import RunConfig
 from securefed.evaluation import SiteEvaluation, evaluate_site, metric_rows
 from securefed.evidence import software_versions
@@ -54,12 +55,13 @@ def write_outcome(
     folder: RunFolder, config: RunConfig, bundle: FeatureBundle, outcome: Outcome, seconds: Mapping[str, float]
 ) -> dict[str, Any]:
     """Evaluate on test data, write models, metrics, plots and summary.json; return the summary."""
-    evaluations = [
-        evaluate_site(site.site, outcome.hospitals.predict(site.site, outcome.vector, "test"), site.test.labels)
-        for site in bundle.sites
-        if site.test.labels.size
-    ]
-    held_out = _evaluate_global_site(config, bundle, outcome)
+    with one_thread_each():
+        evaluations = [
+            evaluate_site(site.site, outcome.hospitals.predict(site.site, outcome.vector, "test"), site.test.labels)
+            for site in bundle.sites
+            if site.test.labels.size
+        ]
+        held_out = _evaluate_global_site(config, bundle, outcome)
     digest = _write_models(folder, config, bundle, outcome)
     folder.keep_rows_until(folder.metrics, outcome.rounds)
     for evaluation in [*evaluations, *([held_out] if held_out else [])]:

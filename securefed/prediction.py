@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from clients.encoders import EncodeOptions, encode_images
 from clients.method.layout import vector_layout
 from clients.method.stored import predict_stored
+from clients.method.threads import one_thread_each
 from securefed.config import load_config
 from securefed.errors import ConfigError
 from securefed.evaluation import evaluate_site, mean_over_sites, plain_metrics, worst_site
@@ -151,9 +152,10 @@ def _predict(
     if not private and vector.size:
         layout = vector_layout(model.text_features.shape[1], model.settings, "fedclip")
         vector, method = vector[: sum(int(np.prod(shape)) for _, shape in layout)], "fedclip"
-    return predict_stored(
-        vector, private, features, model.text_features, model.logit_scale, model.settings, method, device
-    )
+    with one_thread_each():
+        return predict_stored(
+            vector, private, features, model.text_features, model.logit_scale, model.settings, method, device
+        )
 
 
 def _private_state(folder: RunFolder, model: SavedModel, site: str | None) -> Arrays:

@@ -5,12 +5,15 @@ import signal
 
 import numpy as np
 import pytest
+import torch
 
 from audit.log import read_events
 from audit.verify import verify_run
+from securefed import prediction
 from securefed.config import STAGES
 from securefed.errors import ConfigError, RoundAbortedError, RunFolderError
 from securefed.federation import Federation
+from securefed.hospitals import Hospitals
 from securefed.model_file import load_model, vector_digest
 from securefed.observer import Observer
 from securefed.run_folder import RunFolder, read_byte_rows, read_metric_rows
@@ -47,6 +50,29 @@ def test_the_folder_holds_everything_that_is_promised(small_run, tmp_path):
     assert {"encode_s", "train_s", "aggregate_s", "total_s"} <= set(summary["timing"])
     mean = np.mean([summary["sites"][site]["test"]["fam"]["accuracy"] for site in SITES])
     assert summary["mean"]["fam"]["accuracy"] == pytest.approx(mean)
+
+
+def test_test_images_are_evaluated_in_one_thread_on_every_machine(small_run, tmp_path, monkeypatch):
+    threads = {"run": [], "evaluate": []}
+
+    def seen(where, function):
+        def counted(*arguments):
+            threads[where].append(torch.get_num_threads())
+            return function(*arguments)
+
+        return counted
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        monkeypatch.setattr(Hospitals, "predict", seen("run", Hospitals.predict))
+        monkeypatch.setattr(prediction, "predict_stored", seen("evaluate", prediction.predict_stored))
+        result = run(small_run(), tmp_path)
+        again = prediction.evaluate_run(result.folder.path, "test", cache_dir=tmp_path / "cache")
+    finally:
+        torch.set_num_threads(before)
+    assert threads == {"run": [1] * 5, "evaluate": [1] * 5}
+    assert again["mean"]["fam"] == result.summary["mean"]["fam"]
 
 
 def test_the_log_verifies_and_its_bytes_are_those_of_the_table(small_run, tmp_path):
