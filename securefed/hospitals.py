@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from clients.encoders import FeatureBundle
+from clients.encoders import FeatureBundle, SiteFeatures
 from clients.method.crew import Crew, CrewError, ModelArguments
 from clients.method.hospital import Hospital, make_fleet, workbenches
 from clients.method.lean.fleet import Begun, Fleet
@@ -24,6 +24,7 @@ from clients.method.lean.validation import Said
 from clients.method.settings import TrainingSettings
 from protocols.unchanging import place_of
 from securefed.errors import TrainingProcessError
+from securefed.heap import Trimming
 from securefed.run_folder import Arrays
 from securefed.training_processes import TrainingProcesses, can_have_crew, start_crew, vector_length
 
@@ -64,9 +65,13 @@ class Hospitals:
         text, scale = bundle.text_features, bundle.logit_scale
         benches = workbenches(text, scale, settings, method, device)
         together = False if hospitals is not None else together
-        self._hospitals: Mapping[str, Hospital] = hospitals or {
-            site.site: Hospital(site, text, scale, settings, method, seed, device, benches) for site in bundle.sites
-        }
+        self._trimming = Trimming(len(bundle.sites))
+
+        def hospital(site: SiteFeatures) -> Hospital:
+            self._trimming.one_more()
+            return Hospital(site, text, scale, settings, method, seed, device, benches)
+
+        self._hospitals: Mapping[str, Hospital] = hospitals or {site.site: hospital(site) for site in bundle.sites}
         self._validation: dict[str, NDArray[np.int64]] = {site.site: site.val.labels for site in bundle.sites}
         self._workers = workers
         self._work = _WorkClock()
@@ -102,6 +107,7 @@ class Hospitals:
             self._processes.begin(number)
         with self._work.running(), _named_errors():
             self._scored.pop(site, None)
+            self._trimming.one_more()
             hospital, vector = self._hospitals[site], self._same(received)
             trained = self._ahead.take(site, vector, number) if self._ahead else None
             return hospital.train_round(vector, number) if trained is None else hospital.adopt(trained)

@@ -4,15 +4,14 @@ A simulation that keeps the best round has each hospital's arrays up to three ti
 round began, and those of the best round. Nobody looks at the latter two until a checkpoint is written or the run ends.
 """
 
-import ctypes
 import os
-import sys
 import tempfile
 import weakref
 from collections.abc import Iterator, Mapping
 
 import numpy as np
 
+from securefed.heap import return_free_memory
 from securefed.run_folder import Arrays
 
 IN_MEMORY = 64 << 20
@@ -32,18 +31,8 @@ def spilled(states: Mapping[str, Arrays], in_memory: int = IN_MEMORY) -> Mapping
     ):
         return states
     written = SpilledStates(states)
-    _return_free_memory()
+    return_free_memory()
     return written
-
-
-def _return_free_memory() -> None:
-    """Give the holes that a round has left in the heap back to the system, where the C library is glibc.
-
-    With a thousand hospitals they are as large as what the hospitals keep.
-    """
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
-    if trim is not None:
-        trim(ctypes.c_size_t(0))
 
 
 class SpilledStates(Mapping[str, Arrays]):

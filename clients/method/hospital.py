@@ -268,7 +268,7 @@ class Hospital:
         return splits[name]
 
     def _to_device(self, rows: LabelledRows) -> tuple[torch.Tensor, torch.Tensor]:
-        features = torch.from_numpy(np.array(rows.features, dtype=np.float32)).to(self._device)
+        features = torch.from_numpy(np.require(rows.features, np.float32, ["C", "W"])).to(self._device)
         return features, torch.from_numpy(np.array(rows.labels, dtype=np.int64)).to(self._device)
 
 

@@ -155,6 +155,23 @@ def test_a_site_without_images_sends_an_update_of_zeros():
     assert not hospital.train_round(start(), 1).any()
 
 
+@pytest.mark.parametrize("method", [method for method in METHODS if method not in ("zero-shot", "linear-probe")])
+def test_training_reads_the_features_where_they_lie_and_leaves_them_alone(method):
+    site = make_site()
+    before = site.train.features.copy()
+    hospital = Hospital(site, TEXT, 100.0, PROFILES["default"], method, 0)
+    assert np.shares_memory(hospital.trainee(1).features.numpy(), site.train.features)
+    hospital.train_round(start(method=method), 1)
+    assert np.array_equal(site.train.features, before)
+
+
+def test_features_that_cannot_be_written_to_are_trained_on_like_others():
+    site = make_site()
+    site.train.features.flags.writeable = False
+    hospital = Hospital(site, TEXT, 100.0, PROFILES["default"], "fedmedclip", 0)
+    assert np.array_equal(hospital.train_round(start(), 1), make_hospital().train_round(start(), 1))
+
+
 def test_a_state_of_other_settings_is_refused():
     state = make_hospital(PROFILES["paper"]).private_state()
     with pytest.raises(ValueError, match="private state does not fit"):
