@@ -26,7 +26,7 @@ class Trimming:
         every: After how many it is time again.
     """
 
-    def __init__(self, hospitals: int, every: int = 32) -> None:
+    def __init__(self, hospitals: int, every: int = 128) -> None:
         self._every = every if hospitals > every else 0
         self._lock = threading.Lock()
         self._since = 0
