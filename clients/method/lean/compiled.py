@@ -1,6 +1,7 @@
 """What torch does to a layer in several passes, as one compiled loop each: on a processor, one hospital at a time."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cache
 from typing import Any
 
@@ -29,7 +30,7 @@ class CompiledMove:
 
     Args:
         weight: float[r, in], contiguous as all of these.
-        gradient: float[r, in], holds x^T times the gradient of the output when it is called.
+        gradient: float[r, in], holds (gradient of the output, masked)^T x, the product alone, when it is called.
         mean: float[r, in], the first moment.
         square: float[r, in], the second.
         total: float[r], receives the sums of |w| of the moved weights over each row.
@@ -76,10 +77,8 @@ def compiled(loop: Loop) -> Loop:
 
     decorate = numba.njit(nogil=True, fastmath=_INEXACT, error_model="numpy")
     made: Loop = decorate(loop)
-    try:
+    with suppress(RuntimeError):  # where nothing can be written, each process makes its own
         made.enable_caching()  # type: ignore[attr-defined]
-    except RuntimeError:  # neither the package's folder nor the user's cache can be written: made anew in each process
-        return made
     return made
 
 
