@@ -4,18 +4,29 @@ A simulation that keeps the best round has each hospital's arrays up to three ti
 round began, and those of the best round. Nobody looks at the latter two until a checkpoint is written or the run ends.
 """
 
+import errno
+import mmap
 import os
+import sys
 import tempfile
 import weakref
 from collections.abc import Iterator, Mapping
+from typing import IO
 
 import numpy as np
+from numpy.typing import NDArray
+
+if sys.platform == "linux":
+    import fcntl
 
 from securefed.heap import return_free_memory
 from securefed.run_folder import Arrays
 
 IN_MEMORY = 64 << 20
 """Bytes of all hospitals together that stay in memory."""
+
+_BLOCK = 8 << 20
+"""Bytes of a write: a multiple of what any file system wants its writes aligned to."""
 
 
 def spilled(states: Mapping[str, Arrays], in_memory: int = IN_MEMORY) -> Mapping[str, Arrays]:
@@ -49,15 +60,15 @@ class SpilledStates(Mapping[str, Arrays]):
         self._close = weakref.finalize(self, file.close)
         self._file = file
         self._places: dict[str, list[tuple[str, int, np.dtype[np.generic], tuple[int, ...]]]] = {}
-        start = 0
+        start, blocks = 0, _Blocks(file)
         for site, arrays in states.items():
             places = []
             for name, array in arrays.items():
-                file.write(np.ascontiguousarray(array).data)
+                blocks.write(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
                 places.append((name, start, array.dtype, array.shape))
                 start += array.nbytes
             self._places[site] = places
-        file.flush()
+        blocks.close()
 
     def __getitem__(self, site: str) -> Arrays:
         """Read the arrays of a site."""
@@ -79,3 +90,61 @@ class SpilledStates(Mapping[str, Arrays]):
 
     def __len__(self) -> int:
         return len(self._places)
+
+
+class _Blocks:
+    """Writes bytes to a new file in aligned blocks, past the system's page cache where the file system can do that.
+
+    Gigabytes that are hardly ever read again would take as much memory there as they give back, and pages that nobody
+    has touched before cost a virtual machine more than the writing: 5.6 ms for 2 MiB, past the cache 0.1 ms.
+
+    Args:
+        file: Where to; empty. It can be read as any file once `close` has returned.
+    """
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._fd = file.fileno()
+        self._memory = mmap.mmap(-1, _BLOCK)  # begins at a page, as such writes must
+        self._block: NDArray[np.uint8] = np.frombuffer(self._memory, np.uint8)
+        self._used = self._size = 0
+        self._past_cache = _write_past_cache(self._fd, True)
+
+    def write(self, data: NDArray[np.uint8]) -> None:
+        """Append uint8[n]."""
+        start = 0
+        while start < data.size:
+            taken = min(data.size - start, _BLOCK - self._used)
+            self._block[self._used : self._used + taken] = data[start : start + taken]
+            self._used, start = self._used + taken, start + taken
+            if self._used == _BLOCK:
+                self._flush()
+
+    def close(self) -> None:
+        """Write what is left, which may end anywhere."""
+        if self._past_cache:
+            _write_past_cache(self._fd, False)
+        self._flush()
+
+    def _flush(self) -> None:
+        done = 0
+        while done < self._used:
+            try:
+                done += os.pwrite(self._fd, self._block[done : self._used].data, self._size + done)
+            except OSError as error:
+                if error.errno != errno.EINVAL or not self._past_cache:
+                    raise
+                _write_past_cache(self._fd, False)  # it took the switch, but not a write
+                self._past_cache = False
+        self._size, self._used = self._size + self._used, 0
+
+
+def _write_past_cache(fd: int, past: bool) -> bool:
+    """Switch writing past the page cache on or off; return whether the file system has taken it."""
+    if sys.platform != "linux":
+        return False
+    flags = fcntl.fcntl(fd, fcntl.F_GETFL)
+    try:
+        fcntl.fcntl(fd, fcntl.F_SETFL, flags | os.O_DIRECT if past else flags & ~os.O_DIRECT)
+    except OSError:
+        return False  # a file system in memory, say
+    return True

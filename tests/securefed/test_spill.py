@@ -1,11 +1,14 @@
 """States that wait in a file come back as they were, and an interrupted run goes on from them."""
 
+import errno
 import gc
+import os
 
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
+from securefed import spill
 from securefed.federation import Federation
 from securefed.simulation import resume_run, simulate
 from securefed.spill import SpilledStates, spilled
@@ -30,6 +33,46 @@ def assert_same(states, expected):
 def test_every_bit_comes_back():
     assert_same(SpilledStates(STATES), STATES)
     assert len(SpilledStates(STATES)) == 2
+
+
+@pytest.mark.parametrize("values", [1, 1023, 1024, 1025, 5000])
+def test_every_bit_comes_back_over_blocks(monkeypatch, values):
+    monkeypatch.setattr(spill, "_BLOCK", 4096)
+    numbers = np.random.default_rng(values)
+    states = {name: {"w": numbers.random(values, np.float32), "b": numbers.random(3)} for name in "ab"}
+    assert_same(SpilledStates(states), states)
+
+
+def test_a_file_system_that_wants_its_cache_gets_the_same_bytes(monkeypatch):
+    monkeypatch.setattr(spill, "_BLOCK", 4096)
+    states = {"a": {"w": np.arange(5000.0)}}
+    monkeypatch.setattr(spill, "_write_past_cache", lambda _fd, _past: False)
+    assert_same(SpilledStates(states), states)
+
+
+def test_a_write_that_is_refused_past_the_cache_goes_through_it(monkeypatch):
+    switched, write = [], os.pwrite
+
+    def refuse(fd, data, place):
+        if switched == [True]:
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+        return write(fd, data, place)
+
+    monkeypatch.setattr(spill, "_BLOCK", 4096)
+    monkeypatch.setattr(spill, "_write_past_cache", lambda _fd, past: switched.append(past) or past)
+    monkeypatch.setattr(os, "pwrite", refuse)
+    states = {"a": {"w": np.arange(5000.0)}}
+    assert_same(SpilledStates(states), states)
+    assert switched == [True, False]
+
+
+def test_a_full_disk_is_said(monkeypatch):
+    def refuse(_fd, _data, _place):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "pwrite", refuse)
+    with pytest.raises(OSError, match=os.strerror(errno.ENOSPC)):
+        SpilledStates(STATES)
 
 
 def test_what_changes_later_is_not_in_the_file():
