@@ -52,7 +52,8 @@ def main():
     result["flower_run"] = {"round_s": statistics.median(np.diff(marks)), "total_s": total}
     result["our_run"] = our_run(rounds)
     print(json.dumps(result))
-    add(parser.parse_args().output, {"flower": [result]}, "python benchmarks/speed_flower.py")
+    command = f"python benchmarks/speed_flower.py --rounds {rounds}"
+    add(parser.parse_args().output, {"flower": [result]}, command)
 
 
 def flower(client, clients, vector, rounds):

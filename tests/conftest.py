@@ -1,12 +1,16 @@
-"""How the tests are spread over processes, and how Triton's kernels run where there is no GPU."""
+"""How the tests are spread over processes, how Triton's kernels run where there is no GPU, and that Ctrl-C is heard."""
 
 import os
+import signal
 
 import pytest
 import torch
 
 if not torch.cuda.is_available():  # Triton looks at this as it is imported, by whichever test comes first
     os.environ["TRITON_INTERPRET"] = "1"
+
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # inherited from a shell that began this in the background
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ENGINES = ("flare", "flower")
 
