@@ -40,7 +40,8 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--output", type=Path, default=ROOT / "docs/results")
-    rounds = parser.parse_args().rounds
+    arguments = parser.parse_args()
+    rounds = arguments.rounds
     from speed_cohort import machine
     from speed_report import add
 
@@ -53,7 +54,7 @@ def main():
     result["our_run"] = our_run(rounds)
     print(json.dumps(result))
     command = f"python benchmarks/speed_flower.py --rounds {rounds}"
-    add(parser.parse_args().output, {"flower": [result]}, command)
+    add(arguments.output, {"flower": [result]}, command)
 
 
 def flower(client, clients, vector, rounds):
