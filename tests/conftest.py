@@ -3,6 +3,11 @@
 import os
 import signal
 
+# One test process a core: threads of OpenMP beside them would wait for each other, at each of a test's many small
+# operations. Read when torch is imported, and by the processes that tests start.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import pytest
 import torch
 

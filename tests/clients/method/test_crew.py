@@ -87,6 +87,7 @@ def test_a_process_trains_and_validates_bit_for_bit_as_a_thread(settings, method
     ],
 )
 def test_processes_ask_for_huge_pages_and_keep_what_the_user_has_tuned(monkeypatch, tuned, expected):
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
     if tuned is None:
         monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
     else:
