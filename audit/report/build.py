@@ -223,7 +223,7 @@ def _limitations(history: RunHistory, verification: Verification) -> list[str]:
     if history.started.fields["operation"] == "simulation":
         found.append("All parties ran on one machine: the record shows how the protocol went, not who ran it.")
     if not verification.is_pinned:
-        found.append("Signatures were checked against the roster that came with the run, if at all.")
+        found.append("The roster of keys came with the run: whoever made the run may have made the keys.")
     if not is_claimed(history):
         found.append("A sum over few hospitals can reveal much about each of them; only noise bounds that.")
     if history.last("encoder_described") is not None:

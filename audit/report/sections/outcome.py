@@ -18,7 +18,14 @@ from audit.report.blocks import (
 from audit.report.charts import bars, line_chart
 
 _PARTS = {"ensemble": "ensemble", "fam": "FAM alone", "mlp": "private classifier alone"}
-_METRICS = ("accuracy", "balanced_accuracy", "macro_f1", "auroc", "ece")
+_METRICS = {
+    "accuracy": "accuracy",
+    "balanced_accuracy": "balanced",
+    "macro_f1": "macro F1",
+    "auroc": "AUROC",
+    "ece": "calibration error",
+}
+"""Metrics of the record, as the tables call them."""
 
 
 def empirical(report: Mapping[str, Any]) -> Blocks:
@@ -46,7 +53,7 @@ def empirical(report: Mapping[str, Any]) -> Blocks:
 def utility(report: Mapping[str, Any]) -> Blocks:
     """Return the test metrics of every hospital, the mean, and where it is worst."""
     measured = report["utility"]
-    header = ("hospital", "part", "accuracy", "balanced", "macro F1", "AUROC", "calibration error")
+    header = ("hospital", "part", *_METRICS.values())
     blocks = [*measured["sites"].items(), ("mean over hospitals", measured["mean"])]
     rows = [
         (site, _PARTS.get(part, part), *(percent(metrics[name]) for name in _METRICS))
@@ -55,9 +62,7 @@ def utility(report: Mapping[str, Any]) -> Blocks:
     ]
     if not rows:
         return paragraph("No test metric is in the record.")
-    worst = [
-        (name.replace("_", " "), entry["site"], percent(entry["value"])) for name, entry in measured["worst"].items()
-    ]
+    worst = [(_METRICS[name], entry["site"], percent(entry["value"])) for name, entry in measured["worst"].items()]
     parts = [
         *paragraph(f"On test data, of {measured['source']}."),
         *table("Test metrics", header, rows, numbers=(2, 3, 4, 5, 6)),
@@ -65,7 +70,7 @@ def utility(report: Mapping[str, Any]) -> Blocks:
     ]
     for name, title in (("accuracy", "Accuracy"), ("ece", "Calibration error")):
         values = {
-            site: (100 * entry["ensemble"][name], None)
+            site: (round(100 * entry["ensemble"][name], 1), None)
             for site, entry in measured["sites"].items()
             if entry.get("ensemble", {}).get(name) is not None
         }

@@ -29,9 +29,9 @@ def identity(report: Mapping[str, Any]) -> Blocks:
     checks = [(check["name"], Verdict(check["outcome"]), check["detail"]) for check in about["checks"]]
     keys = [("server", code(about["server_key"]))] if about["server_key"] else []
     keys += [(name, code(key)) for name, key in about["hospital_keys"].items()]
-    source = about["commit"]
-    if source and about["modified"]:
-        source += ", with changes that are not committed"
+    source: Cell = code(about["commit"])
+    if about["commit"] and about["modified"]:
+        source = f"{about['commit']}, with changes that are not committed"
     facts: list[tuple[str, Cell]] = [
         ("run", about["run_id"]),
         ("method", about["method"]),
