@@ -145,6 +145,7 @@ class FixedPointCodec:
         *,
         weight: int | None = None,
         counters: Sequence[int] = (),
+        constant: bool = False,
     ) -> EncodedVector:
         """Encode one update.
 
@@ -153,6 +154,7 @@ class FixedPointCodec:
             rounding: Decides which way fractions go; it hides nothing and needs no cryptographic source.
             weight: 1 to max_weight; given exactly when the codec is weighted.
             counters: One value for each of `max_counters`, 0 to its maximum.
+            constant: As for `EncodedVector`.
 
         Raises:
             ShapeError, DtypeError, NonFiniteError, OutOfRangeError, WeightError: The input is refused.
@@ -172,7 +174,7 @@ class FixedPointCodec:
             grid += rounding.random(stop - start, dtype=np.float32)
             np.copyto(encoded[start:stop].view(np.int32), grid, casting="unsafe")  # faster than to uint32
         encoded[self.num_values :] = extra
-        return EncodedVector(encoded, self.max_coordinate)
+        return EncodedVector(encoded, self.max_coordinate, constant=constant)
 
     def decode_sum(self, total: Aggregate, num_survivors: int) -> NDArray[np.float64]:
         """Return float64 [d], the sum of the survivors' updates, each times its weight if the codec is weighted.

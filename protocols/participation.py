@@ -3,7 +3,8 @@
 Each opened sum is a row of ones and zeros over the clients. If the clients' vectors do not change from one sum to the
 next, every combination of rows is known: a client is isolated where its unit vector lies in the row space (So et al.
 2023, "Securing Secure Aggregation"). Vectors are taken to be the same where the clients were given the same model; for
-sums over different models the rank is reported and nothing is refused.
+sums over different models the rank is reported and nothing is refused. A client whose vector in a sum is constant gives
+that sum the session's id in place of the model's digest, and so compares it with no other.
 """
 
 from collections.abc import Collection, Mapping, Sequence

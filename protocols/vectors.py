@@ -35,14 +35,16 @@ class EncodedVector:
     Args:
         values: Unsigned integers [d], each at most `max_coordinate`; not copied, must not change afterwards.
         max_coordinate: The public bound of every coordinate.
+        constant: Whether the caller vouches that the values hang on nothing that is the client's own, as those of an
+            update of zeros do. Sums that hold them are compared with no others (SPEC.md, M-24).
 
     Raises:
         ShapeError, DtypeError, OutOfRangeError: The values are not that.
     """
 
-    __slots__ = ("_values", "max_coordinate")
+    __slots__ = ("_values", "constant", "max_coordinate")
 
-    def __init__(self, values: Lanes, max_coordinate: int) -> None:
+    def __init__(self, values: Lanes, max_coordinate: int, *, constant: bool = False) -> None:
         if values.ndim != 1:
             raise ShapeError((values.size,), values.shape)
         if values.dtype.kind != "u":
@@ -52,6 +54,7 @@ class EncodedVector:
             raise OutOfRangeError(len(beyond), int(beyond[0]))
         self._values = values
         self.max_coordinate = max_coordinate
+        self.constant = constant
 
     def __len__(self) -> int:
         return len(self._values)

@@ -42,10 +42,12 @@ class Contribution:
     Attributes:
         update: float32[d], local minus global.
         score: Accuracy in [0, 1] of the received model on its validation images; 0 where nothing is scored.
+        constant: Whether both hang on nothing of the hospital's own: a round in which it only measured.
     """
 
     update: Vector
     score: float
+    constant: bool = False
 
 
 @dataclass(frozen=True)

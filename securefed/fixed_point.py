@@ -72,7 +72,8 @@ class FixedPointSite:
         clamped, count = self._codec.saturate(contribution.update)
         share = -(-count * self._unit // contribution.update.size)  # rounded up: one clamped coordinate shows
         counters = (round(contribution.score * self._unit), share)
-        return self._codec.encode(clamped, self._rounding(self._site, number), counters=counters)
+        rounding = self._rounding(self._site, number)
+        return self._codec.encode(clamped, rounding, counters=counters, constant=contribution.constant)
 
     def close(self, fate: Fate) -> None:
         """Nothing is remembered."""

@@ -1,4 +1,4 @@
-"""The mean feature of a hospital, measured by its first private steps: what all images share takes no clip norm then.
+"""The mean feature of a hospital, measured by the first private steps: what all images share takes no clip norm then.
 
 Features of medical images point into one narrow cone: two thirds of their squared length is their common mean. In a
 gradient b a^T of a layer that sees them, that part tells classes apart no better than a bias does, but uses up the
@@ -28,7 +28,10 @@ _STATE = "centre."
 
 
 class Centring:
-    """The first `privacy.centring_steps` steps of a hospital.
+    """What a hospital measures in the steps that `PrivacySettings.measuring_steps` names.
+
+    Which steps these are is public and hangs on the number of the round alone: no sum mixes updates of zeros with those
+    of hospitals that have trained.
 
     Privacy: each measuring step is one Gaussian mechanism with the noise multipliers of a training step, on the same
         kind of sample, and recorded as one of the steps; `mean` is a function of their results and of constants.
@@ -44,14 +47,9 @@ class Centring:
         self._steps = 0
 
     @property
-    def steps_left(self) -> int:
-        """How many of the next steps measure."""
-        return max(0, self._privacy.centring_steps - self._steps)
-
-    @property
-    def unfinished(self) -> bool:
-        """Whether the next step measures."""
-        return self._steps < self._privacy.centring_steps
+    def has_measured(self) -> bool:
+        """Whether anything was measured: a hospital that was away in the first rounds trains without a mean."""
+        return self._steps > 0
 
     @torch.no_grad()
     def measure(self, features: Tensor, units: Tensor, source: Randomness) -> None:

@@ -1,9 +1,9 @@
 """Private training of many hospitals at once, for a GPU: one computation a step for all of them.
 
 Each hospital gets what `PrivateHospital` gets on its own, up to rounding: the sample and the noise of each step from
-its own source and in the same order, a step without images as well. One by one are done: the steps in which a hospital
-measures its mean feature (`clients.privacy.centring`; the others train meanwhile), and, with the coupling `one-way`,
-the training of the MLP without noise, by the hospital that takes the result over.
+its own source and in the same order, a step without images as well. One by one are done: the steps in which hospitals
+measure their mean features (`clients.privacy.centring`), and, with the coupling `one-way`, the training of the MLP
+without noise, by the hospital that takes the result over.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -166,7 +166,7 @@ class PrivateFleet:
 
 
 class _Stack:
-    """One group of hospitals, those first that begin to train first."""
+    """One group of hospitals."""
 
     def __init__(
         self,
@@ -177,9 +177,7 @@ class _Stack:
         trainees: Sequence[PrivateTrainee],
     ) -> None:
         self._model, self._privacy, self._shared = model, privacy, [name for name, _ in shared]
-        left = [_centring(t, model, privacy).steps_left for t in trainees]
-        self._places = sorted(range(len(trainees)), key=left.__getitem__)
-        self._trainees = [trainees[k] for k in self._places]
+        self._trainees = trainees
         self._centrings = [_centring(trainee, model, privacy) for trainee in self._trainees]
         received = _received(vector, shared, len(trainees), model.text_features)
         self._values = {
@@ -203,25 +201,21 @@ class _Stack:
                 self._place_centres(k)
 
     def train(self, round_number: int, threads: ThreadPoolExecutor | None) -> list[PrivatelyTrained]:
-        left = [centring.steps_left for centring in self._centrings]
+        places, measuring = range(len(self._trainees)), self._privacy.measuring_steps(round_number)
+        sources = [trainee.source for trainee in self._trainees]
         for number in range(self._privacy.steps):
-            training = sum(steps <= number for steps in left)
-            for k in range(training, len(left)):
-                self._measure(k)
-            if training:
-                self._clipping([self._sample(k) for k in range(training)], self._centres)
-                sources = [trainee.source for trainee in self._trainees[:training]]
-                self._descent.step(sources, self._centres, round_number, threads)
+            if number < measuring:
+                for k in places:
+                    self._measure(k)
+                continue
+            self._clipping([self._sample(k) for k in places], self._centres)
+            self._descent.step(sources, self._centres, round_number, threads)
         vectors = _flat(self._values, self._shared)
-        return self._in_order([self._result(k, vector) for k, vector in enumerate(vectors)])
+        return [self._result(k, vector) for k, vector in enumerate(vectors)]
 
     def clipped_sums(self) -> list[Vector]:
         self._clipping([self._sample(k) for k in range(len(self._trainees))], self._centres)
-        return self._in_order(list(_flat(self._gradients, self._shared)))
-
-    def _in_order(self, of_stack: Sequence[T]) -> list[T]:
-        by_place = dict(zip(self._places, of_stack, strict=True))
-        return [by_place[place] for place in range(len(by_place))]
+        return list(_flat(self._gradients, self._shared))
 
     def _sample(self, k: int) -> Sample:
         units = self._trainees[k].units
@@ -236,7 +230,7 @@ class _Stack:
         self._place_centres(k)
 
     def _place_centres(self, k: int) -> None:
-        if self._centrings[k].unfinished:
+        if not self._centrings[k].has_measured:
             return
         mean = self._centrings[k].mean().to(self._model.text_features)
         for name, centre in layer_centres(mean, self._model, self._privacy).items():

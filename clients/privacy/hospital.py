@@ -117,8 +117,9 @@ class PrivateHospital(Hospital):
         self._load_shared(global_vector)
         self._bench.forget()
         groups = self._groups()
-        for _ in range(privacy.steps):
-            if self._centring.unfinished:
+        measuring = privacy.measuring_steps(round_number)
+        for step in range(privacy.steps):
+            if step < measuring:
                 self._measure(source)
                 continue
             summed = self._sum_of_a_sample(groups, source)
@@ -249,7 +250,7 @@ class PrivateHospital(Hospital):
         """Say where the inputs of the layers lie that see features, once the mean is known."""
         self._clippings.clear()
         self._centres.clear()
-        if not self._privacy.centring_steps or self._centring.unfinished:
+        if not self._centring.has_measured:
             return
         mean = self._centring.mean().to(self._private_model.text_features)
         self._centres.update(layer_centres(mean, self._private_model, self._privacy))

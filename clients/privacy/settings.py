@@ -16,8 +16,8 @@ class PrivacySettings:
         sampling_rate: Probability with which each unit enters a step.
         steps: Steps a round.
         normaliser: Public number by which the noisy sum is divided.
-        centring_steps: How many of a hospital's first steps measure its mean feature instead of training
-            (`clients.privacy.centring`).
+        centring_steps: How many steps, the first ones of the first rounds, measure a hospital's mean feature instead of
+            training (`clients.privacy.centring`).
 
     Raises:
         ValueError: Something is out of range, or norms and multipliers are not of one length.
@@ -31,6 +31,10 @@ class PrivacySettings:
     steps: int = 1
     normaliser: float = 64.0
     centring_steps: int = 0
+
+    def measuring_steps(self, round_number: int) -> int:
+        """Return how many steps of a round, counted from 1, measure: its first ones, and the same at every hospital."""
+        return min(self.steps, max(0, self.centring_steps - (round_number - 1) * self.steps))
 
     def __post_init__(self) -> None:
         if self.unit not in ("image", "patient") or self.coupling not in ("joint", "one-way"):

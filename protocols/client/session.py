@@ -1,7 +1,7 @@
 """What a client knows throughout one round, and what it works with in every round."""
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from protocols.entropy import Entropy
 from protocols.parameters import RoundParameters
@@ -72,7 +72,7 @@ class ClientSession:
         parameters: The round's parameters.
         session_id: 32 bytes, computed from what this client received.
         position: Its position in the cohort.
-        model_digest: 32 bytes; of the download.
+        model_digest: 32 bytes; of the download. Sums of one digest are compared with each other.
     """
 
     parameters: RoundParameters
@@ -84,6 +84,10 @@ class ClientSession:
     def is_active(self) -> bool:
         """Whether signatures are made and checked."""
         return self.parameters.threat_model is ThreatModel.ACTIVE
+
+    def apart(self) -> "ClientSession":
+        """Return the session as one whose sum is compared with no other (M-24): this client's vector is constant."""
+        return replace(self, model_digest=self.session_id)
 
     def name(self, position: int, roster: Roster) -> str:
         """Return the name of the client at a position."""

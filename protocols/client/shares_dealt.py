@@ -98,7 +98,8 @@ class SharesDealt(State):
             usable[self.session.position] = (self._own_share, None)
             usable_noise[self.session.position] = self._noise.shares
         held = usable_noise if parameters.excess else {}
-        following = InputMasked(self.session, self._keys.keys_digest, frozenset(dealt), usable, held)
+        session = self.session.apart() if encoded.constant else self.session
+        following = InputMasked(session, self._keys.keys_digest, frozenset(dealt), usable, held)
         for secret in (self._mask_key, self._seed, *self._incoming.values(), *self._noise.seeds):
             secret.erase()
         self._own_share, self._noise = None, OwnNoise()

@@ -47,8 +47,9 @@ class PrivacyConfig:
         steps: Steps a round and hospital in the mode `local`.
         normaliser: Public number by which the noisy sum of a step is divided, in units of privacy; in the mode
             `distributed` for each hospital, and the norm, in clip norms, that one hospital's sum may have undamaged.
-        centring_steps: In the mode `local`: how many of each hospital's first steps measure its mean feature, with the
-            noise of a step, so that the steps that follow spend no clip norm on what all images have in common.
+        centring_steps: In the mode `local`: how many steps, the first ones of the first rounds, measure each hospital's
+            mean feature, with the noise of a step, so that those that follow spend no clip norm on what all images have
+            in common.
         max_colluders: Hospitals that may pool what they know of their own noise, in the modes that add shares.
         noise: Where samples and noise come from: `system` (the operating system's entropy) or `seeded` (reproducible
             from the seed of the run: nothing is claimed).
@@ -150,6 +151,11 @@ class PrivacyConfig:
             "ledger",
             "noise that follows from a seed protects nobody, so that nothing of it can be charged; run without --seed",
         )
+
+    @property
+    def measuring_rounds(self) -> int:
+        """In how many rounds, the first ones, hospitals measure and do not train: their updates are zeros."""
+        return self.centring_steps // self.steps if self.mode == "local" else 0
 
     @property
     def enabled(self) -> bool:

@@ -109,6 +109,7 @@ class SiteNode:
         self._memory = RoundMemory()
         self._unpaid = ""
         self._scores_models = terms.config.federation.select == "best-val"
+        self._measuring_rounds = terms.config.privacy.measuring_rounds
         self.channel: SiteChannel | HalfSite = terms.channels.site(self.name, followed or Followed())
         self._scoring = terms.scoring_site(self.name)
         self._client: ClientMachine | ClientInClear
@@ -238,7 +239,9 @@ class SiteNode:
     def _train(self, received: Vector, number: int, encode: Callable[[Contribution], E]) -> E:
         self._begin(number)
         score = self._trainer.score(received) if self._scores_models else 0.0
-        encoded = encode(Contribution(self._update(received, number), score))
+        update = self._update(received, number)
+        constant = number <= self._measuring_rounds and not self._scores_models and not update.any()
+        encoded = encode(Contribution(update, score, constant))
         if self._private is not None:
             self._memory.trained(number, self._present(self._private))
         return encoded

@@ -84,7 +84,9 @@ def test_too_few_surviving_holders_on_a_ring(cohort):
 @pytest.mark.parametrize("threat_model", ThreatModel)
 @pytest.mark.parametrize("lost", [1, 2])
 def test_a_second_sum_over_one_model_that_singles_out_a_client(cohort, lost, threat_model):
-    """[M-24] A client MUST refuse a survivor set other than the one that it opened over the same model before."""
+    """[M-24] A client MUST refuse a survivor set other than the one that it opened over the same model before, unless
+    its vector in one of the two was constant.
+    """
     federation = cohort(8, choices={"corrupt": 0, "threshold": 5, "min_survivors": 5}, threat_model=threat_model)
     federation.run(number=1)
     drops = dict.fromkeys(federation.names[:lost], "MaskedInputCollection")

@@ -13,7 +13,7 @@ from audit.log import read_events
 from audit.verify import verify_run
 from clients.privacy import PrivateHospital
 from securefed.config import config_from_mapping
-from securefed.errors import ConfigError, TargetEpsilonError
+from securefed.errors import ConfigError, RoundAbortedError, TargetEpsilonError
 from securefed.federation import Federation
 from securefed.model_file import load_model
 from securefed.observer import Observer
@@ -217,6 +217,31 @@ def test_what_a_hospital_loses_in_a_round_is_charged_and_the_rest_goes_on(small_
     assert counts["site1"] == 3  # lost after its vector had left: charged
     assert counts["site2"] == 2  # lost before it had trained: nothing was released
     assert verify_run(result.folder.path).is_verified
+
+
+def test_other_hospitals_may_be_lost_in_each_of_the_rounds_that_begin_with_the_first_model(small_run, tmp_path):
+    """Measuring steps leave the model as it is: rounds 1 to 3 begin with it, and only round 3 sums what was trained."""
+    lost = ["site0@1:MaskedInputCollection", "site1@2:MaskedInputCollection", "site2@3:Unmasking"]
+    config = small_run(federation={"rounds": 4}, privacy={**LOCAL, "centring_steps": 2}, simulation={"drop": lost})
+    result = run(config, tmp_path)
+    rounds = events_of(result.folder.path, "round_completed")
+    assert [sorted(set(SITES) - set(event.fields["survivors"])) for event in rounds] == [["site0"], ["site1"], [], []]
+    started = events_of(result.folder.path, "round_started")
+    models = [event.fields["model_digest"] for event in started]
+    assert models[0] == models[1] == models[2] != models[3]
+    assert verify_run(result.folder.path).is_verified
+
+
+@pytest.mark.parametrize("centring", [0, 1])
+def test_after_training_the_same_model_is_summed_over_the_same_hospitals_only(
+    small_run, tmp_path, monkeypatch, centring
+):
+    """Were a training step to leave the model as it is, the next round must not be summed over others."""
+    monkeypatch.setattr(PrivateHospital, "_move", lambda *_: None)
+    lost = f"site1@{centring + 2}:MaskedInputCollection"
+    config = small_run(privacy={**LOCAL, "centring_steps": centring}, simulation={"drop": [lost]})
+    with pytest.raises(RoundAbortedError, match=f"round {centring + 2} .*ConsistencyCheck"):
+        run(config, tmp_path)
 
 
 def test_one_way_covers_the_fam_and_says_what_it_does_not(small_run, tmp_path):

@@ -23,7 +23,7 @@ def rows(count=60, width=WIDTH):
 
 def measured(privacy, features, units=None, source=None):
     centring = Centring(privacy, features.shape[1])
-    while centring.unfinished:
+    for _ in range(privacy.centring_steps):
         centring.measure(
             features, torch.arange(len(features)) if units is None else units, source or Randomness.of_a_seed(1)
         )
@@ -94,6 +94,26 @@ def test_measuring_steps_move_nothing_and_come_first():
     moved = [np.abs(hospital.train_round(start(), number)).max() for number in (1, 2, 3)]
     assert moved[:2] == [0.0, 0.0]
     assert moved[2] > 0
+
+
+def test_a_hospital_that_was_away_while_others_measured_trains_as_without_measuring():
+    """No round has some hospitals send zeros and others what they have trained."""
+    privacy = dataclasses.replace(QUIET, noise_multipliers=(2.0,))
+    away = make(privacy).train_round(start(), 3, Randomness.of_a_seed(1))
+    never = make(dataclasses.replace(privacy, centring_steps=0)).train_round(start(), 3, Randomness.of_a_seed(1))
+    np.testing.assert_array_equal(away, never)
+    resumed, other = make(privacy), make(privacy)
+    resumed.load_private_state(other.private_state())
+    np.testing.assert_array_equal(resumed.train_round(start(), 3, Randomness.of_a_seed(1)), never)
+
+
+@pytest.mark.parametrize(("centring", "steps"), [(2, 1), (5, 3), (6, 3), (0, 2)])
+def test_the_first_steps_of_the_first_rounds_measure(centring, steps):
+    privacy = dataclasses.replace(QUIET, centring_steps=centring, steps=steps)
+    measuring = [privacy.measuring_steps(number) for number in range(1, 5)]
+    assert sum(measuring) == centring
+    assert measuring == sorted(measuring, reverse=True)
+    assert max(measuring) <= steps
 
 
 def test_a_measuring_step_draws_the_same_whatever_the_data():

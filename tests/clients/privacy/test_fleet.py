@@ -142,27 +142,29 @@ def test_learned_thresholds_of_patients_and_images_in_parts(monkeypatch, level):
     assert_same(*train_both_ways(settings_of(**MASKED), privacy, dtype=torch.float64), 1e-10)
 
 
-def test_a_hospital_that_measures_later_than_the_others_does_so_while_they_train():
-    privacy = dataclasses.replace(PRIVACY, centring_steps=4)
+def test_hospitals_that_were_away_while_others_measured_train_with_what_they_have():
+    """Of four measuring steps one has done none, one those of the first round, one all of them."""
+    privacy = dataclasses.replace(PRIVACY, noise_multipliers=(0.1,), centring_steps=4)
+    hospitals, vector = make_hospitals(SETTINGS, privacy, sizes=(30, 20, 25)), start(SETTINGS)
+    for k, rounds in ((1, (1,)), (2, (1, 2))):
+        for number in rounds:
+            hospitals[k].train_round(vector, number, source(k, number))
+    states = [h.private_state() for h in hospitals]
+    assert [int(state["centre.steps"]) for state in states] == [0, 3, 4]
     results = []
     for together in (False, True):
-        hospitals, vector = make_hospitals(SETTINGS, privacy, sizes=(30, 20, 25)), start(SETTINGS)
-        hospitals[1].train_round(vector, 1, source(9, 1))
-        hospitals[2].train_round(vector, 1, source(8, 1))
-        hospitals[2].train_round(vector, 2, source(8, 2))
+        hospitals = make_hospitals(SETTINGS, privacy, sizes=(30, 20, 25))
+        for hospital, state in zip(hospitals, states, strict=True):
+            hospital.load_private_state(state)
         if together:
-            trainees = [h.private_trainee(source(k, 2)) for k, h in enumerate(hospitals)]
-            trained = make_fleet(SETTINGS, privacy).train(vector, trainees, 2)
-            updates = [h.adopt_private(t, vector, 2) for h, t in zip(hospitals, trained, strict=True)]
+            trainees = [h.private_trainee(source(k, 3)) for k, h in enumerate(hospitals)]
+            trained = make_fleet(SETTINGS, privacy).train(vector, trainees, 3)
+            updates = [h.adopt_private(t, vector, 3) for h, t in zip(hospitals, trained, strict=True)]
         else:
-            updates = [h.train_round(vector, 2, source(k, 2)) for k, h in enumerate(hospitals)]
+            updates = [h.train_round(vector, 3, source(k, 3)) for k, h in enumerate(hospitals)]
         results.append((updates, [h.private_state() for h in hospitals]))
-    assert not results[1][0][0].any()  # three steps, all of which measured
-    for expected, got in zip(*(way[0] for way in results), strict=True):
-        np.testing.assert_allclose(got, expected, rtol=0, atol=1e-5)
-    for expected, got in zip(*(way[1] for way in results), strict=True):
-        for name, array in expected.items():
-            np.testing.assert_allclose(got[name], array, rtol=0, atol=1e-5, err_msg=name)
+    assert_same(*results, 1e-5)
+    assert [int(state["centre.steps"]) for state in results[1][1]] == [0, 3, 4]
 
 
 def test_where_memory_is_short_fewer_train_at_a_time_with_the_same_result():
