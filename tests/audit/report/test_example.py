@@ -1,6 +1,8 @@
 """The example report in docs/ is what the code makes of its JSON: one that is out of date fails here."""
 
 import json
+import runpy
+import sys
 from pathlib import Path
 
 from audit.report import decode_report, encode_report, render_html
@@ -29,3 +31,16 @@ def test_it_is_a_whole_report_of_a_run_that_verifies():
 
 def test_it_is_small():
     assert sum(path.stat().st_size for path in EXAMPLE.iterdir() if path.is_file()) < 250_000
+
+
+def test_it_can_be_made_again(tmp_path, monkeypatch):
+    """By its script as it stands, into a folder of this test."""
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    for name in ("make.py", "study.toml"):
+        (tmp_path / "docs" / "example" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "docs" / "example" / name).write_bytes((EXAMPLE / name).read_bytes())
+    runpy.run_path(str(tmp_path / "docs" / "example" / "make.py"), run_name="__main__")
+    made, kept = (json.loads((folder / "report.json").read_bytes()) for folder in (tmp_path / "docs/example", EXAMPLE))
+    assert made["identity"]["is_verified"]
+    assert made["claim"]["claim"] == kept["claim"]["claim"]
+    assert [row["dropouts"] for row in made["rounds"]] == [row["dropouts"] for row in kept["rounds"]]
