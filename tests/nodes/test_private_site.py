@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from deployed import KilledError
 from test_site import NAMES, Folders, FolderWire, call
 
 import securefed.nodes.server as server_module
@@ -11,6 +12,7 @@ from audit.ledger import check_ledger
 from audit.log import read_events
 from audit.report import build_report, render
 from clients.privacy import PrivateHospital
+from securefed.nodes.numbering import training_round
 from securefed.site.opening import open_site
 from tests.nodes.private_trial import (
     LOCAL,
@@ -84,6 +86,25 @@ def test_the_simulation_runs_the_same_steps(tmp_path):
     with Folders(trial) as folders:
         hospital = folders.nodes["north"].node._trainer
         assert isinstance(hospital._hospitals(), PrivateHospitals)
+
+
+def test_another_hospital_is_away_in_each_of_the_rounds_that_begin_with_the_first_model(tmp_path):
+    """Two rounds measure and leave the model as it is; a study does not wait for the hospitals of its first sum."""
+    trial = PrivateTrial(tmp_path, rounds=4, **LOCAL, privacy__centring_steps=2)
+    away = {1: "west", 2: "east", 3: "south"}
+
+    def lose(way, stage, site, round_id, frame):
+        if stage == "MaskedInputCollection" and away.get(training_round(round_id)) == site:
+            raise KilledError
+        return [frame]
+
+    with Folders(trial) as folders:
+        wire = FolderWire(folders)
+        wire.change.append(lose)
+        trial.serve("run", wire)
+    rounds = of_kind(read_events(trial.root / "run" / "audit.jsonl"), "round_completed")
+    assert [set(NAMES) - set(event.fields["survivors"]) for event in rounds] == [{"west"}, {"east"}, {"south"}, set()]
+    verified(trial, "run")
 
 
 @pytest.mark.parametrize("when", ["before", "after"])

@@ -78,12 +78,12 @@ class Trial:
     def path(self, name):
         return self.root / "hospitals" / name
 
-    def new_study(self, file, **settings):
+    def new_study(self, file, rounds=2, **settings):
         classes = [argument for label in BUNDLE.classes for argument in ("--class", label)]
         encoder = f"features:{self.root / 'site0.safetensors'}"
         values = [word for key, value in settings.items() for word in ("--set", f"{key.replace('__', '.')}={value}")]
         result = call("study", "init", self.root / file, "--roster", self.root / "roster.json", "--name", "trees",
-                      *classes, "--encoder", encoder, "--rounds", 2, *values)  # fmt: skip
+                      *classes, "--encoder", encoder, "--rounds", rounds, *values)  # fmt: skip
         return result.stdout.strip().splitlines()[-1]
 
     def approve(self, name, file="study.toml", digest=None, code=0):
