@@ -6,8 +6,9 @@ import json
 import os
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import astuple, dataclass, fields
+from dataclasses import dataclass, fields
 from datetime import datetime
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -160,12 +161,12 @@ class RunFolder:
         if not rows:
             return
         try:
-            new = not path.exists()
+            new, names = not path.exists(), [field.name for field in fields(rows[0])]
             with path.open("a", newline="", encoding="utf-8") as stream:
                 writer = csv.writer(stream)
                 if new:
-                    writer.writerow([field.name for field in fields(rows[0])])
-                writer.writerows(astuple(row) for row in rows)
+                    writer.writerow(names)
+                writer.writerows(map(attrgetter(*names), rows))
         except OSError as error:
             raise _unwritable(path, error) from error
 

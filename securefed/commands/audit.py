@@ -52,8 +52,11 @@ def verify_command(
         click.echo(f"root    {result.root}")
     if not result.is_verified:
         first = result.first_bad_event
-        where = f"first bad event: {first}" if first >= 0 else "no single event is to blame"
-        raise EvidenceError(first, f"{run} DOES NOT VERIFY; {where}" if first < 0 else "DOES NOT VERIFY from here on")
+        if first >= 0:
+            raise EvidenceError(first, "DOES NOT VERIFY from here on")
+        failed = ", ".join(check.name for check in result.failed)
+        missing = "" if run.is_dir() else "; there is no such folder: give that of a run"
+        raise EvidenceError(first, f"{run} DOES NOT VERIFY: {failed}{missing}")
 
 
 @command.command("report", short_help="Write the report of a run, for people and machines.")

@@ -27,6 +27,13 @@ def test_a_run_verifies_and_a_changed_one_does_not(call, images):
     assert "DOES NOT VERIFY" in err
 
 
+def test_a_run_that_is_not_there_does_not_verify_and_the_error_says_why(call, tmp_path):
+    code, out, err = call("audit", "verify", tmp_path / "gone")
+    assert code == 3
+    assert "FAIL    log" in out
+    assert "gone DOES NOT VERIFY: log; there is no such folder" in err
+
+
 def test_verification_does_not_load_torch(call, images, tmp_path):
     call("simulate", "--data", images, "--rounds", 1, "--output", "run", "--quiet")
     code = (
