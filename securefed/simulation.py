@@ -30,7 +30,7 @@ from securefed.nodes.simulated import SimulatedSites
 from securefed.observer import Observer, RoundView
 from securefed.outcome import Outcome, write_outcome
 from securefed.preparation import encode_sites, load_sites, resolve_device
-from securefed.privacy.rules import check_privacy
+from securefed.privacy.rules import check_privacy, require_patients
 from securefed.privacy.run import LocalPrivacy, require_libraries, start_privacy
 from securefed.privacy.shared_run import SharedPrivacy
 from securefed.run_folder import MetricRow, RunFolder
@@ -128,6 +128,8 @@ class _Run:
         check_privacy(config)
         if config.privacy.enabled:
             require_libraries()
+            for site in dataset.sites:
+                require_patients(config.privacy.unit, site, (r.patient for r in dataset.select(site, "train")))
         check_schedule(config.simulation, dataset.sites, config.federation.rounds)
         folder = RunFolder.create(runs_dir, f"{config.federation.method}-{dataset.name}", self._now(), output)
         write_config(config, folder.config)

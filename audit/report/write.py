@@ -58,7 +58,7 @@ def write_report(
     Args:
         folder: The run folder.
         formats: Some of FORMATS and MORE_FORMATS.
-        output: Folder to write to; the run folder by default.
+        output: Folder to write to, made where there is none; the run folder by default.
         roster: The roster agreed on before the run.
         heads: Heads files kept elsewhere.
         key: Ed25519 key file of the party that runs the server; report.json is signed with it.
@@ -86,6 +86,7 @@ def write_report(
 def _write(path: Path, content: bytes) -> None:
     temporary = path.with_name(path.name + ".part")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         temporary.write_bytes(content)
         temporary.replace(path)
     except OSError as error:

@@ -14,12 +14,12 @@ from clients.method.parts import build_model
 from clients.privacy import PrivacySettings, PrivateHospital, Randomness
 from clients.privacy.fleet import PrivateFleet, PrivatelyTrained
 from securefed.config import RunConfig
-from securefed.errors import ConfigError
 from securefed.hospitals import Hospitals
 from securefed.model_file import vector_digest
 from securefed.privacy.ahead import Ahead
 from securefed.privacy.mechanism import step_settings
 from securefed.privacy.releases import ReleaseStore
+from securefed.privacy.rules import require_patients
 
 Vector = NDArray[np.float32]
 T = TypeVar("T")
@@ -167,12 +167,7 @@ def private_sites(
     made: dict[str, PrivateHospital] = {}
     for site in bundle.sites:
         named: Sequence[str | None] = [patients.get(path) for path in site.train.paths]
-        if step.unit == "patient" and any(name is None for name in named):
-            raise ConfigError(
-                "privacy.unit",
-                f"patient: {site.site} has training images without a patient; name the column with "
-                "--patient-column, or use --privacy-unit image (rule P13 of docs/privacy.md)",
-            )
+        require_patients(step.unit, site.site, named)
         made[site.site] = PrivateHospital(
             site,
             bundle.text_features,

@@ -3,7 +3,7 @@
 Each refusal names its rule in docs/privacy.md, where the rule's reason is.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from securefed.config import RunConfig
@@ -41,6 +41,20 @@ def check_privacy(config: RunConfig) -> None:
         raise ConfigError("privacy.mode", f"{mode} is not available in this version; use {', '.join(WIRED)}")
     for broken in broken_rules(config):
         raise ConfigError(broken.key, f"{broken.reason} (rule {broken.rule} of docs/privacy.md)")
+
+
+def require_patients(unit: str, site: str, patients: Iterable[str | None]) -> None:
+    """Refuse patients as the unit of privacy where a training image of a site has none.
+
+    Raises:
+        ConfigError: That is so; with the site.
+    """
+    if unit == "patient" and any(name is None for name in patients):
+        raise ConfigError(
+            "privacy.unit",
+            f"patient: {site} has training images without a patient; name the column with --patient-column, or use "
+            "--privacy-unit image (rule P13 of docs/privacy.md)",
+        )
 
 
 def broken_rules(config: RunConfig) -> list[Broken]:

@@ -255,6 +255,7 @@ def test_one_way_covers_the_fam_and_says_what_it_does_not(small_run, tmp_path):
 def test_patient_level_needs_patients(small_run, tmp_path):
     with pytest.raises(ConfigError, match="P13"):
         run(small_run(privacy={**LOCAL, "unit": "patient"}), tmp_path)
+    assert not (tmp_path / "run").exists()  # refused before an image is encoded or a folder made
 
 
 def test_no_class_count_is_stored_beside_the_mlp(whole):

@@ -349,8 +349,11 @@ def test_reports_are_written_beside_the_run(complete_run, tmp_path):
     assert build_report(complete_run) == report
     with pytest.raises(ValueError, match="no format"):
         render(report, "docx")
+    _, paths = write_report(complete_run, ("md",), output=tmp_path / "new" / "folder")
+    assert paths["md"] == tmp_path / "new" / "folder" / "report.md"
+    assert paths["md"].exists()
     with pytest.raises(audit.LogWriteError):
-        write_report(complete_run, output=tmp_path / "nowhere")
+        write_report(complete_run, output=paths["md"])
 
 
 def test_the_tradeoff_of_a_claim_bounds_every_attack():
