@@ -107,7 +107,7 @@ class RoundAbortedError(SecureFedError):
         byte_rows: Sequence[object] = (),
     ) -> None:
         super().__init__(
-            f"round {round_number} was aborted and nothing was revealed: {cause}. "
+            f"round {round_number} was aborted and nothing was revealed: {cause.removesuffix(': nothing was revealed')}. "
             "The finished rounds are kept; bring the lost sites back and continue with --resume"
         )
         self.round_number = round_number

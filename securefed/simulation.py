@@ -11,7 +11,7 @@ from typing import Any
 
 from audit.report import verdict_lines, write_report
 from clients.data import DataWarning, ImageDataset
-from clients.encoders import FeatureBundle
+from clients.encoders import FeatureBundle, parse_encoder
 from clients.method.threads import one_thread_each, usable_cores
 from protocols.roster import IdentityKey, Roster
 from securefed.aggregation import Aggregator
@@ -131,6 +131,7 @@ class _Run:
             for site in dataset.sites:
                 require_patients(config.privacy.unit, site, (r.patient for r in dataset.select(site, "train")))
         check_schedule(config.simulation, dataset.sites, config.federation.rounds)
+        parse_encoder(config.encoder.name)  # a misspelt name leaves no folder behind
         folder = RunFolder.create(runs_dir, f"{config.federation.method}-{dataset.name}", self._now(), output)
         write_config(config, folder.config)
         self._observer.started(folder.path, _what_runs(config))

@@ -14,6 +14,7 @@ from clients.encoders.loose import EncodedClasses, EncodedImages, encode_classes
 from clients.encoders.options import DEFAULT_TEMPLATE, EncodeOptions, default_cache_dir
 from clients.encoders.precomputed import export_features, load_features
 from clients.encoders.prepare import prepare_features
+from clients.encoders.spec import parse_encoder
 
 __all__ = [
     "DEFAULT_TEMPLATE",
@@ -35,5 +36,6 @@ __all__ = [
     "encode_images",
     "export_features",
     "load_features",
+    "parse_encoder",
     "prepare_features",
 ]

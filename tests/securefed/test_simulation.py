@@ -9,6 +9,7 @@ import torch
 
 from audit.log import read_events
 from audit.verify import verify_run
+from clients.encoders import InvalidEncoderError, UnknownEncoderError
 from securefed import prediction
 from securefed.config import STAGES
 from securefed.errors import ConfigError, RoundAbortedError, RunFolderError
@@ -336,3 +337,10 @@ def test_an_aborted_round_leaves_its_bytes_and_losses_in_the_log(small_run, tmp_
     assert aborted.kind == "round_aborted"
     assert len(aborted.fields["dropouts"]) == 3
     assert ("bytes" in aborted.fields) is enabled
+
+
+def test_a_misspelt_encoder_leaves_no_folder_behind(small_run, tmp_path):
+    for name, error in (("ViT-B-23/openai", UnknownEncoderError), (f"local-dir:{tmp_path}/gone", InvalidEncoderError)):
+        with pytest.raises(error):
+            run(small_run(encoder={"name": name}), tmp_path)
+        assert not (tmp_path / "run").exists()
