@@ -106,8 +106,9 @@ class RoundAbortedError(SecureFedError):
         dropouts: Mapping[str, str] | None = None,
         byte_rows: Sequence[object] = (),
     ) -> None:
+        why = cause.removesuffix(": nothing was revealed")
         super().__init__(
-            f"round {round_number} was aborted and nothing was revealed: {cause.removesuffix(': nothing was revealed')}. "
+            f"round {round_number} was aborted and nothing was revealed: {why}. "
             "The finished rounds are kept; bring the lost sites back and continue with --resume"
         )
         self.round_number = round_number
