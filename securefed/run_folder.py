@@ -141,7 +141,7 @@ class RunFolder:
         """Write a safetensors file atomically; `private` gives access to its owner only."""
         temporary = path.with_name(path.name + ".part")
         try:
-            save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, temporary, dict(metadata))
+            save_file({name: np.asarray(array, order="C") for name, array in arrays.items()}, temporary, dict(metadata))
             temporary.chmod(0o600 if private else 0o644)
             _sync(temporary)
             temporary.replace(path)

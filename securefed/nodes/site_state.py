@@ -45,7 +45,7 @@ class SiteState:
             "client": _bytes(self.client),
         }
         for part, values in (("channel", self.channel), ("hospital", self.hospital), ("memory", self.memory.encode())):
-            arrays |= {f"{part}/{name}": np.ascontiguousarray(array) for name, array in values.items()}
+            arrays |= {f"{part}/{name}": np.asarray(array, order="C") for name, array in values.items()}
         return save(arrays)
 
     @classmethod

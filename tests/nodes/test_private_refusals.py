@@ -67,9 +67,10 @@ def test_a_server_that_asks_for_more_than_the_study_gets_nothing(tmp_path):
     assert all("above the target 8" in e.fields["reason"] for e in refused)
 
 
-def test_a_site_may_have_a_new_process_for_every_message(tmp_path):
+@pytest.mark.parametrize("centring", [0, 2])
+def test_a_site_may_have_a_new_process_for_every_message(tmp_path, centring):
     """Books and last release are found again in its folder: each release is paid for and made once."""
-    trial = PrivateTrial(tmp_path, **LOCAL)
+    trial = PrivateTrial(tmp_path, rounds=3, **LOCAL, privacy__centring_steps=centring)
     with Folders(trial) as folders:
         wire = FolderWire(folders)
 
@@ -84,7 +85,7 @@ def test_a_site_may_have_a_new_process_for_every_message(tmp_path):
         summary = trial.serve("run", wire)
     assert sum(summary["secure_aggregation"]["dropouts"].values()) == 0
     for name in NAMES:
-        assert [spent.state for spent in trial.charges(name)] == ["committed"] * 2
+        assert [spent.state for spent in trial.charges(name)] == ["committed"] * 3
     verified(trial, "run")
 
 

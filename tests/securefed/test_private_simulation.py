@@ -141,9 +141,10 @@ def test_a_round_above_the_target_does_not_begin(small_run, tmp_path):
     assert refused[0].fields["round"] not in started
 
 
-def test_an_interrupted_run_neither_pays_twice_nor_forgets(small_run, tmp_path, monkeypatch):
+@pytest.mark.parametrize("centring", [0, 2])
+def test_an_interrupted_run_neither_pays_twice_nor_forgets(small_run, tmp_path, monkeypatch, centring):
     """Killed in round 2 after two hospitals trained: they send the same bits again, the third trains now."""
-    config = small_run(privacy=LOCAL)
+    config = small_run(privacy={**LOCAL, "centring_steps": centring})
     right, calls = PrivateHospital.train_round, []
 
     def interrupting(self, vector, number, randomness=None):
@@ -166,13 +167,15 @@ def test_an_interrupted_run_neither_pays_twice_nor_forgets(small_run, tmp_path, 
     assert verify_run(tmp_path / "run").is_verified
 
 
-def test_a_seeded_run_that_was_interrupted_ends_with_the_same_model(small_run, tmp_path, monkeypatch):
-    config = small_run(privacy={**LOCAL, "noise": "seeded"})
+@pytest.mark.parametrize(("centring", "cut_in"), [(0, 2), (2, 2), (2, 3), (2, 4)])
+def test_a_seeded_run_that_was_interrupted_ends_with_the_same_model(small_run, tmp_path, monkeypatch, centring, cut_in):
+    privacy = {**LOCAL, "noise": "seeded", "centring_steps": centring}
+    config = small_run(federation={"rounds": 4}, privacy=privacy)
     uncut = run(config, tmp_path, "uncut")
     right = Federation._open_round
 
     def cut(self, number):
-        if number == 2:
+        if number == cut_in:
             raise KeyboardInterrupt
         return right(self, number)
 

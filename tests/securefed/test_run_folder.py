@@ -5,6 +5,8 @@ import numpy as np
 import pytest
 
 from securefed.errors import RunFolderError
+from securefed.nodes.memory import RoundMemory
+from securefed.nodes.site_state import SiteState
 from securefed.run_folder import ByteRow, MetricRow, RunFolder, read_byte_rows, read_metric_rows
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -59,6 +61,18 @@ def test_private_arrays_are_for_their_owner_only(tmp_path):
     folder.write_arrays(path, {"w": np.arange(6.0).reshape(2, 3)}, {}, private=True)
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert np.array_equal(folder.read_arrays(path)["w"], np.arange(6.0).reshape(2, 3))
+
+
+@pytest.mark.parametrize("array", [np.array(7), np.zeros((0, 3)), np.arange(12.0).reshape(3, 4).T])
+def test_arrays_keep_their_shapes(tmp_path, array):
+    """A number as well: what was written as one is not read as a list of one."""
+    folder = RunFolder.create(tmp_path, "x", NOW)
+    folder.write_arrays(folder.model, {"a": array}, {})
+    np.testing.assert_array_equal(folder.read_arrays(folder.model)["a"], array, strict=True)
+    state = SiteState(bytes(32), "run", b"", {"a": array}, {"a": array}, RoundMemory())
+    read = SiteState.decode(state.encode(), bytes(32))
+    np.testing.assert_array_equal(read.channel["a"], array, strict=True)
+    np.testing.assert_array_equal(read.hospital["a"], array, strict=True)
 
 
 @pytest.mark.parametrize("content", [b"", b"not a tensor file", b"\xff" * 100])
