@@ -305,3 +305,10 @@ def test_the_report_of_a_private_run_is_whole(whole):
     assert epsilons[-1] == pytest.approx(report["claim"]["epsilon"], rel=1e-2)
     assert all(entry["noise"] for entry in report["rounds"])
     assert render(report, "registry").startswith(b"url_slug")
+
+
+def test_who_has_paid_twice_for_a_round_is_not_told_to_run_as_many_rounds_again():
+    assert "run again with --rounds 3" in str(TargetEpsilonError(4, 9.1, 8.0, 3))
+    repeated = str(TargetEpsilonError(4, 8.1, 8.0, 4))
+    assert "--rounds" not in repeated
+    assert "privacy.spare_rounds" in repeated
