@@ -53,13 +53,13 @@ class TargetEpsilonError(SecureFedError):
     def __init__(self, round_number: int, epsilon: float, target: float, affordable: int) -> None:
         if affordable < round_number:
             hint = (
-                f"run again with --rounds {max(affordable, 1)}, or with more noise (leave --noise-multiplier out to have "
-                "it calibrated)"
+                f"run again with --rounds {max(affordable, 1)}, or with more noise (leave --noise-multiplier out to "
+                "have it calibrated)"
             )
         else:
             hint = (
-                "a round that was begun twice has cost twice; run again with fewer rounds or, with noise in shares, with "
-                "--set privacy.spare_rounds=1 or more"
+                "a round that was begun twice has cost twice; run again with fewer rounds or, with noise in shares, "
+                "with --set privacy.spare_rounds=1 or more"
             )
         super().__init__(
             f"round {round_number} would bring epsilon to {epsilon:.4g}, above the target {target:g}; nothing of it "
