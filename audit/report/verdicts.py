@@ -78,7 +78,9 @@ def _aggregation(history: RunHistory) -> dict[str, str]:
             subject, "FAIL", f"Round {short[0]} was opened with fewer hospitals than the threshold of {threshold}."
         )
     lost = sum(len(record.dropouts) for record in history.results)
-    losses = f" {lost} losses of hospitals were survived." if lost else ""
+    losses = (
+        f" {lost} {'loss of a hospital was' if lost == 1 else 'losses of hospitals were'} survived." if lost else ""
+    )
     model = "that may lie" if fields.get("threat_model") == "active" else "that follows the protocol"
     return _line(
         subject,

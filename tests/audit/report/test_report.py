@@ -310,7 +310,7 @@ def test_everything_that_a_run_can_record_is_shown(tmp_path):
     assert report["hospitals"][0]["refused"] == 1
     assert verdicts(report)["Secure aggregation"] == "PASS"
     assert verdicts(report)["Attacks tried"] == "PASS"
-    assert "1 losses of hospitals" in report["verdicts"][1]["sentence"]
+    assert "1 loss of a hospital was survived" in report["verdicts"][1]["sentence"]
     assert [row["state"] for row in report["questions"]].count("open") == 1
     assert len(report["questions"]) == 13
     assert "necessity (GDPR 35(7)(b))" not in report["purpose"]["open_items"]
