@@ -1,4 +1,4 @@
-"""How the tests are spread over processes, how Triton's kernels run where there is no GPU, and that Ctrl-C is heard."""
+"""How tests are spread over processes and threads, how Triton runs where there is no GPU, and that Ctrl-C is heard."""
 
 import os
 import signal

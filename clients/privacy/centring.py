@@ -99,7 +99,7 @@ class Centring:
         """Continue from arrays of `state`; without them from the start."""
         total = state.get(_STATE + "total")
         self._total = torch.zeros_like(self._total) if total is None else torch.from_numpy(np.array(total, np.float64))
-        self._steps = int(np.sum(state.get(_STATE + "steps", 0)))  # of one number, with or without an axis
+        self._steps = int(state[_STATE + "steps"].item()) if _STATE + "steps" in state else 0
 
 
 def layer_centres(mean: Tensor, model: HospitalModel, privacy: PrivacySettings) -> dict[str, Tensor]:

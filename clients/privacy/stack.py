@@ -42,7 +42,7 @@ class Sample:
 
 
 class StackedClipping:
-    """Writes the clipped sums of the first hospitals of a stack to the memory of their gradients.
+    """Writes the clipped sums of the hospitals of a stack to the memory of their gradients.
 
     Privacy: of each hospital as of `ClippedSum`; no hospital's sum depends on another's images.
 
@@ -77,17 +77,17 @@ class StackedClipping:
         self._tensors = ghost_tensors(values, gradients, log_prior)
         self._features = torch.cat([features, features.new_zeros(1, features.shape[1])])
         self._labels = torch.cat([labels, labels.new_zeros(1)])
-        self._steps: dict[tuple[int, int], GhostStep] = {}
+        self._steps: dict[int, GhostStep] = {}
 
     @torch.no_grad()
     def __call__(self, samples: Sequence[Sample], centres: Mapping[str, Tensor]) -> None:
-        """Write the clipped sums of as many hospitals as there are samples.
+        """Write the clipped sums.
 
         Args:
-            samples: Those of the first hospitals; they may be empty.
+            samples: One of each hospital; they may be empty.
             centres: By the names of layers float[K, in] (`ghost.GhostLinear`); the same at every call.
         """
-        written = [gradient[: len(samples)] for gradient in self._gradients.values()]
+        written = list(self._gradients.values())
         parts = [list(chunks(len(s.rows), None if s.units is None else torch.from_numpy(s.units))) for s in samples]
         total: list[Tensor] | None = None
         for number, together in enumerate(zip_longest(*parts)):
@@ -106,7 +106,7 @@ class StackedClipping:
         index = _to_device(batch.index, device)
         places = None if batch.places is None else _to_device(batch.places, device)
         hospitals, rows = index.shape
-        step = self._step(hospitals, rows, centres)
+        step = self._step(rows, centres)
         units = Units(rows, places, batch.units)
         step.save(self._features[index], self._labels[index])
         squares = [self._features.new_zeros(hospitals, units.count) for _ in self._clip_norms]
@@ -122,16 +122,15 @@ class StackedClipping:
             ghost.leave_out(left_out)
         step.write({name: factors[self._group_of[name]] for name in step.ghosts})
 
-    def _step(self, hospitals: int, rows: int, centres: Mapping[str, Tensor]) -> GhostStep:
-        key = hospitals, rows
-        if key not in self._steps:
+    def _step(self, rows: int, centres: Mapping[str, Tensor]) -> GhostStep:
+        if rows not in self._steps:
             if len(self._steps) > 1:
                 self._steps.clear()
-            model, some = self._model, {name: centre[:hospitals] for name, centre in centres.items()}
-            self._steps[key] = GhostStep(
-                self._tensors.first(hospitals), model.text_features, model.logit_scale, model.settings, rows, some
+            model = self._model
+            self._steps[rows] = GhostStep(
+                self._tensors, model.text_features, model.logit_scale, model.settings, rows, centres
             )
-        return self._steps[key]
+        return self._steps[rows]
 
 
 @dataclass(frozen=True)
@@ -168,7 +167,7 @@ class _Batch:
 
 
 class StackedDescent:
-    """`NoisyDescent` of the first hospitals of a stack: each has the noise of its own source.
+    """`NoisyDescent` of the hospitals of a stack: each has the noise of its own source.
 
     Args:
         privacy: Noise multipliers, clip norms and normaliser.
@@ -202,7 +201,7 @@ class StackedDescent:
         round_number: int,
         threads: ThreadPoolExecutor | None = None,
     ) -> None:
-        """Move the parameters of the first hospitals once.
+        """Move the parameters of all hospitals once.
 
         Args:
             sources: Of the noise of each of them.
@@ -210,10 +209,10 @@ class StackedDescent:
             round_number: Counted from 1; decides the learning rates.
             threads: Draw the noise of several hospitals at once; None for one after the other.
         """
-        hospitals, settings = len(sources), self._settings
+        settings = self._settings
         noise = self._noise(sources, threads)
         for names, deviation in zip(self._groups, self._deviations, strict=True):
-            sums = [self._gradients[name][:hospitals] for name in names]
+            sums = [self._gradients[name] for name in names]
             torch._foreach_add_(
                 sums, [noise[name].to(s.dtype) for name, s in zip(names, sums, strict=True)], alpha=deviation
             )
@@ -222,10 +221,10 @@ class StackedDescent:
         for part, rate in rates.items():
             of_part = [name for name in self._values if name.startswith(part)]
             if of_part:
-                self._move(of_part, hospitals, rate)
+                self._move(of_part, rate)
         for layer, centre in centres.items():  # from b + W c back to b
-            moved = torch.bmm(self._momentum[f"{layer}.weight"][:hospitals], centre[:hospitals].unsqueeze(-1))
-            self._values[f"{layer}.bias"][:hospitals].sub_(moved.squeeze(-1), alpha=-rates[layer[:3]])
+            moved = torch.bmm(self._momentum[f"{layer}.weight"], centre.unsqueeze(-1))
+            self._values[f"{layer}.bias"].sub_(moved.squeeze(-1), alpha=-rates[layer[:3]])
 
     def _noise(self, sources: Sequence[Randomness], threads: ThreadPoolExecutor | None) -> dict[str, Tensor]:
         """Return float32[k, ...] by name, drawn as `NoisyDescent` draws it and copied to the device at once."""
@@ -242,10 +241,10 @@ class StackedDescent:
             for part, (name, value) in zip(there, self._values.items(), strict=True)
         }
 
-    def _move(self, names: Sequence[str], hospitals: int, rate: float) -> None:
+    def _move(self, names: Sequence[str], rate: float) -> None:
         beta, kept = self._settings.adam_beta1, 1 - rate * self._settings.weight_decay
         values, noisy, means = (
-            [tensors[name][:hospitals] for name in names] for tensors in (self._values, self._gradients, self._momentum)
+            [tensors[name] for name in names] for tensors in (self._values, self._gradients, self._momentum)
         )
         if kept != 1:
             torch._foreach_mul_(values, kept)
