@@ -6,20 +6,13 @@ the end.
 """
 
 from collections.abc import Sequence
-from typing import Final
 
 import numpy as np
-from cryptography.hazmat.primitives.ciphers import Cipher, CipherContext, algorithms, modes
 
 from protocols.errors import SpentError
+from protocols.keystream import MOST_AT_ONCE, Keystream
 from protocols.ring import Lanes
 from protocols.secret_values import PairwiseSeed, SelfMaskPadKey
-
-CHUNK_BYTES: Final = 1 << 18
-"""Keystream produced at a time: 256 KiB stay in the second-level cache."""
-
-_ZEROS: Final = memoryview(bytes(CHUNK_BYTES))
-_COUNTER_START: Final = bytes(16)
 
 
 class Pad:
@@ -36,15 +29,15 @@ class Pad:
         self._key = key
         self.negative = negative
 
-    def open(self) -> CipherContext:
-        """Return the keystream and erase the key.
+    def open(self, length: int) -> Keystream:
+        """Return the keystream, of which `length` bytes are wanted, and erase the key.
 
         Raises:
             SpentError: The pad was applied before.
         """
         if self._key.is_erased:
             raise SpentError("pad")
-        stream = Cipher(algorithms.AES256(self._key.expose()), modes.CTR(_COUNTER_START)).encryptor()
+        stream = Keystream(self._key.expose(), length)
         self._key.erase()
         return stream
 
@@ -62,14 +55,13 @@ def apply_pads(lanes: Lanes, pads: Sequence[Pad]) -> None:
     Raises:
         SpentError: A pad was applied before; `lanes` are unchanged.
     """
-    streams = [(pad.open(), np.subtract if pad.negative else np.add) for pad in pads]
-    buffer = bytearray(CHUNK_BYTES)
+    streams = [(pad.open(lanes.nbytes), np.subtract if pad.negative else np.add) for pad in pads]
+    buffer = memoryview(bytearray(MOST_AT_ONCE))
     words = np.frombuffer(buffer, dtype=lanes.dtype)
     step = len(words)
     for start in range(0, len(lanes), step):
         chunk = lanes[start : start + step]
-        zeros = _ZEROS[: chunk.nbytes]
-        keystream = words[: len(chunk)]
+        wanted, keystream = buffer[: chunk.nbytes], words[: len(chunk)]
         for stream, combine in streams:
-            stream.update_into(zeros, buffer)
+            stream.fill(wanted)
             combine(chunk, keystream, out=chunk)

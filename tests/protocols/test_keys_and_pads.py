@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from protocols import AggregateError, AuthenticationError, ReproducibleEntropy, SpentError
 from protocols.errors import OutOfRangeError, ShapeError
 from protocols.key_agreement import AgreementKey, Endpoint, pairwise_seed, public_key, sealing_keys, self_mask_key
+from protocols.keystream import MOST_AT_ONCE
 from protocols.masking import RunningSum, mask
-from protocols.pads import CHUNK_BYTES, Pad, apply_pads
+from protocols.pads import Pad, apply_pads
 from protocols.ring import lane_dtype
 from protocols.sealing import open_shares, seal_shares
 from protocols.secret_values import (
@@ -161,7 +162,7 @@ def test_a_secret_has_its_length():
 
 
 @pytest.mark.parametrize("ring_bits", [9, 16, 23, 32, 40])
-@pytest.mark.parametrize("length", [1, 1000, CHUNK_BYTES // 2 + 3])
+@pytest.mark.parametrize("length", [1, 1000, MOST_AT_ONCE // 2 + 3])
 def test_pads_are_the_keystream_read_as_lanes(ring_bits, length):
     dtype = lane_dtype(ring_bits)
     key = b"\x77" * 32
