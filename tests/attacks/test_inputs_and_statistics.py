@@ -3,7 +3,6 @@ that are used here they always end the same way."""
 
 import numpy as np
 import pytest
-from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
 import protocols.attacks.keystreams
 import protocols.client.shares_dealt
@@ -13,6 +12,7 @@ import protocols.parameters
 from protocols.attacks.keystreams import FALSE_ALARM, chi_square_limit
 from protocols.client.shares_dealt import SharesDealt
 from protocols.codec import FixedPointCodec
+from protocols.keystream import Keystream
 from protocols.pads import Pad
 
 
@@ -63,12 +63,12 @@ def test_searching_folded_seeds_finds_nothing(harmless):
 
 @pytest.mark.parametrize("fold", [16, 128])
 def test_folded_seeds_are_found(broken, monkeypatch, fold):
-    def folding(pad):
+    def folding(pad, length):
         seed, folded = pad._key.expose(), 0
         for start in range(0, 32, fold // 8):
             folded ^= int.from_bytes(seed[start : start + fold // 8], "big")
         key = folded.to_bytes(fold // 8, "big") + bytes(32 - fold // 8)
-        return Cipher(algorithms.AES256(key), modes.CTR(bytes(16))).encryptor()
+        return Keystream(key, length)
 
     monkeypatch.setattr(Pad, "open", folding)
     broken("A13a")
