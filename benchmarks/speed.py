@@ -31,7 +31,7 @@ PHASES = {
     "training": ("lean/trainer.py", "train"),
     "validation": ("securefed/hospitals.py", "validation_accuracy"),
     "share of rows kept": ("securefed/hospitals.py", "keep_ratios"),
-    "checkpoints": ("securefed/checkpoint.py", "save_checkpoint"),
+    "checkpoints": ("securefed/checkpoint.py", "finish"),
     "event log": ("securefed/evidence.py", "round_completed"),
     "evaluation, tables, plots": ("securefed/outcome.py", "write_outcome"),
     "report": ("audit/report/write.py", "write_report"),

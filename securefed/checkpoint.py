@@ -1,4 +1,4 @@
-"""Checkpoints: after every round the folder holds all that is needed to go on as if nothing had happened.
+"""Checkpoints: the folder holds all that is needed to go on as if nothing had happened.
 
 A checkpoint is a folder of its own, written whole before one small file points to it; the former is deleted after
 that. A crash at any instant leaves the pointer at a complete checkpoint; what it does not point to is never read, and
@@ -9,10 +9,12 @@ never leaves the hospital.
 import json
 import os
 import shutil
+import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -56,73 +58,81 @@ class Checkpoint:
     channel: ChannelState = field(default_factory=ChannelState)
 
 
-class CheckpointThread:
-    """Writes the files of a snapshot while its round is still validated; deletes old ones while the next one trains.
+class Checkpoints:
+    """The checkpoints of a running simulation, each written beside the work of its round.
 
-    Nothing of it is a checkpoint before `save_checkpoint` has waited for it and pointed to it.
+    Writing takes longer than a short round does: then not every round has one. The last finished round has one all the
+    same when the run is left (`leave`), unless the process is killed: that loses the rounds of a few moments, and
+    `--resume` makes them again.
+
+    The files of a snapshot are written while its round is still validated, and old ones are deleted while the next one
+    trains. Nothing of it is a checkpoint before `finish` has waited for it and pointed to it.
 
     Args:
         folder: The run.
+        rounds: Its last round, which has a checkpoint in any case.
+        every: Seconds that pass at least from one checkpoint to the next; 0 for one after every round.
     """
 
-    def __init__(self, folder: RunFolder) -> None:
+    def __init__(self, folder: RunFolder, rounds: int, every: float = 0.0) -> None:
         self._folder = folder
+        self._rounds = rounds
+        self._every = every
         self._thread = ThreadPoolExecutor(1)
+        self._written_at = time.monotonic()
         self._begun: tuple[Snapshot, Future[None]] | None = None
         self._deleting: Future[None] | None = None
+        self._unwritten: Checkpoint | None = None
 
     def begin(self, snapshot: Snapshot, channel: ChannelState) -> None:
-        """Begin to write the files of a round's snapshot, and of the state of its sums."""
-        self._begun = snapshot, self._thread.submit(_write_snapshot, self._folder, snapshot, "round", channel)
+        """Begin to write the files of a round's snapshot and of the state of its sums, where a checkpoint is due."""
+        due = snapshot.number >= self._rounds or time.monotonic() - self._written_at >= self._every
+        write = partial(_write_snapshot, self._folder, snapshot, "round", channel)
+        self._begun = (snapshot, self._thread.submit(write)) if due else None
 
-    def finish(self, snapshot: Snapshot) -> bool:
-        """Wait until the files of a snapshot are on disk; return whether they were begun.
+    def finish(self, checkpoint: Checkpoint) -> bool:
+        """Make a round final if its snapshot was begun, else keep it in mind; return whether it is written.
 
         Raises:
-            Exception: What went wrong in writing them, or in deleting older ones.
+            Exception: What went wrong in writing files, or in deleting older ones.
         """
+        self._unwritten = checkpoint
+        if self._begun is None or self._begun[0] is not checkpoint.current:
+            return False
         if self._deleting is not None:
             self._deleting.result()
-        if self._begun is None or self._begun[0] is not snapshot:
-            return False
         self._begun[1].result()
+        old = _complete(self._folder, checkpoint)
+        self._deleting = self._thread.submit(_delete, old)
+        self._unwritten, self._written_at = None, time.monotonic()
         return True
 
-    def delete(self, paths: Sequence[Path]) -> None:
-        """Delete folders that nothing points to any more."""
-        self._deleting = self._thread.submit(_delete, paths)
+    def leave(self) -> Checkpoint | None:
+        """Write the checkpoint of the last finished round and return it; None where it is written already.
+
+        Raises:
+            RunFolderError: It cannot be written.
+        """
+        unwritten, self._unwritten = self._unwritten, None
+        if unwritten is not None:
+            self.close()
+            save_checkpoint(self._folder, unwritten)
+        return unwritten
 
     def close(self) -> None:
         """Wait until nothing is written or deleted any more."""
         self._thread.shutdown()
 
 
-def save_checkpoint(folder: RunFolder, checkpoint: Checkpoint, thread: CheckpointThread | None = None) -> None:
+def save_checkpoint(folder: RunFolder, checkpoint: Checkpoint) -> None:
     """Write a checkpoint and delete what it replaces.
 
     Args:
         folder: The run.
         checkpoint: Where it stands.
-        thread: What may have begun to write the present snapshot, and deletes; without one it is all done here.
     """
-    if thread is None or not thread.finish(checkpoint.current):
-        _write_snapshot(folder, checkpoint.current, "round", checkpoint.channel)
-    if checkpoint.best is not None:
-        _write_snapshot(folder, checkpoint.best, "best")
-    kept = {
-        "round": checkpoint.current.number,
-        "best_round": checkpoint.best.number if checkpoint.best else None,
-        "best_mean": checkpoint.best_mean,
-        "seconds": checkpoint.seconds,
-        "sites": sorted(checkpoint.current.private),
-    }
-    folder.write_json(folder.checkpoint / _POINTER, kept)
-    names = _pointed(folder)
-    old = [path for path in folder.checkpoint.iterdir() if path.is_dir() and path.name not in names]
-    if thread is None:
-        _delete(old)
-    else:
-        thread.delete(old)
+    _write_snapshot(folder, checkpoint.current, "round", checkpoint.channel)
+    _delete(_complete(folder, checkpoint))
 
 
 def load_checkpoint(folder: RunFolder) -> Checkpoint | None:
@@ -144,6 +154,22 @@ def delete_checkpoint(folder: RunFolder) -> None:
     """Remove the checkpoint of a finished run."""
     if folder.checkpoint.exists():
         shutil.rmtree(folder.checkpoint)
+
+
+def _complete(folder: RunFolder, checkpoint: Checkpoint) -> list[Path]:
+    """Point to a checkpoint whose present snapshot is on disk; return what nothing points to any more."""
+    if checkpoint.best is not None:
+        _write_snapshot(folder, checkpoint.best, "best")
+    kept = {
+        "round": checkpoint.current.number,
+        "best_round": checkpoint.best.number if checkpoint.best else None,
+        "best_mean": checkpoint.best_mean,
+        "seconds": checkpoint.seconds,
+        "sites": sorted(checkpoint.current.private),
+    }
+    folder.write_json(folder.checkpoint / _POINTER, kept)
+    names = _pointed(folder)
+    return [path for path in folder.checkpoint.iterdir() if path.is_dir() and path.name not in names]
 
 
 def _name(kind: str, snapshot: Snapshot) -> str:

@@ -198,8 +198,11 @@ class RunEvidence:
         self._log.append("round_aborted", fields)
 
     def checkpoint(self, number: int, model_digest: str) -> None:
-        """Record that a round is final, and have the log signed by the server and every hospital that is there."""
+        """Record that a round is final: a run that is taken up again goes on after it."""
         self._log.append("checkpoint", {"round": number, "model_digest": model_digest})
+
+    def sign(self, number: int) -> None:
+        """Have the log after a round signed by the server and every hospital that is there."""
         self._parties.publish(self._log, number, self._sites)
 
     def evaluated(self, chosen_round: int, sites: Mapping[str, Mapping[str, Mapping[str, float | int | None]]]) -> None:

@@ -16,7 +16,7 @@ from clients.method.threads import one_thread_each, usable_cores
 from protocols.roster import IdentityKey, Roster
 from securefed.aggregation import Aggregator
 from securefed.baselines import NOTHING_SHARED, train_alone
-from securefed.checkpoint import CheckpointThread, Snapshot, delete_checkpoint, load_checkpoint, save_checkpoint
+from securefed.checkpoint import Checkpoints, Snapshot, delete_checkpoint, load_checkpoint
 from securefed.cohort import check_cohort
 from securefed.compression_pilot import settle_compression
 from securefed.config import RunConfig, load_config, write_config
@@ -38,6 +38,9 @@ from securefed.sum_terms import SumTerms
 from securefed.summary import privacy_off
 
 Now = Callable[[], datetime]
+
+CHECKPOINT_EVERY = 1.0
+"""Seconds from one checkpoint to the next at least: writing them would take most of the time of short rounds."""
 
 
 @dataclass(frozen=True)
@@ -256,14 +259,22 @@ class _Run:
             evidence.round_completed(report.number, report.opened, hospitals.sites, digest)
             folder.append_rows(folder.bytes, report.opened.byte_rows)
             folder.append_rows(folder.metrics, _round_rows(report))
-            save_checkpoint(folder, report.checkpoint, thread)
-            evidence.checkpoint(report.number, digest)
+            if checkpoints.finish(report.checkpoint):
+                evidence.checkpoint(report.number, digest)
+            evidence.sign(report.number)
             self._round = report.number
             self._observer.round_finished(_view(report, config.federation.rounds))
 
-        with closing(CheckpointThread(folder)) as thread:
-            federation.moved = thread.begin
-            kept: Snapshot = federation.run(config.federation.rounds, finished)
+        # What a hospital has released with noise it would have to pay for again.
+        every = CHECKPOINT_EVERY if private is None else 0.0
+        with closing(Checkpoints(folder, config.federation.rounds, every)) as checkpoints:
+            federation.moved = checkpoints.begin
+            try:
+                kept: Snapshot = federation.run(config.federation.rounds, finished)
+            except BaseException:
+                if left := checkpoints.leave():
+                    evidence.checkpoint(left.current.number, vector_digest(left.current.vector))
+                raise
         last = aggregator.closing_round
         if last is not None:
             evidence.round_completed(config.federation.rounds + 1, last, hospitals.sites)

@@ -151,6 +151,7 @@ class _ServerRun:
             folder.append_rows(folder.bytes, report.opened.byte_rows)
             save_checkpoint(folder, report.checkpoint)
             evidence.checkpoint(report.number, digest)
+            evidence.sign(report.number)
             aggregator.close_again(self._parties.reached)
             self._note_refusals(evidence)
             self._observer.round_finished(self._view(report))

@@ -7,7 +7,7 @@ import pytest
 
 from securefed.checkpoint import (
     Checkpoint,
-    CheckpointThread,
+    Checkpoints,
     Snapshot,
     delete_checkpoint,
     load_checkpoint,
@@ -57,9 +57,9 @@ def test_the_last_one_is_read_back_and_the_former_is_gone(folder):
 
 def begun(folder, checkpoint):
     """Save a checkpoint whose snapshot is written in a thread, as a simulation does."""
-    with closing(CheckpointThread(folder)) as thread:
-        thread.begin(checkpoint.current, checkpoint.channel)
-        save_checkpoint(folder, checkpoint, thread)
+    with closing(Checkpoints(folder, 9)) as checkpoints:
+        checkpoints.begin(checkpoint.current, checkpoint.channel)
+        assert checkpoints.finish(checkpoint)
 
 
 @pytest.fixture(params=[save_checkpoint, begun], ids=["at once", "in a thread"])
@@ -162,3 +162,50 @@ def test_a_damaged_pointer_is_an_error_and_no_fresh_start(folder):
     (folder.checkpoint / "latest.json").write_text("{}")
     with pytest.raises(RunFolderError, match="damaged"):
         load_checkpoint(folder)
+
+
+@pytest.fixture
+def seconds(monkeypatch):
+    """A clock of one number that a test moves on."""
+    now = [100.0]
+    monkeypatch.setattr("securefed.checkpoint.time.monotonic", lambda: now[0])
+    return now
+
+
+def finished(checkpoints, number):
+    """Take a round to its end; return whether it has a checkpoint."""
+    at = snapshot(number)
+    checkpoints.begin(at, ChannelState())
+    return checkpoints.finish(Checkpoint(at, None, -1.0, {}))
+
+
+def test_short_rounds_have_a_checkpoint_a_second_and_the_last_one_its_own(folder, seconds):
+    with closing(Checkpoints(folder, 9, 1.0)) as checkpoints:
+        written = []
+        for number in range(1, 10):
+            seconds[0] += 0.4
+            if finished(checkpoints, number):
+                written.append(number)
+                equal(load_checkpoint(folder).current, snapshot(number))
+        assert written == [3, 6, 9]
+        assert checkpoints.leave() is None
+
+
+@pytest.mark.usefixtures("seconds")
+def test_leaving_writes_the_last_finished_round_once(folder):
+    with closing(Checkpoints(folder, 9, 1.0)) as checkpoints:
+        assert [finished(checkpoints, number) for number in (1, 2)] == [False, False]
+        assert load_checkpoint(folder) is None
+        equal(checkpoints.leave().current, snapshot(2))
+        equal(load_checkpoint(folder).current, snapshot(2))
+        assert checkpoints.leave() is None
+
+
+def test_a_checkpoint_that_could_not_be_completed_is_written_by_leaving(folder, monkeypatch):
+    with closing(Checkpoints(folder, 9)) as checkpoints:
+        with monkeypatch.context() as patched:
+            patched.setattr(RunFolder, "write_json", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+            with pytest.raises(KeyboardInterrupt):
+                finished(checkpoints, 1)
+        equal(checkpoints.leave().current, snapshot(1))
+    equal(load_checkpoint(folder).current, snapshot(1))

@@ -2,18 +2,23 @@
 
 import pytest
 
+from audit.heads import read_heads
+from audit.history import read_history
+from audit.log import read_events
 from audit.verify import verify_run
 from securefed import outcome, simulation
+from securefed.checkpoint import Checkpoints
 from securefed.evidence import RunEvidence
-from securefed.run_folder import RunFolder
+from securefed.run_folder import RunFolder, read_byte_rows
 from securefed.simulation import resume_run, simulate
 
 STEPS = {
     "the round in the log": (RunEvidence, "round_completed", 2),
     "the bytes of the round": (RunFolder, "append_rows", 3),
     "the metrics of the round": (RunFolder, "append_rows", 4),
-    "the checkpoint": (simulation, "save_checkpoint", 2),
-    "the signed checkpoint": (RunEvidence, "checkpoint", 2),
+    "the checkpoint": (Checkpoints, "finish", 2),
+    "the checkpoint in the log": (RunEvidence, "checkpoint", 1),
+    "the signed head": (RunEvidence, "sign", 2),
     "the closing round in the log": (RunEvidence, "round_completed", 4),
     "the summary": (outcome, "summarise", 1),
     "the evaluation in the log": (RunEvidence, "evaluated", 1),
@@ -26,13 +31,31 @@ def whole(features_file, tmp_path_factory):
     return {}
 
 
+@pytest.fixture(params=[0.0, 600.0], ids=["a checkpoint each round", "one for the last round"])
+def rarely(request, monkeypatch):
+    """Seconds from one checkpoint to the next."""
+    monkeypatch.setattr(simulation, "CHECKPOINT_EVERY", request.param)
+    return request.param
+
+
+def resumes_as(whole, small_run, tmp_path, monkeypatch):
+    """Resume the run of `tmp_path` and hold it to that of nobody's interrupting."""
+    cache = tmp_path / "cache"
+    if not whole:
+        result = simulate(small_run(), output=tmp_path / "whole", cache_dir=cache)
+        whole |= {key: result.summary[key] for key in ("fam_sha256", "mean", "chosen_round")}
+    monkeypatch.setattr("securefed.outcome.draw_plots", lambda folder, chosen_round: None)
+    resumed = resume_run(tmp_path / "run", cache_dir=cache)
+    assert {key: resumed.summary[key] for key in whole} == whole
+    checked = verify_run(resumed.folder.path)
+    assert checked.is_verified, [check for check in checked.checks if check.outcome != "ok"]
+    return resumed
+
+
 @pytest.mark.parametrize("moment", ["before", "after"])
 @pytest.mark.parametrize("step", STEPS)
+@pytest.mark.usefixtures("rarely")
 def test_a_run_that_was_interrupted_at_a_step_resumes(small_run, tmp_path, monkeypatch, whole, step, moment):
-    config, cache = small_run(), tmp_path / "cache"
-    if not whole:
-        result = simulate(config, output=tmp_path / "whole", cache_dir=cache)
-        whole |= {key: result.summary[key] for key in ("fam_sha256", "mean", "chosen_round")}
     place, name, call = STEPS[step]
     real, calls = getattr(place, name), 0
 
@@ -46,12 +69,56 @@ def test_a_run_that_was_interrupted_at_a_step_resumes(small_run, tmp_path, monke
             raise KeyboardInterrupt
         return result
 
-    monkeypatch.setattr(place, name, interrupting)
-    with pytest.raises(KeyboardInterrupt):
-        simulate(config, output=tmp_path / "run", cache_dir=cache)
-    monkeypatch.undo()
-    monkeypatch.setattr("securefed.outcome.draw_plots", lambda folder, chosen_round: None)
-    resumed = resume_run(tmp_path / "run", cache_dir=cache)
-    assert {key: resumed.summary[key] for key in whole} == whole
-    checked = verify_run(resumed.folder.path)
-    assert checked.is_verified, [check for check in checked.checks if check.outcome != "ok"]
+    with monkeypatch.context() as patched:
+        patched.setattr(place, name, interrupting)
+        with pytest.raises(KeyboardInterrupt):
+            simulate(small_run(), output=tmp_path / "run", cache_dir=tmp_path / "cache")
+    resumes_as(whole, small_run, tmp_path, monkeypatch)
+
+
+def interrupted_in_the_third_round(small_run, tmp_path, monkeypatch):
+    """Interrupt a run and return the rounds of the checkpoints that its log names."""
+    started = RunEvidence.round_started
+
+    def interrupting(self, number, *args):
+        if number == 3:
+            raise KeyboardInterrupt
+        started(self, number, *args)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(RunEvidence, "round_started", interrupting)
+        with pytest.raises(KeyboardInterrupt):
+            simulate(small_run(), output=tmp_path / "run", cache_dir=tmp_path / "cache")
+    return rounds_of("checkpoint", tmp_path / "run" / "audit.jsonl")
+
+
+def rounds_of(kind, log):
+    return [event.fields["round"] for event in read_events(log) if event.kind == kind]
+
+
+def test_whoever_leaves_between_two_checkpoints_keeps_all_finished_rounds(
+    small_run, tmp_path, monkeypatch, whole, rarely
+):
+    written = interrupted_in_the_third_round(small_run, tmp_path, monkeypatch)
+    assert written == ([2] if rarely else [1, 2])
+    resumed = resumes_as(whole, small_run, tmp_path, monkeypatch)
+    assert rounds_of("resumed", resumed.folder.log) == [2]
+
+
+def test_a_killed_run_makes_the_rounds_since_its_checkpoint_again(small_run, tmp_path, monkeypatch, whole, rarely):
+    with monkeypatch.context() as patched:
+        patched.setattr(Checkpoints, "leave", lambda _: None)
+        written = interrupted_in_the_third_round(small_run, tmp_path, monkeypatch)
+    assert written == ([] if rarely else [1, 2])
+    resumed = resumes_as(whole, small_run, tmp_path, monkeypatch)
+    assert rounds_of("resumed", resumed.folder.log) == [0 if rarely else 2]
+    history = read_history(read_events(resumed.folder.log))
+    assert [record.number for record in history.rounds if record.superseded] == ([1, 2] if rarely else [])
+    assert {row.round for row in read_byte_rows(resumed.folder.bytes)} == {1, 2, 3, 4}
+    assert history.byte_total("up", all_sent=True) > history.byte_total("up") or not rarely
+
+
+def test_every_round_of_a_run_has_a_signed_head(small_run, tmp_path, rarely):
+    run = simulate(small_run(), output=tmp_path / "run", cache_dir=tmp_path / "cache")
+    assert [signed.head.round for signed in read_heads(run.folder.path / "heads.jsonl")] == [1, 2, 3, 3]
+    assert rounds_of("checkpoint", run.folder.log) == ([3] if rarely else [1, 2, 3])

@@ -14,6 +14,7 @@ from protocols.roster import IdentityKey, Roster
 from protocols.stages import ThreatModel
 from securefed import simulation
 from securefed.aggregation import Aggregator
+from securefed.checkpoint import Checkpoints
 from securefed.config import config_from_mapping, load_config
 from securefed.errors import TargetEpsilonError
 from securefed.nodes.simulated import SimulatedSites
@@ -67,17 +68,18 @@ def test_in_clear_nothing_is_claimed(noise_in_shares, tmp_path):
 def test_an_interrupted_run_goes_on_with_its_velocity(noise_in_shares, tmp_path, monkeypatch):
     given = noise_in_shares(noise="seeded")
     whole = simulate(given, output=tmp_path / "whole").summary["fam_sha256"]
-    saved = simulation.save_checkpoint
+    finish = Checkpoints.finish
 
-    def interrupting(folder, checkpoint, thread):
-        saved(folder, checkpoint, thread)
+    def interrupting(self, checkpoint):
+        assert finish(self, checkpoint), "a private run has a checkpoint after every round"
         if checkpoint.current.number == 2:
             raise KeyboardInterrupt
+        return True
 
-    monkeypatch.setattr(simulation, "save_checkpoint", interrupting)
-    with pytest.raises(KeyboardInterrupt):
-        simulate(given, output=tmp_path / "parts")
-    monkeypatch.setattr(simulation, "save_checkpoint", saved)
+    with monkeypatch.context() as patched:
+        patched.setattr(Checkpoints, "finish", interrupting)
+        with pytest.raises(KeyboardInterrupt):
+            simulate(given, output=tmp_path / "parts")
     assert resume_run(tmp_path / "parts").summary["fam_sha256"] == whole
 
 
