@@ -61,9 +61,9 @@ class Checkpoint:
 class Checkpoints:
     """The checkpoints of a running simulation, each written beside the work of its round.
 
-    Writing takes longer than a short round does: then not every round has one. The last finished round has one all the
-    same when the run is left (`leave`), unless the process is killed: that loses the rounds of a few moments, and
-    `--resume` makes them again.
+    A short round would wait for what it has to write: rounds share a checkpoint then. The last finished round has one
+    all the same when the run is left (`leave`), unless the process is killed: that loses the rounds since the last one,
+    and `--resume` makes them again.
 
     The files of a snapshot are written while its round is still validated, and old ones are deleted while the next one
     trains. Nothing of it is a checkpoint before `finish` has waited for it and pointed to it.

@@ -45,4 +45,4 @@ class Observer:
         """`done` of `total` images have features."""
 
     def round_finished(self, view: RoundView) -> None:
-        """A round is finished and its checkpoint is written."""
+        """A round is finished and in the log; its checkpoint may be that of a later round."""

@@ -40,7 +40,7 @@ from securefed.summary import privacy_off
 Now = Callable[[], datetime]
 
 CHECKPOINT_EVERY = 1.0
-"""Seconds from one checkpoint to the next at least: writing them would take most of the time of short rounds."""
+"""Seconds from one checkpoint to the next at least: a round that is shorter than its checkpoint takes waits for it."""
 
 
 @dataclass(frozen=True)
