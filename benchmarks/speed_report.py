@@ -21,7 +21,11 @@ def add(folder, parts, command):
     path.parent.mkdir(parents=True, exist_ok=True)
     known = json.loads(path.read_text()) if path.exists() else {}
     for part, results in parts.items():
+        former = known.get(part, {})
         known[part] = {"command": command.strip(), "results": results}
+        if part in ELSEWHERE:
+            others = [r for r in (former.get("results", []) + former.get("elsewhere", [])) if not same(r, results[0])]
+            known[part]["elsewhere"] = others
     path.write_text(json.dumps(known, indent=1) + "\n")
     write(folder)
 
@@ -36,8 +40,18 @@ def write(folder):
         else:
             results = known[part]["results"]
             made = known[part]["command"]
-            sections.append(section(results) + f"\nMade by `{made}` with {conditions(results[-1]['machine'])}.\n")
+            others = "".join(
+                f"\nOn {conditions(r['machine'])}: {ELSEWHERE[part](r)}.\n" for r in known[part].get("elsewhere", [])
+            )
+            sections.append(
+                section(results) + f"\nMade by `{made}` with {conditions(results[-1]['machine'])}.\n{others}"
+            )
     (Path(folder) / "speed.md").write_text("\n".join(sections))
+
+
+def same(left, right):
+    """Whether two results are of the same kind of machine."""
+    return left["machine"]["processor"] == right["machine"]["processor"]
 
 
 def conditions(m):
@@ -93,6 +107,21 @@ Where the time of a whole run goes ({r["profiled_rounds"]} rounds, one worker, p
 cProfile, which adds its own): {shares}.
 By function, without what it calls: {profile}.
 """
+
+
+def step_elsewhere(r):
+    """One line about the step on another machine."""
+    return "; ".join(
+        f"{name} lean step {s['step']:.2f} ms, floor {s['floor']:.2f} ms ({s['products']:.2f} ms of products), "
+        f"lean / floor {s['of_floor']:.2f}"
+        for name, s in r["steps"].items()
+    )
+
+
+def run_elsewhere(r):
+    """One line about the run on another machine."""
+    aim = verdict(r["wall_s"] <= 150, "at most 150 s on two cores")
+    return f"{r['wall_s']:.0f} s wall, {r['processor_s']:.0f} processor seconds, {aim}"
 
 
 def clients(results):
@@ -296,6 +325,9 @@ MISSING = {
         ("flower", "Flower's simulation", "speed_flower.py"),
     )
 }
+
+ELSEWHERE = {"step": step_elsewhere, "run": run_elsewhere}
+"""Parts of which the last result of each other kind of processor is kept, in one line."""
 
 SECTIONS = {
     "step": step,
