@@ -118,6 +118,12 @@ def evaluate_run(
     dataset, _ = load_sites(config.data, config.federation.seed)
     if tuple(dataset.classes) != model.classes:
         raise ConfigError("--data", f"has the classes {', '.join(dataset.classes)}, not those of the run")
+    unknown = [site for site in dataset.sites if site not in model.sites]
+    if unknown:
+        raise ConfigError(
+            "--data" if source else "data.source",
+            f"has the sites {', '.join(unknown)}, which are not in this run; its sites are {', '.join(model.sites)}",
+        )
     bundle = encode_sites(config, dataset, where, cache_dir, observer or Observer())
     _check_encoder(model, bundle.encoder_digest, bundle.encoder_name)
     evaluations = []

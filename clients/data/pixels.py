@@ -7,7 +7,7 @@ import zlib
 from pathlib import PurePosixPath
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from clients.data.dicom import decode_dicom
 from clients.data.errors import BrokenImageError
@@ -116,5 +116,6 @@ def _check_size(size: tuple[int, int], path: str) -> None:
 
 
 def _one_line(error: BaseException) -> str:
-    text = " ".join(str(error).split())
-    return text.replace("<_io.BytesIO object at", "<bytes at")[:200] or type(error).__name__
+    if isinstance(error, UnidentifiedImageError):
+        return f"it is no {', '.join(_FORMATS[:-1])} or {_FORMATS[-1]} file"
+    return " ".join(str(error).split())[:200] or type(error).__name__

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -186,6 +187,15 @@ def test_other_commands_fail_in_one_line_too(call, arguments, code, says):
     assert (got, out) == (code, "")
     assert says in err
     assert "Traceback" not in err
+
+
+def test_a_run_is_not_evaluated_at_sites_that_it_has_not(call, images):
+    assert call("simulate", "--data", images, "--rounds", 1, "--output", "run", "--quiet")[0] == 0
+    shutil.copytree(images, "others")
+    Path("others", "b").rename(Path("others", "new"))
+    code, out, err = call("evaluate", "run", "--data", "others", "--quiet")
+    assert (code, out) == (2, "")
+    assert "--data: has the sites new, which are not in this run; its sites are a, b, c, d" in err
 
 
 def test_a_second_output_is_never_overwritten(call, images):

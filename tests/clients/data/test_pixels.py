@@ -93,8 +93,9 @@ def test_a_decompression_bomb_is_an_error_of_a_few_bytes():
 
 
 def test_formats_that_were_not_asked_for_are_not_tried():
-    with pytest.raises(BrokenImageError):
-        decode_image(encoded(Image.fromarray(gradient()), "GIF"), "x.png")
+    for content in (encoded(Image.fromarray(gradient()), "GIF"), b"x", b""):
+        with pytest.raises(BrokenImageError, match=r"x\.png: .*\(it is no JPEG, PNG, TIFF or BMP file\)"):
+            decode_image(content, "x.png")
 
 
 SAMPLES = {
