@@ -89,7 +89,12 @@ def client_counts(most):
 
 def named(arguments):
     """The arguments with paths by their last part: where this machine keeps its data is of no interest."""
-    return [str(Path(a).name) if os.sep in a and not a.startswith("local-dir:") else a for a in arguments]
+
+    def without_folder(argument):
+        kind, colon, path = argument.partition(":") if argument.startswith("local-dir:") else ("", "", argument)
+        return f"{kind}{colon}PATH/{Path(path).name}" if os.sep in path else argument
+
+    return [without_folder(argument) for argument in arguments]
 
 
 def in_own_process(part):
