@@ -92,7 +92,7 @@ def named(arguments):
 
     def without_folder(argument):
         kind, colon, path = argument.partition(":") if argument.startswith("local-dir:") else ("", "", argument)
-        return f"{kind}{colon}PATH/{Path(path).name}" if os.sep in path else argument
+        return f"{kind}{colon}PATH/{Path(path).name}" if os.sep in path and Path(path).exists() else argument
 
     return [without_folder(argument) for argument in arguments]
 
