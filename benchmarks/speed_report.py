@@ -24,8 +24,9 @@ def add(folder, parts, command):
         former = known.get(part, {})
         known[part] = {"command": command.strip(), "results": results}
         if part in ELSEWHERE:
-            others = [r for r in (former.get("results", []) + former.get("elsewhere", [])) if not same(r, results[0])]
-            known[part]["elsewhere"] = others
+            others = [former["results"]] if former else []
+            others += former.get("elsewhere", [])
+            known[part]["elsewhere"] = [other for other in others if not same(other, results)]
     path.write_text(json.dumps(known, indent=1) + "\n")
     write(folder)
 
@@ -41,7 +42,8 @@ def write(folder):
             results = known[part]["results"]
             made = known[part]["command"]
             others = "".join(
-                f"\nOn {conditions(r['machine'])}: {ELSEWHERE[part](r)}.\n" for r in known[part].get("elsewhere", [])
+                f"\nOn {conditions(other[-1]['machine'])}: {ELSEWHERE[part](other)}.\n"
+                for other in known[part].get("elsewhere", [])
             )
             sections.append(
                 section(results) + f"\nMade by `{made}` with {conditions(results[-1]['machine'])}.\n{others}"
@@ -50,8 +52,8 @@ def write(folder):
 
 
 def same(left, right):
-    """Whether two results are of the same kind of machine."""
-    return left["machine"]["processor"] == right["machine"]["processor"]
+    """Whether the results of a part are of the same kind of machine."""
+    return left[0]["machine"]["processor"] == right[0]["machine"]["processor"]
 
 
 def conditions(m):
@@ -109,17 +111,18 @@ By function, without what it calls: {profile}.
 """
 
 
-def step_elsewhere(r):
+def step_elsewhere(results):
     """One line about the step on another machine."""
     return "; ".join(
         f"{name} lean step {s['step']:.2f} ms, floor {s['floor']:.2f} ms ({s['products']:.2f} ms of products), "
         f"lean / floor {s['of_floor']:.2f}"
-        for name, s in r["steps"].items()
+        for name, s in results[0]["steps"].items()
     )
 
 
-def run_elsewhere(r):
+def run_elsewhere(results):
     """One line about the run on another machine."""
+    r = results[0]
     aim = verdict(r["wall_s"] <= 150, "at most 150 s on two cores")
     return f"{r['wall_s']:.0f} s wall, {r['processor_s']:.0f} processor seconds, {aim}"
 
@@ -187,13 +190,23 @@ def clients_with_many_images(results):
         f"| {r['clients']} | {r['neighbours']} | {r['rounds']} | {r['processor_ms']:.0f} | {r['wall_ms']:.0f} | {r['peak_mib']:.0f} |"
         for r in results
     ]
+    costs, said = flatness(results)
+    lines += ["", f"From {min(costs)} to {max(costs)} clients it varies by {said}."]
+    return "\n".join(lines) + "\n"
+
+
+def flatness(results):
+    """{clients: processor ms} from 10 clients on, and by how much that varies, in words."""
     costs = {r["clients"]: r["processor_ms"] for r in results if r["clients"] >= 10}
     spread = max(costs.values()) / min(costs.values()) - 1
-    lines += [
-        "",
-        f"From {min(costs)} to {max(costs)} clients it varies by {100 * spread:.0f} %: {verdict(spread <= 0.2, 'at most 20 %')}.",
-    ]
-    return "\n".join(lines) + "\n"
+    return costs, f"{100 * spread:.0f} %: {verdict(spread <= 0.2, 'at most 20 %')}"
+
+
+def many_images_elsewhere(results):
+    """One line about clients with many images on another machine."""
+    costs, said = flatness(results)
+    each = ", ".join(f"{ms:.0f} ms at {clients} clients" for clients, ms in costs.items())
+    return f"{each}; it varies by {said}"
 
 
 def with_processes(results):
@@ -326,7 +339,7 @@ MISSING = {
     )
 }
 
-ELSEWHERE = {"step": step_elsewhere, "run": run_elsewhere}
+ELSEWHERE = {"step": step_elsewhere, "run": run_elsewhere, "clients with many images": many_images_elsewhere}
 """Parts of which the last result of each other kind of processor is kept, in one line."""
 
 SECTIONS = {
