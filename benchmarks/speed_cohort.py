@@ -83,9 +83,12 @@ def machine(**packages):
     model = platform.processor() or platform.machine()
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        model = next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
+        told = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
+        model = told["model name"]
+        if "cpu family" in told:  # a cloud's machines bear one name through several generations
+            model += f" (family {told['cpu family']}, model {told.get('model', '?')})"
         load = float(Path("/proc/loadavg").read_text(encoding="utf-8").split()[0])
-    except (OSError, StopIteration):
+    except (OSError, KeyError):
         load = float("nan")
     from clients.method.threads import usable_cores
 
