@@ -6,7 +6,7 @@ from pathlib import Path
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from audit.canonical import JSON
-from audit.errors import LogWriteError
+from audit.errors import EvidenceError, LogWriteError
 from audit.heads import HeadBook, SignedHead, Witness
 from audit.log import EventLog
 from audit.roster import Roster
@@ -24,15 +24,16 @@ class SimulatedParties:
         sites: {hospital: its own folder within the run folder}.
 
     Raises:
-        KeyFileError: A key cannot be made or read.
+        KeyFileError: A key cannot be made or read, or is gone though the roster has it.
         LogWriteError: The roster cannot be written.
-        EvidenceError: The roster in the folder is damaged.
+        EvidenceError: The roster in the folder is damaged, or of other keys than those in it.
     """
 
     def __init__(self, folder: Path, sites: Mapping[str, Path]) -> None:
         self._folder = folder
-        self._server = _key(folder / "server.key")
-        self._keys = {name: _key(path / "identity.key") for name, path in sites.items()}
+        key = load_key if (folder / "roster.json").exists() else _key  # a new key would be a stranger's to the record
+        self._server = key(folder / "server.key")
+        self._keys = {name: key(path / "identity.key") for name, path in sites.items()}
         self._sites = dict(sites)
         self._book: HeadBook | None = None
         self._witnesses: dict[str, Witness] = {}
@@ -43,7 +44,10 @@ class SimulatedParties:
                 path.write_bytes(self.roster.encode())
             except OSError as error:
                 raise LogWriteError(path, f"cannot be written ({error.strerror})") from error
-        self.roster = Roster.read(path)
+        kept = Roster.read(path)
+        if kept != self.roster:
+            raise EvidenceError(-1, f"the keys in {folder} are not those of its roster.json: restore them")
+        self.roster = kept
 
     def announce(self, log: EventLog) -> None:
         """Record the roster in the log of a new run."""

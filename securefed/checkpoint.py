@@ -6,6 +6,7 @@ is written anew. What belongs to a hospital lies in a file per site that only it
 never leaves the hospital.
 """
 
+import hashlib
 import json
 import os
 import shutil
@@ -214,13 +215,36 @@ def _write_snapshot(folder: RunFolder, snapshot: Snapshot, kind: str, channel: C
         with suppress(OSError):  # a file system without second names
             _name_again(folder.checkpoint / _name("round", snapshot), path, len(snapshot.private))
             return
-    folder.write_arrays(_global_file(path), {"vector": snapshot.vector}, {})
+    _write(folder, _global_file(path), {"vector": snapshot.vector})
     for index, site in enumerate(sorted(snapshot.private)):
-        folder.write_arrays(_site_file(path, index), snapshot.private[site], {"site": site}, private=True)
+        _write(folder, _site_file(path, index), snapshot.private[site], site)
     if channel is not None and channel.public:
-        folder.write_arrays(path / "channel.safetensors", channel.public, {})
+        _write(folder, path / "channel.safetensors", channel.public)
         for index, site in enumerate(sorted(channel.private)):
-            folder.write_arrays(_channel_file(path, index), channel.private[site], {"site": site}, private=True)
+            _write(folder, _channel_file(path, index), channel.private[site], site)
+
+
+def _write(folder: RunFolder, path: Path, arrays: Arrays, site: str = "") -> None:
+    """Write arrays with their digest; those of a site are its owner's alone."""
+    folder.write_arrays(path, arrays, {"sha256": _digest(arrays, site)}, private=bool(site))
+
+
+def _read(folder: RunFolder, path: Path, site: str = "") -> Arrays:
+    """Read what `_write` wrote; raises RunFolderError where a byte of it was changed since, or it is another site's."""
+    arrays = folder.read_arrays(path)
+    found = _digest(arrays, site)
+    if folder.read_metadata(path).get("sha256", found) != found:
+        raise RunFolderError(path, "was changed after it was written: start a new run, or restore the file")
+    return arrays
+
+
+def _digest(arrays: Arrays, site: str) -> str:
+    """SHA-256 (hex) of the site, names, types, shapes and bytes."""
+    found = hashlib.sha256(f"{site}\n".encode())
+    for name, array in sorted(arrays.items()):
+        found.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
+        found.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+    return found.hexdigest()
 
 
 def _name_again(written: Path, path: Path, sites: int) -> None:
@@ -237,8 +261,8 @@ def _delete(paths: Sequence[Path]) -> None:
 
 def _read_snapshot(folder: RunFolder, kind: str, number: int, sites: list[str]) -> Snapshot:
     path = folder.checkpoint / f"{kind}-{number:06d}"
-    vector = folder.read_arrays(_global_file(path))["vector"]
-    private = {site: folder.read_arrays(_site_file(path, index)) for index, site in enumerate(sites)}
+    vector = _read(folder, _global_file(path))["vector"]
+    private = {site: _read(folder, _site_file(path, index), site) for index, site in enumerate(sites)}
     return Snapshot(number, vector, private)
 
 
@@ -253,8 +277,8 @@ def _site_file(path: Path, index: int) -> Path:
 def _read_channel(folder: RunFolder, path: Path, sites: list[str]) -> ChannelState:
     if not (path / "channel.safetensors").exists():
         return ChannelState()
-    private = {site: folder.read_arrays(_channel_file(path, index)) for index, site in enumerate(sites)}
-    return ChannelState(folder.read_arrays(path / "channel.safetensors"), private)
+    private = {site: _read(folder, _channel_file(path, index), site) for index, site in enumerate(sites)}
+    return ChannelState(_read(folder, path / "channel.safetensors"), private)
 
 
 def _channel_file(path: Path, index: int) -> Path:

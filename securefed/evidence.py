@@ -156,6 +156,29 @@ class RunEvidence:
             if kind in described and described[kind][field] != found:
                 raise ConfigError("--resume", f"the {field} of {kind.split('_')[0]} differs from the run's; restore it")
 
+    def check_same_config(self, config: RunConfig) -> None:
+        """Refuse to resume with another configuration than the log says."""
+        logged = next((event.fields for event in self._log.events if event.kind == "config"), None)
+        if logged is not None and logged["digest"] != config_digest(config):
+            raise ConfigError(
+                "--resume",
+                "config.toml is not the configuration that the run was begun with: restore it, or start anew",
+            )
+
+    def check_same_model(self, number: int, model_digest: str) -> None:
+        """Refuse to resume from another model than the log says a round ended with.
+
+        Args:
+            number: The round of the checkpoint.
+            model_digest: Digest of the model in it.
+        """
+        ended = [e.fields for e in self._log.events if e.kind == "round_completed" and e.fields["round"] == number]
+        if not ended or ended[-1].get("model_digest") != model_digest:
+            raise RunFolderError(
+                self._log.path.parent,
+                f"holds a checkpoint whose model is not the one that round {number} ended with; start a new run",
+            )
+
     def protocol_or_resumed(self, described: Mapping[str, Any], claim: Mapping[str, Any], number: int) -> None:
         """Record how updates are summed and what privacy is claimed; or that the run goes on after a round."""
         if any(event.kind == "protocol_described" for event in self._log.events):

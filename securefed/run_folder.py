@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file, save_file
 
 from securefed.errors import RunFolderError
@@ -152,6 +152,14 @@ class RunFolder:
         """Read a safetensors file; raises RunFolderError where it is missing or damaged."""
         try:
             return load_file(path)
+        except (OSError, SafetensorError) as error:
+            raise RunFolderError(path, f"cannot be read ({error}); is the run complete?") from error
+
+    def read_metadata(self, path: Path) -> dict[str, str]:
+        """Return the metadata of a safetensors file; raises RunFolderError where it is missing or damaged."""
+        try:
+            with safe_open(path, "np") as file:
+                return dict(file.metadata() or {})
         except (OSError, SafetensorError) as error:
             raise RunFolderError(path, f"cannot be read ({error}); is the run complete?") from error
 

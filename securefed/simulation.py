@@ -51,11 +51,13 @@ class RunResult:
         folder: Its folder.
         summary: Content of summary.json.
         verdict: Three lines for a reader: privacy claim, bytes, verification of the record.
+        is_verified: Whether the record verifies against the files of the folder.
     """
 
     folder: RunFolder
     summary: dict[str, Any]
     verdict: tuple[str, ...]
+    is_verified: bool
 
 
 def simulate(
@@ -151,6 +153,7 @@ class _Run:
         self._observer.started(folder.path, _what_runs(config))
         parties, self._identities = simulated_parties(folder, dataset.sites)
         with RunEvidence.reopen(folder, dataset.sites, self._now, parties) as evidence:
+            evidence.check_same_config(config)
             bundle = self._encode(dataset, device, warnings)
             evidence.check_same_data(bundle)
             return self._go(folder, evidence, bundle, device, dataset)
@@ -191,7 +194,7 @@ class _Run:
         )
         delete_checkpoint(folder)
         report, _ = write_report(folder.path, key=folder.path / "server.key")
-        return RunResult(folder, summary, tuple(verdict_lines(report)))
+        return RunResult(folder, summary, tuple(verdict_lines(report)), report["identity"]["is_verified"])
 
     def _federate(
         self,
@@ -236,6 +239,7 @@ class _Run:
         checkpoint = load_checkpoint(folder)
         self._round = checkpoint.current.number if checkpoint else 0
         if checkpoint is not None:
+            evidence.check_same_model(self._round, vector_digest(checkpoint.current.vector))
             federation.restore(checkpoint)
             checkpoint = None  # it may be large, and the hospitals have what they need
         claim = {"mode": "off", "claim": "NOT CLAIMED", "reason": privacy_off(config)["claim"]}

@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from audit.errors import EvidenceError
 from securefed.commands.console import ConsoleObserver, print_result
 from securefed.commands.options import (
     RUN_FLAGS,
@@ -73,3 +74,5 @@ def command(
         click.echo(json.dumps(result.summary))
     else:
         print_result(result.summary, result.verdict, result.folder.path)
+    if not result.is_verified:
+        raise EvidenceError(-1, f"{result.folder.path} DOES NOT VERIFY; audit verify names the first bad event")

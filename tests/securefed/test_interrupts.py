@@ -1,13 +1,20 @@
 """Ctrl-C between any two steps that end a round, or the run: it resumes to the same model, and the record verifies."""
 
+import re
+import shutil
+from dataclasses import replace
+
 import pytest
 
+from audit.errors import EvidenceError, KeyFileError
 from audit.heads import read_heads
 from audit.history import read_history
 from audit.log import read_events
+from audit.signing_key import create_key
 from audit.verify import verify_run
 from securefed import outcome, simulation
-from securefed.checkpoint import Checkpoints
+from securefed.checkpoint import Checkpoints, load_checkpoint, save_checkpoint
+from securefed.errors import ConfigError, RunFolderError
 from securefed.evidence import RunEvidence
 from securefed.run_folder import RunFolder, read_byte_rows
 from securefed.simulation import resume_run, simulate
@@ -123,3 +130,50 @@ def test_every_round_of_a_run_has_a_signed_head(small_run, tmp_path, rarely):
     run = simulate(small_run(), output=tmp_path / "run", cache_dir=tmp_path / "cache")
     assert [signed.head.round for signed in read_heads(run.folder.path / "heads.jsonl")] == [1, 2, 3, 3]
     assert rounds_of("checkpoint", run.folder.log) == ([3] if rarely else [1, 2, 3])
+
+
+def test_nothing_is_trained_with_another_configuration_than_the_logs(small_run, tmp_path, monkeypatch):
+    interrupted_in_the_third_round(small_run, tmp_path, monkeypatch)
+    path = tmp_path / "run" / "config.toml"
+    whole = path.read_text()
+    path.write_text(re.sub(r"(?m)^rounds = \d+$", "rounds = 4", whole))
+    assert path.read_text() != whole
+    before = len(read_events(tmp_path / "run" / "audit.jsonl"))
+    with pytest.raises(ConfigError, match="not the configuration that the run was begun with"):
+        resume_run(tmp_path / "run", cache_dir=tmp_path / "cache")
+    assert len(read_events(tmp_path / "run" / "audit.jsonl")) == before
+
+
+@pytest.mark.parametrize("name", ["global.safetensors", "site-0000.safetensors"])
+def test_nothing_is_trained_from_a_checkpoint_that_was_changed(small_run, tmp_path, monkeypatch, name):
+    interrupted_in_the_third_round(small_run, tmp_path, monkeypatch)
+    (path,) = (tmp_path / "run" / "checkpoint").glob(f"round-*/{name}")
+    content = bytearray(path.read_bytes())
+    content[-2] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(RunFolderError, match="was changed after it was written"):
+        resume_run(tmp_path / "run", cache_dir=tmp_path / "cache")
+
+
+def test_nothing_is_trained_from_the_checkpoint_of_another_run(small_run, tmp_path, monkeypatch):
+    interrupted_in_the_third_round(small_run, tmp_path, monkeypatch)
+    folder = RunFolder.open(tmp_path / "run")
+    checkpoint = load_checkpoint(folder)
+    current = replace(checkpoint.current, vector=checkpoint.current.vector + 1)
+    shutil.rmtree(folder.checkpoint)
+    save_checkpoint(folder, replace(checkpoint, current=current))
+    with pytest.raises(RunFolderError, match="is not the one that round 2 ended with"):
+        resume_run(tmp_path / "run", cache_dir=tmp_path / "cache")
+
+
+@pytest.mark.parametrize("key", ["server.key", "sites/*/identity.key"])
+def test_a_key_that_is_gone_is_not_made_anew(small_run, tmp_path, monkeypatch, key):
+    interrupted_in_the_third_round(small_run, tmp_path, monkeypatch)
+    path = min((tmp_path / "run").glob(key))
+    path.unlink()
+    with pytest.raises(KeyFileError, match="cannot be read"):
+        resume_run(tmp_path / "run", cache_dir=tmp_path / "cache")
+    assert not path.exists()
+    create_key(path)
+    with pytest.raises(EvidenceError, match=re.escape("are not those of its roster.json")):
+        resume_run(tmp_path / "run", cache_dir=tmp_path / "cache")
