@@ -11,16 +11,20 @@ from fractions import Fraction
 from functools import lru_cache
 from math import ceil, comb
 
+from protocols.codec import MAX_VALUE_BITS, MIN_VALUE_BITS
 from protocols.errors import NoSafePlanError, ParameterError
 from protocols.parameters import MIN_COHORT, MIN_HONEST_SURVIVORS, MIN_THRESHOLD, least_threshold
 from protocols.ring import required_ring_bits
 from protocols.stages import Stage, ThreatModel
 from protocols.tails import disconnection, exposure, log2_of, starvation, tail_above, tail_below
 from protocols.traffic import Traffic, expected_traffic
-from protocols.wire import MAX_CLIENTS
+from protocols.wire import MAX_CLIENTS, MAX_COORDINATES
 
 MAX_ORDERS_LOG2 = 64
 """Orders of the ring that an adversary is thought able to compare between two stages, binary logarithm."""
+
+MAX_SECURITY = 256
+"""Largest sigma and eta."""
 
 COMPLETE_UP_TO = 100
 """Largest cohort for which the graph is complete without asking whether a smaller one would do."""
@@ -94,11 +98,11 @@ def plan(
         clients: n.
         corrupt: Share of the clients that may collude with the server, 0 to 1; their number is rounded up.
         dropout: Share of the clients that may be lost, 0 to 1; their number is rounded up.
-        sigma: A client is exposed with probability at most 2**-sigma.
-        eta: A round within the losses fails with probability at most 2**-eta.
+        sigma: A client is exposed with probability at most 2**-sigma, 1 to 256.
+        eta: A round within the losses fails with probability at most 2**-eta, 1 to 256.
         threat_model: Against whom.
-        vector_length: Coordinates, for the expected bytes.
-        value_bits: Bits of a value, for the ring.
+        vector_length: Coordinates, 1 to 2**28, for the expected bytes.
+        value_bits: Bits of a value, 2 to 22, for the ring.
         payload_bytes: Size of the download.
         noise_tail: Bound of the summed noise.
         withheld: Losses at RevealNonces that a k-regular graph shall survive. Each lets an adversary choose among more
@@ -112,6 +116,14 @@ def plan(
         raise ParameterError("clients", f"must be {MIN_COHORT} to {MAX_CLIENTS}")
     if not 0 <= corrupt < 1 or not 0 <= dropout < 1:
         raise ParameterError("corrupt" if not 0 <= corrupt < 1 else "dropout", "must be at least 0 and below 1")
+    for name, value, least, most in (
+        ("sigma", sigma, 1, MAX_SECURITY),
+        ("eta", eta, 1, MAX_SECURITY),
+        ("dimension", vector_length, 1, MAX_COORDINATES),
+        ("value_bits", value_bits, MIN_VALUE_BITS, MAX_VALUE_BITS),
+    ):
+        if not least <= value <= most:
+            raise ParameterError(name, f"must be {least} to {most}")
     colluders, losses = _part_of(clients, corrupt), _part_of(clients, dropout)
     if colluders + losses > clients - MIN_HONEST_SURVIVORS:
         raise NoSafePlanError(

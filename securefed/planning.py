@@ -59,9 +59,19 @@ def plan_cohort(
 
 
 def run_attacks(ids: Sequence[str]) -> list[dict[str, Any]]:
-    """Run the attack catalogue (all of it, or the given ids) and return one plain report an attack."""
-    from protocols.attacks import run_catalogue
+    """Run the attack catalogue (all of it, or the given ids) and return one plain report an attack.
 
+    Raises:
+        ConfigError: There is no such attack.
+    """
+    from protocols.attacks import ATTACKS, run_catalogue
+
+    known = {attack.id for attack in ATTACKS} | {attack.family for attack in ATTACKS}
+    if unknown := sorted(set(ids) - known):
+        families = ", ".join(dict.fromkeys(attack.family for attack in ATTACKS))
+        raise ConfigError(
+            "--id", f"{unknown[0]!r} is no attack of the catalogue; use {families}, or an id of the table"
+        )
     return [report.to_dict() for report in run_catalogue(ids or None)]
 
 
