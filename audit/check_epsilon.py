@@ -1,6 +1,5 @@
 """Epsilon recomputed from the privacy events of a log, and compared with every place that states it."""
 
-import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,6 +10,7 @@ from audit.accounting.views import against_broken_aggregation, against_colluders
 from audit.errors import EvidenceError
 from audit.history import RunHistory
 from audit.log import Event
+from audit.regular_file import parse_json, read_regular, shown
 
 _TOLERANCE = 1e-4
 """Relative; releases of `dp-accounting` may differ in the last digits."""
@@ -111,7 +111,7 @@ def _check_summary(folder: Path, history: RunHistory) -> float:
     if privacy.get("delta") != delta or not _equal(_value(privacy.get("epsilon")), found):
         raise EvidenceError(
             history.completed.seq,
-            f"summary.json states epsilon {privacy.get('epsilon')} at delta {privacy.get('delta')}, "
+            f"summary.json states epsilon {shown(privacy.get('epsilon'))} at delta {shown(privacy.get('delta'))}, "
             f"the events give {found:.6g} at {delta:g}",
         )
     return found
@@ -126,12 +126,14 @@ def _check_nothing_claimed(folder: Path, history: RunHistory, *, released: bool)
     if released and str(privacy.get("claim", "")).startswith("NOT CLAIMED"):
         return
     if stated is not None:
-        raise EvidenceError(history.completed.seq, f"summary.json states epsilon {stated}, the log claims nothing")
+        raise EvidenceError(
+            history.completed.seq, f"summary.json states epsilon {shown(stated)}, the log claims nothing"
+        )
 
 
 def _privacy_of_summary(folder: Path, seq: int) -> Mapping[str, Any]:
     try:
-        summary = json.loads((folder / "summary.json").read_bytes())
+        summary = parse_json(read_regular(folder / "summary.json"))
         privacy = summary.get("privacy", {})
     except (OSError, ValueError, AttributeError) as error:
         raise EvidenceError(seq, f"summary.json cannot be read ({error})") from error

@@ -2,7 +2,6 @@
 
 import csv
 import hashlib
-import json
 import struct
 import tomllib
 from collections import Counter
@@ -10,12 +9,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from audit.canonical import CanonicalError, encode_canonical
-from audit.errors import EvidenceError
+from audit.canonical import encode_canonical
+from audit.errors import EvidenceError, NothingToCompareError
 from audit.history import RunHistory
+from audit.regular_file import parse_json, read_regular, shown
 
 _WAYS = {"upload": "up", "download": "down", "up": "up", "down": "down"}
 _MAX_HEADER = 100 * 2**20
+_RESULTS = ("summary.json", "fam.safetensors", "model_card.md", "report.json")
 
 
 def check_config(folder: Path, history: RunHistory) -> str | None:
@@ -27,9 +28,9 @@ def check_config(folder: Path, history: RunHistory) -> str | None:
         raise EvidenceError(event.seq, "the configuration in the log does not have the digest beside it")
     path = folder / "config.toml"
     try:
-        values = tomllib.loads(path.read_bytes().decode("utf-8"))
+        values = tomllib.loads(read_regular(path).decode("utf-8"))
         digest = hashlib.sha256(encode_canonical(values)).hexdigest()
-    except (OSError, ValueError, CanonicalError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise EvidenceError(event.seq, f"config.toml cannot be read ({error})") from error
     if digest != event.fields["digest"]:
         raise EvidenceError(event.seq, "config.toml is not the configuration that the run was made with")
@@ -37,8 +38,16 @@ def check_config(folder: Path, history: RunHistory) -> str | None:
 
 
 def check_files(folder: Path, history: RunHistory) -> str | None:
-    """Check the digest of every result file that the end of the log names."""
+    """Check the digest of every result file that the end of the log names.
+
+    Raises:
+        EvidenceError: A file is missing or is not the one of the run.
+        NothingToCompareError: The log has no end, so that nothing vouches for what lies in the folder.
+    """
     if history.completed is None:
+        present = [name for name in _RESULTS if (folder / name).exists()]
+        if present:
+            raise NothingToCompareError(f"the log has no end that vouches for {', '.join(present)}")
         return None
     files = history.completed.fields["files"]
     assert isinstance(files, Mapping)  # noqa: S101 (narrows the type)
@@ -47,8 +56,7 @@ def check_files(folder: Path, history: RunHistory) -> str | None:
         if Path(name).is_absolute() or ".." in Path(name).parts:
             raise EvidenceError(history.completed.seq, f"the log names a file outside of the run folder: {name}")
         try:
-            with path.open("rb") as stream:
-                digest = hashlib.file_digest(stream, "sha256").hexdigest()
+            digest = hashlib.sha256(read_regular(path)).hexdigest()
         except OSError as error:
             raise EvidenceError(history.completed.seq, f"{name} is missing ({error.strerror})") from error
         if digest != expected:
@@ -68,7 +76,7 @@ def check_model(folder: Path, history: RunHistory) -> str | None:
     if layout is None:
         return f"fam.safetensors names the model of the log ({str(expected)[:16]}...)"
     try:
-        names = json.loads(layout)
+        names = parse_json(layout)
         digest = hashlib.sha256(b"".join(tensors[name] for name in names)).hexdigest()
     except (ValueError, TypeError, KeyError) as error:
         raise EvidenceError(seq, f"the layout in fam.safetensors is damaged ({error})") from error
@@ -78,19 +86,28 @@ def check_model(folder: Path, history: RunHistory) -> str | None:
 
 
 def check_bytes(folder: Path, history: RunHistory) -> str | None:
-    """Check bytes.csv and summary.json against the sums over the log's rounds."""
+    """Check bytes.csv and summary.json against the sums over the log's rounds.
+
+    Raises:
+        EvidenceError: They do not add up.
+        NothingToCompareError: The run has not ended: its table may be a round ahead or behind.
+    """
     if not history.rounds:
         return None
     up, down = history.byte_total("up"), history.byte_total("down")
     table = folder / "bytes.csv"
-    if history.completed is not None:
-        if table.exists():
-            _check_table(table, history)
-        stated = _read_summary(folder, history.completed.seq).get("communication", {})
-        for name, total in (("upload_bytes", up), ("download_bytes", down)):
-            if name in stated and stated[name] != total:
-                seq = history.completed.seq
-                raise EvidenceError(seq, f"summary.json states {name} {stated[name]}, the log sums to {total}")
+    if history.completed is None:
+        counted = f"{up} bytes up and {down} down over {len(history.results)} rounds, by the log alone"
+        raise NothingToCompareError(f"{counted}: the run did not reach its end, and bytes.csv was not compared")
+    if table.exists():
+        _check_table(table, history)
+    seq = history.completed.seq
+    stated = _read_summary(folder, seq).get("communication", {})
+    if not isinstance(stated, Mapping):
+        raise EvidenceError(seq, "summary.json: communication is no object")
+    for name, total in (("upload_bytes", up), ("download_bytes", down)):
+        if name in stated and stated[name] != total:
+            raise EvidenceError(seq, f"summary.json states {name} {shown(stated[name])}, the log sums to {total}")
     return f"{up} bytes up and {down} down over {len(history.results)} rounds, summed from the log"
 
 
@@ -103,11 +120,10 @@ def _check_table(path: Path, history: RunHistory) -> None:
             logged[row.round, row.client, row.way, row.stage, row.kind] += row.bytes
     listed: Counter[tuple[int, str, str, str, str]] = Counter()
     try:
-        with path.open(newline="", encoding="utf-8") as stream:
-            for line in csv.DictReader(stream):
-                way = _WAYS[line["direction"]]
-                listed[int(line["round"]), line["site"], way, line["stage"], line["kind"]] += int(line["bytes"])
-    except (OSError, ValueError, KeyError, csv.Error) as error:
+        for line in csv.DictReader(read_regular(path).decode("utf-8").splitlines(keepends=True)):
+            way = _WAYS[line["direction"]]
+            listed[int(line["round"]), line["site"], way, line["stage"], line["kind"]] += int(line["bytes"])
+    except (OSError, ValueError, TypeError, KeyError, csv.Error) as error:
         raise EvidenceError(-1, f"bytes.csv cannot be read ({error})") from error
     for key in sorted({*logged, *listed}):
         if logged[key] != listed[key]:
@@ -120,7 +136,7 @@ def _check_table(path: Path, history: RunHistory) -> None:
 def _read_summary(folder: Path, seq: int) -> Mapping[str, Any]:
     path = folder / "summary.json"
     try:
-        value = json.loads(path.read_bytes())
+        value = parse_json(read_regular(path))
     except (OSError, ValueError) as error:
         raise EvidenceError(seq, f"summary.json cannot be read ({error})") from error
     if not isinstance(value, dict):
@@ -131,12 +147,14 @@ def _read_summary(folder: Path, seq: int) -> Mapping[str, Any]:
 def _read_safetensors(path: Path, seq: int) -> tuple[Mapping[str, str], Mapping[str, bytes]]:
     """Metadata and raw tensors of a file: 8 bytes of header length, a JSON header, little-endian data."""
     try:
-        content = path.read_bytes()
+        content = read_regular(path)
         (length,) = struct.unpack("<Q", content[:8])
         if length > min(_MAX_HEADER, len(content)):
             raise EvidenceError(seq, f"{path.name} is damaged (its header has {length} bytes)")
-        header = json.loads(content[8 : 8 + length])
+        header = parse_json(content[8 : 8 + length])
         metadata = header.pop("__metadata__", {})
+        if not isinstance(metadata, Mapping):
+            raise TypeError("its metadata are no object")
         data = content[8 + length :]
         tensors = {name: data[slice(*entry["data_offsets"])] for name, entry in header.items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError, struct.error) as error:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from audit.errors import EvidenceError
-from audit.heads import SignedHead, TreeHead, read_heads
+from audit.heads import SignedHead, TreeHead, read_given_heads, read_heads
 from audit.history import RunHistory
 from audit.log import Event
 from audit.merkle import MerkleTree
@@ -19,13 +19,15 @@ class HeadsChecked:
     Attributes:
         heads: Different heads that agree with the log.
         kept_elsewhere: Lines of hospitals' own files among them.
-        signers: Parties whose signatures were checked.
+        parties: Parties of the roster, the server among them.
+        unsigned_by: Hospitals of the roster that countersigned none of heads.jsonl.
         unsigned: Events after the last head.
     """
 
     heads: int
     kept_elsewhere: int
-    signers: int
+    parties: int
+    unsigned_by: tuple[str, ...]
     unsigned: int
 
 
@@ -42,19 +44,20 @@ def check_heads(
         handed_in: Heads files from outside of the folder.
 
     Returns:
-        What was found, None where the run has no roster and nothing was handed in.
+        What was found, None where there is no head: nobody has signed anything yet.
 
     Raises:
-        EvidenceError: A head does not agree with the log, a signature is wrong or missing, the roster is another one.
+        EvidenceError: A head does not agree with the log, a signature is wrong or missing, the roster is another one,
+            or more was done after the last head than a crash leaves unsigned.
     """
     announced = history.last("roster")
-    if announced is None and pinned is None and not handed_in and not (folder / "heads.jsonl").exists():
-        return None
-    own = read_heads(folder / "heads.jsonl")
+    own = read_heads(folder / "heads.jsonl") if (folder / "heads.jsonl").exists() else []
     copies = [
         (path.parent.name, head) for path in sorted(folder.glob("sites/*/heads.jsonl")) for head in read_heads(path)
     ]
-    outside = [(str(path), head) for path in handed_in for head in read_heads(path)]
+    outside = [(str(path), head) for path in handed_in for head in read_given_heads(path)]
+    if announced is None and pinned is None and not (own or copies or outside):
+        return None
     for source, signed in [("heads.jsonl", head) for head in own] + copies + outside:
         _check_head(source, signed, history, tree)
     roster = _check_roster(folder, announced, pinned)
@@ -62,19 +65,34 @@ def check_heads(
     for place, signed in enumerate(own):
         _check_signatures(own[place:], roster, history)
         seen.add(signed.head)
+    _check_everybody(own, roster, history)
     for source, signed in copies + outside:
         signed.verify(roster)
         if not signed.witnesses:
             raise EvidenceError(signed.head.size - 1, f"{source}: a kept head carries no countersignature")
         seen.add(signed.head)
+    for hospital, signed in copies:
+        signed.verify(roster, of=hospital)
     covered = max((signed.head.size for signed in own), default=0)
     later = max((head.size for head in seen), default=0)
     if later > covered:
         raise EvidenceError(covered, f"a hospital kept a head over {later} events, heads.jsonl ends at {covered}")
     if history.completed is not None and covered <= history.completed.seq:
         raise EvidenceError(covered, "the end of the run is not covered by a signed head")
-    signers = {"server"} | {name for signed in own for name in signed.witnesses}
-    return HeadsChecked(len(seen), len(copies) + len(outside), len(signers), len(history.events) - covered)
+    open_rounds = [record for record in history.results if record.seq >= covered]
+    if len(open_rounds) > 1:  # each is signed before the next begins: a crash leaves one
+        last = f"round {open_rounds[0].number} and {len(open_rounds) - 1} more were finished"
+        raise EvidenceError(open_rounds[0].seq, f"{last}, and no signed head covers them")
+    if not seen:
+        return None
+    signed_by = {name for signed in own for name in signed.witnesses}
+    return HeadsChecked(
+        heads=len(seen),
+        kept_elsewhere=len(copies) + len(outside),
+        parties=1 + len(roster.hospitals),
+        unsigned_by=tuple(name for name in roster.hospitals if name not in signed_by),
+        unsigned=len(history.events) - covered,
+    )
 
 
 def _check_roster(folder: Path, announced: Event | None, pinned: Roster | None) -> Roster:
@@ -103,6 +121,23 @@ def _check_head(source: str, signed: SignedHead, history: RunHistory, tree: Merk
         )
     if history.events[head.size - 1].time != head.time:
         raise EvidenceError(head.size - 1, f"{source}: the signed head has another time than its last event")
+
+
+def _check_everybody(heads: Sequence[SignedHead], roster: Roster, history: RunHistory) -> None:
+    """Each hospital whose update is in a sum that these heads cover has signed one of them that covers it.
+
+    But for one that was lost between its last sum and the head after it, and never came back.
+    """
+    covered = max((signed.head.size for signed in heads), default=0)
+    last = {name: record for record in history.rounds if record.seq < covered for name in record.survivors}
+    for name, record in last.items():
+        if name not in roster.hospitals:
+            raise EvidenceError(record.seq, f"the sum has an update of {name!r}, who is not of the roster")
+        if name in record.dropouts:
+            continue
+        after = [signed for signed in heads if signed.head.size > record.seq]
+        if not any(name in signed.witnesses for signed in after):
+            after[0].verify(roster, of=name)
 
 
 def _check_signatures(heads: Sequence[SignedHead], roster: Roster, history: RunHistory) -> None:

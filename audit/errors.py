@@ -7,6 +7,7 @@ AuditError
     KeyFileError         a signing key cannot be made or read where asked
     EvidenceError        a record does not verify: do not trust it (exit code 3)
     AccountingUnavailableError    a library that computes epsilon is missing: install it
+    NothingToCompareError    a check has nothing that it could hold against the record: absent, not passed
 """
 
 from pathlib import Path
@@ -76,3 +77,7 @@ class AccountingUnavailableError(AuditError):
     def __init__(self, library: str) -> None:
         super().__init__(f"{library} is needed to compute epsilon and is not installed; pip install {library}")
         self.library = library
+
+
+class NothingToCompareError(AuditError):
+    """A check finds nothing that it could hold against the record, for the reason that it says: absent, not passed."""

@@ -18,6 +18,7 @@ from audit.durable import append_line
 from audit.errors import EvidenceError
 from audit.log import EventLog
 from audit.merkle import MerkleTree, verify_consistency
+from audit.regular_file import read_regular
 from audit.roster import Roster, is_signed, public_hex
 from audit.rules import DIGEST, NAME, SIGNATURE, TIME, Choice, FieldError, Integer, MapOf, Record
 
@@ -209,16 +210,32 @@ def sign_head(log: EventLog, tree: MerkleTree, round: int, key: Ed25519PrivateKe
 
 
 def read_heads(path: Path) -> list[SignedHead]:
-    """Return the heads of a file; an incomplete last line of a crash is left out.
+    """Return the heads of a file that a party writes; an incomplete last line of a crash is left out.
 
     Raises:
         EvidenceError: The file cannot be read, or a complete line is no head.
     """
+    return [SignedHead.decode(line) for line in _lines(path)[:-1]]
+
+
+def read_given_heads(path: Path) -> list[SignedHead]:
+    """Return the heads of a file that somebody hands in as a proof: nothing of it is left out.
+
+    Raises:
+        EvidenceError: The file cannot be read, holds no head, or a line is none.
+    """
+    lines = _lines(path)
+    heads = [SignedHead.decode(line) for line in (lines if lines[-1] else lines[:-1])]
+    if not heads:
+        raise EvidenceError(-1, f"{path} holds no tree head: it proves nothing")
+    return heads
+
+
+def _lines(path: Path) -> list[bytes]:
     try:
-        content = path.read_bytes()
+        return read_regular(path).split(b"\n")
     except OSError as error:
         raise EvidenceError(-1, f"{path} cannot be read ({error.strerror})") from error
-    return [SignedHead.decode(line) for line in content.split(b"\n")[:-1]]
 
 
 Gather = Callable[[SignedHead, Callable[[int], list[bytes]]], Mapping[str, str]]

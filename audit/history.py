@@ -1,7 +1,7 @@
 """What a log says happened, read once for verification and report, and what no honest run can say."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from audit.errors import EvidenceError
@@ -35,6 +35,11 @@ class RoundRecord:
     model_digest: str | None
     bytes: Fields
     superseded: bool
+
+    @property
+    def opened_by(self) -> int:
+        """Hospitals in the sum that were there until it was opened."""
+        return len(set(self.survivors) - set(self.dropouts))
 
     def total(self, way: str) -> int:
         """Return the bytes sent `up` or `down` in the round."""
@@ -98,6 +103,15 @@ class RunHistory:
         return self.started.fields.get("operation") == "deployment" and not self.of_kind("charge")
 
     @property
+    def threshold(self) -> int | None:
+        """How many hospitals it takes to open a sum; None where vectors are sent in clear."""
+        protocol = self.last("protocol_described")
+        if protocol is None or not protocol.fields["secure_aggregation"]:
+            return None
+        stated = protocol.fields.get("threshold", 1)
+        return stated if isinstance(stated, int) else 1
+
+    @property
     def results(self) -> tuple[RoundRecord, ...]:
         """The rounds that the result stands on, in order."""
         return tuple(record for record in self.rounds if not record.superseded)
@@ -126,6 +140,21 @@ def read_history(events: Sequence[Event]) -> RunHistory:
     )
 
 
+@dataclass
+class _Accounted:
+    """For whom privacy events bear what the open round releases.
+
+    Attributes:
+        hospitals: Those with an event of their own.
+        all: Whether an event concerns all.
+        shares: The most shares of noise that an event counts in the sum.
+    """
+
+    hospitals: set[str] = field(default_factory=set)
+    all: bool = False
+    shares: int = 0
+
+
 class _Reader:
     """The state that a log is in after each event; refuses what cannot follow."""
 
@@ -137,8 +166,8 @@ class _Reader:
         self._open: Event | None = None
         self._model: str | None = None
         self._last = 0
-        self._accounted = False
-        self._releases: set[tuple[int, str]] = set()
+        self._accounted = _Accounted()
+        self._releases: set[tuple[int, str, str]] = set()
         self._once: dict[str, Event] = {}
 
     def take(self, event: Event) -> None:
@@ -160,8 +189,7 @@ class _Reader:
                 self._expect_open(event, fields["round"])
                 self._open = None
             case "privacy_event":
-                self._accounted = True
-                self._accounted_before(fields)
+                self._account(fields)
             case "resumed":
                 self._resume(event, fields["round"])
             case "run_completed":
@@ -201,7 +229,8 @@ class _Reader:
         self._model = str(fields["model_digest"])
         self._open = event
         # What a hospital has released of this round for this model, it sends again bit for bit: charged once.
-        self._accounted = (fields["round"], str(fields["model_digest"])[:16]) in self._releases
+        again = (fields["round"], self._model[:16])
+        self._accounted = _Accounted({name for *release, name in self._releases if tuple(release) == again})
 
     def _complete_round(self, event: Event, fields: Fields) -> None:
         started = self._expect_open(event, fields["round"])
@@ -212,18 +241,39 @@ class _Reader:
             raise EvidenceError(event.seq, "survivors and dropouts do not make up the cohort")
         if not set(fields["bytes"]) <= cohort:
             raise EvidenceError(event.seq, "bytes are counted for a client outside of the cohort")
-        if self.claim is not None and self.claim.fields["claim"] == "CLAIMED" and not self._accounted:
-            raise EvidenceError(event.seq, "privacy is claimed and no privacy event was recorded before this release")
+        if not survivors:
+            raise EvidenceError(event.seq, "a sum over no hospital was opened")
+        if self.claim is not None and self.claim.fields["claim"] == "CLAIMED":
+            self._check_accounted(event, survivors)
         self._rounds.append(event)
         self._last = fields["round"]
         self._model = fields.get("model_digest", self._model)
         self._open = None
 
-    def _accounted_before(self, fields: Fields) -> None:
-        """Note the round and the model of one hospital's release, which its id names (audit/SPEC.md)."""
+    def _check_accounted(self, event: Event, survivors: set[str]) -> None:
+        """Refuse a release that no privacy event bears: one over all hospitals, or one of each that is in the sum."""
+        accounted = self._accounted
+        if not accounted.all and not accounted.hospitals:
+            raise EvidenceError(event.seq, "privacy is claimed and no privacy event was recorded before this release")
+        without = sorted(survivors - accounted.hospitals)
+        if not accounted.all and without:
+            raise EvidenceError(
+                event.seq, f"privacy is claimed and nothing was accounted for {', '.join(without)} before this release"
+            )
+        if accounted.shares > len(survivors):
+            reason = f"{accounted.shares} shares of noise were accounted in a sum over {len(survivors)} hospitals"
+            raise EvidenceError(event.seq, reason)
+
+    def _account(self, fields: Fields) -> None:
+        """Note for whom a release was accounted; the id of one hospital's names its round and model (audit/SPEC.md)."""
+        self._accounted.shares = max(self._accounted.shares, fields["mechanism"].get("shares", 0))
+        if "hospital" not in fields:
+            self._accounted.all = True
+            return
+        self._accounted.hospitals.add(fields["hospital"])
         parts = str(fields.get("release_id", "")).split("/")
-        if "hospital" in fields and "round" in fields and len(parts) >= 4:
-            self._releases.add((int(fields["round"]), parts[2]))
+        if "round" in fields and len(parts) >= 4:
+            self._releases.add((int(fields["round"]), parts[2], fields["hospital"]))
 
     def _expect_open(self, event: Event, number: int) -> Event:
         if self._open is None or self._open.fields["round"] != number:

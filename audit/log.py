@@ -8,7 +8,7 @@ import fcntl
 import hashlib
 import os
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,6 +19,7 @@ from audit.canonical import JSON, CanonicalError, decode_canonical, encode_canon
 from audit.durable import sync_folder
 from audit.errors import EventRefusedError, EvidenceError, LogLockedError, LogWriteError
 from audit.events import FORMAT, RESERVED, check_envelope, check_fields
+from audit.regular_file import read_regular
 
 Clock = Callable[[], datetime]
 """Returns the present time with its time zone."""
@@ -167,7 +168,8 @@ class EventLog:
             if not self._batched:
                 self._sync()
         except (OSError, ValueError) as error:
-            self._stream.close()
+            with suppress(OSError):  # closing writes what is left, and the disk refuses again
+                self._stream.close()
             raise LogWriteError(self.path, f"cannot be written ({error}); free space and open the log again") from error
         self._events.append(event)
         self._unfinished = False
@@ -215,7 +217,7 @@ def read_events(path: Path) -> list[Event]:
         EvidenceError: The file is missing, or the named event does not verify.
     """
     try:
-        content = path.read_bytes()
+        content = read_regular(path)
     except OSError as error:
         raise EvidenceError(-1, f"{path} cannot be read ({error.strerror})") from error
     return parse_events(content)
@@ -257,6 +259,8 @@ def _parse_line(line: bytes, seq: int, prev: str) -> Event:
         check_fields(str(value["kind"]), fields)
     except EventRefusedError as error:
         raise EvidenceError(seq, str(error)) from error
+    except RecursionError:
+        raise EvidenceError(seq, "the line is nested too deeply") from None
     if value["seq"] != seq:
         raise EvidenceError(seq, f"says it is event {value['seq']}: an event was removed, added or moved")
     if value["prev"] != prev:

@@ -15,11 +15,27 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 
 from audit.canonical import JSON, CanonicalError, decode_canonical, encode_canonical
 from audit.errors import EvidenceError
+from audit.regular_file import read_regular
 from audit.rules import KEY, NAME, Choice, FieldError, MapOf, Record
 
 ROSTER_FORMAT = "securefed-roster/1"
 
 _RULE = Record({"format": Choice((ROSTER_FORMAT,)), "server": KEY, "hospitals": MapOf(KEY, NAME)})
+
+
+_SMALL_ORDER = frozenset(
+    bytes.fromhex(encoded)
+    for encoded in (
+        "00" * 32,
+        "01" + "00" * 31,
+        "26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05",
+        "c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a",
+        "ec" + "ff" * 30 + "7f",
+        "ed" + "ff" * 30 + "7f",
+        "ee" + "ff" * 30 + "7f",
+    )
+)
+"""y of the points of order 1, 2, 4 and 8 of edwards25519, those that are not reduced among them."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +60,7 @@ class Roster:
         """Read a roster file.
 
         Raises:
-            EvidenceError: The bytes are no roster, or a key stands twice in it.
+            EvidenceError: The bytes are no roster, a key stands twice in it, or one protects nothing.
         """
         try:
             value = decode_canonical(encoded.removesuffix(b"\n"))
@@ -58,13 +74,15 @@ class Roster:
         keys = [server, *map(str, hospitals.values())]
         if len(set(keys)) != len(keys):
             raise EvidenceError(-1, "the roster gives one key to two parties")
+        if any(is_small_order(key) for key in keys):
+            raise EvidenceError(-1, "the roster holds a key under which anybody can sign (a point of small order)")
         return cls(server, {name: str(key) for name, key in hospitals.items()})
 
     @classmethod
     def read(cls, path: Path) -> Self:
         """Read a roster file; raises EvidenceError where it is missing or damaged."""
         try:
-            return cls.decode(path.read_bytes())
+            return cls.decode(read_regular(path))
         except OSError as error:
             raise EvidenceError(-1, f"{path} cannot be read ({error.strerror})") from error
 
@@ -77,6 +95,16 @@ class Roster:
     def digest(self) -> str:
         """SHA-256 of the file, as the log's `roster` event and the announcement of a study state it."""
         return hashlib.sha256(self.encode()).hexdigest()
+
+
+def is_small_order(public_key: str) -> bool:
+    """Return whether signatures under a key (hex) prove nothing: some hold for every message (RFC 8032, 5.1.7).
+
+    Such a point times eight is the identity, so that R = A = that point, S = 0 verifies whatever was signed.
+    """
+    encoded = bytearray.fromhex(public_key)
+    encoded[-1] &= 0x7F  # the sign of x
+    return bytes(encoded) in _SMALL_ORDER
 
 
 def public_hex(key: Ed25519PrivateKey) -> str:

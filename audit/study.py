@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-from audit.canonical import CanonicalError, encode_canonical
+from audit.canonical import encode_canonical
 from audit.errors import EvidenceError
 from audit.history import RunHistory
+from audit.regular_file import read_regular
 from audit.roster import Roster, is_signed
 
 APPROVAL_FORMAT: Final = "securefed-approval/1"
@@ -32,9 +33,9 @@ def check_study(folder: Path, history: RunHistory, pinned: Roster | None) -> str
         raise EvidenceError(0, "the log of a deployment names no study")
     path = folder / "study.toml"
     try:
-        values = tomllib.loads(path.read_bytes().decode("utf-8"))
+        values = tomllib.loads(read_regular(path).decode("utf-8"))
         digest = hashlib.sha256(encode_canonical(values)).hexdigest()
-    except (OSError, ValueError, CanonicalError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise EvidenceError(event.seq, f"study.toml cannot be read ({error})") from error
     if digest != event.fields["digest"]:
         raise EvidenceError(event.seq, "study.toml is not the study that the hospitals approved")

@@ -11,13 +11,17 @@ from pathlib import Path
 from audit.check_epsilon import check_epsilon
 from audit.check_files import check_bytes, check_config, check_files, check_model
 from audit.check_heads import HeadsChecked, check_heads
-from audit.errors import AccountingUnavailableError, EvidenceError
+from audit.check_report import check_report
+from audit.check_sums import check_sums
+from audit.errors import AccountingUnavailableError, EvidenceError, NothingToCompareError
 from audit.history import RunHistory, read_history
 from audit.log import read_events
 from audit.merkle import MerkleTree
-from audit.report_signature import check_report_signature
 from audit.roster import Roster
 from audit.study import check_study
+
+_FOREIGN = (ValueError, ArithmeticError, TypeError, AttributeError, LookupError, RecursionError)
+"""What reading files can raise that somebody has written with intent: the check fails, verification goes on."""
 
 
 class Outcome(StrEnum):
@@ -56,6 +60,7 @@ class Verification:
         root: Merkle root over all of them, hex.
         is_complete: Whether the run reached its end.
         is_pinned: Whether signatures were checked against a roster from outside of the folder.
+        unsigned_by: Hospitals of the roster that countersigned no tree head; empty where nobody signed any.
         checks: All checks in order.
         history: What the log says happened, as it was read for the checks; None where it cannot be read.
     """
@@ -68,6 +73,7 @@ class Verification:
     is_pinned: bool
     checks: tuple[Check, ...]
     history: RunHistory | None = None
+    unsigned_by: tuple[str, ...] = ()
 
     @property
     def failed(self) -> tuple[Check, ...]:
@@ -123,14 +129,17 @@ def verify_run(
     checks.append(Check("log", Outcome.PASS, f"{len(events)} events, each bound to the one before"))
     try:
         history = read_history(events)
-    except EvidenceError as error:
-        checks.append(Check("history", Outcome.FAIL, f"the log contradicts itself: {error}", error.seq))
+    except (EvidenceError, *_FOREIGN) as error:
+        seq = error.seq if isinstance(error, EvidenceError) else -1
+        checks.append(Check("history", Outcome.FAIL, _plain(f"the log contradicts itself: {error}"), seq))
         return Verification(
             folder, str(events[0].fields["run_id"]), len(events), tree.root().hex(), False, False, tuple(checks)
         )
     checks.append(Check("history", Outcome.PASS, _rounds_in_words(history)))
-    checks.append(_check_heads(folder, history, tree, roster, heads))
+    signatures, unsigned_by = _check_heads(folder, history, tree, roster, heads)
+    checks.append(signatures)
     steps: list[tuple[str, Callable[[], str | None]]] = [
+        ("sums", lambda: check_sums(history)),
         ("configuration", lambda: check_config(folder, history)),
         ("files", lambda: check_files(folder, history)),
         ("model", lambda: check_model(folder, history)),
@@ -142,7 +151,7 @@ def verify_run(
     if ledger is not None:
         steps.append(("ledger", lambda: _check_ledger(ledger, history)))
     if report:
-        steps.append(("report", lambda: _check_report(folder, history)))
+        steps.append(("report", lambda: check_report(folder, history, tree)))
     for name, run in steps:
         checks.append(_run(name, run))
     return Verification(
@@ -154,47 +163,56 @@ def verify_run(
         is_pinned=roster is not None,
         checks=tuple(checks),
         history=history,
+        unsigned_by=unsigned_by,
     )
 
 
 def _check_heads(
     folder: Path, history: RunHistory, tree: MerkleTree, roster: Path | None, heads: Sequence[Path]
-) -> Check:
-    try:
+) -> tuple[Check, tuple[str, ...]]:
+    """Return the check, and the hospitals of the roster that countersigned no head where somebody signed one."""
+    unsigned: list[str] = []
+
+    def check() -> str:
         found = check_heads(folder, history, tree, None if roster is None else Roster.read(roster), heads)
-    except EvidenceError as error:
-        return Check("signatures", Outcome.FAIL, str(error), error.seq)
-    if found is None:
-        return Check("signatures", Outcome.ABSENT, "nobody signed this log: it shows an order, not who wrote it")
-    return Check("signatures", Outcome.PASS, _heads_in_words(found, is_pinned=roster is not None))
+        if found is None:
+            raise NothingToCompareError("nobody signed this log: it shows an order, not who wrote it")
+        unsigned.extend(found.unsigned_by)
+        return _heads_in_words(found, is_pinned=roster is not None)
+
+    return _run("signatures", check), tuple(unsigned)
 
 
 def _check_ledger(path: Path, history: RunHistory) -> str:
-    from audit.ledger import LedgerError, check_ledger
+    from audit.ledger import LedgerError, count_agreeing
 
     try:
-        return check_ledger(path, {history.run_id: history.events})
+        agreeing = count_agreeing(path, {history.run_id: history.events})
     except LedgerError as error:
         raise EvidenceError(-1, str(error)) from error
-
-
-def _check_report(folder: Path, history: RunHistory) -> str | None:
-    announced = history.last("roster")
-    return check_report_signature(folder, None if announced is None else str(announced.fields["server"]))
+    if not agreeing:
+        raise NothingToCompareError(f"{path} and the log have no charge in common: it may be the ledger of others")
+    return f"{agreeing} charges of the log agree with the ledger; no budget was exceeded"
 
 
 def _run(name: str, check: Callable[[], str | None]) -> Check:
     try:
         detail = check()
     except EvidenceError as error:
-        return Check(name, Outcome.FAIL, str(error), error.seq)
-    except AccountingUnavailableError as error:
-        return Check(name, Outcome.ABSENT, str(error))
-    except (ValueError, ArithmeticError) as error:
-        return Check(name, Outcome.FAIL, f"the log holds values that cannot be computed with ({error})")
+        return Check(name, Outcome.FAIL, _plain(str(error)), error.seq)
+    except (AccountingUnavailableError, NothingToCompareError) as error:
+        return Check(name, Outcome.ABSENT, _plain(str(error)))
+    except _FOREIGN as error:
+        reason = f"the log or a file holds values that cannot be computed with ({type(error).__name__}: {error})"
+        return Check(name, Outcome.FAIL, _plain(reason))
     if detail is None:
         return Check(name, Outcome.ABSENT, "nothing of it is in the log")
-    return Check(name, Outcome.PASS, detail)
+    return Check(name, Outcome.PASS, _plain(detail))
+
+
+def _plain(text: str) -> str:
+    """Names of files and hospitals may hold what a terminal takes for a command, or nothing can print."""
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
 def _rounds_in_words(history: RunHistory) -> str:
@@ -209,4 +227,5 @@ def _heads_in_words(found: HeadsChecked, *, is_pinned: bool) -> str:
     )
     kept = f" ({found.kept_elsewhere} copies as hospitals kept them)" if found.kept_elsewhere else ""
     open_end = f"; the last {found.unsigned} events are not signed" if found.unsigned else ""
-    return f"{found.heads} tree heads{kept}, signed by {found.signers} parties of {whose}{open_end}"
+    signed = f"signed by {found.parties - len(found.unsigned_by)} of {found.parties} parties of {whose}"
+    return f"{found.heads} tree heads{kept}, {signed}{open_end}"

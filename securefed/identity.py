@@ -6,7 +6,7 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from audit.roster import Roster, public_hex
+from audit.roster import Roster, is_small_order, public_hex
 from audit.signing_key import create_key
 from securefed.errors import ConfigError, RunFolderError
 
@@ -61,7 +61,7 @@ def make_roster(server: Path, hospitals: list[Path], output: Path) -> Roster:
     """Gather public keys into a roster file that every party pins before the study.
 
     Raises:
-        ConfigError: A key or a name stands twice.
+        ConfigError: A key or a name stands twice, or a key protects nothing.
         RunFolderError: The file exists or cannot be written.
     """
     _, server_key = read_public(server)
@@ -71,6 +71,9 @@ def make_roster(server: Path, hospitals: list[Path], output: Path) -> Roster:
         if name in members:
             raise ConfigError("PUBLIC", f"two hospitals are called {name}; one must make a key with another name")
         members[name] = key
+    weak = [name for name, key in {"the server": server_key, **members}.items() if is_small_order(key)]
+    if weak:
+        raise ConfigError("PUBLIC", f"anybody can sign under the key of {weak[0]}: it must make a key with `keys new`")
     if len({server_key, *members.values()}) != len(members) + 1:
         raise ConfigError("PUBLIC", "one key stands twice; every party makes a key of its own")
     roster = Roster(server_key, members)

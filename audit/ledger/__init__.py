@@ -1,7 +1,7 @@
 """The privacy budget across runs: accounts, charges, policies and renewals in one file that several processes share."""
 
 from audit.ledger.accounts import Account, Budget, BudgetLine, Charge
-from audit.ledger.check import check_ledger
+from audit.ledger.check import check_ledger, count_agreeing
 from audit.ledger.errors import BudgetExceededError, LedgerError
 from audit.ledger.ledger import AccountStatus, FaultPoint, Ledger
 from audit.ledger.policy import Policy, Renewal, SignedRenewal
@@ -25,6 +25,7 @@ __all__ = [
     "charge_release",
     "charged_release",
     "check_ledger",
+    "count_agreeing",
     "history",
     "policy_toml",
 ]

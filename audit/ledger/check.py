@@ -12,6 +12,12 @@ from audit.log import Event
 
 
 def check_ledger(path: Path, logs: Mapping[str, Sequence[Event]]) -> str:
+    """Check a ledger as `count_agreeing` does and return what was found, in words."""
+    counted = count_agreeing(path, logs)
+    return f"{counted} charges of {len(logs)} logs agree with the ledger; no budget was exceeded"
+
+
+def count_agreeing(path: Path, logs: Mapping[str, Sequence[Event]]) -> int:
     """Check a ledger against the verified events of runs.
 
     Args:
@@ -19,18 +25,19 @@ def check_ledger(path: Path, logs: Mapping[str, Sequence[Event]]) -> str:
         logs: {run_id: events}.
 
     Returns:
-        What was found, in words.
+        How many charges the ledger and the logs have in common.
 
     Raises:
         EvidenceError: An entry was changed, a line was overspent, a charge of a log is not in the ledger or differs, or
             the ledger holds a sent release of one of these runs that its log does not know. In the log of a deployment,
             where hospitals charge their own ledgers, a release is known by its privacy event; where sums are the
             releases it is not known at all, and only the hospital's private log has it.
-        LedgerError: The ledger cannot be opened.
+        LedgerError: There is no such ledger, or it cannot be opened.
     """
-    with Ledger(path) as ledger:
+    with Ledger.existing(path) as ledger:
         charges = {spent.charge.release_id: spent for spent in ledger.charges()}
-        for line, budget in ledger.budgets().items():
+        budgets = ledger.budgets()
+        for line, budget in budgets.items():
             composition = ledger.composition(line)
             if rdp_epsilon(composition, budget.delta, budget.adjacency) <= budget.epsilon:
                 continue
@@ -65,13 +72,36 @@ def check_ledger(path: Path, logs: Mapping[str, Sequence[Event]]) -> str:
         deployed = bool(events) and events[0].fields.get("operation") == "deployment"
         if deployed:
             logged |= _announced(events, charges)
+            _check_paid(events, charges, {line.hospital for line in budgets})
         of_hospitals = any("hospital" in event.fields for event in events if event.kind == "privacy_event")
         for release_id, spent in charges.items():
             sent = spent.charge.run_id == run_id and spent.state != "reserved"
             if sent and release_id not in logged and (of_hospitals or not deployed):
                 raise EvidenceError(-1, f"the ledger holds the release {release_id!r}, the log of {run_id!r} does not")
         counted += len(logged)
-    return f"{counted} charges of {len(logs)} logs agree with the ledger; no budget was exceeded"
+    return counted
+
+
+def _check_paid(events: Sequence[Event], charges: Mapping[str, Spent], hospitals: set[str]) -> None:
+    """Refuse a sum of a deployment's log with an update of a hospital of this ledger that it has not paid for.
+
+    A hospital that was lost before it trained pays nothing for the release that the log has announced.
+    """
+    announced: dict[tuple[str, str, str], Event] = {}
+    model = ""
+    for event in events:
+        fields: Mapping[str, Any] = event.fields
+        if event.kind == "round_started":
+            model = str(fields["model_digest"])[:16]
+        elif event.kind == "privacy_event" and fields.get("hospital") in hospitals:
+            announced[str(fields.get("round")), model, fields["hospital"]] = event
+        elif event.kind == "round_completed":
+            for hospital in fields["survivors"]:
+                unpaid = announced.get((str(fields["round"]), model, hospital))
+                if unpaid is not None and unpaid.fields.get("release_id") not in charges:
+                    raise EvidenceError(
+                        unpaid.seq, f"the ledger of {hospital} knows no charge {unpaid.fields.get('release_id')!r}"
+                    )
 
 
 def _announced(events: Sequence[Event], charges: Mapping[str, Spent]) -> set[str]:

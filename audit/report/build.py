@@ -21,6 +21,7 @@ from audit.report.purpose import SIGN_OFF, purpose_section
 from audit.report.questions import questions_section
 from audit.report.utility import utility_section
 from audit.report.verdicts import hospital_sentence, verdicts_section
+from audit.rules import FieldError
 from audit.verify import Verification, verify_run
 
 Report = dict[str, Any]
@@ -66,7 +67,10 @@ def build_report(folder: Path, *, roster: Path | None = None, heads: Sequence[Pa
         "limitations": _limitations(history, verification),
         "sign_off": list(SIGN_OFF),
     }
-    REPORT.check(report, "report")
+    try:
+        REPORT.check(report, "report")
+    except FieldError as error:
+        raise EvidenceError(-1, f"the record holds what no report can state: {error}") from error
     return decode_report(encode_report(report))
 
 

@@ -60,7 +60,11 @@ def _record(verification: Verification) -> dict[str, str]:
     if not verification.is_complete:
         return _line(subject, "NOT CLAIMED", "The record verifies as far as it goes; the run did not reach its end.")
     whose = "agreed on before the run" if verification.is_pinned else "that came with the run"
-    return _line(subject, "PASS", f"The record is whole, in order, and signed by all parties of the roster {whose}.")
+    missing = ", ".join(verification.unsigned_by)
+    but = f" but {missing} (never there, or lost before signing)" if missing else ""
+    return _line(
+        subject, "PASS", f"The record is whole, in order, and signed by all parties of the roster {whose}{but}."
+    )
 
 
 def _aggregation(history: RunHistory) -> dict[str, str]:
@@ -71,8 +75,8 @@ def _aggregation(history: RunHistory) -> dict[str, str]:
     fields: Any = protocol.fields
     if not fields["secure_aggregation"]:
         return _line(subject, "NOT CLAIMED", "Updates were sent in clear: the server could read each of them.")
-    threshold = fields.get("threshold", 1)
-    short = [record.number for record in history.rounds if len(record.survivors) < threshold]
+    threshold = history.threshold or 1
+    short = [record.number for record in history.rounds if record.opened_by < threshold]
     if short:
         return _line(
             subject, "FAIL", f"Round {short[0]} was opened with fewer hospitals than the threshold of {threshold}."

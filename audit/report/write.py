@@ -1,13 +1,17 @@
 """Report files in a run folder."""
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from audit.errors import LogWriteError
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from audit.errors import EvidenceError, KeyFileError, LogWriteError
 from audit.report.build import Report, build_report, encode_report
 from audit.report.html import render_html
 from audit.report.markdown import render_markdown
-from audit.report_signature import SIGNATURE_FILE, sign_report
+from audit.report_signature import SIGNATURE_FILE, read_signed_report, sign_report
+from audit.roster import public_hex
 from audit.signing_key import load_key
 
 FORMATS = ("html", "md", "json")
@@ -61,26 +65,59 @@ def write_report(
         output: Folder to write to, made where there is none; the run folder by default.
         roster: The roster agreed on before the run.
         heads: Heads files kept elsewhere.
-        key: Ed25519 key file of the party that runs the server; report.json is signed with it.
+        key: Ed25519 key file of the party that runs the server; all of FORMATS are written and signed with it.
 
     Returns:
         The report, and {format: path}.
 
     Raises:
         EvidenceError: The log cannot be read at all.
-        LogWriteError: A file cannot be written.
-        KeyFileError: The key cannot be read.
+        LogWriteError: A file cannot be written, or would replace what a signed report.json says by something else.
+        KeyFileError: The key cannot be read, or is not that of the run's server.
     """
     report = build_report(folder, roster=roster, heads=heads)
     target = output or folder
-    paths = {}
-    for name in formats:
-        paths[name] = target / f"report.{_ENDINGS.get(name, name)}"
-        _write(paths[name], render(report, name))
-    if key is not None and "json" in paths:
+    signing = None if key is None else _server_key(key, report)
+    if signing is not None:  # what is signed is signed together
+        formats = tuple(dict.fromkeys((*FORMATS, *formats)))
+    paths = {name: target / f"report.{_ENDINGS.get(name, name)}" for name in formats}
+    contents = {path.name: render(report, name) for name, path in paths.items()}
+    if signing is None:
+        _keep_signed(target, report, contents)
+    for path in paths.values():
+        _write(path, contents[path.name])
+    if signing is not None:
         paths["signature"] = target / SIGNATURE_FILE
-        _write(paths["signature"], sign_report(encode_report(report), load_key(key)))
+        encoded = contents.pop("report.json")
+        _write(paths["signature"], sign_report(encoded, signing, contents))
     return report, paths
+
+
+def _server_key(path: Path, report: Report) -> Ed25519PrivateKey:
+    key = load_key(path)
+    if public_hex(key) != report["identity"]["server_key"]:
+        raise KeyFileError(
+            path, "is not the key of this run's server: nobody would take the signature for the server's"
+        )
+    return key
+
+
+def _keep_signed(target: Path, report: Report, contents: Mapping[str, bytes]) -> None:
+    """Refuse to replace what a signature in the folder is over by something else."""
+    server = report["identity"]["server_key"]
+    try:
+        signed = read_signed_report(target, server)
+    except EvidenceError:
+        return  # the signature holds no more: there is nothing to keep
+    if signed is None:
+        return
+    for name, content in contents.items():
+        kept = hashlib.sha256(signed.encoded).hexdigest() if name == "report.json" else signed.pages.get(name)
+        if kept not in (None, hashlib.sha256(content).hexdigest()):
+            raise LogWriteError(
+                target / name,
+                "is signed, and would become another one; name another folder with --output, or sign it with --key",
+            )
 
 
 def _write(path: Path, content: bytes) -> None:

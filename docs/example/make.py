@@ -35,7 +35,7 @@ def main() -> None:
             opened.install(Policy({BudgetLine(site, "image"): budget for site in SITES}))
         simulate(load_config(HERE / "study.toml", {"privacy.ledger": str(ledger)}), output=run)
         attack_run(run)
-        _, paths = write_report(run, ("html", "json"), roster=run / "roster.json")
+        _, paths = write_report(run, ("html", "json"), roster=run / "roster.json", output=Path(folder) / "pages")
         for path in paths.values():
             shutil.copy(path, HERE / path.name)
             print(HERE / path.name)

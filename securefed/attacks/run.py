@@ -70,7 +70,10 @@ def attack_run(
         findings += attack_protocol()
     record_findings(folder, findings, utc_now)
     signing = folder.path / "server.key"
-    write_report(folder.path, key=signing if signing.exists() else None)
+    if signing.exists():
+        write_report(folder.path, key=signing)
+    else:  # the report of the run stays as its server signed it
+        write_report(folder.path, output=folder.path / "attacked")
     return findings
 
 

@@ -3,6 +3,7 @@
 import json
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -12,6 +13,9 @@ from securefed.commands.compare import command as compare_command
 from securefed.commands.ledger import command as ledger_command
 from securefed.commands.options import json_option
 from securefed.errors import ConfigError
+
+if TYPE_CHECKING:
+    from audit.verify import Verification
 
 
 @click.group("audit", short_help="Check the evidence of a run.")
@@ -44,8 +48,7 @@ def verify_command(
 
     result = verify_run(run, roster=roster, heads=heads, ledger=ledger, report=True)
     if as_json:
-        plain = {**asdict(result), "folder": str(result.folder), "is_verified": result.is_verified}
-        click.echo(json.dumps({**plain, "first_bad_event": result.first_bad_event}))
+        click.echo(json.dumps(_plain(result)))
     else:
         for check in result.checks:
             click.echo(f"{check.outcome:<8}{check.name:<16}{check.detail}")
@@ -57,6 +60,22 @@ def verify_command(
         failed = ", ".join(check.name for check in result.failed)
         missing = "" if run.is_dir() else "; there is no such folder: give that of a run"
         raise EvidenceError(first, f"{run} DOES NOT VERIFY: {failed}{missing}")
+
+
+def _plain(result: "Verification") -> dict[str, Any]:
+    """Return what verification found for a program; the events themselves are in the log."""
+    return {
+        "folder": str(result.folder),
+        "run_id": result.run_id,
+        "events": result.events,
+        "root": result.root,
+        "is_complete": result.is_complete,
+        "is_pinned": result.is_pinned,
+        "unsigned_by": list(result.unsigned_by),
+        "checks": [asdict(check) for check in result.checks],
+        "is_verified": result.is_verified,
+        "first_bad_event": result.first_bad_event,
+    }
 
 
 @command.command("report", short_help="Write the report of a run, for people and machines.")

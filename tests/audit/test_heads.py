@@ -7,7 +7,7 @@ import pytest
 from audit import EventLog, EvidenceError
 from audit.heads import HeadBook, SignedHead, TreeHead, Witness, read_heads, sign_head
 from audit.merkle import MerkleTree
-from audit.roster import Roster
+from audit.roster import _SMALL_ORDER, Roster, is_small_order
 from tests.audit.runs import SITES, Run, Ticks, key_of, roster_of
 
 
@@ -149,3 +149,40 @@ def test_rosters_are_read_strictly(tmp_path):
             Roster.decode(encoded)
     with pytest.raises(EvidenceError):
         Roster.read(tmp_path / "absent")
+
+
+@pytest.mark.parametrize("sign", [0, 0x80])
+@pytest.mark.parametrize("encoded", sorted(_SMALL_ORDER))
+def test_a_key_under_which_anybody_can_sign_is_no_key(encoded, sign):
+    weak = (encoded[:-1] + bytes([encoded[-1] | sign])).hex()
+    assert is_small_order(weak)
+    for roster in (Roster(weak, roster_of().hospitals), Roster(roster_of().server, {"a": weak})):
+        with pytest.raises(EvidenceError, match="anybody can sign"):
+            Roster.decode(roster.encode())
+
+
+def test_the_points_of_small_order_are_those_that_eight_takes_to_the_identity():
+    """The group law of edwards25519, as in RFC 8032, 5.1.4: nothing of it is in the package."""
+    p = 2**255 - 19
+    d = -121665 * pow(121666, -1, p) % p
+
+    def added(a, b):
+        mixed = d * a[0] * b[0] * a[1] * b[1] % p
+        x = (a[0] * b[1] + b[0] * a[1]) * pow(1 + mixed, -1, p) % p
+        return x, (a[1] * b[1] + a[0] * b[0]) * pow(1 - mixed, -1, p) % p
+
+    def point(encoded):
+        y = int.from_bytes(encoded, "little") % p
+        square = (y * y - 1) * pow(d * y * y + 1, -1, p) % p
+        x = pow(square, (p + 3) // 8, p)
+        x = x if x * x % p == square else x * pow(2, (p - 1) // 4, p) % p
+        assert x * x % p == square
+        return x, y
+
+    for encoded in _SMALL_ORDER:
+        found = point(encoded)
+        for _ in range(3):
+            found = added(found, found)
+        assert found == (0, 1)
+    assert len({int.from_bytes(encoded, "little") % p for encoded in _SMALL_ORDER}) == 5  # of eight points, x and -x
+    assert not any(is_small_order(key) for key in (roster_of().server, *roster_of().hospitals.values()))

@@ -28,7 +28,7 @@ def test_a_run_is_signed_and_goes_on_after_a_restart(tmp_path):
     assert signed.head.size == 4
     signatures = verify_run(tmp_path).checks[2]
     assert signatures.outcome is Outcome.PASS
-    assert "3 tree heads (5 copies as hospitals kept them), signed by 3 parties" in signatures.detail
+    assert "3 tree heads (5 copies as hospitals kept them), signed by 3 of 3 parties" in signatures.detail
     for path in (tmp_path / "server.key", tmp_path / "sites" / "north" / "identity.key"):
         assert path.stat().st_mode & 0o777 == 0o600
 

@@ -1,15 +1,20 @@
 """The signature of report.json: over these bytes, by the server of the roster, or the verification fails."""
 
+import hashlib
 import json
+import shutil
 
 import pytest
 
+from audit import LogWriteError
 from audit.canonical import encode_canonical
+from audit.errors import KeyFileError
 from audit.report import write_report
 from audit.report_signature import REPORT_LABEL, SIGNATURE_FILE, sign_report
 from audit.roster import is_signed
 from audit.verify import Outcome, verify_run
-from tests.audit.runs import key_of
+from tests.audit.runs import SITES, Run, key_of, rechained, signed_again
+from tests.audit.tampering import lines_of
 
 
 @pytest.fixture
@@ -57,7 +62,7 @@ def test_a_changed_report_fails(signed):
 
 def test_a_report_of_somebody_else_fails(signed):
     report = (signed / "report.json").read_bytes()
-    (signed / SIGNATURE_FILE).write_bytes(sign_report(report, key_of("mallory")))
+    (signed / SIGNATURE_FILE).write_bytes(sign_report(report, key_of("mallory"), {}))
     assert "another key" in report_check(signed).detail
 
 
@@ -66,3 +71,90 @@ def test_a_swapped_signature_field_fails(signed):
     value["signature"] = "0" * 128
     (signed / SIGNATURE_FILE).write_bytes(encode_canonical(value) + b"\n")
     assert "was changed" in report_check(signed).detail
+
+
+def test_a_changed_digest_beside_the_signature_fails(signed):
+    value = json.loads((signed / SIGNATURE_FILE).read_bytes())
+    value["digest"] = "0" * 64
+    (signed / SIGNATURE_FILE).write_bytes(encode_canonical(value) + b"\n")
+    assert "another digest" in report_check(signed).detail
+
+
+def test_pages_are_those_of_the_signed_report_or_fail(signed, tmp_path):
+    write_report(signed, ("html", "md"), key=tmp_path / "server.key")
+    check = report_check(signed)
+    assert check.outcome is Outcome.PASS
+    assert "report.json, report.html, report.md signed by the server" in check.detail
+    page = signed / "report.html"
+    whole = page.read_bytes()
+    page.write_bytes(whole.replace(b"3 rounds", b"9 rounds", 1))
+    assert page.read_bytes() != whole
+    assert "report.html is not the page" in report_check(signed).detail
+    assert report_check(signed).outcome is Outcome.FAIL
+    value = json.loads((signed / SIGNATURE_FILE).read_bytes())
+    value["pages"]["report.html"] = hashlib.sha256(page.read_bytes()).hexdigest()
+    (signed / SIGNATURE_FILE).write_bytes(encode_canonical(value) + b"\n")
+    assert "not those that the server signed" in report_check(signed).detail
+    write_report(signed, key=tmp_path / "server.key")
+    (signed / "report.md").write_text("all is well")
+    assert report_check(signed).outcome is Outcome.FAIL
+    (signed / "report.md").unlink()
+    (signed / "report.pdf").write_text("a page that nobody signed")
+    assert "nobody signed report.pdf" in report_check(signed).detail
+
+
+def test_a_signature_of_an_earlier_version_is_over_the_report_alone(signed):
+    report = (signed / "report.json").read_bytes()
+    value = json.loads((signed / SIGNATURE_FILE).read_bytes())
+    value = {name: value[name] for name in ("digest", "key", "signature")}
+    (signed / SIGNATURE_FILE).write_bytes(encode_canonical({"format": "securefed-report-signature/1", **value}) + b"\n")
+    check = report_check(signed)
+    assert check.outcome is Outcome.PASS
+    assert "report.json signed by the server" in check.detail
+    assert "nobody signed report.html, report.md" in check.detail
+    assert is_signed(value["key"], value["signature"], REPORT_LABEL + report)
+
+
+def test_a_report_that_is_older_than_the_signed_record_fails(signed, tmp_path):
+    """The server adds an attack that succeeded and signs; an older report, signed too, says that none was tried."""
+    older = {name: (signed / name).read_bytes() for name in ("report.json", SIGNATURE_FILE)}
+    lines = lines_of(signed)
+    attack = {"kind": "attack", "name": "inversion", "setting": "x", "outcome": "FAIL", "values": {}}
+    lines = rechained([*lines, encode_canonical({**attack, "time": json.loads(lines[-1])["time"]})])
+    for site in SITES:
+        shutil.rmtree(signed / "sites" / site)
+    signed_again(signed, lines)
+    assert "is of the first 11 events; 12 are signed" in report_check(signed).detail
+    write_report(signed, ("json",), key=tmp_path / "server.key")
+    assert report_check(signed).outcome is Outcome.PASS
+    for name, content in older.items():
+        (signed / name).write_bytes(content)
+    assert report_check(signed).outcome is Outcome.FAIL
+
+
+def test_a_report_of_another_run_fails(signed, tmp_path):
+    other = Run(tmp_path / "other", run_id="r2").complete()
+    write_report(other, ("json",), key=tmp_path / "server.key")
+    for name in ("report.json", SIGNATURE_FILE):
+        (signed / name).write_bytes((other / name).read_bytes())
+    assert "is of the run 'r2'" in report_check(signed).detail
+
+
+def test_a_signed_report_is_not_replaced_by_one_that_says_something_else(signed, tmp_path):
+    write_report(signed, ("html",))  # what report.json says is the same
+    with pytest.raises(LogWriteError, match="is signed, and would become another one; name another folder"):
+        write_report(signed, ("html",), roster=signed / "roster.json")
+    assert report_check(signed).outcome is Outcome.PASS
+    _, paths = write_report(signed, ("html",), roster=signed / "roster.json", output=tmp_path / "mine")
+    assert paths["html"].exists()
+
+
+def test_only_the_servers_key_signs_a_report_and_signing_writes_it(signed, tmp_path):
+    mallory = tmp_path / "mallory.key"
+    mallory.touch(mode=0o600)
+    mallory.write_bytes(key_of("mallory").private_bytes_raw())
+    with pytest.raises(KeyFileError, match="not the key of this run's server"):
+        write_report(signed, ("json",), key=mallory)
+    _, paths = write_report(signed, ("html",), output=tmp_path / "pages", key=tmp_path / "server.key")
+    assert paths["json"].exists()
+    assert paths["signature"].exists()

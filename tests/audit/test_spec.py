@@ -9,6 +9,7 @@ import audit
 from audit.heads import SERVER_LABEL, WITNESS_LABEL, SignedHead
 from audit.log import parse_events
 from audit.merkle import MerkleTree, leaf_hash, verify_consistency, verify_inclusion
+from audit.report_signature import PAGES_LABEL, REPORT_LABEL
 from audit.roster import Roster
 from tests.audit.spec_example import example
 
@@ -47,7 +48,7 @@ def test_the_blocks_of_the_specification_verify_by_themselves():
 
 
 def test_labels_are_as_specified():
-    for label in (SERVER_LABEL, WITNESS_LABEL):
+    for label in (SERVER_LABEL, WITNESS_LABEL, REPORT_LABEL, PAGES_LABEL):
         assert f"`{label.decode().rstrip()}\\n`" in SPEC
         assert f"{len(label)} bytes" in SPEC
 

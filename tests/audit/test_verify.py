@@ -19,6 +19,7 @@ def test_a_clean_run_verifies(complete_run):
         "log": Outcome.PASS,
         "history": Outcome.PASS,
         "signatures": Outcome.PASS,
+        "sums": Outcome.ABSENT,
         "configuration": Outcome.PASS,
         "files": Outcome.PASS,
         "model": Outcome.PASS,

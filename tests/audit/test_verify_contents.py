@@ -173,7 +173,7 @@ def test_a_private_run_verifies_with_its_epsilon(private_run):
         ("epsilon", lambda f: f.update(upper=None), "states epsilon None"),
         ("privacy_event", lambda f: f.update(repetitions=61), "states epsilon"),
         ("privacy_event", lambda f: f["mechanism"].update(noise_multiplier=1.1), "states epsilon"),
-        ("privacy_event", lambda f: f.update(hospital="south"), "states epsilon"),
+        ("privacy_event", lambda f: f.update(hospital="south"), "nothing was accounted for north"),
         ("privacy_claim", lambda f: f.update(delta=1e-6), "summary.json states epsilon"),
         ("privacy_claim", lambda f: f.update(claim="NOT CLAIMED"), "claims nothing"),
         ("privacy_claim", lambda f: f.pop("delta"), "without a delta"),

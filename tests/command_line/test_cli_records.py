@@ -16,6 +16,12 @@ def test_a_run_verifies_and_a_changed_one_does_not(call, images):
     code, out, err = call("audit", "verify", "run", "--roster", "run/roster.json")
     assert (code, err) == (0, ""), out
     assert "FAIL" not in out
+    code, out, err = call("audit", "verify", "run", "--json")
+    assert (code, err) == (0, "")
+    found = json.loads(out)
+    assert found["is_verified"]
+    assert {check["outcome"] for check in found["checks"]} <= {"PASS", "ABSENT"}
+    assert found["unsigned_by"] == []
     log = Path("run/audit.jsonl")
     content = log.read_bytes()
     log.write_bytes(content.replace(b'"survivors":["a","b"', b'"survivors":["b","a"', 1))
@@ -41,6 +47,25 @@ def test_verification_does_not_load_torch(call, images, tmp_path):
     )
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, check=True, capture_output=True)
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["plan", "--clients", 101, "--sigma", -5], "sigma"),
+        (["plan", "--clients", 150, "--eta", -3], "eta"),
+        (["plan", "--clients", 10, "--dimension", 0], "dimension"),
+        (["plan", "--clients", 10, "--dimension", 10**14], "dimension"),
+        (["plan", "--clients", 10, "--value-bits", 1], "value_bits"),
+        (["attack", "--id", "ZZ"], "'ZZ' is no attack of the catalogue; use A1, A2"),
+    ],
+)
+def test_what_the_protocol_cannot_mean_is_refused_in_one_line(call, options, says):
+    code, out, err = call("protocol", *options)
+    assert code != 0
+    assert out == ""
+    assert says in err
+    assert len(err.strip().splitlines()) == 1
 
 
 def test_keys_are_made_and_gathered_into_a_roster(call):

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from audit import AuditError, EventLog, EvidenceError, read_events
-from audit.accounting import Gaussian, Repeated, SampledGaussian, Skellam, Unknown, upper_epsilon
+from audit.accounting import Gaussian, Repeated, SampledGaussian, Skellam, Unknown, mechanism_fields, upper_epsilon
 from audit.ledger import (
     Account,
     BudgetExceededError,
@@ -323,6 +323,39 @@ def test_verification_of_a_run_takes_the_ledger_in(tmp_path, ledger, path):
     found = verify_run(tmp_path, ledger=tmp_path / "empty.db")
     assert found.first_bad_event == 1
     assert "knows no charge" in found.checks[-1].detail
+    missing = verify_run(tmp_path, ledger=tmp_path / "mistyped.db").checks[-1]
+    assert missing.outcome is Outcome.FAIL
+    assert "is no ledger" in missing.detail
+    assert not (tmp_path / "mistyped.db").exists()
+
+
+def test_a_ledger_that_has_nothing_to_do_with_a_run_is_absent_not_passed(complete_run, path, ledger):
+    ledger.reserve(ACCOUNT, charge("of another run"))
+    check = verify_run(complete_run, ledger=path).checks[-1]
+    assert check.outcome is Outcome.ABSENT
+    assert "no charge in common" in check.detail
+
+
+@pytest.mark.parametrize(("survivors", "paid"), [(["north"], False), (["south"], True)])
+def test_a_hospital_in_a_sum_has_paid_for_what_was_announced_of_it(tmp_path, ledger, path, survivors, paid):
+    """In a deployment the server's log announces releases that each hospital charges to its own ledger."""
+    header = {"run_id": "r1", "operation": "deployment"}
+    with EventLog.create(tmp_path / "audit.jsonl", header, Ticks()) as log:
+        cohort = [ACCOUNT.hospital, "south"]
+        survivors = [ACCOUNT.hospital if name == "north" else name for name in survivors]
+        log.append("round_started", {"round": 1, "cohort": cohort, "model_digest": "ab" * 32})
+        release = f"r1/1/{'ab' * 8}/{ACCOUNT.hospital}"
+        event = {"mechanism": mechanism_fields(Gaussian(2.0)), "repetitions": 1, "round": 1}
+        log.append("privacy_event", {**event, "hospital": ACCOUNT.hospital, "release_id": release})
+        lost = {name: "ShareKeys" for name in cohort if name not in survivors}
+        done = {"round": 1, "cohort": cohort, "survivors": survivors, "dropouts": lost}
+        log.append("round_completed", {**done, "aggregate_digest": "ab" * 32, "bytes": {}})
+        events = log.events
+    if paid:
+        assert check_ledger(path, {"r1": events}).startswith("0 charges")
+    else:
+        with pytest.raises(EvidenceError, match="knows no charge"):
+            check_ledger(path, {"r1": events})
 
 
 def test_ledger_and_log_agree_or_the_first_bad_event_is_named(tmp_path, ledger, path):

@@ -248,7 +248,7 @@ def append_events(run, *events):
         run.log.append(kind, fields)
 
 
-PROTOCOL = {"secure_aggregation": True, "clients": 3, "dimension": 1000, "threat_model": "active", "threshold": 3}
+PROTOCOL = {"secure_aggregation": True, "clients": 3, "dimension": 1000, "threat_model": "active", "threshold": 2}
 
 
 def rich_run(tmp_path):

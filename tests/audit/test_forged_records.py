@@ -1,0 +1,180 @@
+"""What a forger without the hospitals' keys, or without any, could make of a record, and what verification says."""
+
+import json
+import os
+import shutil
+
+import pytest
+
+from audit.canonical import decode_canonical, encode_canonical
+from audit.heads import read_heads
+from audit.report import build_report
+from audit.verify import Outcome, verify_run
+from tests.audit.runs import SITES, rechained, round_fields, signed_again
+from tests.audit.tampering import changed, failure, lines_of, write_lines
+
+
+def check(folder, name, **arguments):
+    return next(check for check in verify_run(folder, **arguments).checks if check.name == name)
+
+
+def without_signatures(folder):
+    """A forger without a key: heads are gone, the end of the run too."""
+    lines = [line for line in lines_of(folder) if decode_canonical(line)["kind"] != "run_completed"]
+    write_lines(folder, rechained(lines))
+    (folder / "heads.jsonl").write_bytes(b"")
+    for site in SITES:
+        shutil.rmtree(folder / "sites" / site)
+
+
+def test_rounds_that_nobody_signed_are_found(complete_run):
+    without_signatures(complete_run)
+    found = verify_run(complete_run, roster=complete_run / "roster.json")
+    assert not found.is_verified
+    assert "round 1 and 2 more were finished, and no signed head covers them" in found.failed[0].detail
+
+
+def test_a_first_round_that_a_crash_left_unsigned_is_absent_not_passed(complete_run):
+    without_signatures(complete_run)
+    lines = lines_of(complete_run)
+    rounds = [seq for seq, line in enumerate(lines) if decode_canonical(line)["kind"] == "round_completed"]
+    write_lines(complete_run, lines[: rounds[0] + 1])
+    assert check(complete_run, "signatures").outcome is Outcome.ABSENT
+    (complete_run / "heads.jsonl").unlink()
+    assert check(complete_run, "signatures").outcome is Outcome.ABSENT
+
+
+def test_more_rounds_after_the_last_head_than_a_crash_leaves_are_found(run):
+    for number in (4, 5):
+        run.start(number)
+        run.log.append("round_completed", round_fields(number))
+        found = check(run.folder, "signatures")
+        assert found.outcome is (Outcome.PASS if number == 4 else Outcome.FAIL)
+    assert "round 4 and 1 more were finished" in found.detail
+
+
+def rewritten(folder, edit, sites):
+    """The server's own forgery: rounds changed, chained and signed anew by it and by `sites` alone."""
+    lines = lines_of(folder)
+    for seq, line in enumerate(lines):
+        if decode_canonical(line)["kind"] == "round_completed":
+            lines[seq] = changed(line, **edit(decode_canonical(line)))
+    for site in SITES:
+        shutil.rmtree(folder / "sites" / site)
+    signed_again(folder, rechained(lines), sites=sites)
+
+
+def test_a_hospital_of_an_earlier_sum_cannot_be_left_out_of_the_signers(complete_run):
+    rewritten(complete_run, lambda f: {"survivors": list(SITES[:2]), "dropouts": {"west": "ShareKeys"}}, SITES[:2])
+    assert check(complete_run, "signatures").outcome is Outcome.PASS
+    assert verify_run(complete_run).unsigned_by == ("west",)
+    rewritten_once = json.loads(lines_of(complete_run)[5])
+    assert rewritten_once["kind"] == "round_completed"
+    lines = lines_of(complete_run)
+    lines[5] = encode_canonical({**rewritten_once, "survivors": list(SITES), "dropouts": {}})
+    signed_again(complete_run, rechained(lines), sites=SITES[:2])
+    assert "lacks the countersignature of 'west'" in failure(complete_run)[1]
+
+
+def test_survivors_cannot_all_be_lost_before_they_sign(complete_run):
+    lines = lines_of(complete_run)
+    described = {"kind": "protocol_described", "secure_aggregation": True, "clients": 3, "dimension": 2, "threshold": 2}
+    lines.insert(3, encode_canonical({**described, "time": decode_canonical(lines[2])["time"]}))
+    write_lines(complete_run, rechained(lines))
+    rewritten(complete_run, lambda f: {"dropouts": dict.fromkeys(SITES, "Unmasking")}, ())
+    first, reason = failure(complete_run)
+    assert "0 hospitals were left to open the sum of round 1, below the threshold of 2" in reason
+    assert decode_canonical(lines_of(complete_run)[first])["kind"] == "round_completed"
+
+
+def test_a_stranger_in_a_sum_is_found(complete_run):
+    stranger = ["east", *SITES[:2]]
+
+    def edit(fields):
+        return {"cohort": stranger, "survivors": stranger, "bytes": {}}
+
+    lines = lines_of(complete_run)
+    for seq, line in enumerate(lines):
+        if decode_canonical(line)["kind"] == "round_started":
+            lines[seq] = changed(line, cohort=stranger)
+    write_lines(complete_run, rechained(lines))
+    rewritten(complete_run, edit, SITES)
+    assert "an update of 'east', who is not of the roster" in check(complete_run, "signatures").detail
+
+
+def test_a_report_says_who_has_not_signed(complete_run):
+    rewritten(complete_run, lambda f: {"survivors": list(SITES[:2]), "dropouts": {"west": "ShareKeys"}}, SITES[:2])
+    sentence = build_report(complete_run)["verdicts"][0]["sentence"]
+    assert "signed by all parties of the roster that came with the run but west" in sentence
+
+
+def test_heads_that_are_handed_in_are_read_to_their_last_byte(complete_run, tmp_path):
+    """A rollback: the log and the server's heads end after round 1; a hospital's file proves that there was more."""
+    kept = tmp_path / "kept.jsonl"
+    kept.write_bytes((complete_run / "sites" / "west" / "heads.jsonl").read_bytes())
+    first = read_heads(complete_run / "heads.jsonl")[0]
+    write_lines(complete_run, lines_of(complete_run)[: first.head.size])
+    (complete_run / "heads.jsonl").write_bytes(first.encode() + b"\n")
+    for site in SITES:
+        shutil.rmtree(complete_run / "sites" / site)
+    assert verify_run(complete_run).is_verified
+    assert "the log was cut" in failure(complete_run, heads=[kept])[1]
+    last = kept.read_bytes().splitlines()[-1]
+    kept.write_bytes(last)
+    assert "the log was cut" in failure(complete_run, heads=[kept])[1]
+    kept.write_bytes(b"")
+    assert "holds no tree head" in failure(complete_run, heads=[kept])[1]
+
+
+def test_the_heads_of_one_hospital_do_not_pass_for_those_of_another(complete_run):
+    mine, other = (complete_run / "sites" / site / "heads.jsonl" for site in SITES[:2])
+    mine.write_bytes(other.read_bytes())
+    assert "lacks the countersignature of 'north'" in failure(complete_run)[1]
+
+
+def test_files_that_no_log_vouches_for_are_absent_not_passed(run):
+    (run.folder / "summary.json").write_text('{"privacy": {"epsilon": 0.1}}')
+    (run.folder / "bytes.csv").write_text("nonsense")
+    found = {check.name: check for check in verify_run(run.folder).checks}
+    assert found["files"].outcome is found["bytes"].outcome is Outcome.ABSENT
+    assert "no end that vouches for summary.json" in found["files"].detail
+    assert "bytes.csv was not compared" in found["bytes"].detail
+
+
+DEEP = b'{"a":' * 100_000 + b"1" + b"}" * 100_000
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("summary.json", b'{"communication": null}'),
+        ("summary.json", b'{"communication": 3}'),
+        ("summary.json", b'{"communication": {"upload_bytes": "\\ud800"}}'),
+        ("summary.json", DEEP),
+        ("config.toml", b"a = " + b"[" * 100_000),
+        ("bytes.csv", b"\xff\xfe"),
+        ("bytes.csv", b"round,site,direction,stage,kind,bytes\n1,a,up\n"),
+        ("roster.json", DEEP),
+        ("heads.jsonl", DEEP + b"\n"),
+        ("audit.jsonl", DEEP + b"\n"),
+    ],
+)
+def test_nothing_that_a_file_holds_makes_verification_raise(complete_run, name, content):
+    (complete_run / name).write_bytes(content)
+    found = verify_run(complete_run, report=True)
+    assert not found.is_verified
+    assert all(check.detail.isprintable() for check in found.checks)
+
+
+@pytest.mark.parametrize("metadata", ["[]", "null", '"x"', '{"fam_sha256": 1}', '{"layout": [[[]]]}'])
+def test_metadata_of_any_kind_are_a_failed_check(complete_run, metadata):
+    header = b'{"__metadata__":' + metadata.encode() + b"}"
+    (complete_run / "fam.safetensors").write_bytes(len(header).to_bytes(8, "little") + header)
+    assert check(complete_run, "model").outcome is Outcome.FAIL
+
+
+@pytest.mark.parametrize("name", ["summary.json", "audit.jsonl", "fam.safetensors", "heads.jsonl"])
+def test_a_pipe_in_place_of_a_file_is_not_waited_for(complete_run, name):
+    (complete_run / name).unlink()
+    os.mkfifo(complete_run / name)
+    assert not verify_run(complete_run).is_verified
