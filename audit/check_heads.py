@@ -6,7 +6,7 @@ from pathlib import Path
 
 from audit.errors import EvidenceError
 from audit.heads import SignedHead, TreeHead, read_given_heads, read_heads
-from audit.history import RunHistory
+from audit.history import RoundRecord, RunHistory
 from audit.log import Event
 from audit.merkle import MerkleTree
 from audit.roster import Roster
@@ -126,15 +126,17 @@ def _check_head(source: str, signed: SignedHead, history: RunHistory, tree: Merk
 def _check_everybody(heads: Sequence[SignedHead], roster: Roster, history: RunHistory) -> None:
     """Each hospital whose update is in a sum that these heads cover has signed one of them that covers it.
 
-    But for one that was lost between its last sum and the head after it, and never came back.
+    A sum whose opening it did not live to see binds it to nothing: it may be gone by the head after it.
     """
     covered = max((signed.head.size for signed in heads), default=0)
-    last = {name: record for record in history.rounds if record.seq < covered for name in record.survivors}
+    last: dict[str, RoundRecord] = {}
+    for record in history.rounds:
+        for name in record.survivors if record.seq < covered else ():
+            if name not in roster.hospitals:
+                raise EvidenceError(record.seq, f"the sum has an update of {name!r}, who is not of the roster")
+            if name not in record.dropouts:
+                last[name] = record
     for name, record in last.items():
-        if name not in roster.hospitals:
-            raise EvidenceError(record.seq, f"the sum has an update of {name!r}, who is not of the roster")
-        if name in record.dropouts:
-            continue
         after = [signed for signed in heads if signed.head.size > record.seq]
         if not any(name in signed.witnesses for signed in after):
             after[0].verify(roster, of=name)

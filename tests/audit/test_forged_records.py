@@ -178,3 +178,13 @@ def test_a_pipe_in_place_of_a_file_is_not_waited_for(complete_run, name):
     (complete_run / name).unlink()
     os.mkfifo(complete_run / name)
     assert not verify_run(complete_run).is_verified
+
+
+def test_a_hospital_that_is_lost_in_the_end_has_signed_what_came_before(complete_run):
+    """West is in three sums and lost while the last one is opened: of the first two it has signed the record."""
+
+    def edit(fields):
+        return {"dropouts": {"west": "Unmasking"}} if fields["round"] == 3 else {}
+
+    rewritten(complete_run, edit, SITES[:2])
+    assert "lacks the countersignature of 'west'" in failure(complete_run)[1]
