@@ -1,9 +1,7 @@
 """A hospital's folder: everything that never leaves it, readable by its owner only."""
 
-import fcntl
 import os
 import stat
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +12,7 @@ from audit.signing_key import create_key
 from securefed.deploy.errors import DeploymentError
 from securefed.errors import RunFolderError
 from securefed.identity import write_public
+from securefed.locks import locked
 from securefed.site.settings import SiteSettings
 
 _PRIVATE: Final = 0o077
@@ -132,18 +131,7 @@ class SiteFolder:
         Raises:
             DeploymentError: Another process holds it.
         """
-        deadline = time.monotonic() + wait
-        with (self.path / ".lock").open("a") as stream:
-            while not _locked(stream.fileno()):
-                if time.monotonic() >= deadline:
-                    raise DeploymentError(f"{self.path} is in use by another node of this hospital; stop that one")
-                time.sleep(0.05)
+        with locked(self.path / ".lock", wait) as held:
+            if not held:
+                raise DeploymentError(f"{self.path} is in use by another node of this hospital; stop that one")
             yield
-
-
-def _locked(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True

@@ -2,11 +2,13 @@
 
 import itertools
 import json
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from securefed.errors import RunFolderError, SecureFedError
+from securefed.locks import locked
 from securefed.sweep.plan import Cell
 
 FINISHED, FAILED, INTERRUPTED, WAITING = "finished", "failed", "interrupted", "waiting"
@@ -56,6 +58,7 @@ def run_cell(folder: Path, cell: Cell, cache_dir: Path | None, workers: int) -> 
         cache_dir: Feature cache.
         workers: Hospitals that work at the same time.
     """
+    from audit.errors import AuditError
     from clients.data import DataError
     from clients.encoders import EncoderError
     from protocols.errors import ProtocolError
@@ -64,7 +67,7 @@ def run_cell(folder: Path, cell: Cell, cache_dir: Path | None, workers: int) -> 
         return CellResult(cell.name, FINISHED, _summary(folder / cell.name, cell, cache_dir, workers))
     except KeyboardInterrupt:
         return CellResult(cell.name, INTERRUPTED)
-    except (SecureFedError, DataError, EncoderError, ProtocolError) as error:
+    except (SecureFedError, AuditError, DataError, EncoderError, ProtocolError) as error:
         return CellResult(cell.name, FAILED, error=f"{type(error).__name__}: {error}")
 
 
@@ -74,6 +77,17 @@ def _summary(path: Path, cell: Cell, cache_dir: Path | None, workers: int) -> di
     if (path / "checkpoint" / "latest.json").exists():
         return resume_run(path, cache_dir=cache_dir, workers=workers).summary
     if path.exists():  # interrupted before its first round was finished; its record is kept beside the new run
-        aside = (path.with_name(f"{path.name}.interrupted-{number}") for number in itertools.count(1))
-        path.rename(next(name for name in aside if not name.exists()))
+        _put_aside(path)
     return simulate(cell.config, output=path, cache_dir=cache_dir, workers=workers).summary
+
+
+def _put_aside(path: Path) -> None:
+    """Rename a run's folder; raises LogLockedError where a process is still at work in it."""
+    from audit.errors import LogLockedError
+
+    aside = (path.with_name(f"{path.name}.interrupted-{number}") for number in itertools.count(1))
+    log = path / "audit.jsonl"
+    with locked(log) if log.exists() else nullcontext(True) as held:
+        if not held:
+            raise LogLockedError(log)
+        path.rename(next(name for name in aside if not name.exists()))

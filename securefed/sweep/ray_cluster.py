@@ -9,7 +9,7 @@ import contextlib
 import os
 import secrets
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,7 +37,7 @@ class _Machine:
 
 def run_on_ray(
     address: str, left: Sequence[Cell], folder: Path, cache_dir: Path | None, jobs: int | None
-) -> Iterator[tuple[Cell, CellResult]]:
+) -> Generator[tuple[Cell, CellResult], None, None]:
     """Yield each cell as it ends; a cell takes a share of the cores of one machine, and a GPU where there are some.
 
     Args:

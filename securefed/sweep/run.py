@@ -1,16 +1,16 @@
 """A sweep from start to end: features once, cells on the cores of this machine, one table."""
 
 import contextlib
-import multiprocessing
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
+import signal
+import threading
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from clients.method.threads import usable_cores
 from securefed.config import RunConfig
 from securefed.errors import RunFolderError
+from securefed.locks import locked
 from securefed.observer import Observer
 from securefed.preparation import encode_sites, load_sites, resolve_device
 from securefed.sweep.cell import FAILED, FINISHED, CellResult, look_up, run_cell
@@ -18,6 +18,7 @@ from securefed.sweep.plan import Cell, SweepPlan
 from securefed.sweep.plots import plot_sweep
 from securefed.sweep.ray_cluster import run_on_ray
 from securefed.sweep.table import tidy_rows, write_table
+from securefed.sweep.workers import run_in_processes
 
 Finished = Callable[[Cell, CellResult], None]
 
@@ -70,30 +71,32 @@ def run_sweep(
         finished: Called with each cell as it ends.
 
     Raises:
-        RunFolderError: The folder cannot be written, or is that of other runs.
+        RunFolderError: The folder cannot be written, is that of other runs, or another sweep runs in it.
+        KeyboardInterrupt: Ctrl-C or SIGTERM.
         ConfigError: There is no such cluster.
         DataError, EncoderError: No features for a cell.
     """
-    cells = folder / "cells"
-    try:
-        cells.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RunFolderError(cells, f"cannot be made ({error.strerror}); name another --output") from error
-    results = look_up_all(plan, folder)
-    left = [cell for cell in plan.cells if results[cell.name].status != FINISHED]
-    encode_once([cell.config for cell in left], cache_dir, observer or Observer())
-    ended = _run_cells(left, cells, cache_dir, jobs)
-    if cluster is not None:
-        ended = run_on_ray(cluster, left, cells, cache_dir, jobs)
-    try:
-        for cell, result in ended:
-            results[cell.name] = result
-            finished(cell, result)
-    finally:
-        rows = tidy_rows(plan, results)
-        write_table(folder, rows)
-        plot_sweep(plan, results, folder / "plots")
-    return SweepResult(folder, results)
+    with _alone(folder), _terminated_as_interrupted():
+        results = look_up_all(plan, folder)
+        left = [cell for cell in plan.cells if results[cell.name].status != FINISHED]
+        encode_once([cell.config for cell in left], cache_dir, observer or Observer())
+        if cluster is None:
+            ended = _run_cells(left, folder / "cells", cache_dir, jobs)
+        else:
+            ended = run_on_ray(cluster, left, folder / "cells", cache_dir, jobs)
+        try:
+            with contextlib.closing(ended):
+                for cell, result in ended:
+                    results[cell.name] = result
+                    finished(cell, result)
+        except KeyboardInterrupt as interrupt:
+            interrupt.add_note("finished runs are kept; start the sweep again to go on")
+            raise
+        finally:
+            rows = tidy_rows(plan, results)
+            write_table(folder, rows)
+            plot_sweep(plan, results, folder / "plots")
+        return SweepResult(folder, results)
 
 
 def encode_once(configs: Sequence[RunConfig], cache_dir: Path | None, observer: Observer) -> None:
@@ -111,7 +114,7 @@ def encode_once(configs: Sequence[RunConfig], cache_dir: Path | None, observer: 
 
 def _run_cells(
     left: Sequence[Cell], folder: Path, cache_dir: Path | None, jobs: int | None
-) -> Iterator[tuple[Cell, CellResult]]:
+) -> Generator[tuple[Cell, CellResult], None, None]:
     """Yield each cell as it ends; one process a cell where several run at once, and all cores for one."""
     cores = usable_cores()
     several = min(jobs or cores, len(left))
@@ -122,19 +125,37 @@ def _run_cells(
                 raise KeyboardInterrupt
             yield cell, result
         return
-    workers = max(1, cores // several)
-    pool = ProcessPoolExecutor(several, mp_context=multiprocessing.get_context("spawn"))
+    yield from run_in_processes(left, folder, cache_dir, several, max(1, cores // several))
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Make a sweep's folder and hold it: two sweeps in it would take each other's cells for interrupted ones."""
+    with contextlib.ExitStack() as stack:
+        try:
+            (folder / "cells").mkdir(parents=True, exist_ok=True)
+            held = stack.enter_context(locked(folder / ".lock"))
+        except OSError as error:
+            raise RunFolderError(
+                folder, f"cannot be made or locked ({error.strerror}); name another --output"
+            ) from error
+        if not held:
+            raise RunFolderError(folder, "another sweep runs in it; wait until it has ended, or name another --output")
+        yield
+
+
+@contextlib.contextmanager
+def _terminated_as_interrupted() -> Iterator[None]:
+    """Treat SIGTERM as Ctrl-C: cells leave their checkpoints. Only the main thread may set that up."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, _interrupt)
     try:
-        running = {pool.submit(run_cell, folder, cell, cache_dir, workers): cell for cell in left}
-        for future in as_completed(running):
-            result = future.result()
-            if result.status not in (FINISHED, FAILED):
-                raise KeyboardInterrupt
-            yield running[future], result
-    except BrokenProcessPool as error:
-        raise RunFolderError(
-            folder, "a process of the sweep died, as a rule for want of memory; use fewer --jobs and start it again"
-        ) from error
+        yield
     finally:
-        with contextlib.suppress(KeyboardInterrupt):
-            pool.shutdown(wait=True, cancel_futures=True)
+        signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
+
+
+def _interrupt(_number: int, _frame: object) -> None:
+    raise KeyboardInterrupt

@@ -2,18 +2,26 @@
 
 import csv
 import json
+import os
 import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 
+from audit import LogLockedError, read_events
 from securefed.config import config_digest, load_config
 from securefed.errors import ConfigError, RunFolderError
+from securefed.locks import locked
 from securefed.sweep import run as sweep_run
 from securefed.sweep.cell import FAILED, FINISHED, WAITING
 from securefed.sweep.plan import read_plan
 from securefed.sweep.run import look_up_all, run_sweep
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
@@ -152,6 +160,93 @@ def test_an_interrupted_sweep_goes_on_where_it_was(sweep_file, tmp_path, monkeyp
     for cell in plan.cells:
         assert resumed.results[cell.name].summary["sites"] == whole.results[cell.name].summary["sites"]
     assert [path.name for path in (folder / "cells").glob("*.interrupted-*")] == [f"{plan.cells[2].name}.interrupted-1"]
+
+
+def test_two_sweeps_do_not_share_a_folder(sweep_file, tmp_path):
+    plan = read_plan(sweep_file('"federation.seed" = [0]'))
+    folder = tmp_path / "out"
+    folder.mkdir()
+    with locked(folder / ".lock"), pytest.raises(RunFolderError, match="another sweep runs in it; wait until"):
+        run_sweep(plan, folder, jobs=1)
+    assert run_sweep(plan, folder, jobs=1).failed == 0
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_cell_that_a_process_is_at_work_in_is_left_alone_and_the_others_run(sweep_file, tmp_path, jobs):
+    """It has begun and has no checkpoint yet, like one that was interrupted there."""
+    plan = read_plan(sweep_file('"federation.seed" = [0, 1]'))
+    cell = tmp_path / "out/cells" / plan.cells[0].name
+    cell.mkdir(parents=True)
+    with locked(cell / "audit.jsonl"):
+        result = run_sweep(plan, tmp_path / "out", jobs=jobs)
+    assert [result.results[cell.name].status for cell in plan.cells] == [FAILED, FINISHED]
+    error = result.results[cell.name].error
+    assert error.count("is being written by another process; wait until that run has ended") == 1
+    assert sorted(path.name for path in cell.parent.iterdir()) == sorted(cell.name for cell in plan.cells)
+
+
+def test_a_cell_whose_budget_is_spent_fails_alone(sweep_file, tmp_path, monkeypatch):
+    from securefed import simulation
+
+    simulate = simulation.simulate
+
+    def run(config, **more):
+        if config.federation.seed == 0:
+            raise LogLockedError(tmp_path)  # any error of the evidence: budgets, ledgers, logs
+        return simulate(config, **more)
+
+    monkeypatch.setattr(simulation, "simulate", run)
+    plan = read_plan(sweep_file('"federation.seed" = [0, 1]'))
+    result = run_sweep(plan, tmp_path / "out", jobs=1)
+    assert [result.results[cell.name].status for cell in plan.cells] == [FAILED, FINISHED]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=["SIGTERM", "SIGKILL"])
+def test_no_process_of_a_sweep_outlives_it(sweep_file, tmp_path, number):
+    path = sweep_file('"federation.seed" = [0, 1, 2, 3]')
+    path.write_text(path.read_text().replace("rounds = 2", "rounds = 5000"))
+    folder = tmp_path / "out"
+    sweep = subprocess.Popen(
+        [sys.executable, "-m", "cli", "sweep", str(path), "--output", str(folder), "--jobs", "2", "--quiet"],
+        cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        wait(lambda: len(list(folder.glob("cells/*/checkpoint/latest.json"))) == 2)
+        workers = children(sweep.pid)
+        assert len(workers) >= 2
+        sweep.send_signal(number)
+        _, err = sweep.communicate(timeout=60)
+        wait(lambda: not any(Path(f"/proc/{pid}").exists() for pid in workers), 30)
+    finally:
+        sweep.kill()
+    if number == signal.SIGTERM:
+        assert (sweep.returncode, err.strip()) == (
+            130,
+            "interrupted: finished runs are kept; start the sweep again to go on",
+        )
+    logs = sorted(folder.glob("cells/*/audit.jsonl"))
+    assert len(logs) == 2  # no cell was begun after it
+    for log in logs:
+        assert read_events(log)[-1].kind == "interrupted"
+
+
+def wait(reached, seconds=120):
+    deadline = time.monotonic() + seconds
+    while not reached():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def children(pid):
+    """The processes that have this parent."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            if path.read_text().rpartition(")")[2].split()[1] == str(pid):
+                found.append(int(path.parent.name))
+        except OSError:
+            continue
+    return found
 
 
 def test_a_folder_of_other_runs_is_refused(sweep_file, tmp_path):
