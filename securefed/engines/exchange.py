@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from protocols.transport import Exchanged, Patience, Replies
+from securefed.engines.names import NO_REPLY
 
 POLL_SECONDS: Final = 0.2
 """Longest wait inside a mail before the clock is looked at again."""
@@ -95,6 +96,8 @@ class EngineTransport:
                     if site not in waiting:
                         continue
                     waiting.discard(site)
+                    if reply == NO_REPLY:
+                        reply = Lost("its node does not answer")
                     if isinstance(reply, bytes):
                         replies += 1
                         self._suspects.discard(site)

@@ -14,9 +14,11 @@ from protocols.errors import DecodeError, ProtocolError
 from protocols.messages import Refusal, encode_message
 from protocols.transport import Handler
 from protocols.wire import decode_frame
+from securefed.nodes.control import ControlStage, encode_refusal
 from securefed.nodes.numbering import training_round
 
 _NO_SESSION: Final = bytes(32)
+_CONTROL: Final = frozenset(stage.value for stage in ControlStage)
 
 _log = logging.getLogger("securefed.site")
 
@@ -47,7 +49,7 @@ class Guarded:
                     self._node = self._open()
                 return _noted(self._node, stage, data)
             except Exception as error:  # noqa: BLE001 (engines would send its text to the server)
-                return refusal(error)
+                return refusal(error, stage)
 
 
 def _noted(node: Handler, stage: str, request: bytes) -> bytes:
@@ -62,9 +64,11 @@ def _noted(node: Handler, stage: str, request: bytes) -> bytes:
     return reply
 
 
-def refusal(error: Exception) -> bytes:
-    """Log an error's class here and return the frame that stands for it: a code and nothing else."""
+def refusal(error: Exception, stage: object = "") -> bytes:
+    """Log an error's class here and return the frame that stands for it at a stage: a code and nothing of its cause."""
     _log.error("request refused: %s", type(error).__name__)
     _log.debug("the cause", exc_info=error)
+    if isinstance(stage, str) and stage in _CONTROL:
+        return encode_refusal("fault", "something broke at the site; its own log says what")
     code = error.code if isinstance(error, ProtocolError) else ProtocolError.code
     return encode_message(Refusal(code), 0, _NO_SESSION)

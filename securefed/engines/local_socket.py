@@ -9,6 +9,7 @@ A request is the length of the stage's name (2 bytes), that of the data (8 bytes
 the stream; the reply is the bytes up to the end of the stream.
 """
 
+import logging
 import os
 import socket
 import socketserver
@@ -16,14 +17,16 @@ import struct
 from pathlib import Path
 from typing import Final
 
-from securefed.engines.guard import Guarded, refusal
-from securefed.engines.names import SITE_SOCKET
+from securefed.engines.guard import Guarded
+from securefed.engines.names import NO_REPLY, SITE_SOCKET
 
 _HEAD: Final = struct.Struct("<HQ")
 _MOST_STAGE: Final = 64
 _MOST_DATA: Final = 1 << 31
 _STALLED_SECONDS: Final = 60.0
 _LONGEST_ANSWER_SECONDS: Final = 3600.0
+
+_log = logging.getLogger("securefed.site")
 
 
 class SiteServer(socketserver.ThreadingUnixStreamServer):
@@ -65,11 +68,12 @@ class _Request(socketserver.BaseRequestHandler):
 
 
 def deliver(stage: str, data: bytes) -> bytes:
-    """Return the reply of the node that this site's administrator has named in the environment, or a refusal."""
+    """Return the reply of the node that this site's administrator has named in the environment, or NO_REPLY."""
     try:
         return call(Path(os.environ[SITE_SOCKET]), stage, data, _LONGEST_ANSWER_SECONDS)
     except Exception as error:  # noqa: BLE001 (engines would send its text to the server)
-        return refusal(error)
+        _log.warning("the site's node does not answer: %s", type(error).__name__)
+        return NO_REPLY
 
 
 def call(path: Path, stage: str, data: bytes, seconds: float) -> bytes:

@@ -4,6 +4,7 @@ import pytest
 
 from protocols import Patience
 from securefed.engines.exchange import POLL_SECONDS, EngineTransport, Lost
+from securefed.engines.names import NO_REPLY
 
 ALL = ("a", "b", "c", "d")
 
@@ -134,3 +135,10 @@ def test_leaving_an_exchange_early_abandons_its_mail(bench):
     next(replies)
     replies.close()
     assert bench[1].mails[-1].abandoned
+
+
+def test_a_site_whose_node_does_not_answer_is_lost_and_refuses_nothing(bench):
+    gathered, failures, took = exchange(bench, {**at(a=1, b=1, c=1), "d": (2, NO_REPLY)})
+    assert [site for site, _ in gathered] == ["a", "b", "c"]
+    assert (failures, bench[2].suspects) == ({"d": "its node does not answer"}, {"d"})
+    assert took == pytest.approx(2, abs=POLL_SECONDS)

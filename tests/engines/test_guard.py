@@ -1,8 +1,11 @@
 import logging
 
+import pytest
+
 from protocols.errors import DecodeError, PolicyError, ProtocolError
 from protocols.messages import Refusal, decode_message
 from securefed.engines.guard import Guarded
+from securefed.nodes.control import ControlStage, RefusedBySiteError, decode_reply
 
 
 class Node:
@@ -56,3 +59,9 @@ def test_a_node_is_opened_once_and_again_where_that_failed():
     assert code(guarded.answer("a", b"")) == ProtocolError.code
     assert [guarded.answer("a", b""), guarded.answer("b", b"")] == [b"a", b"b"]
     assert len(opened) == 2
+
+
+def test_a_fault_at_a_control_message_is_refused_in_a_control_message():
+    reply = Guarded(lambda: Node(RuntimeError("Mrs Smith"))).answer("Hello", b"")
+    with pytest.raises(RefusedBySiteError, match="fault: something broke at the site; its own log says what"):
+        decode_reply(ControlStage.HELLO, reply)

@@ -6,7 +6,8 @@ import threading
 import pytest
 
 from securefed.engines.guard import Guarded
-from securefed.engines.local_socket import SiteServer, call
+from securefed.engines.local_socket import SiteServer, call, deliver
+from securefed.engines.names import NO_REPLY, SITE_SOCKET
 
 
 class Echo:
@@ -69,3 +70,15 @@ def test_others_than_owner_and_group_cannot_connect(path):
 def test_nobody_there_is_an_error_of_the_caller(tmp_path):
     with pytest.raises(OSError, match="No such file"):
         call(tmp_path / "none.sock", "ShareKeys", b"", 1)
+
+
+@pytest.mark.parametrize("stage", ["ShareKeys", "Hello"])
+def test_a_node_that_is_not_there_gives_no_reply_and_no_refusal(tmp_path, monkeypatch, caplog, stage):
+    monkeypatch.setenv(SITE_SOCKET, str(tmp_path / "none.sock"))
+    assert deliver(stage, b"") == NO_REPLY
+    assert "the site's node does not answer: FileNotFoundError" in caplog.text
+
+
+def test_a_node_that_is_there_is_delivered_to(path, monkeypatch):
+    monkeypatch.setenv(SITE_SOCKET, str(path))
+    assert deliver("Hello", b"!") == b"Hello:!"
