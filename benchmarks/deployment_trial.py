@@ -20,9 +20,10 @@ from deployment_taps import CountingProxy, Gates
 from audit.accounting import Adjacency
 from audit.ledger import Budget, BudgetLine, Ledger, Policy
 from protocols.transport import Patience
-from securefed.deploy.deployment import SERVER, Deployment, Engine, Plan
+from securefed.deploy.deployment import SERVER, Deployment, Engine
 from securefed.deploy.flare_engine import FlareEngine
 from securefed.deploy.flower_engine import FlowerEngine
+from securefed.deploy.plan import Plan
 from securefed.deploy.processes import kill_party, running
 from securefed.errors import SecureFedError
 from securefed.study import read_study

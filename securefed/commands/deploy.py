@@ -31,19 +31,26 @@ def node_command(*, folder: Path, socket_path: Path | None) -> None:
 
 @command.command("metrics", short_help="Show a study's progress to Prometheus.")
 @click.argument("folder", type=click.Path(path_type=Path))
-@click.option("--port", type=int, default=9464, metavar="N", help="Port. [9464]")
+@click.option("--port", type=click.IntRange(1, 65535), default=9464, metavar="N", help="Port. [9464]")
 @click.option("--address", default="127.0.0.1", metavar="IP", help="Where to listen; nothing protects it. [127.0.0.1]")
 def metrics_command(*, folder: Path, port: int, address: str) -> None:
     """Answer Prometheus at /metrics from the journal of the deployment in FOLDER, in the foreground.
 
     It only reads what `status --watch` prints (install the extra: pip install 'securefed[metrics]').
     """
+    from securefed.deploy.errors import DeploymentError
+
     plan = _plan(folder)
     try:
         from securefed.deploy.metrics import serve_metrics
     except ModuleNotFoundError as error:
         raise click.UsageError("prometheus_client is missing; pip install 'securefed[metrics]'") from error
-    _, thread = serve_metrics(_open(plan.engine, folder).progress, port, address)
+    try:
+        _, thread = serve_metrics(_open(plan.engine, folder).progress, port, address)
+    except OSError as error:
+        raise DeploymentError(
+            f"cannot listen at {address}:{port} ({error.strerror}); choose another --port or --address"
+        ) from error
     click.echo(f"http://{address}:{port}/metrics", err=True)
     thread.join()
 
@@ -88,7 +95,8 @@ def _engine_group(name: str, title: str) -> click.Group:
     ) -> None:
         """Make certificates, keys and policies in a new FOLDER for an approved study."""
         from protocols.transport import Patience
-        from securefed.deploy.deployment import Deployment, Plan
+        from securefed.deploy.deployment import Deployment
+        from securefed.deploy.plan import Plan
         from securefed.study import read_study
 
         local = dict(_name_and_folder(text) for text in sites)
@@ -115,13 +123,19 @@ def _engine_group(name: str, title: str) -> click.Group:
     @click.argument("folder", type=click.Path(path_type=Path))
     @click.option("--watch", is_flag=True, help="Follow the progress until the study has ended.")
     def status_command(*, folder: Path, watch: bool) -> None:
-        """Print parties, job and progress as JSON; with --watch the server's journal, a line an event."""
+        """Print parties, job and progress as JSON; with --watch the server's journal, a line an event.
+
+        With --watch it exits with 1 where the study ended as failed.
+        """
         deployment = _open(name, folder)
         if not watch:
             click.echo(json.dumps(deployment.status(), indent=1))
             return
+        line: dict[str, Any] = {}
         for line in deployment.watch():
             click.echo(json.dumps(line))
+        if line["event"] == "failed":
+            raise SystemExit(1)
 
     @group.command("stop", short_help="End the processes of this machine.")
     @click.argument("folder", type=click.Path(path_type=Path))

@@ -6,7 +6,8 @@ import shutil
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final, Protocol, Self
 
@@ -14,6 +15,7 @@ from audit.signing_key import load_key
 from protocols.transport import Patience
 from securefed.deploy.errors import DeploymentError
 from securefed.deploy.node_process import SOCKET_NAME
+from securefed.deploy.plan import Plan, check_patience
 from securefed.deploy.processes import running, start_party, stop_parties
 from securefed.engines.names import SERVER_FOLDER
 from securefed.engines.server_folder import ServerFolder
@@ -22,32 +24,12 @@ from securefed.study import read_approval, read_study
 
 SERVER: Final = "server"
 _FILE: Final = "deployment.json"
+_BEFORE_JOB: Final = "lines_before_job"
+"""File that holds how many lines the journal had when the last job was submitted."""
 _ENDED: Final = ("completed", "failed")
 _LISTENS_SECONDS: Final = 180.0
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What was decided when the deployment was made.
-
-    Attributes:
-        engine: flare or flower.
-        host: How the sites call the server.
-        port: The only port at which the sites reach the server.
-        sites: {site: its folder on this machine, or "" where it is elsewhere}.
-        listen: Port at which the server listens, where a firewall forwards `port` to it; 0: at `port`.
-    """
-
-    engine: str
-    host: str
-    port: int
-    sites: Mapping[str, str]
-    listen: int = 0
-
-    @property
-    def server_port(self) -> int:
-        """Port at which the server listens."""
-        return self.listen or self.port
+_SILENT_SECONDS: Final = 30.0
+"""How long the journal may say nothing before the engine is asked whether the job is still there."""
 
 
 class Engine(Protocol):
@@ -103,10 +85,13 @@ class Deployment:
 
         Raises:
             DeploymentError: An approval is missing, the key is another one, the folder is in use, the engine refuses.
-            ConfigError: The study or an approval cannot be read.
+            ConfigError: The study or an approval cannot be read, or a setting cannot be meant.
+            RunFolderError: A site's folder is none.
         """
-        if folder.exists() and any(folder.iterdir()):
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise DeploymentError(f"{folder} holds something already; name a new folder")
+        plan.check()
+        check_patience(wait)
         agreed = read_study(study)
         StudyStart(agreed, [read_approval(path) for path in approvals], load_key(key)).check()
         strangers = sorted(set(plan.sites) ^ set(agreed.roster.hospitals))
@@ -114,16 +99,17 @@ class Deployment:
             raise DeploymentError(f"not the hospitals of the study's roster: {', '.join(strangers)}")
         deployment = cls(folder, plan, engine)
         server = deployment.server
-        server.approvals.mkdir(parents=True, mode=0o700)
-        folder.chmod(0o700)
-        shutil.copyfile(study, server.study)
-        shutil.copy(key, server.key)
-        for path in approvals:
-            approval = read_approval(path)
-            (server.approvals / f"{approval.hospital}.json").write_bytes(approval.encode())
-        server.patience.write_text(json.dumps(asdict(wait)) + "\n", encoding="utf-8")
-        engine.make(deployment.folder, plan)
-        (folder / _FILE).write_text(json.dumps(asdict(plan), indent=1) + "\n", encoding="utf-8")
+        with _whole_or_empty(folder):
+            server.approvals.mkdir(parents=True, mode=0o700)
+            folder.chmod(0o700)
+            shutil.copyfile(study, server.study)
+            shutil.copy(key, server.key)
+            for path in approvals:
+                approval = read_approval(path)
+                (server.approvals / f"{approval.hospital}.json").write_bytes(approval.encode())
+            server.patience.write_text(json.dumps(asdict(wait)) + "\n", encoding="utf-8")
+            engine.make(deployment.folder, plan)
+            (folder / _FILE).write_text(json.dumps(asdict(plan), indent=1) + "\n", encoding="utf-8")
         return deployment
 
     @staticmethod
@@ -137,63 +123,96 @@ class Deployment:
     def start(self, parties: Sequence[str] = ()) -> None:
         """Start the server and the sites whose folders are on this machine, or the named parties of them.
 
+        What runs already is left as it is: of a site whose node was killed, only the node is started.
+
         Raises:
-            DeploymentError: A party is unknown, running already, or does not come up.
+            DeploymentError: A party is unknown, all of them are running already, or one does not come up.
         """
         local = [site for site, path in self.plan.sites.items() if path]
-        chosen = parties or [SERVER, *local]
+        chosen = tuple(dict.fromkeys(parties)) or (SERVER, *local)
         for party in chosen:
             if party not in (SERVER, *local):
                 raise DeploymentError(f"{party} has no folder on this machine; here are: {', '.join([SERVER, *local])}")
         sites = [party for party in chosen if party != SERVER]
-        sockets = {site: self._start_node(site) for site in sites}
-        if SERVER in chosen:
+        missing = {name for name in (*chosen, *map(_node, sites)) if not running(self.folder, name)}
+        if not missing:
+            raise DeploymentError(f"{', '.join(chosen)}: running already; to start anew, first: {self._call('stop')}")
+        nodes = {site: self._start_node(site) for site in sites if _node(site) in missing}
+        if SERVER in missing:
             self._engine.start_server(self.folder, self.plan, {SERVER_FOLDER: str(self.server.path)})
-        for site, path in sockets.items():
-            self._wait_for_node(site, path)
-            self._engine.start_site(self.folder, self.plan, site, path)
+        for site in sites:
+            if site in nodes:
+                self._wait_for_node(site, nodes[site])
+            if site in missing:
+                self._engine.start_site(self.folder, self.plan, site, self._socket(site))
         self._engine.wait(self.folder, self.plan, sites)
 
     def submit(self) -> str:
         """Start the study, or go on with it, with all sites that are connected; return the engine's id of the job.
 
         Sites that run on this machine are waited for: after a restart of the server they need a while to come back.
+
+        Raises:
+            DeploymentError: The study runs or is completed, or no hospital is connected.
         """
+        before = list(self.progress())
+        if self.server.is_in_use():
+            raise DeploymentError(f"the study is running already; follow it with: {self._call('status')} --watch")
+        if before and before[-1]["event"] == "completed":
+            run = self.server.run_folder()
+            raise DeploymentError(f"the study is completed, its results are in {run}; another run is another study")
         here = [site for site, path in self.plan.sites.items() if path and running(self.folder, site)]
         self._engine.wait(self.folder, self.plan, here)
         sites = self._engine.connected(self.folder, self.plan)
+        if not sites:
+            raise DeploymentError(
+                f"no hospital is connected; start the server and the hospitals, then look with: {self._call('status')}"
+            )
         job = self._engine.submit(self.folder, self.plan, [site for site in self.plan.sites if site in sites])
+        (self.folder / _BEFORE_JOB).write_text(f"{len(before)}\n", encoding="utf-8")
         (self.folder / "job").write_text(job + "\n", encoding="utf-8")
         return job
 
     def status(self) -> dict[str, Any]:
         """Return parties and processes, the engine's state of the job, and the last line of the server's journal."""
         parties = [SERVER, *self.plan.sites]
-        job = self.folder / "job"
         lines = list(self.progress())
         return {
             "engine": self.plan.engine,
             "processes": {party: len(self._processes(party)) for party in parties},
             "connected": list(self._engine.connected(self.folder, self.plan)),
-            "job": self._engine.state(self.folder, self.plan, job.read_text().strip()) if job.exists() else None,
+            "job": self._job_state(),
             "progress": lines[-1] if lines else None,
         }
 
     def progress(self) -> Iterator[dict[str, Any]]:
         """Yield the lines of the server's journal so far."""
-        if self.server.progress.exists():
-            for line in self.server.progress.read_text(encoding="utf-8").splitlines(keepends=True):
-                if line.endswith("\n"):
-                    yield json.loads(line)
+        return self.server.journal()
 
     def watch(self, seconds: float = 0.5) -> Iterator[dict[str, Any]]:
-        """Yield the journal's lines as they come, until the study has ended."""
-        seen = 0
+        """Yield the journal's lines as they come, until the study, as it was last submitted, has ended.
+
+        Raises:
+            DeploymentError: The job has ended and left no word of it.
+        """
+        seen, asked = 0, time.monotonic()
+        before = self.folder / _BEFORE_JOB
+        earlier = int(before.read_text(encoding="utf-8")) if before.exists() else 0
+        over = False
         while True:
             lines = list(self.progress())
             yield from lines[seen:]
-            if lines and len(lines) > seen and lines[-1]["event"] in _ENDED:
+            if len(lines) > earlier and lines[-1]["event"] in _ENDED:
                 return
+            if over:
+                raise DeploymentError(
+                    f"the job has ended without a word; look into {self.folder / 'logs'}, then submit"
+                )
+            if len(lines) > seen:
+                asked = time.monotonic()
+            elif time.monotonic() - asked > _SILENT_SECONDS:
+                over = (self._job_state() or "").lower().startswith("finished")
+                asked = time.monotonic()
             seen = len(lines)
             time.sleep(seconds)
 
@@ -205,19 +224,34 @@ class Deployment:
         if not parties:
             stop_parties(self.folder)
 
+    def _job_state(self) -> str | None:
+        """Return the engine's word for the last job's state; None where there is no job."""
+        job = self.folder / "job"
+        if not job.exists():
+            return None
+        try:
+            return self._engine.state(self.folder, self.plan, job.read_text(encoding="utf-8").strip())
+        except DeploymentError:
+            return f"unknown: the server does not answer; start it with: {self._call('start')} {SERVER}"
+
+    def _call(self, verb: str) -> str:
+        return f"deploy {self.plan.engine} {verb} {self.folder}"
+
     def _processes(self, party: str) -> tuple[int, ...]:
         return (*running(self.folder, party), *running(self.folder, _node(party)))
 
     def _start_node(self, site: str) -> Path:
         """Start the process of a site's node; return the socket on which it is going to listen."""
-        home = Path(self.plan.sites[site])
-        path = home / SOCKET_NAME
+        path = self._socket(site)
         path.unlink(missing_ok=True)
         root = str(Path(__file__).resolve().parents[2])
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join([root, os.environ.get("PYTHONPATH", "")])}
-        command = [sys.executable, "-m", "cli", "deploy", "node", str(home)]
+        command = [sys.executable, "-m", "cli", "deploy", "node", str(path.parent)]
         start_party(self.folder, _node(site), command, environment, self.folder)
         return path
+
+    def _socket(self, site: str) -> Path:
+        return Path(self.plan.sites[site]) / SOCKET_NAME
 
     def _wait_for_node(self, site: str, path: Path) -> None:
         deadline = time.monotonic() + _LISTENS_SECONDS
@@ -231,3 +265,18 @@ class Deployment:
 
 def _node(party: str) -> str:
     return f"{party}-node"
+
+
+@contextmanager
+def _whole_or_empty(folder: Path) -> Iterator[None]:
+    """Make a folder in a block, and leave it as it was, absent or empty, where that fails."""
+    existed = folder.exists()
+    try:
+        yield
+    except BaseException as error:
+        shutil.rmtree(folder, ignore_errors=True)
+        if existed:
+            folder.mkdir(exist_ok=True)
+        if isinstance(error, OSError):
+            raise DeploymentError(f"{folder} cannot be made ({error}); name a writable place") from error
+        raise

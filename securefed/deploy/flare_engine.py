@@ -3,10 +3,11 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from securefed.deploy.deployment import SERVER, Plan
+from securefed.deploy.deployment import SERVER
 from securefed.deploy.flare_policy import SERVER_CLASS, SITE_CLASS, harden_server, harden_site
 from securefed.deploy.flare_project import provision
 from securefed.deploy.flare_run import connected, job_state, start_kit, submit, wait_until_connected, write_job
+from securefed.deploy.plan import Plan
 from securefed.engines.names import SITE_SOCKET
 
 

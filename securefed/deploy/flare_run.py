@@ -36,8 +36,13 @@ def run_kit(kit: Path, socket_path: Path) -> int:
     Args:
         kit: The site's startup kit.
         socket_path: Where the site's node listens.
+
+    Raises:
+        DeploymentError: The folder is no kit.
     """
     kit = kit.absolute()
+    if not ((kit / "startup" / "sub_start.sh").is_file() and (kit / "local").is_dir()):
+        raise DeploymentError(f"{kit} is no startup kit; name the folder that the lead has sent (kits/NAME)")
     harden_site(kit)
     variables = environment(kit, "engine", {SITE_SOCKET: str(socket_path.absolute())})
     return subprocess.call([*_COMMAND, str(kit / "startup" / "sub_start.sh"), "--once"], env=variables, cwd=kit)

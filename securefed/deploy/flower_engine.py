@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from securefed.deploy.deployment import SERVER, Plan
+from securefed.deploy.deployment import SERVER
 from securefed.deploy.flower_run import (
     make_keys,
     online,
@@ -16,6 +16,7 @@ from securefed.deploy.flower_run import (
     wait_until_online,
     write_app,
 )
+from securefed.deploy.plan import Plan
 
 SERVER_APP: Final = "securefed.engines.flower_study:make_study_app()"
 CLIENT_APP: Final = "securefed.engines.flower:make_client_app()"

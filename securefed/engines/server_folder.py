@@ -1,8 +1,11 @@
 """Where the server of a deployment keeps its study, its key and what its runs leave."""
 
+import json
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
+from securefed.locks import locked
 from securefed.study import read_study
 
 PROGRESS: Final = "progress.jsonl"
@@ -18,6 +21,7 @@ class ServerFolder:
         patience: How long exchanges wait, JSON.
         runs: The run folder of the study lies in here.
         progress: One JSON object a line: what happens, and when.
+        lock: Held by the job that runs the study.
     """
 
     def __init__(self, path: Path) -> None:
@@ -28,8 +32,23 @@ class ServerFolder:
         self.patience = path / "patience.json"
         self.runs = path / "runs"
         self.progress = path / PROGRESS
+        self.lock = path / ".lock"
 
     def run_folder(self) -> Path:
         """Return the run folder of the study; its name is the run's id."""
         study = read_study(self.study)
         return self.runs / f"{study.name}-{study.digest[:12]}"
+
+    def is_in_use(self) -> bool:
+        """Return whether a job runs the study at this moment."""
+        if not self.lock.exists():
+            return False
+        with locked(self.lock) as held:
+            return not held
+
+    def journal(self) -> Iterator[dict[str, Any]]:
+        """Yield the lines of the journal so far."""
+        if self.progress.exists():
+            for line in self.progress.read_text(encoding="utf-8").splitlines(keepends=True):
+                if line.endswith("\n"):
+                    yield json.loads(line)

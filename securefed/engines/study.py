@@ -4,23 +4,43 @@ import json
 import os
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO
+from typing import IO, Final
 
 from audit.report import write_report
 from audit.signing_key import load_key
 from protocols.transport import Patience
+from securefed.deploy.errors import DeploymentError
 from securefed.engines.exchange import EngineTransport
 from securefed.engines.names import SERVER_FOLDER
 from securefed.engines.server_folder import ServerFolder
+from securefed.locks import locked
 from securefed.nodes.server import serve
 from securefed.nodes.start import StudyStart
 from securefed.observer import Observer, RoundView
 from securefed.study import read_approval, read_study
 
+_LETS_GO_SECONDS: Final = 5.0
+"""How long a job waits for whoever only looks whether one is running."""
+
 
 def serve_study(transport: EngineTransport) -> None:
-    """Run the study of the folder that the server's administrator has named, or go on with it; write its report."""
+    """Run the study of the folder that the server's administrator has named, or go on with it; write its report.
+
+    Of a run that has ended and lacks its report, that is written; a study whose journal says `completed` is left alone.
+
+    Raises:
+        DeploymentError: Another job runs the study; nothing of its journal or run folder is touched.
+        Exception: Whatever ends the study; the journal has it as `failed`.
+    """
     folder = ServerFolder(Path(os.environ[SERVER_FOLDER]))
+    with locked(folder.lock, _LETS_GO_SECONDS) as held:
+        if not held:
+            raise DeploymentError(f"another job runs the study of {folder.path}; wait until it has ended")
+        if not any(line["event"] == "completed" for line in folder.journal()):
+            _serve(folder, transport)
+
+
+def _serve(folder: ServerFolder, transport: EngineTransport) -> None:
     start = StudyStart(
         study=read_study(folder.study),
         approvals=[read_approval(path) for path in sorted(folder.approvals.iterdir())],
@@ -33,10 +53,10 @@ def serve_study(transport: EngineTransport) -> None:
         journal.write("started", run=folder.run_folder().name, hospitals=sorted(transport.nodes()))
         try:
             summary = serve(start, folder.run_folder(), transport, patience=patience, observer=journal)
+            write_report(folder.run_folder(), key=folder.key)
         except Exception as error:
             journal.write("failed", error=type(error).__name__, reason=str(error))
             raise
-        write_report(folder.run_folder(), key=folder.key)
         journal.write("completed", chosen_round=summary["chosen_round"], fam_sha256=summary["fam_sha256"])
 
 

@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from audit.log import Clock
+from audit.heads import read_heads
+from audit.log import Clock, EventLog, read_events
 from protocols.transport import Patience, Transport
 from securefed.aggregation import Aggregator
 from securefed.checkpoint import Snapshot, delete_checkpoint, load_checkpoint, save_checkpoint
@@ -45,7 +46,7 @@ def serve(
     observer: Observer | None = None,
     now: Clock = utc_now,
 ) -> dict[str, Any]:
-    """Run a study to its end, or go on with one whose run folder exists.
+    """Run a study to its end, or go on with one whose run folder exists; of one that has ended, return the summary.
 
     Args:
         start: Study, approvals and key.
@@ -94,6 +95,8 @@ class _ServerRun:
     def run(self) -> dict[str, Any]:
         resumed = (self._path / "config.toml").is_file()
         folder = RunFolder.open(self._path) if resumed else RunFolder.create(self._path, "", self._now(), self._path)
+        if resumed and folder.log.is_file() and read_events(folder.log)[-1].kind == "run_completed":
+            return self._conclude(folder)
         evidence = self._reopen(folder) if resumed else self._create(folder)
         with evidence:
             self._parties.greet(self._path.name)
@@ -119,10 +122,28 @@ class _ServerRun:
         evidence.study(self._study.name, self._study.digest, approvals)
         return evidence
 
-    def _reopen(self, folder: RunFolder) -> RunEvidence:
+    def _conclude(self, folder: RunFolder) -> dict[str, Any]:
+        """Do what a process that ended after the last event of its log has left: signatures, and the checkpoint's end.
+
+        Hospitals have the kept model by then: it is sent before that event.
+        """
+        self._require_same_study(folder)
+        with RunEvidence(EventLog.open(folder.log, self._now), self._sites, self._parties) as evidence:
+            heads = folder.path / "heads.jsonl"
+            last = read_heads(heads)[-1] if heads.exists() else None
+            if last is None or last.head.size < len(evidence.log) or set(self._sites) - set(last.witnesses):
+                self._parties.greet(self._path.name)
+                evidence.sign(self._study.config.federation.rounds)
+        delete_checkpoint(folder)
+        return folder.read_json(folder.summary)
+
+    def _require_same_study(self, folder: RunFolder) -> None:
         written = hashlib.sha256((folder.path / "study.toml").read_bytes()).digest()
         if written != hashlib.sha256(self._study.encode()).digest():
-            raise DeploymentError(f"{folder.path} is a run of another study; name another folder with --output")
+            raise DeploymentError(f"{folder.path} is a run of another study; move it away and start again")
+
+    def _reopen(self, folder: RunFolder) -> RunEvidence:
+        self._require_same_study(folder)
         return RunEvidence.reopen(folder, self._sites, self._now, self._parties)
 
     def _rounds(self, folder: RunFolder, evidence: RunEvidence) -> dict[str, Any]:

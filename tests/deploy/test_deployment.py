@@ -1,12 +1,20 @@
 """A deployment over an engine that is played by a list: who is waited for, and what `listen` means."""
 
+import json
 import os
 import sys
+import threading
 
 import pytest
 
+from protocols.transport import Patience
+from securefed.deploy import deployment as deployment_module
 from securefed.deploy import processes
-from securefed.deploy.deployment import Deployment, Plan
+from securefed.deploy.deployment import Deployment
+from securefed.deploy.errors import DeploymentError
+from securefed.deploy.plan import Plan, check_patience
+from securefed.errors import ConfigError, RunFolderError
+from securefed.locks import locked
 
 SLEEP = "import time; time.sleep(60)"
 
@@ -15,7 +23,7 @@ class SlowEngine:
     """Sees a site only after it was waited for, as an engine does whose server was started again."""
 
     def __init__(self):
-        self.waited_for, self.submitted = [], []
+        self.waited_for, self.submitted, self.started = [], [], []
 
     def wait(self, folder, plan, sites):
         self.waited_for = list(sites)
@@ -26,6 +34,15 @@ class SlowEngine:
     def submit(self, folder, plan, sites):
         self.submitted = list(sites)
         return "job-1"
+
+    def start_server(self, folder, plan, variables):
+        self.started.append("server")
+
+    def start_site(self, folder, plan, site, socket_path):
+        self.started.append(site)
+
+    def state(self, folder, plan, job):
+        return "FINISHED:COMPLETED"
 
 
 @pytest.fixture
@@ -42,6 +59,149 @@ def test_submit_waits_for_the_sites_that_run_here_and_for_no_other(folder):
     assert engine.waited_for == ["near"]
     assert engine.submitted == ["near", "far"]
     assert (folder / "job").read_text() == "job-1\n"
+
+
+def write_journal(deployment, *events):
+    deployment.server.path.mkdir(exist_ok=True)
+    with deployment.server.progress.open("a") as stream:
+        stream.writelines(json.dumps({"event": event}) + "\n" for event in events)
+
+
+@pytest.fixture
+def far(folder):
+    """A deployment whose only site is elsewhere, and connected."""
+    return Deployment(folder, Plan("flare", "localhost", 8002, {"far": ""}), SlowEngine())
+
+
+def test_a_study_that_runs_or_is_completed_is_not_submitted_again(far):
+    far.server.path.mkdir()
+    with locked(far.server.lock), pytest.raises(DeploymentError, match=r"running already; .* status .* --watch"):
+        far.submit()
+    write_journal(far, "started", "failed")
+    assert far.submit() == "job-1"
+    far.server.run_folder = lambda: far.folder / "run"
+    write_journal(far, "started", "completed")
+    with pytest.raises(DeploymentError, match="the study is completed, its results are in"):
+        far.submit()
+
+
+def test_a_study_without_any_hospital_is_not_submitted(far, monkeypatch):
+    monkeypatch.setattr(SlowEngine, "connected", lambda *_: ())
+    with pytest.raises(DeploymentError, match="no hospital is connected; start the server"):
+        far.submit()
+
+
+def test_who_watches_after_a_second_submit_waits_for_its_end(far):
+    write_journal(far, "started", "failed")
+    assert [line["event"] for line in far.watch()] == ["started", "failed"]
+    far.submit()
+    later = threading.Timer(0.3, write_journal, (far, "started", "completed"))
+    later.start()
+    assert [line["event"] for line in far.watch(0.01)] == ["started", "failed", "started", "completed"]
+    later.join()
+
+
+def test_who_watches_a_job_that_ends_without_a_word_is_told(far, monkeypatch):
+    monkeypatch.setattr(deployment_module, "_SILENT_SECONDS", 0.05)
+    write_journal(far, "started")
+    far.submit()
+    with pytest.raises(DeploymentError, match="ended without a word"):
+        list(far.watch(0.01))
+
+
+def test_the_state_of_a_server_that_does_not_answer_hides_nothing_else(far, monkeypatch):
+    def silent(*_):
+        raise DeploymentError('{"raw": "json"}')
+
+    write_journal(far, "started")
+    far.submit()
+    monkeypatch.setattr(SlowEngine, "state", silent)
+    status = far.status()
+    assert status["progress"] == {"event": "started"}
+    assert status["job"].startswith("unknown: the server does not answer; start it with: deploy flare start")
+
+
+@pytest.fixture
+def near(folder, monkeypatch):
+    """A deployment of one site here, whose node is a process that makes its socket and sleeps."""
+
+    def start_node(self, site):
+        path = self._socket(site)
+        path.unlink(missing_ok=True)
+        code = f"open({str(path)!r}, 'w'); {SLEEP}"
+        processes.start_party(self.folder, f"{site}-node", [sys.executable, "-c", code], dict(os.environ), self.folder)
+        return path
+
+    monkeypatch.setattr(Deployment, "_start_node", start_node)
+    (folder / "near").mkdir()
+    return Deployment(folder, Plan("flare", "localhost", 8002, {"near": str(folder / "near")}), SlowEngine())
+
+
+def test_a_deployment_that_runs_is_not_touched_by_a_second_start(near):
+    near.start()
+    for party in ("server", "near"):  # an engine that is played by a list starts no process
+        processes.start_party(near.folder, party, [sys.executable, "-c", SLEEP], dict(os.environ), near.folder)
+    socket = near.folder / "near/node.sock"
+    made = socket.stat()
+    with pytest.raises(DeploymentError, match="server, near: running already; to start anew, first: deploy flare stop"):
+        near.start()
+    assert socket.stat() == made
+    assert near._engine.started == ["server", "near"]
+
+
+def test_of_a_site_whose_node_was_killed_only_the_node_is_started(near):
+    near.start()
+    processes.start_party(near.folder, "near", [sys.executable, "-c", SLEEP], dict(os.environ), near.folder)
+    (before,) = processes.running(near.folder, "near-node")
+    processes.kill_party(near.folder, "near-node")
+    near.start(["near", "near"])
+    (after,) = processes.running(near.folder, "near-node")
+    assert after != before
+    assert near._engine.started == ["server", "near"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "option"),
+    [
+        ({"port": 99999}, "--port: must be 1 to 65535"),
+        ({"port": 0}, "--port"),
+        ({"listen": -1}, "--listen"),
+        ({"host": ""}, "--host: '' is no name"),
+        ({"host": "../up"}, "--host"),
+        ({"host": "x" * 65}, "--host"),
+    ],
+)
+def test_a_plan_that_cannot_be_meant_is_refused(changes, option):
+    values = {"engine": "flare", "host": "localhost", "port": 8002, "sites": {"far": ""}, **changes}
+    with pytest.raises(ConfigError, match=option):
+        Plan(**values).check()
+
+
+def test_over_flower_the_sites_of_this_machine_need_ports_too(tmp_path):
+    with pytest.raises(ConfigError, match="--port: must be 1 to 65534"):
+        Plan("flower", "127.0.0.1", 65535, {"near": str(tmp_path)}).check()
+
+
+def test_the_folder_of_a_site_must_be_one(tmp_path):
+    with pytest.raises(RunFolderError, match="is no hospital's folder"):
+        Plan("flare", "localhost", 8002, {"near": str(tmp_path / "none")}).check()
+
+
+@pytest.mark.parametrize(
+    ("changes", "option"),
+    [
+        ({"timeout": -5.0}, "--timeout"),
+        ({"timeout": float("nan")}, "--timeout"),
+        ({"timeout": float("inf")}, "--timeout"),
+        ({"grace": float("nan")}, "--grace"),
+        ({"grace": -1.0}, "--grace"),
+        ({"quorum": 7.0}, "--quorum: must be a share of the hospitals, 0 to 1, is 7"),
+        ({"quorum": float("nan")}, "--quorum"),
+    ],
+)
+def test_waiting_times_that_cannot_be_meant_are_refused(changes, option):
+    with pytest.raises(ConfigError, match=option):
+        check_patience(Patience(**changes))
 
 
 @pytest.mark.parametrize(("listen", "port"), [(0, 8002), (9000, 9000)])

@@ -1,5 +1,7 @@
 """What Prometheus reads of a study."""
 
+import json
+import socket
 import urllib.request
 
 import pytest
@@ -75,3 +77,13 @@ def test_the_command_needs_a_deployment_and_fits_a_screen(hospitals, tmp_path):
     assert "is no deployment" in str(refused.exception)
     assert len(hospitals.call("deploy", "metrics", "--help").output.splitlines()) <= 24
     assert len(hospitals.call("deploy", "flare", "init", "--help").output.splitlines()) <= 40
+
+
+def test_a_port_that_is_taken_or_none_is_refused(hospitals, tmp_path):
+    plan = {"engine": "flare", "host": "localhost", "port": 8002, "sites": {}, "listen": 0}
+    (tmp_path / "deployment.json").write_text(json.dumps(plan))
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        refused = hospitals.call("deploy", "metrics", tmp_path, "--port", port, code=1)
+    assert "Address already in use); choose another --port" in str(refused.exception)
+    hospitals.call("deploy", "metrics", tmp_path, "--port", 99999, code=2)

@@ -95,6 +95,57 @@ def test_a_deployment_needs_every_approval_and_an_empty_folder(hospitals, tmp_pa
     assert trial.study.digest
 
 
+def test_a_deployment_is_made_whole_or_not_at_all(hospitals, tmp_path, monkeypatch):
+    """After what an engine refuses, or settings that cannot be meant, the same folder can be used."""
+    root = tmp_path / "study"
+    hospitals.Trial(root)
+    approvals = [f"--approval={root / name}.approval.json" for name in hospitals.NAMES]
+    made = []
+
+    class Engine:
+        def make(self, folder, plan):
+            made.append(plan)
+            (folder / "keys").mkdir()
+            if len(made) <= 2:
+                raise DeploymentError("the engine is missing")
+
+    monkeypatch.setattr("securefed.commands.deploy._engine", lambda name: Engine())
+
+    def init(folder, *more, code=0):
+        common = ("--study", root / "study.toml", "--key", root / "server.key", *approvals)
+        return str(hospitals.call("deploy", "flare", "init", folder, *common, *more, code=code).exception)
+
+    new, empty = tmp_path / "new", tmp_path / "empty"
+    empty.mkdir()
+    north = root / "hospitals" / "north"
+    assert "--site" in init(new, f"--site=south={north}", code=2)
+    assert "is no hospital's folder" in init(new, f"--site=north={root}", code=1)
+    assert "--timeout" in init(new, "--timeout=-5", code=2)
+    for folder in (new, empty):
+        assert "the engine is missing" in init(folder, code=1)
+    assert not new.exists()
+    assert not list(empty.iterdir())
+    for folder in (new, empty):
+        init(folder, f"--site=north={north}")
+        assert Deployment.read_plan(folder).sites["north"] == str(north)
+    assert "cannot be made" in init("/proc/none/x", code=1)
+    (tmp_path / "file").touch()
+    assert "holds something already" in init(tmp_path / "file", code=1)
+
+
+def test_watching_a_study_that_failed_fails(hospitals, tmp_path):
+    (tmp_path / "server").mkdir()
+    (tmp_path / "server" / "progress.jsonl").write_text('{"event": "started"}\n{"event": "failed"}\n')
+    plan = {"engine": "flare", "host": "localhost", "port": 8002, "sites": {}, "listen": 0}
+    (tmp_path / "deployment.json").write_text(json.dumps(plan))
+    assert "failed" in hospitals.call("deploy", "flare", "status", tmp_path, "--watch", code=1).output
+
+
+def test_a_folder_that_is_no_kit_is_not_joined(hospitals, tmp_path):
+    refused = hospitals.call("deploy", "flare", "join", tmp_path, "--socket", tmp_path / "s", code=1)
+    assert "is no startup kit" in str(refused.exception)
+
+
 def test_a_folder_that_is_no_deployment_is_refused(tmp_path):
     with pytest.raises(DeploymentError, match="no deployment"):
         Deployment.read_plan(Path(tmp_path))

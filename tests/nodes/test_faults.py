@@ -166,6 +166,36 @@ def test_a_server_that_was_killed_goes_on_to_the_same_model(deployment, undistur
     assert set(trained.values()) <= {1, 2}
 
 
+@pytest.mark.parametrize("moment", ["unsigned", "signed"])
+def test_a_server_that_was_killed_after_the_last_event_is_finished_by_the_next_one(deployment, monkeypatch, moment):
+    deployed = deployment(federation={"rounds": 1})
+
+    def stop(way, stage, site, round_id, frame):
+        logged = read_events(deployed.run / "audit.jsonl")[-1].kind == "run_completed"
+        if moment == "unsigned" and logged and site == "site2":
+            raise KeyboardInterrupt
+        return [frame]
+
+    def stop_signed(folder):
+        if moment == "signed":
+            raise KeyboardInterrupt
+
+    deployed.wire.change.append(stop)
+    monkeypatch.setattr(server_module, "delete_checkpoint", stop_signed)
+    with pytest.raises(KeyboardInterrupt):
+        deployed.serve()
+    deployed.wire.change.clear()
+    monkeypatch.undo()
+    before = read_events(deployed.run / "audit.jsonl")
+    asked = len(deployed.wire.log)
+    summary = deployed.serve()
+    assert summary == json.loads((deployed.run / "summary.json").read_text())
+    assert read_events(deployed.run / "audit.jsonl") == before
+    assert not (deployed.run / "checkpoint").exists()
+    assert (len(deployed.wire.log) > asked) == (moment == "unsigned")
+    verified(deployed)
+
+
 def kill_server(deployed, monkeypatch, moment):
     """Have the server's process end in round 2."""
     if moment in ("before", "during", "closed"):

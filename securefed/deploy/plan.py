@@ -1,0 +1,77 @@
+"""What is decided when a deployment is made, and what cannot be meant."""
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from protocols.transport import Patience
+from securefed.errors import ConfigError
+
+_HIGHEST_PORT: Final = 65535
+_HOST: Final = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
+"""Names and addresses that a certificate can be for."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What was decided when the deployment was made.
+
+    Attributes:
+        engine: flare or flower.
+        host: How the sites call the server.
+        port: The only port at which the sites reach the server.
+        sites: {site: its folder on this machine, or "" where it is elsewhere}.
+        listen: Port at which the server listens, where a firewall forwards `port` to it; 0: at `port`.
+    """
+
+    engine: str
+    host: str
+    port: int
+    sites: Mapping[str, str]
+    listen: int = 0
+
+    @property
+    def server_port(self) -> int:
+        """Port at which the server listens."""
+        return self.listen or self.port
+
+    def check(self) -> None:
+        """Refuse what cannot be meant.
+
+        Raises:
+            ConfigError: Names the option.
+            RunFolderError: A site's folder is none, or others may read in it.
+        """
+        if not _HOST.fullmatch(self.host):
+            raise ConfigError("--host", f"{self.host!r} is no name or address of a server; write fl.example.org")
+        # Over Flower each site of this machine has a port of its own above the server's.
+        highest = _HIGHEST_PORT - (len(self.sites) if self.engine == "flower" and any(self.sites.values()) else 0)
+        if not 1 <= self.port <= highest:
+            raise ConfigError("--port", f"must be 1 to {highest}, is {self.port}")
+        if not 0 <= self.listen <= _HIGHEST_PORT:
+            raise ConfigError("--listen", f"must be 1 to {_HIGHEST_PORT}, is {self.listen}")
+        for site, path in self.sites.items():
+            if path:
+                _check_site(site, Path(path))
+
+
+def _check_site(site: str, path: Path) -> None:
+    from securefed.site.folder import SiteFolder  # brings torch, which the other commands can do without
+    from securefed.site.settings import read_settings
+
+    name = read_settings(SiteFolder.open(path).settings).site.name
+    if name != site:
+        raise ConfigError("--site", f"{path} is the folder of {name}, not of {site}")
+
+
+def check_patience(wait: Patience) -> None:
+    """Refuse waiting times that cannot be meant; raises ConfigError."""
+    if not (math.isfinite(wait.timeout) and wait.timeout > 0):
+        raise ConfigError("--timeout", f"must be a positive number of seconds, is {wait.timeout:g}")
+    if not (math.isfinite(wait.grace) and wait.grace >= 0):
+        raise ConfigError("--grace", f"must be a number of seconds, 0 or more, is {wait.grace:g}")
+    if not 0 <= wait.quorum <= 1:
+        raise ConfigError("--quorum", f"must be a share of the hospitals, 0 to 1, is {wait.quorum:g}")

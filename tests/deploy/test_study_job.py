@@ -1,0 +1,80 @@
+"""The job that an engine runs at the server: one at a time, ended once, and finished by the next where it was cut."""
+
+import dataclasses
+import json
+
+import pytest
+from deployed import Deployment as Nodes
+
+from protocols.transport import Patience
+from securefed.deploy.errors import DeploymentError
+from securefed.engines import study as job
+from securefed.engines.names import SERVER_FOLDER
+from securefed.engines.server_folder import ServerFolder
+from securefed.locks import locked
+
+
+@pytest.fixture
+def nodes(tmp_path, monkeypatch):
+    """Hospitals in memory, and the server's folder of their study."""
+    monkeypatch.setattr("securefed.outcome.draw_plots", lambda folder, chosen_round: None)
+    nodes = Nodes(tmp_path, federation={"rounds": 1})
+    folder = nodes.server = ServerFolder(tmp_path / "server")
+    folder.approvals.mkdir(parents=True)
+    folder.study.write_bytes(nodes.study.encode())
+    folder.key.write_bytes(nodes.server_key.private_bytes_raw())
+    folder.key.chmod(0o600)
+    folder.patience.write_text(json.dumps(dataclasses.asdict(Patience())))
+    for approval in nodes.approvals:
+        (folder.approvals / f"{approval.hospital}.json").write_bytes(approval.encode())
+    monkeypatch.setenv(SERVER_FOLDER, str(folder.path))
+    return nodes
+
+
+def events(nodes):
+    return [line["event"] for line in nodes.server.journal()]
+
+
+def test_a_study_that_was_cut_before_its_report_is_finished_by_the_next_job(nodes, monkeypatch):
+    def killed(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(job, "write_report", killed)
+        with pytest.raises(KeyboardInterrupt):
+            job.serve_study(nodes.wire)
+    run = nodes.server.run_folder()
+    assert events(nodes) == ["started", "round"]
+    assert not (run / "report.html").exists()
+    job.serve_study(nodes.wire)
+    assert events(nodes) == ["started", "round", "started", "completed"]
+    assert (run / "report.html").exists()
+    last = list(nodes.server.journal())[-1]
+    assert last["fam_sha256"] == json.loads((run / "summary.json").read_text())["fam_sha256"]
+
+
+def test_a_completed_study_is_left_alone(nodes):
+    job.serve_study(nodes.wire)
+    files = {path: path.read_bytes() for path in nodes.server.path.rglob("*") if path.is_file()}
+    job.serve_study(nodes.wire)
+    assert {path: path.read_bytes() for path in nodes.server.path.rglob("*") if path.is_file()} == files
+
+
+def test_a_second_job_leaves_the_journal_of_the_first_alone(nodes, monkeypatch):
+    monkeypatch.setattr(job, "_LETS_GO_SECONDS", 0.0)
+    with locked(nodes.server.lock):
+        assert nodes.server.is_in_use()
+        with pytest.raises(DeploymentError, match="another job runs the study"):
+            job.serve_study(nodes.wire)
+    assert events(nodes) == []
+    assert not nodes.server.is_in_use()
+
+
+def test_a_report_that_cannot_be_written_ends_the_study_as_failed(nodes, monkeypatch):
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(job, "write_report", full)
+    with pytest.raises(OSError, match="No space"):
+        job.serve_study(nodes.wire)
+    assert events(nodes)[-1] == "failed"
