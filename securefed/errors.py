@@ -90,8 +90,8 @@ class TrainingProcessError(SecureFedError):
 
     def __init__(self, reason: str) -> None:
         super().__init__(
-            f"{reason}. The finished rounds are kept: go on with simulate --resume and the run's folder; "
-            "--workers 1 needs no such process"
+            f"{reason}. The finished rounds are kept: go on with simulate --resume and the run's folder (--workers 1 "
+            "needs no such process), or start the sweep again"
         )
         self.reason = reason
 
@@ -118,7 +118,8 @@ class RoundAbortedError(SecureFedError):
         why = cause.removesuffix(": nothing was revealed")
         super().__init__(
             f"round {round_number} was aborted and nothing was revealed: {why}. "
-            "The finished rounds are kept; bring the lost sites back and continue with --resume"
+            "The finished rounds are kept: bring the lost sites back and go on with simulate --resume, deploy submit "
+            "or the same sweep again"
         )
         self.round_number = round_number
         self.stage = stage

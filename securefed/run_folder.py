@@ -79,6 +79,7 @@ class RunFolder:
             RunFolderError: The folder cannot be made or is not empty.
         """
         stem = f"{now:%Y%m%dT%H%M%SZ}-{name}"
+        _require_unicode(exact if exact is not None else base / stem)
         for attempt in range(1000):
             path = exact if exact is not None else base / (stem if attempt == 0 else f"{stem}-{attempt}")
             try:
@@ -234,6 +235,16 @@ def _slug(name: str) -> str:
     """A name that is safe as a folder; a changed one carries a digest, so that two sites never share a folder."""
     plain = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.")[:80]
     return plain if plain == name else f"{plain or 'x'}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+
+
+def _require_unicode(path: Path) -> None:
+    """Refuse a folder whose name, which is the run's id in the log, has bytes that are no text in this locale."""
+    try:
+        path.name.encode()
+    except UnicodeEncodeError as error:
+        raise RunFolderError(
+            path, "its name is no valid Unicode here; name another folder with --output, or set LC_ALL=C.UTF-8"
+        ) from error
 
 
 def _quoted(cell: str) -> str:

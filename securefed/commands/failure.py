@@ -1,5 +1,6 @@
 """From an error to one line and an exit code: the only place where errors of all packages end."""
 
+import errno
 import os
 import sys
 
@@ -22,6 +23,7 @@ _USAGE_ERRORS = (
     "InvalidEncoderError",
 )
 """Errors of `clients` that come from what the user typed."""
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 _PACKAGES = ("securefed.", "clients.", "protocols.", "audit.")
 
 
@@ -45,6 +47,12 @@ def run_with_one_line_errors(group: click.Group) -> int:
     except BrokenPipeError:
         sys.stderr.close()
         return 1
+    except OSError as error:
+        if error.filename is not None or error.errno not in _FULL:
+            raise
+        _abandon_stdout()
+        click.echo(f"error: the output cannot be written ({error.strerror}); free space, or write elsewhere", err=True)
+        return 1
     except Exception as error:
         if not type(error).__module__.startswith(_PACKAGES):
             raise
@@ -61,3 +69,10 @@ def exit_code_of(error: Exception) -> int:
     if isinstance(code, int):
         return code
     return 2 if type(error).__name__ in _USAGE_ERRORS else 1
+
+
+def _abandon_stdout() -> None:
+    """Have the interpreter not try again, at its exit, to write what did not go."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)

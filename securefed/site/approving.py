@@ -8,7 +8,7 @@ from pathlib import Path
 
 from audit.signing_key import load_key
 from securefed.deploy.errors import DeploymentError
-from securefed.errors import ConfigError
+from securefed.errors import ConfigError, RunFolderError
 from securefed.site.checks import Level, check_site
 from securefed.site.folder import SiteFolder
 from securefed.site.opening import data_fingerprint
@@ -51,8 +51,13 @@ def approve_study(
 
 
 def hand_out(folder: SiteFolder, output: Path) -> None:
-    """Copy the approval to where the lead gets it from."""
-    shutil.copyfile(folder.approval, output)
+    """Copy the approval to where the lead gets it from; raises RunFolderError where it cannot be written."""
+    try:
+        shutil.copyfile(folder.approval, output)
+    except OSError as error:
+        raise RunFolderError(
+            output, f"cannot be written ({error.strerror}). The study is approved: hand {folder.approval} to the lead"
+        ) from error
 
 
 def _approved(folder: SiteFolder) -> str:

@@ -94,6 +94,9 @@ def check_site(
 
 
 def _folder(folder: SiteFolder) -> Iterator[SiteFinding]:
+    if not folder.path.is_dir():
+        yield SiteFinding("folder", Level.WRONG, f"{folder.path} is not there; make it with `site init`")
+        return
     exposed = folder.exposed()
     for path in exposed:
         text = f"{path} may be read by others on this machine; run chmod go-rwx on it"

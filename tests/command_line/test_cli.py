@@ -189,6 +189,18 @@ def test_other_commands_fail_in_one_line_too(call, arguments, code, says):
     assert "Traceback" not in err
 
 
+def test_output_that_cannot_be_written_is_one_line_too():
+    with Path("/dev/full").open("w") as full:
+        result = subprocess.run(
+            [sys.executable, "-m", "cli", "--help"], cwd=ROOT, stdout=full, stderr=subprocess.PIPE, text=True
+        )
+    assert result.returncode == 1
+    assert (
+        result.stderr
+        == "error: the output cannot be written (No space left on device); free space, or write elsewhere\n"
+    )
+
+
 def test_a_run_is_not_evaluated_at_sites_that_it_has_not(call, images):
     assert call("simulate", "--data", images, "--rounds", 1, "--output", "run", "--quiet")[0] == 0
     shutil.copytree(images, "others")

@@ -10,6 +10,8 @@ from audit.accounting import Repeated, upper_epsilon
 from audit.heads import SignedHead, TreeHead
 from audit.ledger import Ledger
 from securefed.config import DataConfig
+from securefed.errors import RunFolderError
+from securefed.site.approving import hand_out
 from securefed.site.checks import Level, check_site
 from securefed.site.folder import SiteFolder
 from securefed.site.settings import PlaceConfig, SiteSettings
@@ -41,6 +43,19 @@ def spend(folder, epsilon):
         ledger.release("one")
         ledger.commit("one")
     folder.ledger.chmod(0o600)
+
+
+def test_a_folder_that_is_not_there_is_wrong(tmp_path):
+    found = check_site(SiteFolder(tmp_path / "nope"), None, NOW)
+    assert {one.level for one in found} == {Level.WRONG}
+    assert found[0].text == f"{tmp_path / 'nope'} is not there; make it with `site init`"
+
+
+def test_an_approval_that_cannot_be_handed_out_says_where_it_lies(north, tmp_path):
+    folder = north()
+    folder.approval.write_text("{}")
+    with pytest.raises(RunFolderError, match=rf"cannot be written .* is approved: hand {folder.approval} to the lead"):
+        hand_out(folder, tmp_path / "none" / "approval.json")
 
 
 def test_what_is_left_of_a_budget_is_said(north):

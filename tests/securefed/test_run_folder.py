@@ -1,3 +1,4 @@
+import os
 import stat
 from datetime import UTC, datetime
 
@@ -30,6 +31,13 @@ def test_a_place_that_cannot_be_written_is_refused_by_name(tmp_path):
     (tmp_path / "file").write_text("x")
     with pytest.raises(RunFolderError, match="writable place"):
         RunFolder.create(tmp_path, "x", NOW, exact=tmp_path / "file" / "run")
+
+
+def test_a_name_that_is_no_text_is_refused_before_it_reaches_the_log(tmp_path):
+    name = os.fsdecode(b"run\xff")
+    with pytest.raises(RunFolderError, match="no valid Unicode here; name another folder with --output, or set LC_ALL"):
+        RunFolder.create(tmp_path, "x", NOW, exact=tmp_path / name)
+    assert not list(tmp_path.iterdir())
 
 
 def test_sites_with_like_names_have_folders_apart(tmp_path):
