@@ -211,7 +211,7 @@ class Deployment:
             if len(lines) > seen:
                 asked = time.monotonic()
             elif time.monotonic() - asked > _SILENT_SECONDS:
-                over = (self._job_state() or "").lower().startswith("finished")
+                over = not self.server.is_in_use() and (self._job_state() or "").lower().startswith("finished")
                 asked = time.monotonic()
             seen = len(lines)
             time.sleep(seconds)
