@@ -156,7 +156,7 @@ class Deployment:
             DeploymentError: The study runs or is completed, or no hospital is connected.
         """
         before = list(self.progress())
-        if self.server.is_in_use():
+        if self.server.is_in_use() or self._is_on_its_way(len(before)):
             raise DeploymentError(f"the study is running already; follow it with: {self._call('status')} --watch")
         if before and before[-1]["event"] == "completed":
             run = self.server.run_folder()
@@ -196,9 +196,7 @@ class Deployment:
             DeploymentError: The job has ended and left no word of it.
         """
         seen, asked = 0, time.monotonic()
-        before = self.folder / _BEFORE_JOB
-        earlier = int(before.read_text(encoding="utf-8")) if before.exists() else 0
-        over = False
+        earlier, over = self._lines_before_job(), False
         while True:
             lines = list(self.progress())
             yield from lines[seen:]
@@ -223,6 +221,15 @@ class Deployment:
                 stop_parties(self.folder, name)
         if not parties:
             stop_parties(self.folder)
+
+    def _lines_before_job(self) -> int:
+        path = self.folder / _BEFORE_JOB
+        return int(path.read_text(encoding="utf-8")) if path.exists() else 0
+
+    def _is_on_its_way(self, lines: int) -> bool:
+        """Return whether the last job has yet to write into the journal: engines take their time to start one."""
+        state = self._job_state() if lines == self._lines_before_job() else None
+        return state is not None and not state.lower().startswith(("finished", "unknown"))
 
     def _job_state(self) -> str | None:
         """Return the engine's word for the last job's state; None where there is no job."""

@@ -85,6 +85,19 @@ def test_a_study_that_runs_or_is_completed_is_not_submitted_again(far):
         far.submit()
 
 
+@pytest.mark.parametrize(("state", "refused"), [("RUNNING", True), ("pending", True), ("FINISHED:ABANDONED", False)])
+def test_a_job_that_has_yet_to_begin_is_not_followed_by_another(far, monkeypatch, state, refused):
+    monkeypatch.setattr(SlowEngine, "state", lambda *_: state)
+    far.submit()
+    if refused:
+        with pytest.raises(DeploymentError, match="running already"):
+            far.submit()
+    else:
+        assert far.submit() == "job-1"
+    write_journal(far, "started")  # from here on the lock says whether it is at work
+    assert far.submit() == "job-1"
+
+
 def test_a_study_without_any_hospital_is_not_submitted(far, monkeypatch):
     monkeypatch.setattr(SlowEngine, "connected", lambda *_: ())
     with pytest.raises(DeploymentError, match="no hospital is connected; start the server"):
