@@ -184,10 +184,10 @@ def _check_heads(
 
 
 def _check_ledger(path: Path, history: RunHistory) -> str:
-    from audit.ledger import LedgerError, count_agreeing
+    from audit.ledger import LedgerError, count_agreeing, run_of_log
 
     try:
-        agreeing = count_agreeing(path, {history.run_id: history.events})
+        agreeing = count_agreeing(path, {run_of_log(history.events): history.events})
     except LedgerError as error:
         raise EvidenceError(-1, str(error)) from error
     if not agreeing:

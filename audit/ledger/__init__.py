@@ -4,6 +4,7 @@ from audit.ledger.accounts import Account, Budget, BudgetLine, Charge
 from audit.ledger.check import check_ledger, count_agreeing
 from audit.ledger.errors import BudgetExceededError, LedgerError
 from audit.ledger.ledger import AccountStatus, FaultPoint, Ledger
+from audit.ledger.names import release_name, run_in_ledgers, run_of_log
 from audit.ledger.policy import Policy, Renewal, SignedRenewal
 from audit.ledger.release import charge_release, charged_release
 from audit.ledger.view import budget_lines, history, policy_toml
@@ -28,4 +29,7 @@ __all__ = [
     "count_agreeing",
     "history",
     "policy_toml",
+    "release_name",
+    "run_in_ledgers",
+    "run_of_log",
 ]

@@ -22,7 +22,7 @@ def count_agreeing(path: Path, logs: Mapping[str, Sequence[Event]]) -> int:
 
     Args:
         path: The ledger.
-        logs: {run_id: events}.
+        logs: {name of a run in ledgers (`run_of_log`): its events}.
 
     Returns:
         How many charges the ledger and the logs have in common.

@@ -188,9 +188,11 @@ class Ledger:
                 raise LedgerError(
                     self.path, f"{account.hospital} has no budget for the unit {account.unit}; install a policy first"
                 )
-            if charge.release_id in self._state.charges:
+            if (known := self._state.charges.get(charge.release_id)) is not None:
                 raise LedgerError(
-                    self.path, f"the release {charge.release_id!r} was charged before; fresh noise is a new release"
+                    self.path,
+                    f"the release {charge.release_id!r} was charged before by the run {known.charge.run_id!r}; fresh "
+                    "noise is a new release: go on with that run, or start one in a folder of its own",
                 )
             budget = self._state.budgets[line]
             more = [*self._state.composition(line), Repeated(charge.mechanism, charge.repetitions)]

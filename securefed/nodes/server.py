@@ -149,7 +149,7 @@ class _ServerRun:
     def _rounds(self, folder: RunFolder, evidence: RunEvidence) -> dict[str, Any]:
         config = self._study.config
         aggregator = Aggregator(self._terms, self._transport, patience=self._patience, attempt=self._attempt())
-        privacy = server_privacy(config, evidence.log, self._path.name, self._sites, self._terms.noise)
+        privacy = server_privacy(config, evidence.log, self._sites, self._terms.noise)
         federation = Federation(OutOfSight(), aggregator, self._terms.initial_vector, config.federation.select)
         checkpoint = load_checkpoint(folder)
         finished = checkpoint.current.number if checkpoint else 0

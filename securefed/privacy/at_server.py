@@ -7,6 +7,7 @@ budget or the study's epsilon does not bear, whatever the server asks.
 from collections.abc import Sequence
 from typing import Any, Protocol
 
+from audit.ledger import run_of_log
 from audit.log import EventLog
 from protocols.noise import NoisePlan
 from securefed.config import RunConfig
@@ -71,15 +72,14 @@ class LocalAtServer:
     Args:
         config: The agreed configuration.
         log: The server's log.
-        run_id: Name of the run.
         sites: The hospitals.
     """
 
-    def __init__(self, config: RunConfig, log: EventLog, run_id: str, sites: Sequence[str]) -> None:
+    def __init__(self, config: RunConfig, log: EventLog, sites: Sequence[str]) -> None:
         self._config = config
         self._sites = tuple(sites)
         cost = local_cost(config.privacy, config.federation.rounds)
-        self._spending = Spending(log, run_id, config.privacy, cost, dict.fromkeys(sites, ""), None)
+        self._spending = Spending(log, run_of_log(log.events), config.privacy, cost, dict.fromkeys(sites, ""), None)
 
     def claim(self) -> dict[str, Any]:
         """Return the fields of the event `privacy_claim`."""
@@ -113,10 +113,8 @@ class SharedAtServer(SharedPrivacy):
         """Nothing: what is released is a sum."""
 
 
-def server_privacy(
-    config: RunConfig, log: EventLog, run_id: str, sites: Sequence[str], plan: NoisePlan | None
-) -> ServerPrivacy:
+def server_privacy(config: RunConfig, log: EventLog, sites: Sequence[str], plan: NoisePlan | None) -> ServerPrivacy:
     """Return what the server does about the privacy of a study; `plan` is the noise of shares, if there are."""
     if not config.privacy.enabled:
         return NoPrivacy(config)
-    return LocalAtServer(config, log, run_id, sites) if plan is None else SharedAtServer(config, log, plan)
+    return LocalAtServer(config, log, sites) if plan is None else SharedAtServer(config, log, plan)

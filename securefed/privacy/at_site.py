@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from audit.errors import AuditError
-from audit.ledger import Account, Charge, Ledger
+from audit.ledger import Account, Charge, Ledger, run_in_ledgers
 from audit.log import Clock, EventLog
 from clients.encoders import FeatureBundle
 from protocols.noise import NoisePlan
@@ -25,7 +25,7 @@ from securefed.privacy.releases import ReleaseStore
 from securefed.privacy.shared_charges import SharedCharges, charged_mechanism
 from securefed.privacy.shared_claim import shared_claim, shared_summary
 from securefed.privacy.shared_run import shared_hospitals
-from securefed.privacy.spending import Spending, release_name
+from securefed.privacy.spending import Spending, release_of_model
 from securefed.run_folder import RunFolder
 
 T = TypeVar("T")
@@ -99,7 +99,7 @@ class SitePrivacy:
         Raises:
             ReleaseRefusedError: The hospital is in no run.
         """
-        return release_name(self._in_run(), site, number, model_digest)
+        return release_of_model(run_in_ledgers(self._in_run(), self._study), site, number, model_digest)
 
     def release(self, site: str, number: int, release_id: str, make: Callable[[], T]) -> T:
         """Charge a release in ledger and private log, unless that was done before, then make it.
@@ -157,13 +157,14 @@ class SitePrivacy:
     def _books(self, run_id: str) -> Iterator[Spending | SharedCharges]:
         """Open ledger and private log, for one step at a time: a node may answer from several threads or processes."""
         privacy, rounds = self._config.privacy, self._config.federation.rounds
+        run = run_in_ledgers(run_id, self._study)
         with Ledger.existing(self._ledger, self._now) as ledger, self._log() as log:
             if self._plan is None:
                 cost = local_cost(privacy, rounds)
-                yield Spending(log, run_id, privacy, cost, self._fingerprint, ledger, most=rounds)
+                yield Spending(log, run, privacy, cost, self._fingerprint, ledger, most=rounds)
             else:
                 most = rounds + privacy.spare_rounds
-                yield SharedCharges(log, run_id, privacy, self._plan, self._fingerprint, ledger, most)
+                yield SharedCharges(log, run, privacy, self._plan, self._fingerprint, ledger, most)
 
     def _log(self) -> EventLog:
         if self._folder.log.exists():

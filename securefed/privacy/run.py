@@ -3,6 +3,7 @@
 import importlib.util
 from typing import TYPE_CHECKING, Any
 
+from audit.ledger import run_of_log
 from clients.data import ImageDataset, fingerprint
 from clients.encoders import FeatureBundle
 from protocols.noise import NoisePlan
@@ -52,7 +53,7 @@ class LocalPrivacy:
         self._releases = ReleaseStore(folder)
         self.spending = Spending(
             evidence.log,
-            folder.path.name,
+            run_of_log(evidence.log.events),
             config.privacy,
             local_cost(config.privacy, config.federation.rounds),
             {site: fingerprint(dataset, site) for site in self._sites},
@@ -137,7 +138,7 @@ def start_privacy(
         config,
         evidence.log,
         plan,
-        folder.path.name,
+        run_of_log(evidence.log.events),
         {record.path: record.patient for record in dataset.records},
         {site: fingerprint(dataset, site) for site in dataset.sites},
         open_ledger(config.privacy),

@@ -12,7 +12,7 @@ from functools import lru_cache
 from typing import Any
 
 from audit.accounting import Adjacency, DiscreteGaussian, Mechanism, Repeated, Skellam, affordable_steps, upper_epsilon
-from audit.ledger import Account, BudgetExceededError, Charge, Ledger, charged_release
+from audit.ledger import Account, BudgetExceededError, Charge, Ledger, charged_release, release_name
 from audit.log import EventLog
 from protocols.noise import NoisePlan
 from securefed.config import PrivacyConfig
@@ -57,7 +57,7 @@ class SharedCharges:
 
     Args:
         log: Where charges and refusals are recorded.
-        run_id: Name of the run.
+        run: Name of the run in ledgers.
         privacy: The privacy section.
         plan: Grid, ring and noise.
         fingerprints: {hospital: digest of its data}.
@@ -68,7 +68,7 @@ class SharedCharges:
     def __init__(
         self,
         log: EventLog,
-        run_id: str,
+        run: str,
         privacy: PrivacyConfig,
         plan: NoisePlan,
         fingerprints: Mapping[str, str],
@@ -76,7 +76,7 @@ class SharedCharges:
         most: int | None = None,
     ) -> None:
         self._log = log
-        self._run_id = run_id
+        self._run = run
         self._privacy = privacy
         self._plan = plan
         self._mechanism = charged_mechanism(plan, privacy)
@@ -98,9 +98,9 @@ class SharedCharges:
             left = rounds - self.vectors_of(site)
             if left <= 0:
                 continue
-            what = f"{self._run_id}/{rounds - left + 1} to {rounds}/{site}"[:200]
+            what = release_name(self._run, f"{rounds - left + 1} to {rounds}", "all", site)
             try:
-                charge = Charge(self._run_id, what, self._mechanism, left)
+                charge = Charge(self._run, what, self._mechanism, left)
                 self._ledger.foresee(self._account(site), charge, record=record)
             except BudgetExceededError as error:
                 if not record:
@@ -120,9 +120,9 @@ class SharedCharges:
         before = self.vectors_of(site)
         if self._most is not None and before >= self._most:
             raise self._too_much(number)
-        attempt = sum(release.startswith(f"{self._run_id}/{number}/") for release in self._paid(site))
-        release_id = f"{self._run_id}/{number}/vector {attempt + 1}/{site}"[:200]
-        charge = Charge(self._run_id, release_id, self._mechanism)
+        attempt = sum(release.startswith(f"{self._run}/{number}/") for release in self._paid(site))
+        release_id = release_name(self._run, number, f"vector {attempt + 1}", site)
+        charge = Charge(self._run, release_id, self._mechanism)
         charged_release(
             self._ledger, self._log, self._account(site), charge, lambda: None, round=number, privacy_event=False
         )

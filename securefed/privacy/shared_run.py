@@ -38,7 +38,7 @@ class SharedPrivacy:
         config: The run's configuration.
         log: The run's log.
         plan: Grid, ring and noise.
-        run_id: Name of the run.
+        run: Name of the run in ledgers.
         patients: {path of an image: its patient or None}, where hospitals are simulated.
         fingerprints: {hospital: digest of its data}, likewise.
         ledger: Pays for the vectors of simulated hospitals; None without one.
@@ -50,7 +50,7 @@ class SharedPrivacy:
         config: RunConfig,
         log: EventLog,
         plan: NoisePlan,
-        run_id: str = "",
+        run: str = "",
         patients: Mapping[str, str | None] | None = None,
         fingerprints: Mapping[str, str] | None = None,
         ledger: Ledger | None = None,
@@ -64,9 +64,7 @@ class SharedPrivacy:
         self._spending = SharedSpending(log, config.privacy, plan)
         self._ledger = ledger
         self._charges = (
-            None
-            if ledger is None
-            else SharedCharges(log, run_id, config.privacy, plan, dict(fingerprints or {}), ledger)
+            None if ledger is None else SharedCharges(log, run, config.privacy, plan, dict(fingerprints or {}), ledger)
         )
 
     def hospitals(self, bundle: FeatureBundle, device: str, workers: int) -> Hospitals:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from audit.accounting import Adjacency, Repeated, mechanism_fields, mechanism_of
-from audit.ledger import Account, BudgetExceededError, Charge, Ledger, charge_release
+from audit.ledger import Account, BudgetExceededError, Charge, Ledger, charge_release, release_name
 from audit.log import EventLog
 from securefed.config import PrivacyConfig
 from securefed.errors import ReleaseGoneError, TargetEpsilonError
@@ -19,9 +19,9 @@ VIEWS = ("everybody", "aggregate-only", "aggregation-broken")
 """For which epsilon is stated in the mode `local`: it is the same against all."""
 
 
-def release_name(run_id: str, site: str, number: int, model_digest: str) -> str:
+def release_of_model(run: str, site: str, number: int, model_digest: str) -> str:
     """Return the name of the release of a hospital in a round of a run, for a received model (SHA-256, hex)."""
-    return f"{run_id}/{number}/{model_digest[:16]}/{site}"[:200]
+    return release_name(run, number, model_digest[:16], site)
 
 
 class Spending:
@@ -33,7 +33,7 @@ class Spending:
 
     Args:
         log: The run's log; charges of an earlier start of the run are read from it.
-        run_id: Name of the run.
+        run: Name of the run in ledgers.
         config: The privacy section.
         cost: What a round releases about a hospital.
         fingerprints: {hospital: digest of its data}.
@@ -44,7 +44,7 @@ class Spending:
     def __init__(
         self,
         log: EventLog,
-        run_id: str,
+        run: str,
         config: PrivacyConfig,
         cost: RoundCost,
         fingerprints: Mapping[str, str],
@@ -52,7 +52,7 @@ class Spending:
         most: int | None = None,
     ) -> None:
         self._log = log
-        self._run_id = run_id
+        self._run = run
         self._config = config
         self._cost = cost
         self._fingerprints = dict(fingerprints)
@@ -68,7 +68,7 @@ class Spending:
 
     def release_id(self, site: str, number: int, model_digest: str) -> str:
         """Return the name of the release of a hospital in a round, for a received model (SHA-256, hex)."""
-        return release_name(self._run_id, site, number, model_digest)
+        return release_of_model(self._run, site, number, model_digest)
 
     def check_round(self, number: int) -> None:
         """Refuse a round whose releases would exceed the target.
@@ -118,11 +118,11 @@ class Spending:
             return
         last = rounds if self.affordable is None else min(rounds, self.affordable)
         for site, spent in self._spent.items():
-            left = last - len(spent)
+            left = last - len(spent) - self._unlogged(site)
             if left <= 0:
                 continue
-            what = f"{self._run_id}/{len(spent) + 1} to {last}/{site}"[:200]
-            charge = Charge(self._run_id, what, self._cost.mechanism, self._cost.repetitions * left)
+            what = release_name(self._run, f"{last - left + 1} to {last}", "all", site)
+            charge = Charge(self._run, what, self._cost.mechanism, self._cost.repetitions * left)
             try:
                 self._ledger.foresee(Account(site, self._fingerprints[site], self._config.unit), charge, record=record)
             except BudgetExceededError as error:
@@ -138,17 +138,19 @@ class Spending:
 
         Raises:
             BudgetExceededError: The ledger refuses; recorded.
-            ReleaseGoneError: It was made before and can have left; to make it again would be another release.
+            ReleaseGoneError: It was made before and can have left; to make it again would be another release. So it is
+                with one that the ledger has let go and this log does not know: another process has made it.
         """
         with self._charging:
             state = self._state_in_ledger(release_id)
-            if state == "committed":
+            known = release_id in self._charged
+            if state == "committed" or (state == "released" and not known):
                 raise ReleaseGoneError(number)
-            if release_id in self._charged:
+            if known:
                 return
             event = self._event(site, number, release_id)
             if self._ledger is not None and state is None:
-                charge = Charge(self._run_id, release_id, self._cost.mechanism, self._cost.repetitions)
+                charge = Charge(self._run, release_id, self._cost.mechanism, self._cost.repetitions)
                 account = Account(site, self._fingerprints[site], self._config.unit)
                 charge_release(self._ledger, self._log, account, charge, round=number)
             else:
@@ -207,14 +209,19 @@ class Spending:
         return error
 
     def _is_charged(self, number: int) -> bool:
-        return any(release.startswith(f"{self._run_id}/{number}/") for release in self._charged)
+        return any(release.startswith(f"{self._run}/{number}/") for release in self._charged)
 
     def _state_in_ledger(self, release_id: str) -> str | None:
         """Return how far the ledger has got with a release: a run may have died between its steps."""
         if self._ledger is None:
             return None
-        found = [spent.state for spent in self._ledger.charges(self._run_id) if spent.charge.release_id == release_id]
+        found = [spent.state for spent in self._ledger.charges(self._run) if spent.charge.release_id == release_id]
         return found[0] if found else None
+
+    def _unlogged(self, site: str) -> int:
+        """Return how many charges of a hospital the ledger has and the log does not: one that a crash came between."""
+        held = () if self._ledger is None else self._ledger.charges(self._run)
+        return sum(spent.account.hospital == site and spent.charge.release_id not in self._charged for spent in held)
 
     def _record(self, site: str, event: Mapping[str, Any], state: str) -> None:
         """Append the charge, where there is a ledger, and with its reservation the privacy event."""

@@ -8,7 +8,7 @@ from test_site import NAMES, Folders, FolderWire, call
 
 import securefed.nodes.server as server_module
 from audit.accounting import Repeated, upper_epsilon
-from audit.ledger import check_ledger
+from audit.ledger import check_ledger, run_in_ledgers
 from audit.log import read_events
 from audit.report import build_report, render
 from clients.privacy import PrivateHospital
@@ -44,6 +44,7 @@ def test_a_private_study_states_an_epsilon_that_every_ledger_and_log_gives(tmp_p
     assert 7.9 < stated["epsilon"] <= 8
     events = of_kind(read_events(trial.root / "run" / "audit.jsonl"), "privacy_event")
     assert len(events) == 2 * len(NAMES)
+    run = run_in_ledgers("run", trial.study.digest)
     for name in NAMES:
         charges = trial.charges(name)
         assert [spent.state for spent in charges] == ["committed"] * 2
@@ -51,7 +52,7 @@ def test_a_private_study_states_an_epsilon_that_every_ledger_and_log_gives(tmp_p
         assert upper_epsilon(own, 1e-5) == pytest.approx(stated["epsilon"], rel=1e-6)
         verified(trial, "run", ledger=trial.path(name) / "ledger.sqlite")
         log = trial.private_log(name)
-        assert check_ledger(trial.path(name) / "ledger.sqlite", {"run": log}).startswith("2 charges")
+        assert check_ledger(trial.path(name) / "ledger.sqlite", {run: log}).startswith("2 charges")
         kinds = [event.kind for event in log]
         assert kinds == ["run_started", "privacy_claim", *["charge", "privacy_event", "charge"] * 2]
         kept = json.loads((trial.path(name) / "runs" / "run" / "summary.json").read_text())

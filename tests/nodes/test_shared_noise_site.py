@@ -6,7 +6,7 @@ import pytest
 from test_site import NAMES, Folders, FolderWire, call
 
 from audit.accounting import Repeated, mechanism_of, upper_epsilon
-from audit.ledger import check_ledger
+from audit.ledger import check_ledger, run_in_ledgers
 from audit.log import read_events
 from securefed.nodes.numbering import training_round
 from securefed.site.folder import SiteFolder
@@ -51,11 +51,12 @@ def test_a_study_with_noise_in_shares_charges_every_ledger_before_a_vector_leave
     events = of_kind(read_events(trial.root / "run" / "audit.jsonl"), "privacy_event")
     assert len(events) == 2
     server = [Repeated(mechanism_of(e.fields["mechanism"]), e.fields["repetitions"]) for e in events]
+    run = run_in_ledgers("run", trial.study.digest)
     for name in NAMES:
         own = [Repeated(spent.charge.mechanism) for spent in trial.charges(name)]
         assert upper_epsilon(own, 1e-5) >= upper_epsilon(server, 1e-5) * (1 - 1e-9)
         verified(trial, "run", ledger=trial.path(name) / "ledger.sqlite")
-        assert check_ledger(trial.path(name) / "ledger.sqlite", {"run": trial.private_log(name)}).startswith("2")
+        assert check_ledger(trial.path(name) / "ledger.sqlite", {run: trial.private_log(name)}).startswith("2")
         kept = json.loads((trial.path(name) / "runs" / "run" / "summary.json").read_text())
         assert kept["privacy"]["epsilon"] >= stated["epsilon"] * (1 - 1e-9)
 
@@ -75,9 +76,10 @@ def test_a_vector_that_left_twice_is_paid_twice_and_spare_rounds_bear_it(tmp_pat
         with pytest.raises(ServerKilledError):
             trial.serve("run", wire)
         summary = trial.serve("run", wire)
+    run = run_in_ledgers("run", trial.study.digest)
     for name in NAMES:
         releases = [spent.charge.release_id for spent in trial.charges(name)]
-        assert releases == [f"run/1/vector 1/{name}", f"run/2/vector 1/{name}", f"run/2/vector 2/{name}"]
+        assert releases == [f"{run}/1/vector 1/{name}", f"{run}/2/vector 1/{name}", f"{run}/2/vector 2/{name}"]
     assert summary["privacy"]["epsilon"] <= 8
     assert summary["rounds_completed"] == 2
 

@@ -1,6 +1,7 @@
 """Runs with differential privacy: what they record and when, what they state, where they stop, how they resume."""
 
 import json
+import shutil
 from types import SimpleNamespace
 
 import pytest
@@ -8,15 +9,17 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from safetensors.numpy import load_file
 
 from audit.accounting import Adjacency, Repeated, mechanism_of, upper_epsilon
-from audit.ledger import Budget, BudgetExceededError, BudgetLine, Ledger, Policy
-from audit.log import read_events
+from audit.ledger import Account, Budget, BudgetExceededError, BudgetLine, Charge, Ledger, Policy
+from audit.log import EventLog, read_events
 from audit.verify import verify_run
 from clients.privacy import PrivateHospital
-from securefed.config import config_from_mapping
-from securefed.errors import ConfigError, RoundAbortedError, TargetEpsilonError
+from securefed.config import PrivacyConfig, config_from_mapping
+from securefed.errors import ConfigError, ReleaseGoneError, RoundAbortedError, TargetEpsilonError
 from securefed.federation import Federation
 from securefed.model_file import load_model
 from securefed.observer import Observer
+from securefed.privacy.mechanism import local_cost
+from securefed.privacy.spending import Spending
 from securefed.simulation import resume_run, simulate
 
 SITES = tuple(f"site{number}" for number in range(5))
@@ -209,6 +212,63 @@ def test_a_ledger_is_charged_over_runs_and_stops_the_second(small_run, tmp_path)
         run(config, tmp_path, "second")
     assert refused.value.exit_code == 4
     assert events_of(tmp_path / "second", "refused")
+
+
+@pytest.mark.parametrize("name", ["run", "r" * 200])
+def test_runs_of_one_name_pay_for_themselves_in_a_shared_ledger(small_run, tmp_path, name):
+    """In another parent folder, or in place of one that was deleted: what the first has paid is not the second's."""
+    path = tmp_path / "ledger.sqlite"
+    budgets(path, 20.0)
+    config = small_run(privacy={**LOCAL, "ledger": str(path)})
+    for parent in ("one", "two"):
+        (tmp_path / parent).mkdir()
+        run(config, tmp_path / parent, name)
+    shutil.rmtree(tmp_path / "two" / name)
+    run(config, tmp_path / "two", name)
+    with Ledger(path) as ledger:
+        charges = ledger.charges()
+        spent = upper_epsilon(ledger.composition(BudgetLine("site0", "image")), 1e-5)
+    assert len(charges) == 3 * 3 * len(SITES)
+    assert len({charge.charge.run_id for charge in charges}) == 3
+    assert spent > 8 * 1.5
+    for parent in ("one", "two"):
+        assert verify_run(tmp_path / parent / name, ledger=path).is_verified
+
+
+def test_a_crash_between_the_ledger_and_the_log_is_paid_once(small_run, tmp_path, monkeypatch):
+    """The charge that the log never got was made by this run and nothing has left on it: it pays for the release."""
+    path = tmp_path / "ledger.sqlite"
+    budgets(path, 8.0)
+    reserve, calls = Ledger.reserve, []
+
+    def cut(self, account, charge):
+        epsilon = reserve(self, account, charge)
+        calls.append(charge.release_id)
+        if len(calls) == len(SITES) + 2:
+            raise KeyboardInterrupt
+        return epsilon
+
+    monkeypatch.setattr(Ledger, "reserve", cut)
+    with pytest.raises(KeyboardInterrupt):
+        run(small_run(privacy={**LOCAL, "ledger": str(path)}), tmp_path)
+    resume_run(tmp_path / "run", cache_dir=tmp_path / "cache")
+    assert len(calls) == len(set(calls)) == 3 * len(SITES)
+    assert verify_run(tmp_path / "run", ledger=path).is_verified
+
+
+def test_what_another_process_has_released_is_no_payment(tmp_path):
+    """An entry that left the ledger and is not in the log of this run was made by somebody else."""
+    path = tmp_path / "ledger.sqlite"
+    budgets(path, 8.0)
+    privacy = PrivacyConfig(mode="local", epsilon=8.0, ledger=str(path))
+    cost = local_cost(privacy, 3)
+    with Ledger(path) as ledger, EventLog.create(tmp_path / "log", {"run_id": "r", "operation": "simulation"}) as log:
+        spending = Spending(log, "r", privacy, cost, {"site0": "ab" * 32}, ledger)
+        name = spending.release_id("site0", 1, "cd" * 32)
+        ledger.reserve(Account("site0", "ab" * 32, "image"), Charge("r", name, cost.mechanism))
+        ledger.release(name)
+        with pytest.raises(ReleaseGoneError):
+            spending.release("site0", 1, name, lambda: pytest.fail("made"))
 
 
 def test_what_a_hospital_loses_in_a_round_is_charged_and_the_rest_goes_on(small_run, tmp_path):

@@ -6,7 +6,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from audit.accounting import Adjacency, Gaussian, Repeated, rdp_epsilon, upper_epsilon
-from audit.ledger import Budget, BudgetExceededError, BudgetLine, Ledger, Policy
+from audit.ledger import Budget, BudgetExceededError, BudgetLine, Ledger, Policy, run_of_log
 from audit.log import read_events
 from audit.verify import verify_run
 from clients.encoders import export_features
@@ -190,7 +190,8 @@ def test_a_round_that_ends_before_its_sum_could_be_opened_has_no_event_and_is_pa
     assert run.summary["privacy"]["epsilon"] <= 8
     with Ledger.existing(tmp_path / "ledger.sqlite") as ledger:
         of_one = [spent.charge.release_id for spent in ledger.charges() if spent.account.hospital == "site0"]
-    assert of_one == [f"run/{number}/vector {k}/site0" for number, k in ((1, 1), (1, 2), (2, 1), (3, 1))]
+    name = run_of_log(read_events(tmp_path / "run" / "audit.jsonl"))
+    assert of_one == [f"{name}/{number}/vector {k}/site0" for number, k in ((1, 1), (1, 2), (2, 1), (3, 1))]
 
 
 # ------------------------------------------------------------------------------------------------ stopping, refusing
