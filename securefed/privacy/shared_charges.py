@@ -128,7 +128,7 @@ class SharedCharges:
         )
 
     def vectors_of(self, site: str) -> int:
-        """Return how many vectors a hospital has paid for, over all runs in the log."""
+        """Return how many vectors a hospital has paid for, over all runs in the log and this run in the ledger."""
         return len(self._paid(site))
 
     def views(self, site: str) -> dict[str, Any]:
@@ -152,8 +152,11 @@ class SharedCharges:
         return epsilon if math.isfinite(epsilon) else None
 
     def _paid(self, site: str) -> set[str]:
+        """An entry is durable in the ledger before the log has it: a crash may have come between."""
         charges = [event.fields for event in self._log.events if event.kind == "charge"]
-        return {str(fields["release_id"]) for fields in charges if fields["hospital"] == site}
+        logged = {str(fields["release_id"]) for fields in charges if fields["hospital"] == site}
+        held = self._ledger.charges(self._run)
+        return logged | {spent.charge.release_id for spent in held if spent.account.hospital == site}
 
     def _account(self, site: str) -> Account:
         return Account(site, self._fingerprints[site], self._privacy.unit)

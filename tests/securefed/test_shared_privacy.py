@@ -194,6 +194,30 @@ def test_a_round_that_ends_before_its_sum_could_be_opened_has_no_event_and_is_pa
     assert of_one == [f"{name}/{number}/vector {k}/site0" for number, k in ((1, 1), (1, 2), (2, 1), (3, 1))]
 
 
+def test_a_crash_between_the_ledger_and_the_log_strands_no_run(noise_in_shares, tmp_path, monkeypatch):
+    """The ledger has a charge that the log never got: the vector is charged once more, and the run goes on."""
+    path = budgets(tmp_path / "ledger.sqlite", 20.0)
+    reserve, calls = Ledger.reserve, []
+
+    def cut(self, account, charge):
+        epsilon = reserve(self, account, charge)
+        calls.append(charge.release_id)
+        if len(calls) == len(SITES) + 2:
+            raise KeyboardInterrupt
+        return epsilon
+
+    monkeypatch.setattr(Ledger, "reserve", cut)
+    with pytest.raises(KeyboardInterrupt):
+        simulate(noise_in_shares(ledger=path, spare_rounds=1), output=tmp_path / "run")
+    assert resume_run(tmp_path / "run").summary["rounds_completed"] == 3
+    paid = [release.partition("/")[2] for release in calls if release.endswith(("site0", "site1", "site2"))]
+    assert sorted(paid) == sorted(
+        [f"{number}/vector 1/site{k}" for number in (1, 2, 3) for k in range(3)]
+        + [f"2/vector 2/site{k}" for k in (0, 1)]
+    )
+    verify_run(tmp_path / "run", ledger=tmp_path / "ledger.sqlite").require()
+
+
 # ------------------------------------------------------------------------------------------------ stopping, refusing
 
 
