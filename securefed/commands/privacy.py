@@ -67,6 +67,7 @@ def plan_command(
 @json_option
 def check_command(*, config_file: Path | None, assignments: tuple[str, ...], as_json: bool, **flags: Any) -> None:
     """Hold a configuration against the rules of docs/privacy.md; exit 2 where its claim would not hold."""
+    from securefed.privacy.claim import LARGEST_CLAIM, reached, too_large
     from securefed.privacy.rules import broken_rules
 
     flags["dp"] = flags.get("dp") or "local"
@@ -74,14 +75,18 @@ def check_command(*, config_file: Path | None, assignments: tuple[str, ...], as_
         flags["epsilon"] = 8.0
     config = resolve_config(flags, _FLAGS, config_file, assignments)
     broken = broken_rules(config)
+    local = config.privacy.mode == "local" and not broken
+    excess = epsilon if local and (epsilon := reached(config)) > LARGEST_CLAIM else None
     if as_json:
         click.echo(json.dumps([vars(rule) for rule in broken]))
     else:
         for rule in broken:
             click.echo(f"{rule.rule}  {rule.key}: {rule.reason}")
-        if not broken:
+        if excess is not None:
+            click.echo(f"no rule is broken, and nothing would be claimed: {too_large(excess)}")
+        elif not broken:
             click.echo("no rule is broken: the claim of this configuration would hold")
-    if broken:
+    if broken or excess is not None:
         raise click.exceptions.Exit(2)
 
 

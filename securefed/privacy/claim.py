@@ -1,20 +1,25 @@
 """What a run with differential privacy claims, about what, and what it does not cover."""
 
 import math
+from collections.abc import Callable
 from typing import Any
 
-from audit.accounting import MEANINGLESS, Adjacency, is_meaningless
-from securefed.config import RunConfig
-from securefed.privacy.mechanism import local_cost, step_settings
+from audit.accounting import Adjacency
+from securefed.config import PrivacyConfig, RunConfig
+from securefed.privacy.mechanism import epsilon_of, local_cost, step_settings
 
-_CLAIMED = "CLAIMED"
+CLAIMED = "CLAIMED"
 NOT_CLAIMED = "NOT CLAIMED"
+
+LARGEST_CLAIM = 23.0
+"""The largest epsilon that is claimed: exp(23) is more than there are people, so that a bound above it excludes not
+even that one who knows nothing else picks out the right person of all."""
 
 
 def verdict(config: RunConfig) -> str:
     """Return `CLAIMED` or `NOT CLAIMED`."""
-    protected = config.privacy.enabled and config.privacy.noise == "system" and not _is_meaningless(config)
-    return _CLAIMED if protected else NOT_CLAIMED
+    protected = config.privacy.enabled and config.privacy.noise == "system" and reached(config) <= LARGEST_CLAIM
+    return CLAIMED if protected else NOT_CLAIMED
 
 
 def reason(config: RunConfig) -> str:
@@ -25,11 +30,8 @@ def reason(config: RunConfig) -> str:
             "the noise and the samples are reproducible from the seed of this run, so they protect nobody who knows "
             "it; run without --seed"
         )
-    if _is_meaningless(config):
-        return (
-            f"no meaningful epsilon: with so little noise it is above {MEANINGLESS:,.0f}, and a bound of that size "
-            "protects nobody; raise privacy.noise_multiplier or give --epsilon"
-        )
+    if (epsilon := reached(config)) > LARGEST_CLAIM:
+        return too_large(epsilon)
     if privacy.coupling == "one-way" and config.federation.method == "fedmedclip":
         return (
             "training images, in all updates of the FAM and all that follows from them; the private MLP is trained "
@@ -38,14 +40,32 @@ def reason(config: RunConfig) -> str:
     return "training images, in all updates of the FAM, in the private MLP and in all that follows from the two"
 
 
-def _is_meaningless(config: RunConfig) -> bool:
-    """Whether all rounds of the mode `local` would cost more than is worth stating; a target is always below that."""
-    privacy = config.privacy
-    if privacy.mode != "local" or not privacy.noise_multiplier:
-        return False
-    rounds = config.federation.rounds
-    composition = local_cost(privacy, rounds).of_rounds(rounds)
-    return is_meaningless(composition, privacy.delta, Adjacency(privacy.adjacency))
+def reached(config: RunConfig) -> float:
+    """Return what epsilon a whole run of the mode `local` may come to: its target, or the cost of its noise."""
+    privacy, rounds = config.privacy, config.federation.rounds
+
+    def cost() -> float:
+        composition = tuple(local_cost(privacy, rounds).of_rounds(rounds))
+        return epsilon_of(composition, privacy.delta, Adjacency(privacy.adjacency))
+
+    return target_or_cost(privacy, cost)
+
+
+def target_or_cost(privacy: PrivacyConfig, cost: Callable[[], float]) -> float:
+    """Return the lesser of the target, where there is one, and of what all rounds cost; computed where it decides."""
+    if not privacy.epsilon:
+        return cost()
+    calibrated = not privacy.noise_multiplier
+    return privacy.epsilon if calibrated or privacy.epsilon <= LARGEST_CLAIM else min(cost(), privacy.epsilon)
+
+
+def too_large(epsilon: float) -> str:
+    """Return why an epsilon above LARGEST_CLAIM is not claimed."""
+    size = f"it may come to {epsilon:,.4g}" if math.isfinite(epsilon) else "it is too large to be computed"
+    return (
+        f"no meaningful epsilon: {size}, and above {LARGEST_CLAIM:g} a bound excludes nothing (docs/privacy.md); raise "
+        "privacy.noise_multiplier or give a smaller --epsilon"
+    )
 
 
 def unprotected(config: RunConfig, *, deployed: bool = False) -> list[str]:

@@ -28,6 +28,7 @@ from protocols.noise import NoisePlan
 from protocols.roster import IdentityKey, Roster
 from securefed.config import PrivacyConfig, RunConfig
 from securefed.errors import ConfigError
+from securefed.privacy.claim import LARGEST_CLAIM, too_large
 from securefed.privacy.shared_noise import SHARED_MODES, dearest_sum, mechanism_of_sum, quietest_sum
 
 _RATES = (0.05, 0.1, 0.25, 0.5, 1.0)
@@ -159,6 +160,8 @@ def curve(plan: Plan) -> list[tuple[int, float]]:
 def recommend(described: dict[str, Any]) -> list[str]:
     """Return advice in words, from a description's figures and from docs/privacy.md's measurements."""
     advice = []
+    if described["epsilon"] > LARGEST_CLAIM:
+        advice.append(f"more noise: {too_large(described['epsilon'])}")
     if described["mode"] == "hospital":
         advice.append(
             "hiding a whole hospital among few costs more noise than learning bears; --dp local protects images or "

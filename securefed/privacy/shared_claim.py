@@ -3,18 +3,31 @@
 from collections.abc import Mapping
 from typing import Any
 
+from audit.accounting import Adjacency, Repeated, upper_epsilon
 from protocols.noise import NoisePlan
 from securefed.config import RunConfig
-from securefed.privacy.claim import NOT_CLAIMED, unprotected, verdict
-from securefed.privacy.shared_noise import noise_facts, rate_of
+from securefed.privacy.claim import CLAIMED, LARGEST_CLAIM, NOT_CLAIMED, target_or_cost, too_large, unprotected
+from securefed.privacy.shared_noise import dearest_sum, noise_facts, rate_of
 
 
-def shared_verdict(config: RunConfig) -> str:
+def shared_verdict(config: RunConfig, plan: NoisePlan) -> str:
     """Return `CLAIMED` or `NOT CLAIMED`."""
-    return verdict(config) if config.secure_aggregation.enabled else NOT_CLAIMED
+    kept = config.privacy.noise == "system" and config.secure_aggregation.enabled
+    return CLAIMED if kept and shared_reached(config, plan) <= LARGEST_CLAIM else NOT_CLAIMED
 
 
-def shared_reason(config: RunConfig) -> str:
+def shared_reached(config: RunConfig, plan: NoisePlan) -> float:
+    """Return what epsilon a whole run may come to, against the colluders it provides for: its target, or its cost."""
+    privacy, rounds = config.privacy, config.federation.rounds
+
+    def cost() -> float:
+        sums = [Repeated(part.mechanism, rounds) for part in dearest_sum(plan, rate_of(privacy))]
+        return upper_epsilon(sums, privacy.delta, Adjacency(privacy.adjacency))
+
+    return target_or_cost(privacy, cost)
+
+
+def shared_reason(config: RunConfig, plan: NoisePlan) -> str:
     """Return the scope of the claim, or why there is none, in a sentence or two."""
     privacy = config.privacy
     if privacy.noise == "seeded":
@@ -27,6 +40,8 @@ def shared_reason(config: RunConfig) -> str:
             "vectors were sent in clear, each with one share of the noise; the sum alone has what is stated, and the "
             "server saw more than the sum"
         )
+    if (epsilon := shared_reached(config, plan)) > LARGEST_CLAIM:
+        return too_large(epsilon)
     whom = "against whoever sees only the sums and what follows from them"
     if privacy.max_colluders:
         whom += f", also with {privacy.max_colluders} hospitals that know their own noise"
@@ -42,8 +57,8 @@ def shared_claim(config: RunConfig, plan: NoisePlan, *, deployed: bool = False) 
     privacy = config.privacy
     fields: dict[str, Any] = {
         "mode": privacy.mode,
-        "claim": shared_verdict(config),
-        "reason": shared_reason(config),
+        "claim": shared_verdict(config, plan),
+        "reason": shared_reason(config, plan),
         "unit": privacy.unit,
         "adjacency": privacy.adjacency,
         "delta": privacy.delta,

@@ -23,7 +23,7 @@ def privacy_in_words(study: Study) -> list[str]:
     if terms.noise is None:
         lines = [f"Privacy: {what}. {verdict(config)}: {reason(config)}.", _local(config)]
     else:
-        lines = [f"Privacy: {what}. {shared_verdict(config)}: {shared_reason(config)}."]
+        lines = [f"Privacy: {what}. {shared_verdict(config, terms.noise)}: {shared_reason(config, terms.noise)}."]
         lines += _shared(config, terms.noise)
     lines.append(
         "Every hospital charges its own ledger before it sends anything, and refuses what its budget does not bear."

@@ -88,6 +88,13 @@ def test_the_plan_is_drawn_and_told_in_words(tmp_path):
     assert (tmp_path / "privacy-plan.png").stat().st_size > 1000
 
 
+def test_check_and_plan_say_that_an_epsilon_is_too_large_to_be_claimed():
+    result = CliRunner().invoke(command, ["check", "--epsilon", "30"], catch_exceptions=False)
+    assert result.exit_code == 2
+    assert "nothing would be claimed: no meaningful epsilon: it may come to 30" in result.output
+    assert "no meaningful epsilon" in plan("--noise-multiplier", 0.5)["recommended"][0]
+
+
 def test_check_names_every_rule_that_is_broken_and_exits_2():
     result = CliRunner().invoke(command, ["check", "--profile", "paper", "--json"], catch_exceptions=False)
     assert result.exit_code == 2

@@ -7,6 +7,7 @@ import pytest
 
 from securefed.config import config_from_mapping
 from securefed.errors import ConfigError
+from securefed.privacy.claim import reason, verdict
 from securefed.privacy.rules import broken_rules, check_privacy
 
 RULES = Path(__file__).resolve().parents[2] / "docs" / "privacy.md"
@@ -48,6 +49,25 @@ def test_what_breaks_a_rule_is_refused_with_the_rule(changes, rule, key):
     if config.privacy.mode == "local":
         with pytest.raises(ConfigError, match=rf"rule {found[0].rule} of docs/privacy.md"):
             check_privacy(config)
+
+
+@pytest.mark.parametrize(
+    ("privacy", "claimed"),
+    [
+        ({"epsilon": 23.0}, True),
+        ({"epsilon": 23.1}, False),
+        ({"noise_multiplier": 5.0}, True),
+        ({"noise_multiplier": 1.0}, False),
+        ({"noise_multiplier": 1.0, "epsilon": 8.0}, True),
+        ({"noise_multiplier": 1.0, "epsilon": 1e5}, False),
+        ({"noise_multiplier": 5.0, "epsilon": 1e5}, True),
+    ],
+)
+def test_what_a_whole_run_may_come_to_decides_whether_anything_is_claimed(privacy, claimed):
+    """50 rounds; a target stops the run, whatever the noise would cost."""
+    config = config_from_mapping({"privacy": {"mode": "local", **privacy}})
+    assert verdict(config) == ("CLAIMED" if claimed else "NOT CLAIMED")
+    assert reason(config).startswith("training images" if claimed else "no meaningful epsilon")
 
 
 def test_the_profiles_of_the_method_are_refused_with_all_their_couplings():

@@ -49,6 +49,17 @@ def test_a_run_ends_below_its_epsilon_and_its_record_gives_the_same(noise_in_sha
     assert stated["aggregate-only", 0] == privacy["epsilon"]
 
 
+@pytest.mark.parametrize(
+    ("mode", "privacy"), [("distributed", {"noise_multiplier": 0.1}), ("hospital", {"epsilon": 20_012.0})]
+)
+def test_an_epsilon_that_excludes_nothing_is_not_claimed(noise_in_shares, tmp_path, mode, privacy):
+    run = simulate(noise_in_shares(mode, **privacy), output=tmp_path / "run")
+    assert run.summary["privacy"]["epsilon"] > 23
+    assert run.summary["privacy"]["claim"].startswith("NOT CLAIMED: no meaningful epsilon: it may come to ")
+    verify_run(tmp_path / "run").require()
+    assert any("NOT CLAIMED" in line for line in run.verdict)
+
+
 def test_a_sum_is_charged_with_the_shares_that_arrived_before_it_is_opened(noise_in_shares, tmp_path):
     run = simulate(noise_in_shares(simulation=LOST), output=tmp_path / "run")
     order = [event.kind for event in kinds(run.folder.path, "round_started", "privacy_event", "round_completed")]
