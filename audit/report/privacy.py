@@ -17,6 +17,9 @@ _FALSE_POSITIVES = (0.001, 0.01, 0.1)
 _POINTS = 12
 _UNITS = {"image": "one image", "patient": "all images of one patient", "hospital": "all data of one hospital"}
 _NEIGHBOURS = {"add-or-remove-one": "adding or removing", "replace-one": "replacing"}
+IN_SHARES = ("distributed", "hospital")
+"""Modes in which no hospital adds all of the noise: each knows its share, and a promise holds less against it."""
+ONLY_SUMS = "against whoever sees only the sums and what follows from them"
 
 
 def is_claimed(history: RunHistory) -> bool:
@@ -90,18 +93,32 @@ def claim_section(history: RunHistory) -> dict[str, Any]:
         "contradictions": list(found.contradictions),
         "by_delta": [{"delta": value, "epsilon": _finite(epsilon)} for value, epsilon in profile],
         "attacker": attacker,
-        "statement": _statement(found.upper, delta, f"{neighbours} {unit}", attacker),
+        "statement": _statement(found.upper, delta, f"{neighbours} {unit}", attacker, _observer(stated)),
     }
+    if stated["mode"] in IN_SHARES and math.isfinite(found.upper):
+        section["statement"] += _participant(upper_epsilon(against_colluders(composition, 1), delta, adjacency))
     return section
 
 
-def _statement(epsilon: float, delta: float, change: str, attacker: Sequence[dict[str, float]]) -> str:
+def _observer(stated: dict[str, Any]) -> str:
+    """For whom the epsilon of the claim holds."""
+    alone = "one who sees the sums and what follows from them, and knows nobody's noise,"
+    return alone if stated["mode"] in IN_SHARES else "an observer"
+
+
+def _participant(epsilon: float) -> str:
+    """What the claim is worth where a hospital that took part, and so knows its own share of the noise, looks on."""
+    cost = f"epsilon is {epsilon:.4g}" if math.isfinite(epsilon) else "nothing is promised"
+    return f" Against a hospital that took part, which knows its own noise, or a server that it helps, {cost}."
+
+
+def _statement(epsilon: float, delta: float, change: str, attacker: Sequence[dict[str, float]], observer: str) -> str:
     """The claim as a formula, and for who does not think in exponentials."""
     if not math.isfinite(epsilon):
         return "The releases of this run cannot be accounted: their cost is infinite, nothing follows from the claim."
     wrong, found = (100 * attacker[1][name] for name in ("false_positives", "true_positives"))
     return (
-        f"The chance of any outcome that an observer may see changes by a factor of at most exp({epsilon:.4g}), apart "
+        f"The chance of any outcome that {observer} may see changes by a factor of at most exp({epsilon:.4g}), apart "
         f"from a probability of {delta:g}, by {change} at a hospital. In other words: whoever tries to tell what was "
         f"in the data, and is wrong about {wrong:g} % of what was not, finds at most {found:.1f} % of what was."
     )
@@ -149,7 +166,7 @@ def trust_section(history: RunHistory) -> list[dict[str, Any]]:
     masked = bool(values.get("secure_aggregation", False))
     active = values.get("threat_model") == "active"
     corrupt = values.get("corrupt", 0)
-    costs = _costs(history)
+    costs = _costs(history, corrupt)
     if masked:
         helped = {0: "no hospital helps", 1: "one hospital helps"}.get(corrupt, f"{corrupt} hospitals help")
         honest = "may lie" if active else "follows the protocol"
@@ -165,7 +182,7 @@ def trust_section(history: RunHistory) -> list[dict[str, Any]]:
             if masked
             else "every update of every hospital",
             "protection": server,
-            "epsilon": costs["aggregate"] if masked else costs["broken"],
+            "epsilon": costs["helped"] if masked else costs["broken"],
         },
         {
             "adversary": "another hospital",
@@ -188,14 +205,16 @@ def trust_section(history: RunHistory) -> list[dict[str, Any]]:
     ]
 
 
-def _costs(history: RunHistory) -> dict[str, float | None]:
+def _costs(history: RunHistory, corrupt: int) -> dict[str, float | None]:
+    """Return epsilon against whoever sees sums alone, with `corrupt` helpers, with one, and against single vectors."""
     if not is_claimed(history):
-        return {"aggregate": None, "colluder": None, "broken": None}
+        return {"aggregate": None, "helped": None, "colluder": None, "broken": None}
     assert history.claim is not None  # noqa: S101 (narrows the type)
     stated: Any = history.claim.fields
     delta, adjacency = stated["delta"], Adjacency(stated.get("adjacency", "add-or-remove-one"))
     composition, found = worst_composition(history, delta, adjacency)
     views = {
+        "helped": tuple(against_colluders(composition, corrupt)),
         "colluder": tuple(against_colluders(composition, 1)),
         "broken": tuple(against_broken_aggregation(composition)),
     }

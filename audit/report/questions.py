@@ -6,6 +6,7 @@ They follow the evaluation of differential privacy guarantees in NIST SP 800-226
 from typing import Any
 
 from audit.history import RunHistory
+from audit.report.privacy import IN_SHARES, ONLY_SUMS
 from audit.report.purpose import declared
 
 QUESTIONS = (
@@ -52,9 +53,11 @@ def questions_section(history: RunHistory, claim: dict[str, Any], utility: dict[
 def _claimed(history: RunHistory, claim: dict[str, Any]) -> list[str]:
     """The answers about the formal guarantee where there is one: questions 1 to 7 and 11."""
     epsilon = "infinite" if claim["epsilon"] is None else f"{claim['epsilon']:.4g}"
+    stated = f"epsilon {epsilon} at delta {claim['delta']:g} by {claim['accountant']}"
+    against = f" {ONLY_SUMS}" if claim["mode"] in IN_SHARES else ""
     charged = len({event.fields["release_id"] for event in history.of_kind("charge")})
     return [
-        f"epsilon {epsilon} at delta {claim['delta']:g} by {claim['accountant']}; the mechanisms stand in the claim.",
+        f"{stated}{against}; the mechanisms stand in the claim.",
         f"delta is {claim['delta']:g}; compare it with one over the number of people in the data.",
         f"One {claim['unit']}; its contribution to a step is clipped once.",
         f"(epsilon, delta), neighbours by {claim['adjacency']}.",

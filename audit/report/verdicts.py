@@ -3,7 +3,7 @@
 from typing import Any
 
 from audit.history import RunHistory
-from audit.report.privacy import is_claimed
+from audit.report.privacy import IN_SHARES, ONLY_SUMS, is_claimed
 from audit.verify import Verification
 
 
@@ -33,7 +33,8 @@ def hospital_sentence(name: str, entry: dict[str, Any], rounds: int, *, masked: 
     elif entry["epsilon"] is None:
         privacy = "Its differential privacy could not be accounted: nothing may be concluded from the claim."
     else:
-        privacy = f"Its {claim['unit']}s are protected with epsilon {entry['epsilon']:.3g} at delta {claim['delta']:g}."
+        privacy = f"Its {claim['unit']}s are protected with epsilon {entry['epsilon']:.3g} at delta {claim['delta']:g}"
+        privacy += f" {ONLY_SUMS}, and with a larger one against hospitals." if claim["mode"] in IN_SHARES else "."
         if entry["budget"] is not None:
             privacy += f" Its budget over all runs is {entry['budget']:g}."
     return took + how + privacy

@@ -3,11 +3,12 @@
 from collections.abc import Mapping
 from typing import Any
 
-from audit.accounting import Adjacency, Repeated, upper_epsilon
+from audit.accounting import Adjacency, Repeated, against_colluders, upper_epsilon
 from protocols.noise import NoisePlan
+from protocols.parameters import default_corrupt
 from securefed.config import RunConfig
 from securefed.privacy.claim import CLAIMED, LARGEST_CLAIM, NOT_CLAIMED, target_or_cost, too_large, unprotected
-from securefed.privacy.shared_noise import dearest_sum, noise_facts, rate_of
+from securefed.privacy.shared_noise import dearest_sum, mechanism_of_sum, noise_facts, rate_of
 
 
 def shared_verdict(config: RunConfig, plan: NoisePlan) -> str:
@@ -118,9 +119,26 @@ def shared_notes(config: RunConfig, plan: NoisePlan, affordable: int | None) -> 
             f"the unit is a whole hospital and there are {request.clients}: the noise on the mean update is "
             f"{whole:.0f} times as long as the longest update. Few hospitals cannot hide one of them and learn much"
         )
+    secure = config.secure_aggregation
+    helpers = max(1, default_corrupt(request.clients) if secure.corrupt < 0 else secure.corrupt)
+    if secure.enabled and privacy.noise == "system" and privacy.max_colluders < helpers:
+        lines.append(_beyond_colluders(config, plan, helpers))
     if affordable is not None and affordable < config.federation.rounds:
         lines.append(f"epsilon {privacy.epsilon:g} allows {affordable} of {config.federation.rounds} rounds")
     return lines
+
+
+def _beyond_colluders(config: RunConfig, plan: NoisePlan, helpers: int) -> str:
+    """What all rounds cost against the helpers that the masks bear, where the noise provides for fewer."""
+    privacy, rounds = config.privacy, config.federation.rounds
+    mechanism = mechanism_of_sum(plan, plan.request.min_survivors, rate_of(privacy))
+    seen = against_colluders([Repeated(mechanism, rounds)], helpers)
+    epsilon = upper_epsilon(seen, privacy.delta, Adjacency(privacy.adjacency))
+    whom = "a hospital that takes part" if helpers == 1 else f"{helpers} hospitals that take part"
+    return (
+        f"against {whom}, or a server with their help, epsilon of all rounds may come to {epsilon:.4g}, as each knows "
+        f"its own noise; privacy.max_colluders={helpers} holds the target against them too"
+    )
 
 
 def _unprotected(config: RunConfig, *, deployed: bool) -> list[str]:

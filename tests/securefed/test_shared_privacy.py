@@ -15,11 +15,20 @@ from securefed.config import config_from_mapping
 from securefed.errors import ConfigError, TargetEpsilonError
 from securefed.nodes.simulated import SimulatedSites
 from securefed.noisy import NoisySite
+from securefed.observer import Observer
 from securefed.simulation import resume_run, simulate
 from tests.securefed.conftest import bundle
 
 SITES = [f"site{number}" for number in range(5)]
 LOST = {"drop": ["site1@2:MaskedInputCollection", "site3@3:Unmasking"]}
+
+
+class Noting(Observer):
+    def __init__(self):
+        self.lines = []
+
+    def noted(self, text):
+        self.lines.append(text)
 
 
 def kinds(folder, *names):
@@ -47,6 +56,31 @@ def test_a_run_ends_below_its_epsilon_and_its_record_gives_the_same(noise_in_sha
         (e.fields["view"], e.fields.get("colluders", 0)): e.fields["upper"] for e in kinds(run.folder.path, "epsilon")
     }
     assert stated["aggregate-only", 0] == privacy["epsilon"]
+
+
+def test_the_report_says_against_whom_epsilon_holds(noise_in_shares, tmp_path):
+    """A hospital knows its own share: against it, or a server that it helps, the noise is less by one share."""
+    run = simulate(noise_in_shares(), output=tmp_path / "run", observer=(seen := Noting()))
+    report = json.loads((run.folder.path / "report.json").read_text(encoding="utf-8"))
+    rows = {row["adversary"]: row["epsilon"] for row in report["trust"]}
+    alone, helped = rows["whoever gets the shared model"], rows["the server"]
+    assert "that one hospital helps" in report["trust"][0]["protection"]
+    assert alone == pytest.approx(run.summary["privacy"]["epsilon"])
+    assert alone < helped == rows["another hospital"] < rows["whoever breaks the aggregation"]
+    statement = report["claim"]["statement"]
+    assert "an observer" not in statement
+    assert f"knows its own noise, or a server that it helps, epsilon is {helped:.4g}." in statement
+    sums = "against whoever sees only the sums and what follows from them"
+    assert all(f"{sums}, and with a larger one against hospitals." in h["sentence"] for h in report["hospitals"])
+    assert sums in report["questions"][0]["answer"]
+    (warned,) = [line for line in seen.lines if "max_colluders" in line]
+    worst = float(warned.partition("may come to ")[2].partition(",")[0])
+    assert helped < worst < 1.2 * helped  # with as few survivors as may be in every round
+
+
+def test_nobody_is_warned_where_the_noise_provides_for_the_helpers_of_the_masks(noise_in_shares, tmp_path):
+    simulate(noise_in_shares(max_colluders=1), output=tmp_path / "run", observer=(seen := Noting()))
+    assert not [line for line in seen.lines if "max_colluders" in line]
 
 
 @pytest.mark.parametrize(
