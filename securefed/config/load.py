@@ -26,7 +26,7 @@ PROFILES = {
 """Named starting points of the [training] section; `training.profile` picks one."""
 
 _GROUPS = {"fam_clip_norm": 1.0, "mlp_clip_norm": 1.0, "fam_noise_share": 0.25}
-"""Clip norms of their own for FAM and MLP, where nobody gives one for both together."""
+"""Clip norms of their own for FAM and MLP, where there are both and nobody gives one for both together."""
 
 _CENTRING_STEPS = 2
 """Of the mode `local`, where the layers keep all rows (rule P17 of docs/privacy.md) and a run is long enough."""
@@ -137,7 +137,8 @@ def _with_private_defaults(tree: Mapping[str, Any]) -> Mapping[str, Any]:
         "coupling": "one-way" if mode == "distributed" else "joint",
         **given,
     }
-    if mode == "local" and privacy["coupling"] == "joint" and "clip_norm" not in given:
+    both = privacy["coupling"] == "joint" and _method(tree) != "fedclip"
+    if mode == "local" and both and "clip_norm" not in given:
         privacy = {**_GROUPS, **privacy}
     profile = "private-one-way" if privacy["coupling"] == "one-way" else "private"
     if mode == "hospital":
@@ -150,6 +151,11 @@ def _with_private_defaults(tree: Mapping[str, Any]) -> Mapping[str, Any]:
         if isinstance(node, Mapping):
             filled[section] = {key: value, **node}
     return filled
+
+
+def _method(tree: Mapping[str, Any]) -> object:
+    federation = tree.get("federation", {})
+    return federation.get("method", FederationConfig.method) if isinstance(federation, Mapping) else ""
 
 
 def _steps(tree: Mapping[str, Any], privacy: Mapping[str, Any]) -> int:

@@ -32,7 +32,9 @@ def reason(config: RunConfig) -> str:
         )
     if (epsilon := reached(config)) > LARGEST_CLAIM:
         return too_large(epsilon)
-    if privacy.coupling == "one-way" and config.federation.method == "fedmedclip":
+    if config.federation.method == "fedclip":
+        return "training images, in all updates of the FAM and all that follows from them; there is no private MLP"
+    if privacy.coupling == "one-way":
         return (
             "training images, in all updates of the FAM and all that follows from them; the private MLP is trained "
             "without noise, is not covered and stays at its hospital"

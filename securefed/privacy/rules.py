@@ -98,6 +98,13 @@ def _about_the_step(config: RunConfig) -> Iterator[Broken]:
             "privacy.coupling",
             "joint: the MLP never enters the ring, so that its noise shares would protect nothing; use one-way",
         )
+    if privacy.clips_by_group and config.federation.method == "fedclip":
+        yield Broken(
+            "P18",
+            "privacy.fam_clip_norm",
+            "a norm beside that of the private MLP, which fedclip has not: part of the noise would be for nothing; use "
+            "privacy.clip_norm",
+        )
     if privacy.centring_steps and config.training.learn_thresholds:
         yield Broken(
             "P17",

@@ -5,9 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from audit.accounting import SampledGaussian
 from securefed.config import config_from_mapping
 from securefed.errors import ConfigError
 from securefed.privacy.claim import reason, verdict
+from securefed.privacy.mechanism import local_cost, noise_multiplier, step_settings
 from securefed.privacy.rules import broken_rules, check_privacy
 
 RULES = Path(__file__).resolve().parents[2] / "docs" / "privacy.md"
@@ -49,6 +51,20 @@ def test_what_breaks_a_rule_is_refused_with_the_rule(changes, rule, key):
     if config.privacy.mode == "local":
         with pytest.raises(ConfigError, match=rf"rule {found[0].rule} of docs/privacy.md"):
             check_privacy(config)
+
+
+def test_a_method_without_an_mlp_has_no_noise_for_one():
+    """Epsilon of the FAM alone is what is stated, and the claim names no MLP."""
+    config = configured(federation__method="fedclip")
+    assert not config.privacy.clips_by_group
+    assert broken_rules(config) == []
+    assert len(step_settings(config.privacy, 50).noise_multipliers) == 1
+    cost = local_cost(config.privacy, 50)
+    assert cost.mechanism == SampledGaussian(noise_multiplier(config.privacy, 50), 1.0)
+    assert "there is no private MLP" in reason(config)
+    with_groups = {"privacy__fam_clip_norm": 1.0, "privacy__mlp_clip_norm": 1.0}
+    broken = broken_rules(configured(federation__method="fedclip", **with_groups))
+    assert [(rule.rule, rule.key) for rule in broken] == [("P18", "privacy.fam_clip_norm")]
 
 
 @pytest.mark.parametrize(

@@ -315,6 +315,17 @@ def test_one_way_covers_the_fam_and_says_what_it_does_not(small_run, tmp_path):
     assert verify_run(result.folder.path).is_verified
 
 
+def test_fedclip_states_what_its_releases_cost(small_run, tmp_path):
+    result = run(small_run(privacy=LOCAL, federation={"method": "fedclip"}), tmp_path)
+    stated = result.summary["privacy"]
+    assert stated["claim"].startswith("CLAIMED: training images, in all updates of the FAM")
+    assert "there is no private MLP" in stated["claim"]
+    mechanisms = {event.fields["mechanism"]["type"] for event in events_of(result.folder.path, "privacy_event")}
+    assert mechanisms == {"sampled-gaussian"}
+    assert 7.9 < stated["epsilon"] <= 8
+    assert verify_run(result.folder.path).is_verified
+
+
 def test_patient_level_needs_patients(small_run, tmp_path):
     with pytest.raises(ConfigError, match="P13"):
         run(small_run(privacy={**LOCAL, "unit": "patient"}), tmp_path)
