@@ -58,7 +58,7 @@ def _claimed(history: RunHistory, claim: dict[str, Any]) -> list[str]:
     charged = len({event.fields["release_id"] for event in history.of_kind("charge")})
     return [
         f"{stated}{against}; the mechanisms stand in the claim.",
-        f"delta is {claim['delta']:g}; compare it with one over the number of people in the data.",
+        _delta(history, claim["delta"]),
         f"One {claim['unit']}; its contribution to a step is clipped once.",
         f"(epsilon, delta), neighbours by {claim['adjacency']}.",
         f"{charged} releases of this run were charged to a ledger that refuses what would exceed the budget."
@@ -70,6 +70,21 @@ def _claimed(history: RunHistory, claim: dict[str, Any]) -> list[str]:
         _LIBRARIES,
         "Noise comes from a cryptographic generator; continuous noise is computed in floating point.",
     ]
+
+
+def _delta(history: RunHistory, delta: float) -> str:
+    """Compare delta with the counts that the hospitals have declared, where they have."""
+    data: Any = {} if (described := history.last("data_described")) is None else described.fields
+    counts = [sum(splits.values()) for splits in data.get("declared_counts", {}).values()]
+    if not counts:
+        return f"delta is {delta:g}; compare it with one over the number of people in the data."
+    most = max(counts)
+    if delta * most < 1:
+        return f"delta is {delta:g}, below one over the {most} units that the largest hospital has declared."
+    return (
+        f"NO: delta is {delta:g}, not below one over the {most} units that the largest hospital has declared; giving "
+        "one of them away as it is would be within the promise."
+    )
 
 
 def _unclaimed(claim: dict[str, Any]) -> list[str]:

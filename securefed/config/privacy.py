@@ -14,6 +14,18 @@ MECHANISMS = ("skellam", "discrete-gaussian")
 DROPOUT_NOISE = ("auto", "xnoise", "conservative")
 CHARGES = ("sum", "share")
 
+MAX_EPSILON = 1000.0
+"""Of a target: far above what is claimed (docs/privacy.md), and as far as accountants find the noise for it in time."""
+NOISE_MULTIPLIERS = (1e-6, 1e6)
+"""Beyond them epsilon is infinite or zero whatever is done, and accountants leave the range of their numbers."""
+MIN_SAMPLING_RATE = 1e-6
+"""Below it accountants leave the range of their numbers."""
+MAX_STEPS = 1000
+"""A round; more than 10**4 rounds of them could not be accounted in time."""
+DELTAS = (1e-10, 1e-2)
+"""Below the first the tail of floating-point noise (clients/privacy/randomness.py) counts for as much; at the second a
+release of one record in a hundred as it is would be within the promise."""
+
 
 def _check(condition: bool, key: str, reason: str) -> None:
     if not condition:
@@ -32,7 +44,8 @@ class PrivacyConfig:
             none.
         noise_multiplier: Standard deviation of the noise over the clip norm; of the sum over the hospitals in the modes
             that add shares. 0 calibrates it to `epsilon`.
-        delta: Probability with which the guarantee may fail.
+        delta: Probability with which the guarantee may fail; 1e-10 or more, and less than 0.01. It should be well below
+            one over the units of the largest hospital.
         unit: Whose presence is hidden: `image`, `patient` or `hospital`.
         adjacency: `add-or-remove-one` or `replace-one`.
         coupling: `joint` (FAM and MLP are private together) or `one-way` (the FAM is private and learns nothing from
@@ -107,10 +120,8 @@ class PrivacyConfig:
         for key in ("clip_norm", "normaliser"):
             value = getattr(self, key)
             _check(value > 0 and math.isfinite(value), key, f"{value}: use a positive number")
-        _check(0 < self.delta < 1, "delta", f"{self.delta}: use a probability within (0, 1), for example 1e-5")
-        _check(0 < self.sampling_rate <= 1, "sampling_rate", f"{self.sampling_rate}: use a rate within (0, 1]")
+        self._check_range()
         _check(0 < self.fam_noise_share < 1, "fam_noise_share", f"{self.fam_noise_share}: use a share within (0, 1)")
-        _check(self.steps >= 1, "steps", f"{self.steps}: use 1 or more")
         _check(self.centring_steps >= 0, "centring_steps", f"{self.centring_steps}: use 0 or more")
         _check(self.ring_bits == 0 or 16 <= self.ring_bits <= 32, "ring_bits", f"{self.ring_bits}: use 16 to 32, or 0")
         _check(self.spare_rounds >= 0, "spare_rounds", f"{self.spare_rounds}: use 0 or more")
@@ -151,6 +162,20 @@ class PrivacyConfig:
             "ledger",
             "noise that follows from a seed protects nobody, so that nothing of it can be charged; run without --seed",
         )
+
+    def _check_range(self) -> None:
+        """Refuse numbers with which nothing can be promised, or nothing accounted."""
+        _check(self.epsilon <= MAX_EPSILON, "epsilon", f"{self.epsilon:g}: use {MAX_EPSILON:g} at most, or 0 for none")
+        least, most = NOISE_MULTIPLIERS
+        usable = self.noise_multiplier == 0 or least <= self.noise_multiplier <= most
+        reason = f"{self.noise_multiplier:g}: use {least:g} to {most:g}, or 0 to calibrate it to epsilon"
+        _check(usable, "noise_multiplier", reason)
+        low, high = DELTAS
+        why = "more lets a promise fail for one person in a hundred, less floating-point noise cannot keep"
+        _check(low <= self.delta < high, "delta", f"{self.delta:g}: use {low:g} or more and less than {high:g}; {why}")
+        rate = f"{self.sampling_rate:g}: use a rate from {MIN_SAMPLING_RATE:g} to 1"
+        _check(MIN_SAMPLING_RATE <= self.sampling_rate <= 1, "sampling_rate", rate)
+        _check(1 <= self.steps <= MAX_STEPS, "steps", f"{self.steps}: use 1 to {MAX_STEPS}")
 
     @property
     def measuring_rounds(self) -> int:

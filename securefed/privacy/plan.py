@@ -145,6 +145,7 @@ def describe(plan: Plan) -> dict[str, Any]:
         described["alternatives"] = _alternatives(plan)
     if plan.images:
         described["expected_units_a_step"] = plan.images * config.sampling_rate
+        described["images"] = plan.images
         described["noise_over_units"] = config.noise_multiplier / (plan.images * plan.hospitals * config.sampling_rate)
     described["recommended"] = recommend(described)
     return described
@@ -162,6 +163,11 @@ def recommend(described: dict[str, Any]) -> list[str]:
     advice = []
     if described["epsilon"] > LARGEST_CLAIM:
         advice.append(f"more noise: {too_large(described['epsilon'])}")
+    if described["delta"] * described.get("images", 0) >= 1:
+        advice.append(
+            f"a smaller delta: {described['delta']:g} is at least one over the {described['images']} units of a "
+            "hospital, so that giving one of them away as it is would be within the promise"
+        )
     if described["mode"] == "hospital":
         advice.append(
             "hiding a whole hospital among few costs more noise than learning bears; --dp local protects images or "

@@ -20,8 +20,8 @@ def tidy_rows(plan: SweepPlan, results: Mapping[str, CellResult]) -> list[Row]:
     """Return a line a figure: `cell`, `status`, one column a key of the grid, then `site`, `part`, `metric`, `value`.
 
     Test metrics have a line for each site, for the mean over sites and for the held-out site; figures of a whole run
-    (bytes, seconds, epsilon, rounds) have the part `run` and no site. A cell without results has one line without a
-    value, and its status.
+    (bytes, seconds, rounds, and epsilon where one is claimed) have the part `run` and no site. A cell without results
+    has one line without a value, and its status.
     """
     rows: list[Row] = []
     for cell in plan.cells:
@@ -84,7 +84,7 @@ def _figures(summary: Mapping[str, Any]) -> list[tuple[str, str, str, float]]:
     of_run = {
         "rounds_completed": summary["rounds_completed"],
         "chosen_round": summary["chosen_round"],
-        "epsilon": summary["privacy"]["epsilon"],
+        "epsilon": summary["privacy"]["epsilon"] if summary["privacy"]["claim"].startswith("CLAIMED") else None,
         **{name: summary["communication"][name] for name in ("upload_bytes", "download_bytes")},
         "upload_bytes_per_client_round": summary["communication"]["upload_bytes_per_client_round"],
         **summary["timing"],

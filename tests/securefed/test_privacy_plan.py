@@ -95,6 +95,17 @@ def test_check_and_plan_say_that_an_epsilon_is_too_large_to_be_claimed():
     assert "no meaningful epsilon" in plan("--noise-multiplier", 0.5)["recommended"][0]
 
 
+def test_a_delta_that_bears_giving_one_record_away_is_named():
+    large = plan("--epsilon", 8, "--images", 400, "--delta", 0.0025)
+    assert "a smaller delta: 0.0025 is at least one over the 400 units" in large["recommended"][0]
+    assert not any("delta" in line for line in plan("--epsilon", 8, "--images", 400, "--delta", 0.002)["recommended"])
+
+
+@pytest.mark.parametrize("extreme", [("--noise-multiplier", 1e-6), ("--noise-multiplier", 1e6)])
+def test_the_ends_of_the_range_are_planned(extreme):
+    assert plan(*extreme)["accountant"] == "PLD"
+
+
 def test_check_names_every_rule_that_is_broken_and_exits_2():
     result = CliRunner().invoke(command, ["check", "--profile", "paper", "--json"], catch_exceptions=False)
     assert result.exit_code == 2

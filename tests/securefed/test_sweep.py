@@ -20,6 +20,7 @@ from securefed.sweep import run as sweep_run
 from securefed.sweep.cell import FAILED, FINISHED, WAITING
 from securefed.sweep.plan import read_plan
 from securefed.sweep.run import look_up_all, run_sweep
+from securefed.sweep.table import _figures
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -269,3 +270,20 @@ def test_images_that_cells_share_are_encoded_once_before_they_start(tmp_path, mo
     monkeypatch.setattr(sweep_run, "encode_sites", lambda config, *_: asked.append(config.encoder.prompt))
     sweep_run.encode_once(configs, Path(tmp_path), None)
     assert asked == ["a picture of a {class}", "a scan of {class}"]
+
+
+def test_the_table_has_an_epsilon_only_where_one_is_claimed():
+    """A run with noise from its seed has a figure in its summary, and promises nothing."""
+    summary = {
+        "sites": {},
+        "mean": {},
+        "global_site": None,
+        "rounds_completed": 1,
+        "chosen_round": 1,
+        "communication": dict.fromkeys(("upload_bytes", "download_bytes", "upload_bytes_per_client_round"), 1),
+        "timing": {},
+    }
+    for claim, stated in (("CLAIMED: all", [7.999]), ("NOT CLAIMED: the seed is known", [])):
+        privacy = {"epsilon": 7.999, "claim": claim}
+        figures = _figures({**summary, "privacy": privacy})
+        assert [value for _, _, name, value in figures if name == "epsilon"] == stated
