@@ -68,25 +68,27 @@ def plan_command(
 def check_command(*, config_file: Path | None, assignments: tuple[str, ...], as_json: bool, **flags: Any) -> None:
     """Hold a configuration against the rules of docs/privacy.md; exit 2 where its claim would not hold."""
     from securefed.privacy.claim import LARGEST_CLAIM, reached, too_large
-    from securefed.privacy.rules import broken_rules
+    from securefed.privacy.rules import Broken, broken_rules
 
     flags["dp"] = flags.get("dp") or "local"
     if not flags.get("epsilon") and not flags.get("noise_multiplier") and config_file is None:
         flags["epsilon"] = 8.0
     config = resolve_config(flags, _FLAGS, config_file, assignments)
     broken = broken_rules(config)
-    local = config.privacy.mode == "local" and not broken
-    excess = epsilon if local and (epsilon := reached(config)) > LARGEST_CLAIM else None
+    if config.privacy.mode == "local" and not broken and (epsilon := reached(config)) > LARGEST_CLAIM:
+        broken = [Broken("claim", "privacy.epsilon", too_large(epsilon))]
     if as_json:
         click.echo(json.dumps([vars(rule) for rule in broken]))
     else:
         for rule in broken:
             click.echo(f"{rule.rule}  {rule.key}: {rule.reason}")
-        if excess is not None:
-            click.echo(f"no rule is broken, and nothing would be claimed: {too_large(excess)}")
-        elif not broken:
-            click.echo("no rule is broken: the claim of this configuration would hold")
-    if broken or excess is not None:
+        if not broken:
+            what = "the claim of this configuration would hold"
+            local = config.privacy.mode == "local"
+            click.echo(
+                f"no rule is broken: {what}{'' if local else f' up to epsilon {LARGEST_CLAIM:g} (privacy plan)'}"
+            )
+    if broken:
         raise click.exceptions.Exit(2)
 
 

@@ -14,8 +14,8 @@ MECHANISMS = ("skellam", "discrete-gaussian")
 DROPOUT_NOISE = ("auto", "xnoise", "conservative")
 CHARGES = ("sum", "share")
 
-MAX_EPSILON = 1000.0
-"""Of a target: far above what is claimed (docs/privacy.md), and as far as accountants find the noise for it in time."""
+MAX_EPSILON = 100.0
+"""Of a target: far above what is claimed (docs/privacy.md); accountants take ever longer to find the noise for more."""
 NOISE_MULTIPLIERS = (1e-6, 1e6)
 """Beyond them epsilon is infinite or zero whatever is done, and accountants leave the range of their numbers."""
 MIN_SAMPLING_RATE = 1e-6

@@ -91,7 +91,7 @@ def test_the_plan_is_drawn_and_told_in_words(tmp_path):
 def test_check_and_plan_say_that_an_epsilon_is_too_large_to_be_claimed():
     result = CliRunner().invoke(command, ["check", "--epsilon", "30"], catch_exceptions=False)
     assert result.exit_code == 2
-    assert "nothing would be claimed: no meaningful epsilon: it may come to 30" in result.output
+    assert "claim  privacy.epsilon: no meaningful epsilon: it may come to 30" in result.output
     assert "no meaningful epsilon" in plan("--noise-multiplier", 0.5)["recommended"][0]
 
 

@@ -75,8 +75,8 @@ def test_a_method_without_an_mlp_has_no_noise_for_one():
         ({"noise_multiplier": 5.0}, True),
         ({"noise_multiplier": 1.0}, False),
         ({"noise_multiplier": 1.0, "epsilon": 8.0}, True),
-        ({"noise_multiplier": 1.0, "epsilon": 1000.0}, False),
-        ({"noise_multiplier": 5.0, "epsilon": 1000.0}, True),
+        ({"noise_multiplier": 1.0, "epsilon": 100.0}, False),
+        ({"noise_multiplier": 5.0, "epsilon": 100.0}, True),
     ],
 )
 def test_what_a_whole_run_may_come_to_decides_whether_anything_is_claimed(privacy, claimed):

@@ -84,7 +84,7 @@ def test_nobody_is_warned_where_the_noise_provides_for_the_helpers_of_the_masks(
 
 
 @pytest.mark.parametrize(
-    ("mode", "privacy"), [("distributed", {"noise_multiplier": 0.1}), ("hospital", {"epsilon": 900.0})]
+    ("mode", "privacy"), [("distributed", {"noise_multiplier": 0.1}), ("hospital", {"epsilon": 90.0})]
 )
 def test_an_epsilon_that_excludes_nothing_is_not_claimed(noise_in_shares, tmp_path, mode, privacy):
     run = simulate(noise_in_shares(mode, **privacy), output=tmp_path / "run")
