@@ -39,8 +39,11 @@ class SiteEvaluation:
 
 
 def evaluate_site(site: str, parts: Mapping[str, NDArray[np.float32]], labels: NDArray[np.int64]) -> SiteEvaluation:
-    """Compute all metrics of one site from probabilities float32[N, C] of each part and labels int64[N]."""
-    shown = parts["ensemble"]
+    """Compute all metrics of one site from probabilities float32[N, C] of each part and labels int64[N].
+
+    The confusion matrix and the reliability curve are those of the `ensemble`, or of the only part.
+    """
+    shown = parts.get("ensemble", next(iter(parts.values())))
     bins = reliability_curve(shown, labels)
     return SiteEvaluation(
         site,
@@ -52,6 +55,19 @@ def evaluate_site(site: str, parts: Mapping[str, NDArray[np.float32]], labels: N
             "count": [float(entry.count) for entry in bins],
         },
     )
+
+
+def at_held_out_site(
+    parts: Mapping[str, NDArray[np.float32]], method: str, *, shares: bool
+) -> Mapping[str, NDArray[np.float32]]:
+    """Call the encoder's own answers by their name where they would pass for those of another method.
+
+    Args:
+        parts: Probabilities at a site that did not train.
+        method: The run's.
+        shares: Whether its hospitals share parameters, which answer then.
+    """
+    return parts if shares or method == "zero-shot" else {"zero-shot": parts["ensemble"]}
 
 
 def plain_metrics(metrics: Mapping[str, ClassificationMetrics]) -> PlainMetrics:

@@ -13,7 +13,7 @@ from clients.method.layout import vector_layout
 from clients.method.settings import TrainingSettings
 from clients.method.threads import one_thread_each
 from securefed.config import RunConfig
-from securefed.evaluation import SiteEvaluation, evaluate_site, metric_rows
+from securefed.evaluation import SiteEvaluation, at_held_out_site, evaluate_site, metric_rows
 from securefed.evidence import software_versions
 from securefed.hospitals import Hospitals
 from securefed.model_card import model_card
@@ -122,7 +122,8 @@ def _evaluate_global_site(config: RunConfig, bundle: FeatureBundle, outcome: Out
     if site is None or not site.test.labels.size:
         return None
     parts = global_site_parts(bundle, config.training, outcome.vector, "cpu")
-    return evaluate_site(site.site, parts, site.test.labels)
+    named = at_held_out_site(parts, config.federation.method, shares=bool(outcome.vector.size))
+    return evaluate_site(site.site, named, site.test.labels)
 
 
 def _write_models(folder: RunFolder, config: RunConfig, bundle: FeatureBundle, outcome: Outcome) -> str | None:

@@ -1,5 +1,6 @@
 """What a finished run answers: predictions for single images, metrics on a split."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -7,19 +8,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from clients.encoders import EncodeOptions, encode_images
+from clients.data import BrokenImageError, DataError, DataWarning, ImageDataset
+from clients.data.files import DIVIDED_KINDS
+from clients.data.pixels import is_image_path
+from clients.encoders import EncodeOptions, FeatureBundle, encode_images
 from clients.method.layout import vector_layout
 from clients.method.stored import predict_stored
 from clients.method.threads import one_thread_each
-from securefed.config import load_config
-from securefed.errors import ConfigError
-from securefed.evaluation import evaluate_site, mean_over_sites, plain_metrics, worst_site
+from securefed.config import RunConfig, load_config
+from securefed.errors import ConfigError, RunFolderError
+from securefed.evaluation import at_held_out_site, evaluate_site, mean_over_sites, plain_metrics, worst_site
 from securefed.model_file import SavedModel, load_model
 from securefed.observer import Observer
 from securefed.preparation import encode_sites, load_sites, resolve_device
 from securefed.run_folder import Arrays, RunFolder
-
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".dcm")
 
 
 @dataclass(frozen=True)
@@ -51,40 +53,53 @@ def predict_images(
     encoder: str | None = None,
     device: str = "auto",
     cache_dir: Path | None = None,
+    observer: Observer | None = None,
 ) -> list[Prediction]:
-    """Classify images with the models of a run.
+    """Classify images with the models of a run; files that cannot be read are reported and left out.
 
     Args:
         run: Folder of a finished run.
-        images: Files, or folders in which all images are taken.
-        site: Whose MLP joins the FAM; None for the FAM alone.
+        images: Files, or folders in which all images are taken but hidden ones.
+        site: Whose own model answers, beside the FAM where there is one; None for the FAM alone (for a run of
+            `zero-shot`: the encoder).
         encoder: Where the run's encoder is on this machine; None takes the name in the run.
         device: `auto`, `cpu` or `cuda`.
         cache_dir: Folder of the feature cache; None takes the user's.
+        observer: Who watches; told of every file that is left out.
 
     Raises:
-        ConfigError: The site or an image is not there, or the encoder is not the run's.
-        EncoderError, DataError: The encoder or an image cannot be used.
+        ConfigError: The site or an image is not there, the encoder is not the run's, or without a site a run that
+            shares nothing, or a site without a model of its own.
+        EncoderError: The encoder cannot be used.
+        BrokenImageError: None of the images can be read.
         RunFolderError: The run is not complete.
     """
     folder = RunFolder.open(run)
     model = load_model(folder)
     where = resolve_device(device)
     private = _private_state(folder, model, site)
+    _check_answering(model, private, site)
     name = encoder or model.encoder
     files = _files(images)
-    encoded = encode_images([path.absolute() for path in files], name, EncodeOptions(cache_dir=cache_dir, device=where))
+    given = {path.absolute(): path for path in files}
+    options = EncodeOptions(cache_dir=cache_dir, device=where)
+    encoded = encode_images([path.absolute() for path in files], name, options, skip_broken=True)
+    unread = [BrokenImageError(given[path], reason) for path, reason in encoded.broken]
+    if not encoded.paths:
+        raise unread[0]
+    for error in unread:
+        (observer or Observer()).warned(str(error))
     _check_encoder(model, encoded.encoder_digest, name)
     parts = _predict(model, private, encoded.features, where)
     return [
         Prediction(
-            str(path),
+            str(given[path]),
             {
                 part: {label: float(value) for label, value in zip(model.classes, rows[index], strict=True)}
                 for part, rows in parts.items()
             },
         )
-        for index, path in enumerate(files)
+        for index, path in enumerate(encoded.paths)
     ]
 
 
@@ -97,7 +112,7 @@ def evaluate_run(
     cache_dir: Path | None = None,
     observer: Observer | None = None,
 ) -> dict[str, Any]:
-    """Return {"split", "sites": {site: {part: metrics}}, "mean", "worst", "global_site"} of a finished run.
+    """Return {"split", "sites": {site: {part: metrics}}, "mean", "worst", "global_site", "warnings"} of a finished run.
 
     Args:
         run: Folder of a finished run.
@@ -105,17 +120,19 @@ def evaluate_run(
         source: Other data with the same sites and classes; None takes the run's own.
         device: `auto`, `cpu` or `cuda`.
         cache_dir: Folder of the feature cache; None takes the user's.
-        observer: Who watches.
+        observer: Who watches; told of all findings about the data.
 
     Raises:
-        ConfigError: Classes, sites or encoder differ from the run's.
+        ConfigError: Classes, sites or encoder differ from the run's; or, without `source`, anything of the data.
+        DataError: The data cannot be used.
         RunFolderError: The run is not complete.
     """
+    observer = observer or Observer()
     folder = RunFolder.open(run)
     model = load_model(folder)
     config = load_config(folder.config, {"data.source": source} if source else None)
     where = resolve_device(device)
-    dataset, _ = load_sites(config.data, config.federation.seed)
+    dataset, warnings = load_sites(config.data, config.federation.seed)
     if tuple(dataset.classes) != model.classes:
         raise ConfigError("--data", f"has the classes {', '.join(dataset.classes)}, not those of the run")
     unknown = [site for site in dataset.sites if site not in model.sites]
@@ -124,7 +141,15 @@ def evaluate_run(
             "--data" if source else "data.source",
             f"has the sites {', '.join(unknown)}, which are not in this run; its sites are {', '.join(model.sites)}",
         )
-    bundle = encode_sites(config, dataset, where, cache_dir, observer or Observer())
+    told = [warning.message for warning in warnings if warning.severity == "warning"]
+    if source and split != "train":
+        told += [*_divided_anew(dataset, warnings, split), *_seen_in_training(folder, dataset, split)]
+    bundle = encode_sites(config, dataset, where, cache_dir, observer)
+    told += [warning.message for warning in bundle.warnings]
+    for text in told:
+        observer.warned(text)
+    if not source:
+        _check_same_data(folder, config, bundle)
     _check_encoder(model, bundle.encoder_digest, bundle.encoder_name)
     evaluations = []
     for features in bundle.sites:
@@ -141,14 +166,73 @@ def evaluate_run(
         "mean": mean_over_sites(evaluations),
         "worst": worst_site(evaluations),
         "global_site": None,
+        "warnings": told,
     }
     held_out = bundle.global_site
     if held_out is not None and split == "test":
-        evaluation = evaluate_site(
-            held_out.site, _predict(model, {}, held_out.test.features, where), held_out.test.labels
-        )
+        parts = _predict(model, {}, held_out.test.features, where)
+        named = at_held_out_site(parts, model.method, shares=bool(model.vector.size))
+        evaluation = evaluate_site(held_out.site, named, held_out.test.labels)
         result["global_site"] = {"site": held_out.site, **plain_metrics(evaluation.metrics)}
     return result
+
+
+def _check_same_data(folder: RunFolder, config: RunConfig, bundle: FeatureBundle) -> None:
+    """Refuse to call other images the run's own: one it trained on may be a test image now."""
+    summary = folder.read_json(folder.summary)
+    try:
+        trained_on = summary["provenance"]["data_fingerprint"]
+        tested = {site: parts["test"]["ensemble"]["num_images"] for site, parts in summary["sites"].items()}
+    except (KeyError, TypeError, AttributeError) as error:
+        raise RunFolderError(folder.summary, f"is damaged ({error} is missing); use the file of the run") from error
+    if bundle.data_fingerprint == trained_on:
+        return
+    here = {site.site: len(site.test) for site in bundle.sites}
+    changed = [
+        f"{site} has {here.get(site, 0)} test images and had {tested.get(site, 0)}"
+        for site in sorted(here.keys() | tested.keys())
+        if here.get(site, 0) != tested.get(site, 0)
+    ]
+    raise ConfigError(
+        "data.source",
+        f"{config.data.source} is not what the run was made with any more: images, labels, sites or splits have "
+        f"changed ({'; '.join(changed) or 'with as many test images at every site'}); restore them, or name what is to "
+        "be evaluated with --data",
+    )
+
+
+def _divided_anew(dataset: ImageDataset, warnings: Sequence[DataWarning], split: str) -> list[str]:
+    """Return a warning where other data do not come with splits of their own."""
+    anew = sum(warning.count for warning in warnings if warning.kind in DIVIDED_KINDS)
+    if not anew:
+        return []
+    chosen = len(dataset.select(split=split))
+    text = (
+        f"--data: {anew} of {len(dataset.records)} images come without a split and were divided anew, 60/20/20: the "
+        f"figures are of the {chosen} that count as {split} images; give each image its split to choose them"
+    )
+    return [text]
+
+
+def _seen_in_training(folder: RunFolder, dataset: ImageDataset, split: str) -> list[str]:
+    """Return a warning where images of other data, or their patients, are in another split of the run's own."""
+    config = load_config(folder.config)
+    try:
+        own, _ = load_sites(config.data, config.federation.seed)
+    except DataError:
+        return ["--data: the run's own data are not here to compare: leave out what it has trained on"]
+    elsewhere = [record for record in own.records if record.split != split]
+    images = {record.digest for record in elsewhere}
+    patients = {(record.site, record.patient) for record in elsewhere if record.patient is not None}
+    chosen = dataset.select(split=split)
+    seen = sum(record.digest in images or (record.site, record.patient) in patients for record in chosen)
+    if not seen:
+        return []
+    text = (
+        f"--data: {seen} of {len(chosen)} {split} images, or other images of their patients, were no {split} images of "
+        "the run, which may have trained on them: the figures are too good; leave them out"
+    )
+    return [text]
 
 
 def _predict(
@@ -175,6 +259,17 @@ def _private_state(folder: RunFolder, model: SavedModel, site: str | None) -> Ar
     return folder.read_arrays(path)
 
 
+def _check_answering(model: SavedModel, private: Arrays, site: str | None) -> None:
+    """Refuse to give out the bare encoder's answers as those of a run that has trained."""
+    if private or model.vector.size or model.method == "zero-shot":
+        return
+    if site is None:
+        raise ConfigError(
+            "--site", f"hospitals of {model.method} share no model; name whose answers: {', '.join(model.sites)}"
+        )
+    raise ConfigError("--site", f"{site} has no model of its own in this run (mlp.safetensors); name another site")
+
+
 def _check_encoder(model: SavedModel, digest: str, name: str) -> None:
     if digest != model.encoder_digest:
         raise ConfigError(
@@ -183,11 +278,16 @@ def _check_encoder(model: SavedModel, digest: str, name: str) -> None:
         )
 
 
+def _is_shown(path: Path) -> bool:
+    """Return whether a path below a folder is an image by its name, and neither hidden nor in a hidden folder."""
+    return is_image_path(path.name) and not any(part.startswith(".") for part in path.parts)
+
+
 def _files(images: list[Path]) -> list[Path]:
     files: list[Path] = []
     for path in images:
         if path.is_dir():
-            found = sorted(p for p in path.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
+            found = sorted(p for p in path.rglob("*") if _is_shown(p.relative_to(path)) and not p.is_dir())
             if not found:
                 raise ConfigError("IMAGES", f"{path} has no image in it")
             files += found

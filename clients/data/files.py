@@ -15,6 +15,9 @@ from clients.data.pixels import check_image, decode_image
 from clients.data.rows import Row
 from clients.data.splits import split_by_hash
 
+DIVIDED_KINDS = frozenset({"split_by_image", "split_by_patient", "missing_split"})
+"""Findings on images that a source gives no split."""
+
 
 @dataclass(frozen=True)
 class FileImages:
@@ -106,7 +109,11 @@ def assign_splits(
             "in several splits, which makes test results too good; name the patient with --patient-column"
         )
         findings.append(finding("split_by_image", by_image, text))
-    if by_patient and given:
+    if by_patient:
         text = f"{len(by_patient)} images have no split and get one from their patient"
-        findings.append(finding("missing_split", by_patient, text))
+        findings.append(
+            finding("missing_split", by_patient, text)
+            if given
+            else finding("split_by_patient", by_patient, text, "info")
+        )
     return tuple(records), tuple(findings)

@@ -13,7 +13,7 @@ from securefed.observer import Observer, RoundView
 from securefed.sweep.cell import CellResult
 from securefed.sweep.table import mean_accuracy
 
-PARTS = ("ensemble", "fam", "mlp")
+PARTS = ("ensemble", "fam", "mlp", "zero-shot")
 METRICS = {
     "accuracy": "accuracy",
     "balanced_accuracy": "balanced",

@@ -210,6 +210,101 @@ def test_a_run_is_not_evaluated_at_sites_that_it_has_not(call, images):
     assert "--data: has the sites new, which are not in this run; its sites are a, b, c, d" in err
 
 
+def test_findings_about_the_data_are_told_when_a_run_is_evaluated(call, images):
+    assert call("simulate", "--data", images, "--rounds", 1, "--output", "run", "--quiet")[0] == 0
+    shutil.copytree(images, "others")
+    (Path("others") / "a" / "dark" / "0.png").write_bytes(b"no image")
+    code, out, err = call("evaluate", "run", "--data", "others", "--json")
+    assert code == 0, err
+    told = json.loads(out)["warnings"]
+    assert all(f"warning: {text}" in err for text in told)
+    assert any("1 images cannot be read" in text for text in told)
+    assert any("79 of 79 images come without a split and were divided anew" in text for text in told)
+    assert not any("too good; leave" in text for text in told)
+    shutil.rmtree(images)
+    _, out, _ = call("evaluate", "run", "--data", "others", "--json")
+    assert any("are not here to compare" in text for text in json.loads(out)["warnings"])
+
+
+def with_splits(root, split_of, patient=""):
+    paths = sorted(path.relative_to(root).as_posix() for path in root.rglob("*.png"))
+    rows = [f"{path},{patient and path.replace('/', '-')},{split_of(number)}" for number, path in enumerate(paths)]
+    (root / "metadata.csv").write_text("\n".join(["path,patient,split", *rows]))
+
+
+@pytest.mark.parametrize("patient", ["", "known"])
+def test_images_that_a_run_has_trained_on_are_no_test_images_unnoticed(call, images, patient):
+    with_splits(images, lambda number: ("train", "val", "test", "train", "test")[number % 5], patient)
+    assert call("simulate", "--data", images, "--rounds", 1, "--output", "run", "--quiet")[0] == 0
+    shutil.copytree(images, "others")
+    if patient:  # the same people, photographed again
+        for path in Path("others").rglob("*.png"):
+            path.write_bytes(path.read_bytes() + b"again")
+    (Path("others") / "metadata.csv").unlink()
+    with_splits(Path("others"), lambda _: "test", patient)
+    _, out, _ = call("evaluate", "run", "--data", "others", "--json", "--quiet")
+    told = json.loads(out)["warnings"]
+    assert any(text.startswith("--data: 48 of 80 test images, or other images of their patients") for text in told)
+    own = json.loads(call("evaluate", "run", "--json", "--quiet")[1])["warnings"]
+    assert not any(text.startswith("--data") for text in own)
+
+
+def test_a_run_is_not_evaluated_on_its_own_data_when_they_have_changed(call, images):
+    assert call("simulate", "--data", images, "--rounds", 1, "--output", "run", "--quiet")[0] == 0
+    (images / "b" / "dark" / "3.png").write_bytes((images / "b" / "dark" / "4.png").read_bytes())
+    code, out, err = call("evaluate", "run", "--quiet")
+    assert (code, out) == (2, "")
+    assert "is not what the run was made with any more" in err
+    shutil.rmtree(images / "b")
+    code, _, err = call("evaluate", "run", "--quiet")
+    assert code == 2
+    assert "b has 0 test images and had" in err
+    assert call("evaluate", "run", "--quiet", "--data", images)[0] == 0
+
+
+@pytest.mark.parametrize("method", ["local", "linear-probe"])
+def test_the_bare_encoder_does_not_pass_for_a_method_that_shares_nothing(call, images, method):
+    arguments = ["--method", method, "--rounds", 1, "--output", "run", "--set", "data.global_site=d"]
+    code, out, err = call("simulate", "--data", images, *arguments, "--quiet")
+    assert code == 0, err
+    held_out = next(line for line in out.splitlines() if line.startswith("d (held out)"))
+    assert held_out.split()[3] == "zero-shot"
+    summary = json.loads(Path("run/summary.json").read_text())
+    assert set(summary["global_site"]) == {"site", "zero-shot"}
+    evaluated = json.loads(call("evaluate", "run", "--json", "--quiet")[1])
+    assert evaluated["global_site"] == summary["global_site"]
+    image = images / "a" / "dark" / "0.png"
+    code, out, err = call("predict", "run", image)
+    assert (code, out) == (2, "")
+    assert f"hospitals of {method} share no model; name whose answers: a, b, c" in err
+    assert call("predict", "run", image, "--site", "a")[0] == 0
+    Path("run/sites/a/mlp.safetensors").unlink()
+    code, out, err = call("predict", "run", image, "--site", "a")
+    assert (code, out) == (2, "")
+    assert "a has no model of its own in this run" in err
+
+
+def test_prediction_passes_over_what_is_no_image_and_goes_on_after_a_broken_one(call, images):
+    assert call("simulate", "--data", images, "--rounds", 1, "--output", "run", "--quiet")[0] == 0
+    folder = images / "a" / "dark"
+    (folder / "._0.png").write_bytes(b"resource fork")
+    (folder / ".hidden").mkdir()
+    (folder / ".hidden" / "1.png").write_bytes(b"a thumbnail")
+    (folder / "folder.png").mkdir()
+    code, out, err = call("predict", "run", folder, "--json")
+    assert (code, err) == (0, "")
+    assert len(json.loads(out)) == 10
+    (folder / "3.png").write_bytes(b"no image")
+    code, out, err = call("predict", "run", folder, "--json")
+    assert code == 1
+    assert [Path(entry["path"]).name for entry in json.loads(out)] == [f"{i}.png" for i in range(10) if i != 3]
+    assert "3.png: the image cannot be read" in err
+    assert "1 of 10 files could not be read" in err
+    code, out, err = call("predict", "run", folder / "3.png")
+    assert (code, out) == (1, "")
+    assert err.startswith("error: ")
+
+
 def test_a_second_output_is_never_overwritten(call, images):
     call("simulate", "--data", images, "--rounds", 1, "--output", "run", "--quiet")
     before = Path("run/summary.json").read_bytes()
