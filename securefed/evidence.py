@@ -110,7 +110,10 @@ class RunEvidence:
             "classes": list(bundle.classes),
         }
         if warnings:
-            described["warnings"] = [f"{warning.kind}: {warning.count}" for warning in warnings]
+            counts = Counter[str]()
+            for warning in warnings:  # some broken images are found in the files, others in decoding
+                counts[warning.kind] += warning.count
+            described["warnings"] = [f"{kind}: {count}" for kind, count in counts.items()]
         if bundle.global_site is not None:
             described["held_out_site"] = bundle.global_site.site
         self._log.append("data_described", described)

@@ -143,7 +143,7 @@ class _Run:
         parties, self._identities = simulated_parties(folder, dataset.sites)
         with RunEvidence.begin(folder, config, dataset.sites, self._now, parties) as evidence:
             bundle = self._encode(dataset, device, warnings)
-            evidence.data(bundle, dataset.name, warnings)
+            evidence.data(bundle, dataset.name, (*warnings, *bundle.warnings))
             return self._go(folder, evidence, bundle, device, dataset)
 
     def resume(self, folder: RunFolder) -> RunResult:

@@ -46,7 +46,7 @@ def prepare_features(
     Raises:
         EncoderError: The encoder is unknown, its weights are missing or not usable, or the cache cannot be written.
         BrokenImageError: `options.strict`, and an image cannot be decoded.
-        EmptyDataError: No image can be decoded.
+        EmptyDataError: No image can be decoded, or none of a site.
     """
     started = time.perf_counter()
     chosen = options or EncodeOptions()
@@ -63,9 +63,7 @@ def prepare_features(
     fresh, broken = _encode_records(session, dataset, missing, on_progress)
     warnings = _findings(dataset, cached.damaged, broken)
     if broken:
-        dataset = dataset.without(frozenset(broken))
-        if not dataset.records:
-            raise EmptyDataError(dataset.root, "has no image that can be decoded")
+        dataset = _decodable(dataset, frozenset(broken))
     prompts = class_prompts(dataset.classes, chosen)
     text_features = session.text_features(prompts)
     rows = {**cached.rows, **fresh}
@@ -119,6 +117,20 @@ def _encode_records(
     finally:
         session.image_cache.add(unsaved)
     return fresh, broken
+
+
+def _decodable(dataset: ImageDataset, broken: frozenset[str]) -> ImageDataset:
+    """Leave out the images that cannot be decoded, by digest; a site never vanishes with them."""
+    kept = dataset.without(broken)
+    if not kept.records:
+        raise EmptyDataError(dataset.root, "has no image that can be decoded")
+    lost = sorted(set(dataset.all_sites) - set(kept.all_sites))
+    if lost:
+        raise EmptyDataError(
+            dataset.root,
+            f"no image of {', '.join(lost)} can be decoded; repair them, or take the whole site out of the data",
+        )
+    return kept
 
 
 def _findings(dataset: ImageDataset, damaged: int, broken: dict[str, str]) -> tuple[DataWarning, ...]:

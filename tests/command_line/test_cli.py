@@ -4,12 +4,16 @@ import json
 import os
 import shutil
 import signal
+import struct
 import subprocess
 import sys
 import time
+import zlib
 from pathlib import Path
 
 import pytest
+
+from audit.log import read_events
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMANDS = [
@@ -230,6 +234,31 @@ def with_splits(root, split_of, patient=""):
     paths = sorted(path.relative_to(root).as_posix() for path in root.rglob("*.png"))
     rows = [f"{path},{patient and path.replace('/', '-')},{split_of(number)}" for number, path in enumerate(paths)]
     (root / "metadata.csv").write_text("\n".join(["path,patient,split", *rows]))
+
+
+def break_off(path):
+    """Cut the pixels of a PNG short; its checksums are right, so only decoding shows it."""
+    content = path.read_bytes()
+    size = struct.unpack(">I", content[33:37])[0]
+    chunk = b"IDAT" + content[41 : 41 + size // 2]
+    end = b"IEND"
+    parts = [struct.pack(">I", len(part) - 4) + part + struct.pack(">I", zlib.crc32(part)) for part in (chunk, end)]
+    path.write_bytes(content[:33] + b"".join(parts))
+
+
+def test_images_that_break_off_are_in_the_record_and_a_site_of_them_is_an_error(call, images):
+    break_off(images / "a" / "dark" / "0.png")
+    (images / "a" / "dark" / "1.png").write_bytes(b"no image")
+    code, _, err = call("simulate", "--data", images, "--rounds", 1, "--output", "run")
+    assert code == 0, err
+    assert "1 images cannot be decoded and are left out" in err
+    described = next(event for event in read_events(Path("run/audit.jsonl")) if event.kind == "data_described")
+    assert "broken_image: 2" in described.fields["warnings"]
+    for path in (images / "b").rglob("*.png"):
+        break_off(path)
+    code, out, err = call("simulate", "--data", images, "--rounds", 1, "--output", "again", "--quiet")
+    assert (code, out) == (1, "")
+    assert "no image of b can be decoded; repair them, or take the whole site out of the data" in err
 
 
 @pytest.mark.parametrize("patient", ["", "known"])

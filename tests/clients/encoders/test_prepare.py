@@ -224,6 +224,14 @@ def test_an_image_that_breaks_when_decoded_is_left_out_counted_or_refused(datase
         prepare_features(nothing, encoder, replace(options, cache_dir=options.cache_dir / "fresh"))
 
 
+@pytest.mark.parametrize("held_out", [None, "south"])
+def test_a_site_does_not_vanish_with_its_images(dataset, encoder, options, held_out):
+    broken = tuple(record.path for record in dataset.select("south"))
+    without = replace(dataset, source=Unreadable(dataset.source, broken), global_site=held_out)
+    with pytest.raises(EmptyDataError, match="no image of south can be decoded; repair"):
+        prepare_features(without, encoder, options)
+
+
 def test_what_was_encoded_before_an_interruption_is_kept(dataset, encoder, options):
     def stop(done, total):
         if done >= 8:
