@@ -9,18 +9,18 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from audit.report import verdict_lines, write_report
 from clients.data import DataWarning, ImageDataset
 from clients.encoders import FeatureBundle, parse_encoder
 from clients.method.threads import one_thread_each, usable_cores
 from protocols.roster import IdentityKey, Roster
 from securefed.aggregation import Aggregator
 from securefed.baselines import NOTHING_SHARED, train_alone
-from securefed.checkpoint import Checkpoints, Snapshot, delete_checkpoint, load_checkpoint
+from securefed.checkpoint import Checkpoints, Snapshot, load_checkpoint
 from securefed.cohort import check_cohort
 from securefed.compression_pilot import settle_compression
 from securefed.config import RunConfig, load_config, write_config
 from securefed.dropouts import check_schedule
+from securefed.ended import close_folder, finish_ended
 from securefed.errors import ConfigError, RoundAbortedError
 from securefed.evidence import RunEvidence, simulated_parties, utc_now
 from securefed.federation import Federation, RoundReport
@@ -102,6 +102,8 @@ def resume_run(
 ) -> RunResult:
     """Go on with an interrupted run after its last finished round; the result is that of an uninterrupted one.
 
+    Of a run that was cut off after the end of its record, the checkpoint is deleted and the report written.
+
     Raises:
         RunFolderError: There is no run, or it has ended.
         EvidenceError: Its event log does not verify.
@@ -147,6 +149,9 @@ class _Run:
             return self._go(folder, evidence, bundle, device, dataset)
 
     def resume(self, folder: RunFolder) -> RunResult:
+        ended = finish_ended(folder, self._now)
+        if ended is not None:
+            return RunResult(folder, *ended)
         config = self._config
         device = resolve_device(config.federation.device)
         dataset, warnings = load_sites(config.data, config.federation.seed)
@@ -171,14 +176,22 @@ class _Run:
         self, folder: RunFolder, evidence: RunEvidence, bundle: FeatureBundle, device: str, dataset: ImageDataset
     ) -> RunResult:
         try:
+            return self._train_and_end(folder, evidence, bundle, device, dataset)
+        except KeyboardInterrupt as interrupt:
+            interrupt.add_note(f"{self._round} rounds are finished; go on with: simulate --resume {folder.path}")
+            raise
+
+    def _train_and_end(
+        self, folder: RunFolder, evidence: RunEvidence, bundle: FeatureBundle, device: str, dataset: ImageDataset
+    ) -> RunResult:
+        try:
             with one_thread_each():
                 if self._config.aggregates:
                     outcome = self._federate(folder, evidence, bundle, device, dataset)
                 else:
                     outcome = self._train_alone(folder, bundle, device)
-        except KeyboardInterrupt as interrupt:
+        except KeyboardInterrupt:
             evidence.interrupted(self._round, "stopped by the user")
-            interrupt.add_note(f"{self._round} rounds are finished; go on with: simulate --resume {folder.path}")
             raise
         except RoundAbortedError as error:
             evidence.round_aborted(error)
@@ -192,9 +205,7 @@ class _Run:
             files={path.name: _digest(path) for path in folder.results() if path.exists()},
             model_digest=summary["fam_sha256"],
         )
-        delete_checkpoint(folder)
-        report, _ = write_report(folder.path, key=folder.path / "server.key")
-        return RunResult(folder, summary, tuple(verdict_lines(report)), report["identity"]["is_verified"])
+        return RunResult(folder, summary, *close_folder(folder))
 
     def _federate(
         self,

@@ -10,9 +10,10 @@ from audit.errors import EvidenceError, KeyFileError
 from audit.heads import read_heads
 from audit.history import read_history
 from audit.log import read_events
+from audit.parties import SimulatedParties
 from audit.signing_key import create_key
 from audit.verify import verify_run
-from securefed import outcome, simulation
+from securefed import ended, outcome, simulation
 from securefed.checkpoint import Checkpoints, load_checkpoint, save_checkpoint
 from securefed.errors import ConfigError, RunFolderError
 from securefed.evidence import RunEvidence
@@ -78,9 +79,37 @@ def test_a_run_that_was_interrupted_at_a_step_resumes(small_run, tmp_path, monke
 
     with monkeypatch.context() as patched:
         patched.setattr(place, name, interrupting)
-        with pytest.raises(KeyboardInterrupt):
+        with pytest.raises(KeyboardInterrupt) as caught:
             simulate(small_run(), output=tmp_path / "run", cache_dir=tmp_path / "cache")
+    assert f"simulate --resume {tmp_path / 'run'}" in caught.value.__notes__[0]
     resumes_as(whole, small_run, tmp_path, monkeypatch)
+
+
+@pytest.mark.parametrize("step", ["the signature of the end", "delete_checkpoint", "write_report"])
+def test_a_run_that_was_cut_off_after_the_end_of_its_record_is_finished(small_run, tmp_path, monkeypatch, whole, step):
+    sign = SimulatedParties.publish
+
+    def interrupting(*_, **__):
+        raise KeyboardInterrupt
+
+    def before_signing(self, log, *arguments):
+        return (interrupting if log.events[-1].kind == "run_completed" else sign)(self, log, *arguments)
+
+    with monkeypatch.context() as patched:
+        if step == "the signature of the end":
+            patched.setattr(SimulatedParties, "publish", before_signing)
+        else:
+            patched.setattr(ended, step, interrupting)
+        with pytest.raises(KeyboardInterrupt) as caught:
+            simulate(small_run(), output=tmp_path / "run", cache_dir=tmp_path / "cache")
+    assert f"simulate --resume {tmp_path / 'run'}" in caught.value.__notes__[0]
+    assert (tmp_path / "run" / "checkpoint").exists() == (step != "write_report")
+    resumed = resumes_as(whole, small_run, tmp_path, monkeypatch)
+    assert not resumed.folder.checkpoint.exists()
+    assert (resumed.folder.path / "report.html").exists()
+    assert rounds_of("resumed", resumed.folder.log) == []
+    with pytest.raises(RunFolderError, match="ended already"):
+        resume_run(tmp_path / "run", cache_dir=tmp_path / "cache")
 
 
 def interrupted_in_the_third_round(small_run, tmp_path, monkeypatch):
