@@ -40,8 +40,10 @@ class SimulatedParties:
         self.roster = Roster.of(self._server, self._keys)
         path = folder / "roster.json"
         if not path.exists():
+            temporary = path.with_name(path.name + ".part")
             try:
-                path.write_bytes(self.roster.encode())
+                temporary.write_bytes(self.roster.encode())
+                temporary.replace(path)
             except OSError as error:
                 raise LogWriteError(path, f"cannot be written ({error.strerror})") from error
         kept = Roster.read(path)

@@ -146,8 +146,8 @@ class RunFolder:
             temporary.chmod(0o600 if private else 0o644)
             _sync(temporary)
             temporary.replace(path)
-        except OSError as error:
-            raise _unwritable(path, error) from error
+        except (OSError, SafetensorError) as error:
+            raise unwritable(path, error) from error
 
     def read_arrays(self, path: Path) -> Arrays:
         """Read a safetensors file; raises RunFolderError where it is missing or damaged."""
@@ -177,7 +177,7 @@ class RunFolder:
                     writer.writerow(names)
                 writer.writerows(map(attrgetter(*names), rows))
         except OSError as error:
-            raise _unwritable(path, error) from error
+            raise unwritable(path, error) from error
 
     def keep_rows_until(self, path: Path, round_number: int) -> None:
         """Drop the lines of rounds after `round_number` (they are made again by a resumed run)."""
@@ -195,7 +195,7 @@ class RunFolder:
             probe.touch()
             probe.unlink()
         except OSError as error:
-            raise _unwritable(self.path, error) from error
+            raise unwritable(self.path, error) from error
 
     def _write(self, path: Path, content: bytes) -> None:
         temporary = path.with_name(path.name + ".part")
@@ -204,7 +204,7 @@ class RunFolder:
             _sync(temporary)
             temporary.replace(path)
         except OSError as error:
-            raise _unwritable(path, error) from error
+            raise unwritable(path, error) from error
 
 
 def read_metric_rows(path: Path) -> list[MetricRow]:
@@ -251,8 +251,10 @@ def _quoted(cell: str) -> str:
     return '"' + cell.replace('"', '""') + '"' if any(mark in cell for mark in ',"\r\n') else cell
 
 
-def _unwritable(path: Path, error: OSError) -> RunFolderError:
-    return RunFolderError(path, f"cannot be written ({error.strerror}); free space or name another --output")
+def unwritable(path: Path, error: OSError | SafetensorError) -> RunFolderError:
+    """Return the error that says why a result cannot be written, and what to do."""
+    reason = (error.strerror if isinstance(error, OSError) else None) or " ".join(str(error).split())[:120]
+    return RunFolderError(path, f"cannot be written ({reason}); free space or name another --output")
 
 
 def _sync(path: Path) -> None:

@@ -16,6 +16,7 @@ import tomli_w
 from clients.method.settings import SettingsError, TrainingSettings
 from securefed.config.schema import FederationConfig, RunConfig
 from securefed.errors import ConfigError
+from securefed.run_folder import unwritable
 
 PROFILES = {
     "default": TrainingSettings.default,
@@ -112,8 +113,17 @@ def config_to_mapping(config: RunConfig) -> dict[str, Any]:
 
 
 def write_config(config: RunConfig, path: Path) -> None:
-    """Write the resolved configuration as TOML."""
-    path.write_bytes(tomli_w.dumps(config_to_mapping(config)).encode())
+    """Write the resolved configuration as TOML, whole or not at all.
+
+    Raises:
+        RunFolderError: It cannot be written.
+    """
+    temporary = path.with_name(path.name + ".part")
+    try:
+        temporary.write_bytes(tomli_w.dumps(config_to_mapping(config)).encode())
+        temporary.replace(path)
+    except OSError as error:
+        raise unwritable(path, error) from error
 
 
 def config_digest(config: RunConfig) -> str:

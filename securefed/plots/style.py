@@ -10,6 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
+from securefed.run_folder import unwritable
+
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7A4EAB", "#333333", "#A0A000", "#8C564B")
 """Okabe and Ito's palette, extended; lines also differ by marker."""
 
@@ -36,14 +38,21 @@ _STYLE = {
 
 @contextmanager
 def figure(folder: Path, name: str, width: float = 7.2, height: float = 4.2) -> Iterator[Figure]:
-    """Yield a figure and save it as `folder/name.svg` and `.png` (same input, same bytes)."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Yield a figure and save it as `folder/name.svg` and `.png` (same input, same bytes).
+
+    Raises:
+        RunFolderError: It cannot be written.
+    """
     with mpl.rc_context(_STYLE):
         drawing = Figure(figsize=(width, height), layout="constrained")
         yield drawing
         _lay_out(drawing)
-        drawing.savefig(folder / f"{name}.svg", metadata={"Date": None})
-        drawing.savefig(folder / f"{name}.png", metadata={"Software": None})
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            drawing.savefig(folder / f"{name}.svg", metadata={"Date": None})
+            drawing.savefig(folder / f"{name}.png", metadata={"Software": None})
+        except OSError as error:
+            raise unwritable(folder / name, error) from error
 
 
 def _lay_out(drawing: Figure) -> None:

@@ -1,6 +1,12 @@
 """A simulated run is signed by parties with keys of their own, also after a restart."""
 
+import errno
+from pathlib import Path
+
+import pytest
+
 from audit import EventLog
+from audit.errors import LogWriteError
 from audit.parties import SimulatedParties
 from audit.verify import Outcome, verify_run
 from tests.audit.runs import Ticks
@@ -42,3 +48,17 @@ def test_two_runs_have_different_keys(tmp_path):
         rosters[1].server,
         *rosters[1].hospitals.values(),
     }
+
+
+def test_a_roster_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
+    def half(path, content):
+        with path.open("wb") as stream:
+            stream.write(content[:20])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "write_bytes", half)
+        with pytest.raises(LogWriteError, match="No space left"):
+            SimulatedParties(tmp_path, folders(tmp_path))
+    parties = SimulatedParties(tmp_path, folders(tmp_path))
+    assert set(parties.roster.hospitals) == {"north", "south"}

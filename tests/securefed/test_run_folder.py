@@ -1,13 +1,17 @@
 import os
+import resource
+import signal
 import stat
 from datetime import UTC, datetime
 
 import numpy as np
 import pytest
 
+from securefed.config import config_from_mapping, write_config
 from securefed.errors import RunFolderError
 from securefed.nodes.memory import RoundMemory
 from securefed.nodes.site_state import SiteState
+from securefed.plots.style import figure
 from securefed.run_folder import ByteRow, MetricRow, RunFolder, read_byte_rows, read_metric_rows
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -96,3 +100,31 @@ def test_json_with_nan_is_refused(tmp_path):
     with pytest.raises(ValueError, match="JSON"):
         folder.write_json(folder.summary, {"x": float("nan")})
     assert not folder.summary.exists()
+
+
+@pytest.fixture
+def little_space():
+    """Files of this process end at 2 KiB, as on a disk that is full."""
+    before, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2048, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    signal.signal(signal.SIGXFSZ, handler)
+
+
+def test_a_full_disk_is_named_whatever_is_written(tmp_path, little_space):
+    folder = RunFolder.create(tmp_path, "x", NOW)
+    writers = {
+        "fam.safetensors": lambda: folder.write_arrays(folder.model, {"a": np.zeros(4096)}, {}),
+        "config.toml": lambda: write_config(config_from_mapping({"data": {"source": "x" * 4096}}), folder.config),
+        "plots/x": lambda: draw_one(folder.plots),
+    }
+    for name, write in writers.items():
+        with pytest.raises(RunFolderError, match=f"{name}: cannot be written .*large.*; free space"):
+            write()
+        assert not (folder.path / name).exists()
+
+
+def draw_one(folder):
+    with figure(folder, "x") as drawing:
+        drawing.subplots().plot([1, 2], [3, 4])
