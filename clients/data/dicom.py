@@ -5,6 +5,7 @@ import io
 import logging
 import struct
 import warnings
+import zlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -56,6 +57,7 @@ def decode_dicom(content: bytes, path: str, max_pixels: int) -> Image.Image:
         EOFError,
         OverflowError,
         struct.error,
+        zlib.error,
     ) as error:
         raise BrokenImageError(path, " ".join(str(error).split())[:200] or type(error).__name__) from error
     except (RuntimeError, NotImplementedError) as error:  # no decoder for the compression
@@ -105,11 +107,11 @@ def _through_voi(values: NDArray[Any], header: Any, path: str) -> NDArray[np.uin
         bits = int(header.VOILUTSequence[0].LUTDescriptor[2])
         return scale_to_8_bit(apply_voi(values, header), 0, 2**bits - 1)
     centre, width = _first(header.get("WindowCenter")), _first(header.get("WindowWidth"))
-    if centre is None or width is None or width < 1:
+    function = str(header.get("VOILUTFunction") or "LINEAR")
+    if centre is None or width is None or _is_too_narrow(width, function):
         padding = header.get("PixelPaddingValue")
         shown_padding = None if padding is None else float(_rescaled(padding, header))
         return stretch_to_8_bit(values, path, shown_padding)
-    function = str(header.get("VOILUTFunction") or "LINEAR")
     if function == "SIGMOID":
         return scale_to_8_bit(1.0 / (1.0 + np.exp(-4.0 * (values - centre) / width)), 0.0, 1.0)
     if function == "LINEAR_EXACT":
@@ -117,6 +119,11 @@ def _through_voi(values: NDArray[Any], header: Any, path: str) -> NDArray[np.uin
     if width == 1:  # PS3.3 C.11.2.1.2.1: a threshold
         return np.where(values > centre - 0.5, 255, 0).astype(np.uint8)
     return scale_to_8_bit(values, centre - 0.5 - (width - 1) / 2, centre - 0.5 + (width - 1) / 2)
+
+
+def _is_too_narrow(width: float, function: str) -> bool:
+    """Return whether a file may not have this window (PS3.3 C.11.2.1.2 for LINEAR, C.11.2.1.3 for the others)."""
+    return width <= 0 if function in ("LINEAR_EXACT", "SIGMOID") else width < 1
 
 
 def _rescaled(stored: Any, header: Any) -> float:

@@ -174,7 +174,8 @@ def _checked(path: Path, content: Mapping[str, Any]) -> FeatureTable:
     if len(set(classes)) != num_classes or not all(classes):
         raise SourceFormatError(path, "classes must be different and not empty")
     scale = content["logit_scale"]
-    if scale.size != 1 or not np.isfinite(scale).all() or float(scale.reshape(-1)[0]) <= 0:
+    is_number = scale.dtype.kind in "fiu" and scale.size == 1 and bool(np.isfinite(scale).all())
+    if not is_number or float(scale.reshape(-1)[0]) <= 0:
         raise SourceFormatError(path, "logit_scale must be one number above 0")
     columns = {
         name: _column(path, content, name, count) for name in ("paths", "digests", "sites", "splits", "patients")

@@ -8,7 +8,7 @@ from clients.data.findings import MAX_EXAMPLES, DataWarning, finding
 from clients.data.manifest import normal_path, read_split
 from clients.data.options import DataOptions
 from clients.data.pixels import is_image_path
-from clients.data.rows import Row, check_site_name
+from clients.data.rows import Row, check_site_name, is_utf8
 from clients.data.table import Table, read_table
 
 METADATA_NAME = "metadata.csv"
@@ -23,7 +23,8 @@ def read_folder(root: Path, options: DataOptions) -> tuple[tuple[Row, ...], tupl
 
     Raises:
         EmptyDataError: There is no image in the layout.
-        SourceFormatError: Images lie one level too high, or the table lists an image twice.
+        SourceFormatError: Images lie one level too high, the table lists an image twice, or a class folder's name is
+            not UTF-8.
         ColumnError: A column named by an option is not in the table.
         ConflictError: The table gives another site or class than the folders, and no option named that column.
         SiteError: A folder's name cannot be a site's.
@@ -33,7 +34,7 @@ def read_folder(root: Path, options: DataOptions) -> tuple[tuple[Row, ...], tupl
     if not table_path.is_file():
         _refuse_columns_without_table(table_path, options)
         return rows, findings
-    joined, more = _join(rows, read_table(table_path), options)
+    joined, more = _join(rows, read_table(table_path, options), options)
     if not joined:
         raise EmptyDataError(table_path, "lists none of the images in the folder; are its paths relative to it?")
     return joined, findings + more
@@ -67,6 +68,9 @@ def _scan(root: Path) -> tuple[tuple[Row, ...], tuple[DataWarning, ...]]:
         raise _nothing_found(root, misplaced)
     for site_name in {row.site for row in rows}:
         check_site_name(site_name)
+    for label_name in {row.label for row in rows}:
+        if not is_utf8(label_name):
+            raise SourceFormatError(root, f"the class folder {label_name!r} has a name that is not UTF-8; rename it")
     findings = []
     if misplaced:
         text = f"{len(misplaced)} images are not in <site>/<class>/ and are left out; move them into a class folder"

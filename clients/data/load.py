@@ -1,5 +1,6 @@
 """From a source of data, as a user names it, to a data set."""
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -66,7 +67,7 @@ def load_dataset(
         dataset, found = load_demo_dataset()
         return finish(dataset, found, chosen)
     path = Path(source.removeprefix("features:")).expanduser()
-    if not path.exists():
+    if not os.path.exists(path):  # noqa: PTH110 (false also for a name that no file can have)
         raise SourceNotFoundError(source)
     name = path.resolve().stem
     if source.startswith("features:"):

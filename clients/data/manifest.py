@@ -1,5 +1,6 @@
 """A table `path,label,site[,patient][,split]` that lists the images, wherever they are."""
 
+import os
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
@@ -21,7 +22,7 @@ def read_manifest(path: Path, options: DataOptions) -> tuple[Row, ...]:
         UnknownSplitError: A split is not train, val or test.
         SiteError: A site's name cannot be used.
     """
-    table = read_table(path)
+    table = read_table(path, options)
     names = {meaning: table.column(meaning, options, needed=True) for meaning in ("path", "label", "site")}
     patient_column = table.column("patient", options, needed=False)
     split_column = table.column("split", options, needed=False)
@@ -31,17 +32,21 @@ def read_manifest(path: Path, options: DataOptions) -> tuple[Row, ...]:
     if split_column:
         splits = read_split(path, [cells[split_column] for cells in table.rows])
     rows: dict[str, Row] = {}
+    root = path.parent.absolute()
     for number, (cells, split) in enumerate(zip(table.rows, splits, strict=True), start=1):
         cell = {meaning: cells[str(column)] for meaning, column in names.items()}
         absent = [meaning for meaning, text in cell.items() if not text]
         if absent:
             raise SourceFormatError(path, f"row {number} has no {absent[0]}")
         image = normal_path(cell["path"])
-        if image in rows:
-            raise SourceFormatError(path, f"lists {image} more than once")
+        file = os.path.normpath(root / image)
+        if file in rows:
+            earlier = rows[file].path
+            as_well = "" if earlier == image else f", as {earlier} as well"
+            raise SourceFormatError(path, f"lists {image} more than once{as_well}")
         check_site_name(cell["site"])
         patient = (cells[patient_column] or None) if patient_column else None
-        rows[image] = Row(image, cell["site"], cell["label"], patient, split)
+        rows[file] = Row(image, cell["site"], cell["label"], patient, split)
     return tuple(sorted(rows.values(), key=lambda row: row.path))
 
 

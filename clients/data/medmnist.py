@@ -51,6 +51,10 @@ Source: the tables of MedMNIST v2 (Yang et al., Sci. Data 10:41, 2023, doi:10.10
 """
 
 
+MOST_UNNAMED = 1000
+"""Classes that may go without names: above, labels are taken for something else, such as identifiers."""
+
+
 class ArrayImages:
     """Images inside a MedMNIST file; read when first needed, in every process for itself.
 
@@ -96,7 +100,7 @@ def read_medmnist(path: Path, options: DataOptions) -> tuple[tuple[Record, ...],
     if not any(len(labels) for labels in counts.values()):
         raise EmptyDataError(path, "has no image")
     highest = max(int(labels.max()) for labels in counts.values() if len(labels))
-    names, findings = _class_names(path, highest, options)
+    names, findings = _class_names(path, highest, sum(map(len, counts.values())), options)
     records = [
         Record(f"{split}/{index:06d}", path.stem, names[label], None, split, array_digest(image))
         for split, labels in counts.items()
@@ -123,19 +127,27 @@ def _labels(path: Path, split: str, arrays: dict[str, NDArray[Any]]) -> NDArray[
     if labels.ndim == 2 and labels.shape[1] > 1:
         raise SourceFormatError(path, f"has {labels.shape[1]} labels an image; only one is supported")
     flat = labels.reshape(-1)
-    if not np.issubdtype(flat.dtype, np.integer) or (flat.size and int(flat.min()) < 0):
+    if not np.issubdtype(flat.dtype, np.integer) or (flat.size and not 0 <= int(flat.min()) <= int(flat.max()) < 2**63):
         raise SourceFormatError(path, f"{split}_labels must be integers from 0")
     if len(flat) != len(images):
         raise SourceFormatError(path, f"has {len(images)} {split}_images and {len(flat)} {split}_labels")
     return flat.astype(np.int64)
 
 
-def _class_names(path: Path, highest: int, options: DataOptions) -> tuple[tuple[str, ...], tuple[DataWarning, ...]]:
+def _class_names(
+    path: Path, highest: int, images: int, options: DataOptions
+) -> tuple[tuple[str, ...], tuple[DataWarning, ...]]:
     known = options.class_names or KNOWN_CLASSES.get(path.stem.lower().partition("_")[0], ())
     if options.class_names and highest >= len(known):
         raise SourceFormatError(path, f"has {highest + 1} classes, but {len(known)} class names are given")
     if highest < len(known):
         return known, ()
+    if highest >= min(images, MOST_UNNAMED):
+        raise SourceFormatError(
+            path,
+            f"has {images} images and a label {highest}; labels must number the classes from 0 (with more than "
+            f"{MOST_UNNAMED} of them, or few images, name them all in class_names)",
+        )
     names = tuple(f"class {index:0{len(str(highest))}d}" for index in range(highest + 1))
     text = f"the {len(names)} classes have no names, so prompts cannot describe them; give their names in class_names"
     return names, (finding("unnamed_classes", names, text),)

@@ -27,7 +27,8 @@ class Table:
     Attributes:
         path: Where it was read from.
         columns: Names of its columns.
-        rows: Cells by column name, without surrounding blanks; an absent value is "".
+        rows: Cells by column name, without surrounding blanks; an absent value is "". Of a Parquet file only those of
+            columns that mean something.
     """
 
     path: Path
@@ -55,13 +56,14 @@ class Table:
         return None
 
 
-def read_table(path: Path) -> Table:
+def read_table(path: Path, options: DataOptions) -> Table:
     """Read a CSV (UTF-8, comma, header line) or Parquet file with every cell as text.
 
     Raises:
+        ColumnError: The options name a column that is not there.
         SourceFormatError: It cannot be read, has no header, a column twice, or a row of another length.
     """
-    return _read_parquet(path) if path.suffix.lower() == ".parquet" else _read_csv(path)
+    return _read_parquet(path, options) if path.suffix.lower() == ".parquet" else _read_csv(path)
 
 
 def _read_csv(path: Path) -> Table:
@@ -88,7 +90,7 @@ def _read_csv(path: Path) -> Table:
     return Table(path, columns, tuple(rows))
 
 
-def _read_parquet(path: Path) -> Table:
+def _read_parquet(path: Path, options: DataOptions) -> Table:
     import pyarrow as pa
     from pyarrow import parquet
 
@@ -98,7 +100,13 @@ def _read_parquet(path: Path) -> Table:
         raise SourceFormatError(path, f"is not a Parquet table ({' '.join(str(error).split())[:120]})") from error
     columns = tuple(str(name) for name in content.column_names)
     _check_columns(path, columns)
-    rows = tuple({name: _text(cell) for name, cell in row.items()} for row in content.to_pylist())
+    empty = Table(path, columns, ())
+    meant = [empty.column(meaning, options, needed=False) for meaning in STANDARD_NAMES]
+    try:
+        cells = content.select([name for name in dict.fromkeys(meant) if name is not None]).to_pylist()
+    except ValueError as error:  # such as times to the nanosecond
+        raise SourceFormatError(path, f"has cells that are no text ({' '.join(str(error).split())[:120]})") from error
+    rows = tuple({name: _text(cell) for name, cell in row.items()} for row in cells)
     return Table(path, columns, rows)
 
 

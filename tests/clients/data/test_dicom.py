@@ -99,6 +99,18 @@ def test_the_exact_and_the_sigmoid_function(make):
     np.testing.assert_array_equal(grey(sigmoid), np.rint(255 / (1 + np.exp(-4 * (STORED - 200.0) / 400))))
 
 
+def test_windows_below_one_are_those_of_the_exact_and_the_sigmoid_function(make):
+    scaled = {"RescaleSlope": "0.0005", "RescaleIntercept": "0", "WindowCenter": "0.125", "WindowWidth": "0.25"}
+    exact = make(**scaled, VOILUTFunction="LINEAR_EXACT")
+    np.testing.assert_array_equal(grey(exact), np.rint(np.clip(STORED * 0.51, 0, 255)))
+    sigmoid = make(**scaled, VOILUTFunction="SIGMOID")
+    np.testing.assert_array_equal(grey(sigmoid), np.rint(255 / (1 + np.exp(-16 * (STORED * 0.0005 - 0.125)))))
+    np.testing.assert_array_equal(grey(make(**scaled)), grey(make()))
+    for function in ("LINEAR_EXACT", "SIGMOID"):
+        none = make(WindowCenter="0", WindowWidth="0", VOILUTFunction=function)
+        np.testing.assert_array_equal(grey(none), grey(make()))
+
+
 def test_a_width_of_one_is_a_threshold(make):
     content = make(WindowCenter="200", WindowWidth="1")
     np.testing.assert_array_equal(grey(content), np.where(STORED > 199.5, 255, 0))
@@ -155,6 +167,17 @@ def test_damaged_bytes_are_an_image_or_a_named_error(make):
         for position in rng.integers(128, len(damaged), 3):
             damaged[position] = rng.integers(0, 256)
         assert "\n" not in complaint(bytes(damaged[: rng.integers(130, len(damaged) + 1)]))
+
+
+def test_a_damaged_deflated_file_is_a_named_error(make):
+    pydicom = pytest.importorskip("pydicom", reason="the extra `dicom` is not installed")
+    header = pydicom.dcmread(io.BytesIO(make(np.arange(64 * 64, dtype=np.uint16).reshape(64, 64))))
+    header.file_meta.TransferSyntaxUID = pydicom.uid.DeflatedExplicitVRLittleEndian
+    buffer = io.BytesIO()
+    pydicom.dcmwrite(buffer, header)
+    content = buffer.getvalue()
+    flipped = [bytes([*content[:at], content[at] ^ 0x5A, *content[at + 1 :]]) for at in range(300, len(content), 20)]
+    assert any("the image cannot be read (Error -3 while decompressing" in complaint(damaged) for damaged in flipped)
 
 
 def complaint(content):

@@ -96,3 +96,28 @@ def test_rows_that_say_too_little_or_twice(rows, tmp_path, write_csv):
     (tmp_path / "bad.parquet").write_bytes(b"PAR1 no")
     with pytest.raises(SourceFormatError, match="Parquet"):
         load_dataset(str(tmp_path / "bad.parquet"))
+
+
+def test_one_file_under_two_names_is_listed_twice(rows, tmp_path, write_csv):
+    up = (f"../{tmp_path.name}/{rows[0][0]}", *rows[0][1:])
+    absolute = (str(tmp_path / "cohort" / ".." / rows[0][0]), *rows[0][1:])
+    for other in (up, absolute):
+        write_csv(tmp_path / "all.csv", HEADER, [rows[0], other])
+        with pytest.raises(SourceFormatError, match=f"lists .* more than once, as {rows[0][0]} as well"):
+            load_dataset(str(tmp_path / "all.csv"))
+
+
+def test_a_path_that_no_file_can_have_is_a_missing_file(rows, tmp_path, write_csv):
+    write_csv(tmp_path / "all.csv", HEADER, [*rows, ("x" * 300 + ".png", "benign", "north", "9", "train")])
+    dataset, warnings = load_dataset(str(tmp_path / "all.csv"))
+    assert len(dataset.records) == len(rows)
+    assert "missing_file" in {warning.kind for warning in warnings}
+
+
+def test_columns_that_mean_nothing_are_not_read(rows, tmp_path):
+    columns = {name: pa.array([row[i] for row in rows]) for i, name in enumerate(HEADER)}
+    taken = pa.array(range(1, len(rows) + 1), pa.timestamp("ns"))
+    parquet.write_table(pa.table({**columns, "taken": taken}), tmp_path / "all.parquet")
+    assert len(load_dataset(str(tmp_path / "all.parquet"))[0].records) == len(rows)
+    with pytest.raises(SourceFormatError, match="has cells that are no text"):
+        load_dataset(str(tmp_path / "all.parquet"), DataOptions(patient_column="taken"))

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from clients.data import BrokenImageError, DataOptions, EmptyDataError, SourceFormatError, load_dataset
+from clients.data.medmnist import MOST_UNNAMED
 
 
 def arrays(colour=False, classes=2, counts=(8, 4, 6)):
@@ -77,6 +78,8 @@ def change(**changes):
         (change(train_labels=np.zeros((8, 1), np.float32)), "integers"),
         (change(train_labels=np.full((8, 1), -1)), "integers"),
         (change(val_labels=None), "only one of"),
+        (change(train_labels=np.full(8, 2**64 - 1, np.uint64)), "integers"),
+        (change(train_labels=np.full(8, 40_000_000)), "label 40000000; labels must number the classes from 0"),
         ({"x": np.zeros(3)}, "MedMNIST"),
     ],
 )
@@ -102,3 +105,12 @@ def test_pickled_objects_are_never_loaded(tmp_path):
     content["train_labels"] = np.array([{"run": "me"}] * 8, dtype=object)
     with pytest.raises(SourceFormatError, match="readable"):
         load_dataset(save(tmp_path / "set.npz", content))
+
+
+def test_identifiers_are_no_classes(tmp_path):
+    count = MOST_UNNAMED + 1
+    content = {"train_images": np.zeros((count, 2, 2), np.uint8), "train_labels": np.arange(count)}
+    with pytest.raises(SourceFormatError, match="class_names"):
+        load_dataset(save(tmp_path / "set.npz", content))
+    last = {name: values[:-1] for name, values in content.items()}
+    assert len(load_dataset(save(tmp_path / "set.npz", last))[0].classes) == count - 1
