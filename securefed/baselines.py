@@ -6,6 +6,7 @@ import numpy as np
 
 from clients.encoders import FeatureBundle
 from securefed.config import RunConfig
+from securefed.errors import ConfigError
 from securefed.hospitals import Hospitals
 from securefed.run_folder import MetricRow
 
@@ -26,10 +27,20 @@ def train_alone(
         hospitals: The hospitals.
         bundle: Features of all sites.
         finished: Called after each round with its lines of metrics.csv.
+
+    Raises:
+        ConfigError: A linear probe is asked for, and a site has no training image.
     """
     if config.federation.method == "zero-shot":
         return 0
     if config.federation.method == "linear-probe":
+        empty = [site.site for site in bundle.sites if not site.train.labels.size]
+        if empty:
+            raise ConfigError(
+                "federation.method",
+                f"linear-probe needs training images at every site and {', '.join(empty)} has none; leave it out of "
+                "the data, or hold it out with --global-site",
+            )
         hospitals.train_all(NOTHING_SHARED, 1)
         return 1
     chosen = {site.site for site in bundle.sites if site.val.labels.size and config.federation.select == "best-val"}

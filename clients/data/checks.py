@@ -13,7 +13,7 @@ def check_dataset(dataset: ImageDataset) -> tuple[DataWarning, ...]:
     """Return the findings on a data set's records; to be called again after a partition.
 
     Kinds: duplicate_across_splits, duplicate_with_other_label, patient_in_two_splits, patient_at_two_sites (info),
-    class_missing_at_site (info), class_not_in_training, empty_split, small_split.
+    class_missing_at_site (info), class_not_in_training, site_without_training, empty_split, small_split.
     """
     return (
         *_duplicates(dataset),
@@ -88,6 +88,13 @@ def _small_splits(dataset: ImageDataset) -> list[DataWarning]:
             elif count < SMALL_SPLIT:
                 small.append(f"{site}: {split} ({count})")
     findings = []
+    untrained = [site for site in dataset.sites if not dataset.select(site, "train")]
+    if untrained:
+        text = (
+            f"{len(untrained)} sites have no training image: they add nothing to the shared model, and their own stays "
+            "untrained; leave them out, or hold one out with --global-site"
+        )
+        findings.append(finding("site_without_training", untrained, text))
     if empty:
         text = f"{len(empty)} splits of sites have no image; metrics on them are not defined"
         findings.append(finding("empty_split", empty, text))

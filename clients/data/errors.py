@@ -16,6 +16,7 @@ DataError
 """
 
 from collections.abc import Iterable
+from pathlib import Path
 
 
 class DataError(Exception):
@@ -26,8 +27,17 @@ class SourceNotFoundError(DataError):
     """The source of the data is not there; `path` is where it was looked for."""
 
     def __init__(self, path: object) -> None:
-        super().__init__(f"{path}: no such file or folder; check --data")
+        super().__init__(
+            f"{path}: no such file or folder{from_here(str(path).removeprefix('features:'))}; check --data"
+        )
         self.path = str(path)
+
+
+def from_here(path: str | Path) -> str:
+    """Return where a relative path was looked for, and why that may be wrong; "" for an absolute one."""
+    if Path(path).expanduser().is_absolute():
+        return ""
+    return f" in {Path.cwd()} (a run is evaluated and resumed from the folder in which it was started)"
 
 
 class SourceFormatError(DataError):

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from clients.data.errors import from_here
 from clients.encoders.errors import InvalidEncoderError, UnknownEncoderError
 
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
@@ -47,7 +48,7 @@ def parse_encoder(text: str) -> EncoderSpec:
     if prefix == "features" and rest:
         path = Path(rest).expanduser()
         if not path.is_file():
-            raise InvalidEncoderError(text, "there is no such file; check the path")
+            raise InvalidEncoderError(text, f"there is no such file{from_here(path)}; check the path")
         return EncoderSpec(text, "features", "", path=path)
     if prefix == "hf-hub" and rest:
         if not _HUB_NAME.fullmatch(rest):
@@ -58,7 +59,7 @@ def parse_encoder(text: str) -> EncoderSpec:
 
 def _folder(text: str, path: Path) -> EncoderSpec:
     if not path.is_dir():
-        raise InvalidEncoderError(text, "there is no such folder; check the path")
+        raise InvalidEncoderError(text, f"there is no such folder{from_here(path)}; check the path")
     if not (path / "open_clip_config.json").is_file():
         raise InvalidEncoderError(text, "the folder has no open_clip_config.json; it must be in open_clip's layout")
     return EncoderSpec(text, "folder", f"local-dir:{path}", path=path)

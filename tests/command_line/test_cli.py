@@ -236,6 +236,32 @@ def with_splits(root, split_of, patient=""):
     (root / "metadata.csv").write_text("\n".join(["path,patient,split", *rows]))
 
 
+def test_a_relative_source_is_looked_for_where_the_run_was_started(call, images, monkeypatch):
+    assert call("simulate", "--data", "images", "--rounds", 1, "--output", "run", "--quiet")[0] == 0
+    Path("elsewhere").mkdir()
+    monkeypatch.chdir("elsewhere")
+    code, _, err = call("evaluate", "../run", "--quiet")
+    assert code == 2
+    assert f"images: no such file or folder in {Path.cwd()} (a run is evaluated and resumed from the folder in" in err
+    code, _, err = call("simulate", "--data", images, "--encoder", "local-dir:clip", "--quiet")
+    assert code == 2
+    assert f"there is no such folder in {Path.cwd()} (a run" in err
+    code, _, err = call("simulate", "--data", images / "gone", "--quiet")
+    assert "gone: no such file or folder; check --data" in err
+
+
+@pytest.mark.parametrize("method", ["linear-probe", "local"])
+def test_a_site_without_training_images_is_named(call, images, method):
+    with_splits(images, lambda number: "test" if number < 20 else ("train", "val", "test")[number % 3])
+    code, _, err = call("simulate", "--data", images, "--method", method, "--rounds", 1, "--output", "run")
+    assert "1 sites have no training image: they add nothing" in err
+    if method == "linear-probe":
+        assert code == 2
+        assert "linear-probe needs training images at every site and a has none" in err
+    else:
+        assert code == 0, err
+
+
 def break_off(path):
     """Cut the pixels of a PNG short; its checksums are right, so only decoding shows it."""
     content = path.read_bytes()

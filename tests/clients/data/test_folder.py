@@ -1,5 +1,7 @@
 """The layout <site>/<class>/<image>, with and without a table beside it."""
 
+import os
+
 import pytest
 
 from clients.data import (
@@ -123,7 +125,15 @@ def test_nothing_there_is_a_named_error_with_a_next_step(make_folder, tmp_path, 
         load_dataset(str(broken))
 
 
-@pytest.mark.parametrize("error_name", ["nowhere", "."])
+@pytest.mark.parametrize("name", ["a", "a/x"])
+def test_a_folder_whose_name_is_not_text_is_refused(make_folder, name):
+    root = make_folder({"a": {"x": 2, "y": 2}})
+    (root / name).rename(root / f"{name}{os.fsdecode(bytes([0xFF]))}")
+    with pytest.raises(DataError, match="has a name that is not UTF-8; rename it"):
+        load_dataset(str(root))
+
+
+@pytest.mark.parametrize("error_name", ["nowhere", ".", 300 * "x"])
 def test_errors_are_one_line(error_name, tmp_path):
     with pytest.raises(DataError) as caught:
         load_dataset(str(tmp_path / error_name))
@@ -245,6 +255,14 @@ def test_small_and_empty_splits_and_untrained_classes(make_folder, write_csv):
     assert found["empty_split"].examples == ("north: val", "south: test", "south: val")
     assert found["small_split"].examples == ("north: test (4)", "south: train (3)")
     assert found["class_not_in_training"].examples == ("malignant",)
+    assert "site_without_training" not in found
+    write_csv(
+        root / "metadata.csv", ("path", "split"), [(path, "val" if "south" in path else split) for path, split in rows]
+    )
+    _, warnings = load_dataset(str(root))
+    assert kinds(warnings)["site_without_training"].examples == ("south",)
+    _, warnings = load_dataset(str(root), DataOptions(global_site="south"))
+    assert "site_without_training" not in kinds(warnings)
 
 
 def test_a_patient_name_at_two_sites_is_an_information(make_folder, write_csv):
