@@ -161,6 +161,8 @@ class _Run:
             evidence.check_same_config(config)
             bundle = self._encode(dataset, device, warnings)
             evidence.check_same_data(bundle)
+            if not evidence.has("data_described"):  # the run was left while images were encoded
+                evidence.data(bundle, dataset.name, (*warnings, *bundle.warnings))
             return self._go(folder, evidence, bundle, device, dataset)
 
     def _encode(self, dataset: Any, device: str, warnings: Sequence[DataWarning]) -> FeatureBundle:

@@ -112,6 +112,21 @@ def test_a_run_that_was_cut_off_after_the_end_of_its_record_is_finished(small_ru
         resume_run(tmp_path / "run", cache_dir=tmp_path / "cache")
 
 
+def test_a_run_that_was_left_while_images_were_encoded_records_its_data_when_it_goes_on(
+    small_run, tmp_path, monkeypatch, whole
+):
+    def interrupting(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(simulation, "encode_sites", interrupting)
+        with pytest.raises(KeyboardInterrupt):
+            simulate(small_run(), output=tmp_path / "run", cache_dir=tmp_path / "cache")
+    resumed = resumes_as(whole, small_run, tmp_path, monkeypatch)
+    kinds = [event.kind for event in read_events(resumed.folder.log)]
+    assert kinds.index("data_described") < kinds.index("encoder_described") < kinds.index("protocol_described")
+
+
 def interrupted_in_the_third_round(small_run, tmp_path, monkeypatch):
     """Interrupt a run and return the rounds of the checkpoints that its log names."""
     started = RunEvidence.round_started
