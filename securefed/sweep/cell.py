@@ -46,6 +46,8 @@ def look_up(folder: Path, cell: Cell) -> CellResult:
         raise RunFolderError(path, f"is damaged ({error}); remove its folder to run the cell again") from error
     if summary.get("config_digest") != cell.digest:
         raise RunFolderError(path, "belongs to another configuration; name another folder with --output")
+    if (path.parent / "checkpoint").exists():  # cut off between its summary and its end
+        return CellResult(cell.name, WAITING)
     return CellResult(cell.name, FINISHED, summary)
 
 
@@ -74,7 +76,7 @@ def run_cell(folder: Path, cell: Cell, cache_dir: Path | None, workers: int) -> 
 def _summary(path: Path, cell: Cell, cache_dir: Path | None, workers: int) -> dict[str, Any]:
     from securefed.simulation import resume_run, simulate
 
-    if (path / "checkpoint" / "latest.json").exists():
+    if (path / "checkpoint" / "latest.json").exists() or (path / "summary.json").exists():
         return resume_run(path, cache_dir=cache_dir, workers=workers).summary
     if path.exists():  # interrupted before its first round was finished; its record is kept beside the new run
         _put_aside(path)

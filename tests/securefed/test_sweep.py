@@ -250,6 +250,23 @@ def children(pid):
     return found
 
 
+def test_a_cell_that_was_cut_off_behind_its_summary_is_finished(sweep_file, tmp_path, monkeypatch):
+    plan = read_plan(sweep_file('"federation.seed" = [0]'))
+
+    def interrupted(_):
+        signal.raise_signal(signal.SIGINT)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("securefed.ended.delete_checkpoint", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            run_sweep(plan, tmp_path / "out", jobs=1)
+    (cell,) = plan.cells
+    assert look_up_all(plan, tmp_path / "out")[cell.name].status == WAITING
+    assert run_sweep(plan, tmp_path / "out", jobs=1).results[cell.name].status == FINISHED
+    assert [path.name for path in (tmp_path / "out" / "cells").iterdir()] == [cell.name]
+    assert not (tmp_path / "out" / "cells" / cell.name / "checkpoint").exists()
+
+
 def test_a_folder_of_other_runs_is_refused(sweep_file, tmp_path):
     plan = read_plan(sweep_file('"federation.seed" = [0]'))
     cell = tmp_path / "out/cells" / plan.cells[0].name
