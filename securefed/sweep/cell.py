@@ -77,10 +77,14 @@ def _summary(path: Path, cell: Cell, cache_dir: Path | None, workers: int) -> di
     from securefed.simulation import resume_run, simulate
 
     if (path / "checkpoint" / "latest.json").exists() or (path / "summary.json").exists():
-        return resume_run(path, cache_dir=cache_dir, workers=workers).summary
-    if path.exists():  # interrupted before its first round was finished; its record is kept beside the new run
-        _put_aside(path)
-    return simulate(cell.config, output=path, cache_dir=cache_dir, workers=workers).summary
+        result = resume_run(path, cache_dir=cache_dir, workers=workers)
+    else:
+        if path.exists():  # interrupted before its first round was finished; its record is kept beside the new run
+            _put_aside(path)
+        result = simulate(cell.config, output=path, cache_dir=cache_dir, workers=workers)
+    if not result.is_verified:
+        raise RunFolderError(path, "holds a record that does not verify: see audit verify")
+    return result.summary
 
 
 def _put_aside(path: Path) -> None:

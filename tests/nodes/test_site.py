@@ -161,7 +161,7 @@ def test_a_folder_that_others_may_read_is_not_opened(trial):
 
 
 def test_two_processes_cannot_run_one_hospital(trial, monkeypatch):
-    monkeypatch.setattr("securefed.site.folder.time.monotonic", iter(range(0, 1000, 6)).__next__)
+    monkeypatch.setattr("securefed.locks.time.monotonic", iter(range(0, 1000, 6)).__next__)
     node = open_site(trial.path("north"))
     with pytest.raises(DeploymentError, match="in use by another node"):
         open_site(trial.path("north"))
