@@ -69,7 +69,7 @@ def run_cell(folder: Path, cell: Cell, cache_dir: Path | None, workers: int) -> 
         return CellResult(cell.name, FINISHED, _summary(folder / cell.name, cell, cache_dir, workers))
     except KeyboardInterrupt:
         return CellResult(cell.name, INTERRUPTED)
-    except (SecureFedError, AuditError, DataError, EncoderError, ProtocolError) as error:
+    except (SecureFedError, AuditError, DataError, EncoderError, ProtocolError, OSError) as error:
         return CellResult(cell.name, FAILED, error=f"{type(error).__name__}: {error}")
 
 
