@@ -112,10 +112,11 @@ def test_masks_change_nothing_whoever_is_lost(small_run, tmp_path, stage):
     assert masked["secure_aggregation"]["dropouts"] == plain["secure_aggregation"]["dropouts"]
     if stage:
         assert masked["secure_aggregation"]["dropouts"][stage] == 1
-    for left, right in zip(*(read_events(result.folder.log) for result in results), strict=True):
-        if left.kind == "round_completed":
-            assert left.fields["survivors"] == right.fields["survivors"]
-            assert left.fields["aggregate_digest"] == right.fields["aggregate_digest"]
+    rounds = [[e.fields for e in read_events(r.folder.log) if e.kind == "round_completed"] for r in results]
+    assert len(rounds[0]) >= 3
+    for left, right in zip(*rounds, strict=True):
+        assert left["survivors"] == right["survivors"]
+        assert left["aggregate_digest"] == right["aggregate_digest"]
 
 
 def test_the_opened_mean_is_the_mean_of_the_survivors_encoded_updates(small_run, tmp_path, monkeypatch):
