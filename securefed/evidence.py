@@ -3,7 +3,8 @@
 import importlib.metadata
 import platform
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from typing import Any, Protocol, Self
 
@@ -81,11 +82,21 @@ class RunEvidence:
         }
         evidence = cls(EventLog.create(folder.log, header, now), sites, parties)
         values = config_to_mapping(config)
-        evidence._log.append("config", {"digest": config_digest(config), "values": values})
-        parties.announce(evidence._log)
-        if stated := config.purpose.stated():
-            evidence._log.append("purpose", {"values": dict(stated)})
+        with evidence.closed_on_error():
+            evidence._log.append("config", {"digest": config_digest(config), "values": values})
+            parties.announce(evidence._log)
+            if stated := config.purpose.stated():
+                evidence._log.append("purpose", {"values": dict(stated)})
         return evidence
+
+    @contextmanager
+    def closed_on_error(self) -> Iterator[None]:
+        """Let go of the log where a block fails, so that whoever takes the run up again can have it."""
+        try:
+            yield
+        except BaseException:
+            self._log.close()
+            raise
 
     @classmethod
     def reopen(cls, folder: RunFolder, sites: Sequence[str], now: Clock, parties: Parties) -> "RunEvidence":
@@ -99,7 +110,11 @@ class RunEvidence:
         if log.events[-1].kind == "run_completed":
             log.close()
             raise RunFolderError(folder.path, "has ended already; start a new run without --resume")
-        return cls(log, sites, parties)
+        evidence = cls(log, sites, parties)
+        if not evidence.has("roster"):  # killed while the log was begun
+            with evidence.closed_on_error():
+                parties.announce(log)
+        return evidence
 
     def data(self, bundle: FeatureBundle, name: str, warnings: Sequence[DataWarning]) -> None:
         """Record what is trained on: names, digests and kinds of findings; no file names, no counts of images."""
@@ -160,9 +175,11 @@ class RunEvidence:
                 raise ConfigError("--resume", f"the {field} of {kind.split('_')[0]} differs from the run's; restore it")
 
     def check_same_config(self, config: RunConfig) -> None:
-        """Refuse to resume with another configuration than the log says."""
+        """Refuse to resume with another configuration than the log says; record it where that was never begun."""
         logged = next((event.fields for event in self._log.events if event.kind == "config"), None)
-        if logged is not None and logged["digest"] != config_digest(config):
+        if logged is None:
+            self._log.append("config", {"digest": config_digest(config), "values": config_to_mapping(config)})
+        elif logged["digest"] != config_digest(config):
             raise ConfigError(
                 "--resume",
                 "config.toml is not the configuration that the run was begun with: restore it, or start anew",

@@ -118,9 +118,13 @@ class _ServerRun:
         evidence = RunEvidence.begin(
             folder, self._study.config, self._sites, self._now, self._parties, operation="deployment"
         )
+        with evidence.closed_on_error():
+            self._record_study(evidence)
+        return evidence
+
+    def _record_study(self, evidence: RunEvidence) -> None:
         approvals = {approval.hospital: approval.signature for approval in self._approvals}
         evidence.study(self._study.name, self._study.digest, approvals)
-        return evidence
 
     def _conclude(self, folder: RunFolder) -> dict[str, Any]:
         """Do what a process that ended after the last event of its log has left: signatures, and the checkpoint's end.
@@ -144,7 +148,12 @@ class _ServerRun:
 
     def _reopen(self, folder: RunFolder) -> RunEvidence:
         self._require_same_study(folder)
-        return RunEvidence.reopen(folder, self._sites, self._now, self._parties)
+        evidence = RunEvidence.reopen(folder, self._sites, self._now, self._parties)
+        with evidence.closed_on_error():
+            evidence.check_same_config(self._study.config)
+            if not evidence.has("study"):  # killed while the log was begun
+                self._record_study(evidence)
+        return evidence
 
     def _rounds(self, folder: RunFolder, evidence: RunEvidence) -> dict[str, Any]:
         config = self._study.config

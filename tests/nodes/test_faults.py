@@ -7,7 +7,7 @@ import pytest
 from deployed import SITES, KilledError
 
 import securefed.nodes.server as server_module
-from audit.log import read_events
+from audit.log import EventLog, read_events
 from audit.verify import verify_run
 from protocols.errors import DecodeError
 from protocols.messages import frame_type
@@ -193,6 +193,26 @@ def test_a_server_that_was_killed_after_the_last_event_is_finished_by_the_next_o
     assert read_events(deployed.run / "audit.jsonl") == before
     assert not (deployed.run / "checkpoint").exists()
     assert (len(deployed.wire.log) > asked) == (moment == "unsigned")
+    verified(deployed)
+
+
+@pytest.mark.parametrize("event", ["config", "roster", "study", "data_described"])
+def test_a_server_that_was_killed_while_its_log_was_begun_goes_on_to_a_whole_record(deployment, monkeypatch, event):
+    deployed = deployment(federation={"rounds": 1})
+    append = EventLog.append
+
+    def stop(log, kind, fields):
+        if kind == event:
+            raise KeyboardInterrupt
+        return append(log, kind, fields)
+
+    monkeypatch.setattr(EventLog, "append", stop)
+    with pytest.raises(KeyboardInterrupt):
+        deployed.serve()
+    monkeypatch.undo()
+    deployed.serve()
+    kinds = [found.kind for found in read_events(deployed.run / "audit.jsonl")]
+    assert [kinds.count(kind) for kind in ("config", "roster", "study", "data_described")] == [1, 1, 1, 1]
     verified(deployed)
 
 

@@ -9,7 +9,7 @@ import pytest
 from audit.errors import EvidenceError, KeyFileError
 from audit.heads import read_heads
 from audit.history import read_history
-from audit.log import read_events
+from audit.log import EventLog, read_events
 from audit.parties import SimulatedParties
 from audit.signing_key import create_key
 from audit.verify import verify_run
@@ -221,3 +221,23 @@ def test_a_key_that_is_gone_is_not_made_anew(small_run, tmp_path, monkeypatch, k
     create_key(path)
     with pytest.raises(EvidenceError, match=re.escape("are not those of its roster.json")):
         resume_run(tmp_path / "run", cache_dir=tmp_path / "cache")
+
+
+@pytest.mark.parametrize("event", ["config", "roster", "data_described"])
+def test_a_run_that_was_killed_while_its_log_was_begun_goes_on_to_a_whole_record(
+    small_run, tmp_path, monkeypatch, whole, event
+):
+    append = EventLog.append
+
+    def stop(log, kind, fields):
+        if kind == event:
+            raise KeyboardInterrupt
+        return append(log, kind, fields)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(EventLog, "append", stop)
+        with pytest.raises(KeyboardInterrupt):
+            simulate(small_run(), output=tmp_path / "run", cache_dir=tmp_path / "cache")
+    resumed = resumes_as(whole, small_run, tmp_path, monkeypatch)
+    kinds = [found.kind for found in read_events(resumed.folder.log)]
+    assert [kinds.count(kind) for kind in ("config", "roster", "data_described")] == [1, 1, 1]
