@@ -24,6 +24,7 @@ from securefed.ended import close_folder, finish_ended
 from securefed.errors import ConfigError, RoundAbortedError
 from securefed.evidence import RunEvidence, simulated_parties, utc_now
 from securefed.federation import Federation, RoundReport
+from securefed.first_lines import first_lines
 from securefed.hospitals import Hospitals
 from securefed.model_file import vector_digest
 from securefed.nodes.simulated import SimulatedSites
@@ -141,7 +142,7 @@ class _Run:
         parse_encoder(config.encoder.name)  # a misspelt name leaves no folder behind
         folder = RunFolder.create(runs_dir, f"{config.federation.method}-{dataset.name}", self._now(), output)
         write_config(config, folder.config)
-        self._observer.started(folder.path, _what_runs(config))
+        self._observer.started(folder.path, first_lines(config))
         parties, self._identities = simulated_parties(folder, dataset.sites)
         with RunEvidence.begin(folder, config, dataset.sites, self._now, parties) as evidence:
             bundle = self._encode(dataset, device, warnings)
@@ -155,7 +156,7 @@ class _Run:
         config = self._config
         device = resolve_device(config.federation.device)
         dataset, warnings = load_sites(config.data, config.federation.seed)
-        self._observer.started(folder.path, _what_runs(config))
+        self._observer.started(folder.path, first_lines(config))
         parties, self._identities = simulated_parties(folder, dataset.sites)
         with RunEvidence.reopen(folder, dataset.sites, self._now, parties) as evidence:
             evidence.check_same_config(config)
@@ -343,26 +344,6 @@ class _Run:
             privacy=privacy_off(config),
             seconds={"train": time.perf_counter() - start, "aggregate": 0.0},
         )
-
-
-def _what_runs(config: RunConfig) -> list[str]:
-    first = "SIMULATION: partitions, start, batches and rounding come from the seed; keys and pads never do."
-    if config.privacy.enabled and config.privacy.noise == "seeded":
-        first = (
-            "SIMULATION WITH REPRODUCIBLE NOISE, NOT PRIVATE: the noise follows from the seed, nothing is claimed; "
-            "leave --seed out for noise that protects."
-        )
-    elif config.privacy.enabled:
-        first = "SIMULATION: partitions, start and rounding come from the seed; keys, pads, samples and noise never do."
-    lines = [first, f"{config.federation.method} on {config.data.source} with encoder {config.encoder.name}"]
-    if config.aggregates:
-        secure = config.secure_aggregation
-        lines.append(
-            f"secure aggregation: {secure.threat_model}"
-            if secure.enabled
-            else "secure aggregation: OFF, updates in clear"
-        )
-    return lines
 
 
 def _require_validation(bundle: FeatureBundle) -> None:
