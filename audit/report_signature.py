@@ -22,19 +22,16 @@ REPORT_LABEL = b"securefed report v1\n"
 PAGES_LABEL = b"securefed report pages v1\n"
 """Precedes the canonical bytes of the pages' digests and of the report's."""
 
-_COMMON = {"digest": DIGEST, "key": KEY, "signature": SIGNATURE}
-_RULES = {
-    "securefed-report-signature/1": Record({"format": Choice(("securefed-report-signature/1",)), **_COMMON}),
-    SIGNATURE_FORMAT: Record(
-        {
-            "format": Choice((SIGNATURE_FORMAT,)),
-            **_COMMON,
-            "pages": MapOf(DIGEST, NAME),
-            "pages_signature": SIGNATURE,
-        }
-    ),
-}
-"""Forms of the file; the first one is what earlier versions wrote, without pages."""
+_RULE = Record(
+    {
+        "format": Choice((SIGNATURE_FORMAT,)),
+        "digest": DIGEST,
+        "key": KEY,
+        "signature": SIGNATURE,
+        "pages": MapOf(DIGEST, NAME),
+        "pages_signature": SIGNATURE,
+    }
+)
 
 
 @dataclass(frozen=True)
@@ -89,8 +86,7 @@ def read_signed_report(folder: Path, server: str | None) -> SignedReport | None:
         return None
     try:
         value: Any = decode_canonical(read_regular(path).removesuffix(b"\n"))
-        form = value.get("format") if isinstance(value, Mapping) else None
-        _RULES.get(str(form), _RULES[SIGNATURE_FORMAT]).check(value, "")
+        _RULE.check(value, "")
         report = read_regular(folder / "report.json")
     except (CanonicalError, FieldError) as error:
         raise EvidenceError(-1, f"{SIGNATURE_FILE} is damaged: {error}") from error
@@ -102,10 +98,9 @@ def read_signed_report(folder: Path, server: str | None) -> SignedReport | None:
         raise EvidenceError(-1, "report.json is signed by another key than the server's of the roster")
     if value["digest"] != hashlib.sha256(report).hexdigest():
         raise EvidenceError(-1, f"{SIGNATURE_FILE} states another digest than that of report.json")
-    pages = value.get("pages", {})
-    if pages and not is_signed(value["key"], value["pages_signature"], _pages_message(value["digest"], pages)):
+    if not is_signed(value["key"], value["pages_signature"], _pages_message(value["digest"], value["pages"])):
         raise EvidenceError(-1, f"the digests of pages in {SIGNATURE_FILE} are not those that the server signed")
-    return SignedReport(report, pages)
+    return SignedReport(report, value["pages"])
 
 
 def _pages_message(report: str, pages: Mapping[str, JSON]) -> bytes:
