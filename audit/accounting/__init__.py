@@ -26,13 +26,11 @@ from audit.accounting.mechanisms import (
     Skellam,
     Unknown,
 )
-from audit.accounting.pld import MEANINGLESS, is_meaningless
 from audit.accounting.rdp import rdp_epsilon
 from audit.accounting.views import against_broken_aggregation, against_colluders, share_multiplier
 
 __all__ = [
     "DISAGREEMENT",
-    "MEANINGLESS",
     "Adjacency",
     "CalibrationError",
     "Composition",
@@ -51,7 +49,6 @@ __all__ = [
     "against_colluders",
     "calibrate_noise",
     "calibrate_sampled_gaussian",
-    "is_meaningless",
     "mechanism_fields",
     "mechanism_of",
     "rdp_epsilon",

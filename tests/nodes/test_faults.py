@@ -16,7 +16,7 @@ from securefed.config import STAGES
 from securefed.deploy.errors import DeploymentError
 from securefed.errors import RoundAbortedError
 from securefed.nodes.control import ControlStage, decode_reply, encode_request
-from securefed.nodes.numbering import protocol_round, training_round
+from securefed.nodes.numbering import training_round
 from securefed.nodes.site_run import Agreement
 
 RING = {"secure_aggregation": {"compression": "ring:4,subspace:0.25"}}
@@ -397,9 +397,3 @@ def test_a_damaged_state_is_refused(deployment, data):
     other = deployment("other", federation={"seed": 9})
     with pytest.raises(DecodeError, match="another study"):
         deployed.nodes["site0"].load(other.nodes["site0"].dump())
-
-
-def test_rounds_and_attempts_make_one_number():
-    assert training_round(protocol_round(100_001, 7)) == 100_001
-    assert protocol_round(1, 8) > protocol_round(100_001, 7)
-    assert protocol_round(1, (1 << 15) - 1) < 1 << 32

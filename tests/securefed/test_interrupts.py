@@ -112,18 +112,23 @@ def test_a_run_that_was_cut_off_after_the_end_of_its_record_is_finished(small_ru
         resume_run(tmp_path / "run", cache_dir=tmp_path / "cache")
 
 
+def kinds_after_resuming(small_run, tmp_path, monkeypatch, whole, place, name, stop):
+    """Run with `stop` in the place of a function until it interrupts, resume, and return the kinds of all events."""
+    with monkeypatch.context() as patched:
+        patched.setattr(place, name, stop)
+        with pytest.raises(KeyboardInterrupt):
+            simulate(small_run(), output=tmp_path / "run", cache_dir=tmp_path / "cache")
+    resumed = resumes_as(whole, small_run, tmp_path, monkeypatch)
+    return [event.kind for event in read_events(resumed.folder.log)]
+
+
 def test_a_run_that_was_left_while_images_were_encoded_records_its_data_when_it_goes_on(
     small_run, tmp_path, monkeypatch, whole
 ):
     def interrupting(*_):
         raise KeyboardInterrupt
 
-    with monkeypatch.context() as patched:
-        patched.setattr(simulation, "encode_sites", interrupting)
-        with pytest.raises(KeyboardInterrupt):
-            simulate(small_run(), output=tmp_path / "run", cache_dir=tmp_path / "cache")
-    resumed = resumes_as(whole, small_run, tmp_path, monkeypatch)
-    kinds = [event.kind for event in read_events(resumed.folder.log)]
+    kinds = kinds_after_resuming(small_run, tmp_path, monkeypatch, whole, simulation, "encode_sites", interrupting)
     assert kinds.index("data_described") < kinds.index("encoder_described") < kinds.index("protocol_described")
 
 
@@ -234,10 +239,5 @@ def test_a_run_that_was_killed_while_its_log_was_begun_goes_on_to_a_whole_record
             raise KeyboardInterrupt
         return append(log, kind, fields)
 
-    with monkeypatch.context() as patched:
-        patched.setattr(EventLog, "append", stop)
-        with pytest.raises(KeyboardInterrupt):
-            simulate(small_run(), output=tmp_path / "run", cache_dir=tmp_path / "cache")
-    resumed = resumes_as(whole, small_run, tmp_path, monkeypatch)
-    kinds = [found.kind for found in read_events(resumed.folder.log)]
+    kinds = kinds_after_resuming(small_run, tmp_path, monkeypatch, whole, EventLog, "append", stop)
     assert [kinds.count(kind) for kind in ("config", "roster", "data_described")] == [1, 1, 1]

@@ -21,6 +21,7 @@ from securefed.observer import Observer
 from securefed.privacy.mechanism import local_cost
 from securefed.privacy.spending import Spending
 from securefed.simulation import resume_run, simulate
+from tests.audit.ledger.money import stopped_after_reserving
 
 SITES = tuple(f"site{number}" for number in range(5))
 LOCAL = {"mode": "local", "epsilon": 8.0}
@@ -239,16 +240,7 @@ def test_a_crash_between_the_ledger_and_the_log_is_paid_once(small_run, tmp_path
     """The charge that the log never got was made by this run and nothing has left on it: it pays for the release."""
     path = tmp_path / "ledger.sqlite"
     budgets(path, 8.0)
-    reserve, calls = Ledger.reserve, []
-
-    def cut(self, account, charge):
-        epsilon = reserve(self, account, charge)
-        calls.append(charge.release_id)
-        if len(calls) == len(SITES) + 2:
-            raise KeyboardInterrupt
-        return epsilon
-
-    monkeypatch.setattr(Ledger, "reserve", cut)
+    calls = stopped_after_reserving(monkeypatch, len(SITES) + 2)
     with pytest.raises(KeyboardInterrupt):
         run(small_run(privacy={**LOCAL, "ledger": str(path)}), tmp_path)
     resume_run(tmp_path / "run", cache_dir=tmp_path / "cache")

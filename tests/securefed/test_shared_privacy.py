@@ -17,6 +17,7 @@ from securefed.nodes.simulated import SimulatedSites
 from securefed.noisy import NoisySite
 from securefed.observer import Observer
 from securefed.simulation import resume_run, simulate
+from tests.audit.ledger.money import stopped_after_reserving
 from tests.securefed.conftest import bundle
 
 SITES = [f"site{number}" for number in range(5)]
@@ -242,16 +243,7 @@ def test_a_round_that_ends_before_its_sum_could_be_opened_has_no_event_and_is_pa
 def test_a_crash_between_the_ledger_and_the_log_strands_no_run(noise_in_shares, tmp_path, monkeypatch):
     """The ledger has a charge that the log never got: the vector is charged once more, and the run goes on."""
     path = budgets(tmp_path / "ledger.sqlite", 20.0)
-    reserve, calls = Ledger.reserve, []
-
-    def cut(self, account, charge):
-        epsilon = reserve(self, account, charge)
-        calls.append(charge.release_id)
-        if len(calls) == len(SITES) + 2:
-            raise KeyboardInterrupt
-        return epsilon
-
-    monkeypatch.setattr(Ledger, "reserve", cut)
+    calls = stopped_after_reserving(monkeypatch, len(SITES) + 2)
     with pytest.raises(KeyboardInterrupt):
         simulate(noise_in_shares(ledger=path, spare_rounds=1), output=tmp_path / "run")
     assert resume_run(tmp_path / "run").summary["rounds_completed"] == 3

@@ -73,3 +73,18 @@ def write_forever(path, started):
             ledger.reserve(ACCOUNT, charge(f"{os.getpid()}-{number}", Gaussian(1e6)))
             number += 1
             started.value = number
+
+
+def stopped_after_reserving(monkeypatch, charges):
+    """Stop a run right after its ledger has so many charges of this process; return their names as they come."""
+    reserve, names = Ledger.reserve, []
+
+    def stop(self, account, charge):
+        epsilon = reserve(self, account, charge)
+        names.append(charge.release_id)
+        if len(names) == charges:
+            raise KeyboardInterrupt
+        return epsilon
+
+    monkeypatch.setattr(Ledger, "reserve", stop)
+    return names

@@ -1,0 +1,107 @@
+"""Ledgers against the logs of runs: they tell the same story, or the first bad event is named."""
+
+import shutil
+
+import pytest
+
+from audit import EventLog, EvidenceError, read_events
+from audit.accounting import Gaussian, mechanism_fields
+from audit.ledger import BudgetExceededError, Ledger, charged_release, check_ledger
+from audit.verify import Outcome, verify_run
+from tests.audit.ledger.money import ACCOUNT, charge
+from tests.audit.runs import Ticks
+
+
+def release_two(tmp_path, ledger):
+    with EventLog.create(tmp_path / "audit.jsonl", {"run_id": "r1", "operation": "simulation"}, Ticks()) as log:
+        for name in ("one", "two"):
+            assert charged_release(ledger, log, ACCOUNT, charge(name), lambda: "sent", round=1) == "sent"
+        with pytest.raises(BudgetExceededError):
+            charged_release(ledger, log, ACCOUNT, charge("three", Gaussian(0.1)), lambda: pytest.fail("sent"), round=2)
+    return read_events(tmp_path / "audit.jsonl")
+
+
+def test_a_release_stands_in_the_log_before_it_is_sent(tmp_path, ledger, path):
+    with EventLog.create(tmp_path / "audit.jsonl", {"run_id": "r1", "operation": "simulation"}, Ticks()) as log:
+
+        def send():
+            kinds = [event.kind for event in read_events(tmp_path / "audit.jsonl")]
+            assert kinds == ["run_started", "charge", "privacy_event"]
+            assert ledger.charges()[0].state == "released"
+
+        charged_release(ledger, log, ACCOUNT, charge("one"), send, round=1)
+    assert check_ledger(path, {"r1": read_events(tmp_path / "audit.jsonl")}).startswith("1 charges of 1 logs agree")
+
+
+def test_verification_of_a_run_takes_the_ledger_in(tmp_path, ledger, path):
+    release_two(tmp_path, ledger)
+    assert verify_run(tmp_path, ledger=path).checks[-1].outcome is Outcome.PASS
+    (tmp_path / "other.db").write_bytes(b"no database at all" * 100)
+    assert verify_run(tmp_path, ledger=tmp_path / "other.db").checks[-1].outcome is Outcome.FAIL
+    Ledger(tmp_path / "empty.db").close()
+    found = verify_run(tmp_path, ledger=tmp_path / "empty.db")
+    assert found.first_bad_event == 1
+    assert "knows no charge" in found.checks[-1].detail
+    missing = verify_run(tmp_path, ledger=tmp_path / "mistyped.db").checks[-1]
+    assert missing.outcome is Outcome.FAIL
+    assert "is no ledger" in missing.detail
+    assert not (tmp_path / "mistyped.db").exists()
+
+
+def test_a_ledger_that_has_nothing_to_do_with_a_run_is_absent_not_passed(complete_run, path, ledger):
+    ledger.reserve(ACCOUNT, charge("of another run"))
+    check = verify_run(complete_run, ledger=path).checks[-1]
+    assert check.outcome is Outcome.ABSENT
+    assert "no charge in common" in check.detail
+
+
+@pytest.mark.parametrize(("survivors", "paid"), [(["north"], False), (["south"], True)])
+def test_a_hospital_in_a_sum_has_paid_for_what_was_announced_of_it(tmp_path, ledger, path, survivors, paid):
+    """In a deployment the server's log announces releases that each hospital charges to its own ledger."""
+    header = {"run_id": "r1", "operation": "deployment"}
+    with EventLog.create(tmp_path / "audit.jsonl", header, Ticks()) as log:
+        cohort = [ACCOUNT.hospital, "south"]
+        survivors = [ACCOUNT.hospital if name == "north" else name for name in survivors]
+        log.append("round_started", {"round": 1, "cohort": cohort, "model_digest": "ab" * 32})
+        release = f"r1/1/{'ab' * 8}/{ACCOUNT.hospital}"
+        event = {"mechanism": mechanism_fields(Gaussian(2.0)), "repetitions": 1, "round": 1}
+        log.append("privacy_event", {**event, "hospital": ACCOUNT.hospital, "release_id": release})
+        lost = {name: "ShareKeys" for name in cohort if name not in survivors}
+        done = {"round": 1, "cohort": cohort, "survivors": survivors, "dropouts": lost}
+        log.append("round_completed", {**done, "aggregate_digest": "ab" * 32, "bytes": {}})
+        events = log.events
+    if paid:
+        assert check_ledger(path, {"r1": events}).startswith("0 charges")
+    else:
+        with pytest.raises(EvidenceError, match="knows no charge"):
+            check_ledger(path, {"r1": events})
+
+
+def test_ledger_and_log_agree_or_the_first_bad_event_is_named(tmp_path, ledger, path):
+    events = release_two(tmp_path, ledger)
+    assert [event.kind for event in events] == [
+        "run_started",
+        *["charge", "privacy_event", "charge"] * 2,
+        "refused",
+    ]
+    assert events[-1].fields["budget"] == 3
+    assert check_ledger(path, {"r1": events}).startswith("2 charges")
+    with pytest.raises(EvidenceError) as caught:
+        check_ledger(path, {"r1": events[:4]})
+    assert "'two'" in caught.value.reason
+    with pytest.raises(EvidenceError) as caught:
+        check_ledger(path, {"r2": events})
+    assert caught.value.seq == 1
+
+
+def test_a_ledger_restored_from_before_is_noticed(tmp_path, ledger, path):
+    with Ledger(path) as second:
+        second.digest  # noqa: B018 (reads all entries)
+    shutil.copy(path, tmp_path / "old.db")
+    for suffix in ("-wal", "-shm"):
+        if path.with_name(path.name + suffix).exists():
+            shutil.copy(path.with_name(path.name + suffix), tmp_path / f"old.db{suffix}")
+    events = release_two(tmp_path, ledger)
+    with pytest.raises(EvidenceError) as caught:
+        check_ledger(tmp_path / "old.db", {"r1": events})
+    assert caught.value.seq == 1
