@@ -17,7 +17,6 @@ from protocols.result import RoundResult
 from securefed.compression import (
     SCORE_UNIT,
     Contribution,
-    Fate,
     Followed,
     OpenedSum,
     RingServer,
@@ -29,13 +28,13 @@ from securefed.compression import (
 )
 from securefed.config import SecureAggregationConfig
 from securefed.fixed_point import FixedPointServer, FixedPointSite
+from securefed.memoryless import MemorylessServer, MemorylessSite
 from securefed.noisy import NoisyChannel
-from securefed.run_folder import Arrays
 
 Vector = NDArray[np.float32]
 
 
-class HalfServer:
+class HalfServer(MemorylessServer):
     """The published compression: float16 + zlib in clear; the model in float32, deflated, as download."""
 
     def __init__(self, codec: HalfCodec) -> None:
@@ -51,18 +50,8 @@ class HalfServer:
         mean = self.codec.decode_sum(result.total, survivors) / survivors
         return OpenedSum(mean, self.codec.decode_counter(result.total) / survivors / SCORE_UNIT, 0.0)
 
-    def scored(self, survivors: tuple[str, ...]) -> None:
-        """Nothing depends on it."""
 
-    def state(self) -> Arrays:
-        """Return nothing."""
-        return {}
-
-    def restore(self, state: Arrays, vector: Vector, *, known: bool) -> None:
-        """Nothing is needed."""
-
-
-class HalfSite:
+class HalfSite(MemorylessSite):
     """A site's half of the same; its contributions are bytes, for a round of their own kind in clear."""
 
     def __init__(self, codec: HalfCodec) -> None:
@@ -75,23 +64,6 @@ class HalfSite:
     def compress(self, contribution: Contribution) -> bytes:
         """Return the body of a reply."""
         return self.codec.encode(contribution.update, round(contribution.score * SCORE_UNIT))
-
-    def close(self, fate: Fate) -> None:
-        """Nothing is remembered."""
-
-    def memory(self) -> Arrays:
-        """Return nothing."""
-        return {}
-
-    def recall(self, memory: Arrays) -> None:
-        """Nothing is remembered."""
-
-    def state(self) -> Arrays:
-        """Return nothing."""
-        return {}
-
-    def restore(self, state: Arrays) -> None:
-        """Nothing is needed."""
 
 
 @dataclass(frozen=True)

@@ -9,13 +9,13 @@ from protocols.codec import FixedPointCodec
 from protocols.result import RoundResult
 from protocols.secret_values import NoiseSeed
 from protocols.vectors import EncodedVector
-from securefed.compression import Contribution, Fate, OpenedSum, Rounding, check_codec
-from securefed.run_folder import Arrays
+from securefed.compression import Contribution, OpenedSum, Rounding, check_codec
+from securefed.memoryless import MemorylessServer, MemorylessSite
 
 Vector = NDArray[np.float32]
 
 
-class FixedPointServer:
+class FixedPointServer(MemorylessServer):
     """The update as it is: one public range, the model in float32 as download; without memory."""
 
     def __init__(self, codec: FixedPointCodec) -> None:
@@ -33,18 +33,8 @@ class FixedPointServer:
         mean = self.codec.decode_mean(result.total, survivors)
         return OpenedSum(mean, score / survivors / self._unit, clamped / survivors / self._unit)
 
-    def scored(self, survivors: tuple[str, ...]) -> None:
-        """Nothing depends on it."""
 
-    def state(self) -> Arrays:
-        """Return nothing."""
-        return {}
-
-    def restore(self, state: Arrays, vector: Vector, *, known: bool) -> None:
-        """Nothing is needed."""
-
-
-class FixedPointSite:
+class FixedPointSite(MemorylessSite):
     """A site's half of the same.
 
     Args:
@@ -74,20 +64,3 @@ class FixedPointSite:
         counters = (round(contribution.score * self._unit), share)
         rounding = self._rounding(self._site, number)
         return self._codec.encode(clamped, rounding, counters=counters, constant=contribution.constant)
-
-    def close(self, fate: Fate) -> None:
-        """Nothing is remembered."""
-
-    def memory(self) -> Arrays:
-        """Return nothing."""
-        return {}
-
-    def recall(self, memory: Arrays) -> None:
-        """Nothing is remembered."""
-
-    def state(self) -> Arrays:
-        """Return nothing."""
-        return {}
-
-    def restore(self, state: Arrays) -> None:
-        """Nothing is needed."""

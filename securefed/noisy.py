@@ -16,8 +16,9 @@ from protocols.noise import NoisePlan, NoisyCodec
 from protocols.result import RoundResult
 from protocols.secret_values import NoiseSeed
 from protocols.vectors import NoisyVector
-from securefed.compression import Contribution, Fate, OpenedSum, check_codec
+from securefed.compression import Contribution, OpenedSum, check_codec
 from securefed.config import RunConfig
+from securefed.memoryless import MemorylessSite
 from securefed.nodes.numbering import training_round
 from securefed.run_folder import Arrays
 
@@ -143,7 +144,7 @@ class NoisyServer:
             self._velocity = state["velocity"].astype(np.float64)
 
 
-class NoisySite:
+class NoisySite(MemorylessSite):
     """A site's half: clip (where the whole update is the unit), rotate, round, add noise.
 
     Args:
@@ -173,20 +174,3 @@ class NoisySite:
         if self._codec.plan.request.whole_vector:
             vector = self._codec.clip(vector)
         return self._codec.encode(vector, self._entropy(number), excess)
-
-    def close(self, fate: Fate) -> None:
-        """Nothing is remembered."""
-
-    def memory(self) -> Arrays:
-        """Return nothing."""
-        return {}
-
-    def recall(self, memory: Arrays) -> None:
-        """Nothing is remembered."""
-
-    def state(self) -> Arrays:
-        """Return nothing."""
-        return {}
-
-    def restore(self, state: Arrays) -> None:
-        """Nothing is needed."""
