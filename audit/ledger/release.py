@@ -1,7 +1,7 @@
 """One release, from the charge to the record: the only order in which a crash can neither lose nor refund a charge."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TypeVar
 
 from audit.accounting import mechanism_fields
@@ -39,17 +39,7 @@ def charge_release(
         spent = ledger.reserve(account, charge)
         budget = ledger.budget_of(account)
     except BudgetExceededError as error:
-        log.append(
-            "refused",
-            {
-                "what": charge.release_id,
-                "reason": str(error),
-                "round": round,
-                "hospital": account.hospital,
-                "epsilon": error.epsilon if math.isfinite(error.epsilon) else None,
-                "budget": error.budget,
-            },
-        )
+        _record_refusal(log, account, charge, error, {"round": round})
         raise
     with log.batch():
         after: dict[str, JSON] = {"epsilon_after": spent, "budget": budget.epsilon, "delta": budget.delta}
@@ -93,3 +83,32 @@ def charged_release(
     ledger.commit(charge.release_id)
     log.append("charge", {**paid, "state": "committed"})
     return sent
+
+
+def foresee_charge(ledger: Ledger, log: EventLog, account: Account, charge: Charge, *, record: bool) -> None:
+    """Check that charges which are still to come fit the budget; nothing is reserved.
+
+    Args:
+        ledger: The budget.
+        log: The run's log.
+        account: The data that would be released about.
+        charge: What all of it would cost.
+        record: Whether ledger and log keep a refusal.
+
+    Raises:
+        BudgetExceededError: They would exceed the budget.
+    """
+    try:
+        ledger.foresee(account, charge, record=record)
+    except BudgetExceededError as error:
+        if record:
+            _record_refusal(log, account, charge, error, {})
+        raise
+
+
+def _record_refusal(
+    log: EventLog, account: Account, charge: Charge, error: BudgetExceededError, where: Mapping[str, JSON]
+) -> None:
+    epsilon = error.epsilon if math.isfinite(error.epsilon) else None
+    cost: dict[str, JSON] = {"hospital": account.hospital, "epsilon": epsilon, "budget": error.budget}
+    log.append("refused", {"what": charge.release_id, "reason": str(error), **where, **cost})

@@ -12,7 +12,7 @@ from functools import lru_cache
 from typing import Any
 
 from audit.accounting import Adjacency, DiscreteGaussian, Mechanism, Repeated, Skellam, affordable_steps, upper_epsilon
-from audit.ledger import Account, BudgetExceededError, Charge, Ledger, charged_release, release_name
+from audit.ledger import Account, Charge, Ledger, charged_release, foresee_charge, release_name
 from audit.log import EventLog
 from protocols.noise import NoisePlan
 from securefed.config import PrivacyConfig
@@ -99,16 +99,8 @@ class SharedCharges:
             if left <= 0:
                 continue
             what = release_name(self._run, f"{rounds - left + 1} to {rounds}", "all", site)
-            try:
-                charge = Charge(self._run, what, self._mechanism, left)
-                self._ledger.foresee(self._account(site), charge, record=record)
-            except BudgetExceededError as error:
-                if not record:
-                    raise
-                epsilon = error.epsilon if math.isfinite(error.epsilon) else None
-                refused = {"hospital": site, "epsilon": epsilon, "budget": error.budget}
-                self._log.append("refused", {"what": what, "reason": str(error), **refused})
-                raise
+            charge = Charge(self._run, what, self._mechanism, left)
+            foresee_charge(self._ledger, self._log, self._account(site), charge, record=record)
 
     def pay(self, site: str, number: int) -> None:
         """Charge a hospital for the vector that it is about to send.

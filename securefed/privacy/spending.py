@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from audit.accounting import Adjacency, Repeated, mechanism_fields, mechanism_of
-from audit.ledger import Account, BudgetExceededError, Charge, Ledger, charge_release, release_name
+from audit.ledger import Account, Charge, Ledger, charge_release, foresee_charge, release_name
 from audit.log import EventLog
 from securefed.config import PrivacyConfig
 from securefed.errors import ReleaseGoneError, TargetEpsilonError
@@ -123,15 +123,8 @@ class Spending:
                 continue
             what = release_name(self._run, f"{last - left + 1} to {last}", "all", site)
             charge = Charge(self._run, what, self._cost.mechanism, self._cost.repetitions * left)
-            try:
-                self._ledger.foresee(Account(site, self._fingerprints[site], self._config.unit), charge, record=record)
-            except BudgetExceededError as error:
-                if not record:
-                    raise
-                epsilon = error.epsilon if math.isfinite(error.epsilon) else None
-                refused = {"hospital": site, "epsilon": epsilon, "budget": error.budget}
-                self._log.append("refused", {"what": what, "reason": str(error), **refused})
-                raise
+            account = Account(site, self._fingerprints[site], self._config.unit)
+            foresee_charge(self._ledger, self._log, account, charge, record=record)
 
     def charge(self, site: str, number: int, release_id: str) -> None:
         """Charge a release that is going to be made, unless that was done before; may be called from several threads.
