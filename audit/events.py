@@ -56,7 +56,12 @@ KINDS: Mapping[str, Record] = MappingProxyType(
         "roster": Record({"digest": DIGEST, "server": KEY, "hospitals": MapOf(KEY)}),
         "data_described": Record(
             {"name": NAME, "fingerprint": DIGEST, "sites": _NAMES, "classes": ListOf(NAME, unique=True)},
-            {"declared_counts": MapOf(MapOf(_COUNT)), "warnings": ListOf(PROSE), "held_out_site": NAME},
+            {
+                "keyed": Flag(),
+                "declared_counts": MapOf(MapOf(_COUNT)),
+                "warnings": ListOf(PROSE),
+                "held_out_site": NAME,
+            },
         ),
         "encoder_described": Record(
             {"name": NAME, "digest": NAME, "embed_dim": Integer(1)},

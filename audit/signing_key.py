@@ -1,6 +1,7 @@
-"""Long-term Ed25519 signing keys in files that only their owner can read."""
+"""Long-term secrets, above all Ed25519 signing keys, in files that only their owner can read."""
 
 import os
+import secrets
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -11,27 +12,27 @@ from audit.errors import KeyFileError
 _SIZE = 32
 
 
-def create_key(path: Path) -> Ed25519PrivateKey:
-    """Draw a key from the system's generator and keep its 32 bytes in a new file of mode 0600.
+def create_secret(path: Path) -> bytes:
+    """Draw 32 bytes from the system's generator and keep them in a new file of mode 0600.
 
     Raises:
         KeyFileError: The file exists or cannot be made.
     """
-    key = Ed25519PrivateKey.generate()
+    secret = secrets.token_bytes(_SIZE)
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "wb") as stream:
-            stream.write(key.private_bytes_raw())
+            stream.write(secret)
             stream.flush()
             os.fsync(stream.fileno())
         sync_folder(path.parent)
     except OSError as error:
         raise KeyFileError(path, f"cannot be made ({error.strerror}); a key is never overwritten") from error
-    return key
+    return secret
 
 
-def load_key(path: Path) -> Ed25519PrivateKey:
-    """Return the key of a file.
+def load_secret(path: Path) -> bytes:
+    """Return the 32 bytes of a file.
 
     Raises:
         KeyFileError: The file is missing, of another size, or others may read it.
@@ -45,4 +46,14 @@ def load_key(path: Path) -> Ed25519PrivateKey:
         raise KeyFileError(path, "may be read by others; restrict it (chmod 600) and consider a new key")
     if len(secret) != _SIZE:
         raise KeyFileError(path, f"holds {len(secret)} bytes, a key has {_SIZE}")
-    return Ed25519PrivateKey.from_private_bytes(secret)
+    return secret
+
+
+def create_key(path: Path) -> Ed25519PrivateKey:
+    """Make a signing key in a new file; errors are those of `create_secret`."""
+    return Ed25519PrivateKey.from_private_bytes(create_secret(path))
+
+
+def load_key(path: Path) -> Ed25519PrivateKey:
+    """Return the signing key of a file; errors are those of `load_secret`."""
+    return Ed25519PrivateKey.from_private_bytes(load_secret(path))

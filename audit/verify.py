@@ -6,6 +6,7 @@ Every check names the first bad event. What a check needs and does not find is s
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 
 from audit.check_epsilon import check_epsilon
@@ -13,7 +14,8 @@ from audit.check_files import check_bytes, check_config, check_files, check_mode
 from audit.check_heads import HeadsChecked, check_heads
 from audit.check_report import check_report
 from audit.check_sums import check_sums
-from audit.errors import AccountingUnavailableError, EvidenceError, NothingToCompareError
+from audit.data_name import DATA_KEY, named_data
+from audit.errors import AccountingUnavailableError, EvidenceError, KeyFileError, NothingToCompareError
 from audit.history import RunHistory, read_history
 from audit.log import read_events
 from audit.merkle import MerkleTree
@@ -149,7 +151,7 @@ def verify_run(
     if history.started.fields["operation"] == "deployment":
         steps.append(("study", lambda: check_study(folder, history, None if roster is None else Roster.read(roster))))
     if ledger is not None:
-        steps.append(("ledger", lambda: _check_ledger(ledger, history)))
+        steps.append(("ledger", lambda: _check_ledger(ledger, history, folder)))
     if report:
         steps.append(("report", lambda: check_report(folder, history, tree)))
     for name, run in steps:
@@ -183,16 +185,19 @@ def _check_heads(
     return _run("signatures", check), tuple(unsigned)
 
 
-def _check_ledger(path: Path, history: RunHistory) -> str:
+def _check_ledger(path: Path, history: RunHistory, folder: Path) -> str:
     from audit.ledger import LedgerError, count_agreeing, run_of_log
 
+    key, charged = folder / DATA_KEY, any(event.kind == "charge" for event in history.events)
+    named = partial(named_data, key) if key.exists() else None
     try:
-        agreeing = count_agreeing(path, {run_of_log(history.events): history.events})
-    except LedgerError as error:
+        agreeing = count_agreeing(path, {run_of_log(history.events): history.events}, named)
+    except (LedgerError, KeyFileError) as error:
         raise EvidenceError(-1, str(error)) from error
     if not agreeing:
         raise NothingToCompareError(f"{path} and the log have no charge in common: it may be the ledger of others")
-    return f"{agreeing} charges of the log agree with the ledger; no budget was exceeded"
+    left = f"; on which data was not compared: {DATA_KEY} is not here" if charged and named is None else ""
+    return f"{agreeing} charges of the log agree with the ledger; no budget was exceeded{left}"
 
 
 def _run(name: str, check: Callable[[], str | None]) -> Check:

@@ -116,33 +116,37 @@ class RunEvidence:
                 parties.announce(log)
         return evidence
 
-    def data(self, bundle: FeatureBundle, name: str, warnings: Sequence[DataWarning]) -> None:
-        """Record what is trained on: names, digests and kinds of findings; no file names, no counts of images."""
+    def data(self, bundle: FeatureBundle, name: str, warnings: Sequence[DataWarning], keyed: str = "") -> None:
+        """Record what is trained on: names, digests and what was found in the data; no file names.
+
+        Args:
+            bundle: The features of the data.
+            name: Name of the data set.
+            warnings: What was found in the data.
+            keyed: What a private run calls the data in place of their fingerprint (audit/data_name.py). Its record has
+                no count that follows from the images: of the findings the kinds, of the encoder's work nothing.
+        """
         described: dict[str, JSON] = {
             "name": name,
-            "fingerprint": bundle.data_fingerprint,
+            "fingerprint": keyed or bundle.data_fingerprint,
             "sites": [site.site for site in bundle.sites],
             "classes": list(bundle.classes),
         }
+        if keyed:
+            described["keyed"] = True
         if warnings:
             counts = Counter[str]()
             for warning in warnings:  # some broken images are found in the files, others in decoding
                 counts[warning.kind] += warning.count
-            described["warnings"] = [f"{kind}: {count}" for kind, count in counts.items()]
+            described["warnings"] = [kind if keyed else f"{kind}: {count}" for kind, count in counts.items()]
         if bundle.global_site is not None:
             described["held_out_site"] = bundle.global_site.site
         self._log.append("data_described", described)
-        self._log.append(
-            "encoder_described",
-            {
-                "name": bundle.encoder_name,
-                "digest": bundle.encoder_digest,
-                "embed_dim": bundle.embed_dim,
-                "images_encoded": bundle.images_encoded,
-                "cache_hits": bundle.cache_hits,
-                "seconds": round(bundle.encode_seconds, 3),
-            },
-        )
+        encoder: dict[str, JSON] = {"name": bundle.encoder_name, "digest": bundle.encoder_digest}
+        work: dict[str, JSON] = {"images_encoded": bundle.images_encoded, "cache_hits": bundle.cache_hits}
+        work["seconds"] = round(bundle.encode_seconds, 3)
+        described = {**encoder, "embed_dim": bundle.embed_dim, **({} if keyed else work)}
+        self._log.append("encoder_described", described)
 
     def study(self, name: str, digest: str, approvals: Mapping[str, str]) -> None:
         """Record what all hospitals have approved, and their signatures {hospital: hex}."""
@@ -155,8 +159,8 @@ class RunEvidence:
     def agreed(
         self, name: str, fingerprint: str, sites: Sequence[str], classes: Sequence[str], encoder: tuple[str, str, int]
     ) -> None:
-        """Record what a deployment trains on: digests from the hospitals; the encoder by name, digest and width."""
-        described: dict[str, JSON] = {"name": name, "fingerprint": fingerprint}
+        """Record what a deployment trains on: keyed digests of the hospitals; the encoder by name, digest and width."""
+        described: dict[str, JSON] = {"name": name, "fingerprint": fingerprint, "keyed": True}
         self._log.append("data_described", {**described, "sites": list(sites), "classes": list(classes)})
         self._log.append("encoder_described", {"name": encoder[0], "digest": encoder[1], "embed_dim": encoder[2]})
 
@@ -164,11 +168,11 @@ class RunEvidence:
         """Record that a hospital refused a message, in its own words."""
         self._log.append("refused", {"what": code, "reason": reason, "hospital": hospital})
 
-    def check_same_data(self, bundle: FeatureBundle) -> None:
-        """Refuse to resume on other data or another encoder than the log says."""
+    def check_same_data(self, bundle: FeatureBundle, keyed: str = "") -> None:
+        """Refuse to resume on other data (`keyed` as for `data`) or another encoder than the log says."""
         described = {event.kind: event.fields for event in self._log.events}
         for kind, field, found in (
-            ("data_described", "fingerprint", bundle.data_fingerprint),
+            ("data_described", "fingerprint", keyed or bundle.data_fingerprint),
             ("encoder_described", "digest", bundle.encoder_digest),
         ):
             if kind in described and described[kind][field] != found:

@@ -52,9 +52,23 @@ class Outcome:
 
 
 def write_outcome(
-    folder: RunFolder, config: RunConfig, bundle: FeatureBundle, outcome: Outcome, seconds: Mapping[str, float]
+    folder: RunFolder,
+    config: RunConfig,
+    bundle: FeatureBundle,
+    outcome: Outcome,
+    seconds: Mapping[str, float],
+    keyed: str = "",
 ) -> dict[str, Any]:
-    """Evaluate on test data, write models, metrics, plots and summary.json; return the summary."""
+    """Evaluate on test data, write models, metrics, plots and summary.json; return the summary.
+
+    Args:
+        folder: The run's folder.
+        config: Its configuration.
+        bundle: The features of its data.
+        outcome: What the rounds ended with.
+        seconds: Seconds by phase.
+        keyed: What a private run calls its data where others read of them; "" for their fingerprint.
+    """
     with one_thread_each():
         evaluations = [
             evaluate_site(site.site, outcome.hospitals.predict(site.site, outcome.vector, "test"), site.test.labels)
@@ -79,11 +93,11 @@ def write_outcome(
         seconds=seconds,
         fam_sha256=digest,
         provenance={
-            "data_fingerprint": bundle.data_fingerprint,
+            "data_fingerprint": keyed or bundle.data_fingerprint,
+            "data_keyed": bool(keyed),
             "encoder": bundle.encoder_name,
             "encoder_digest": bundle.encoder_digest,
-            "images_encoded": bundle.images_encoded,
-            "cache_hits": bundle.cache_hits,
+            **({} if keyed else {"images_encoded": bundle.images_encoded, "cache_hits": bundle.cache_hits}),
             "software": software_versions(),
         },
         privacy=outcome.privacy,

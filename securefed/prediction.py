@@ -181,11 +181,11 @@ def _check_same_data(folder: RunFolder, config: RunConfig, bundle: FeatureBundle
     """Refuse to call other images the run's own: one it trained on may be a test image now."""
     summary = folder.read_json(folder.summary)
     try:
-        trained_on = summary["provenance"]["data_fingerprint"]
+        trained_on, keyed = summary["provenance"]["data_fingerprint"], summary["provenance"]["data_keyed"]
         tested = {site: parts["test"]["ensemble"]["num_images"] for site, parts in summary["sites"].items()}
     except (KeyError, TypeError, AttributeError) as error:
         raise RunFolderError(folder.summary, f"is damaged ({error} is missing); use the file of the run") from error
-    if bundle.data_fingerprint == trained_on:
+    if folder.name_of_data(bundle.data_fingerprint, keyed=keyed) == trained_on:
         return
     here = {site.site: len(site.test) for site in bundle.sites}
     changed = [

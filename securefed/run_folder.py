@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file, save_file
 
+from audit.data_name import DATA_KEY, named_data
 from securefed.errors import RunFolderError
 
 Arrays = dict[str, NDArray[Any]]
@@ -63,6 +64,7 @@ class RunFolder:
         self.model = path / "fam.safetensors"
         self.card = path / "model_card.md"
         self.checkpoint = path / "checkpoint"
+        self.data_key = path / DATA_KEY
         self.plots = path / "plots"
 
     @classmethod
@@ -121,6 +123,10 @@ class RunFolder:
     def results(self) -> tuple[Path, ...]:
         """Return the files whose digests the end of the log states."""
         return self.config, self.metrics, self.bytes, self.evaluation, self.model, self.summary
+
+    def name_of_data(self, fingerprint: str, *, keyed: bool) -> str:
+        """Return what the run's record calls data of a fingerprint; raises KeyFileError where its key is gone."""
+        return named_data(self.data_key, fingerprint) if keyed else fingerprint
 
     def write_text(self, path: Path, text: str) -> None:
         """Write a file of UTF-8 text atomically."""

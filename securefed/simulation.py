@@ -9,6 +9,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from audit.data_name import create_data_key, named_data
 from clients.data import DataWarning, ImageDataset
 from clients.encoders import FeatureBundle, parse_encoder
 from clients.method.threads import one_thread_each, usable_cores
@@ -142,11 +143,13 @@ class _Run:
         parse_encoder(config.encoder.name)  # a misspelt name leaves no folder behind
         folder = RunFolder.create(runs_dir, f"{config.federation.method}-{dataset.name}", self._now(), output)
         write_config(config, folder.config)
+        if config.privacy.enabled:
+            create_data_key(folder.data_key)
         self._observer.started(folder.path, first_lines(config))
         parties, self._identities = simulated_parties(folder, dataset.sites)
         with RunEvidence.begin(folder, config, dataset.sites, self._now, parties) as evidence:
             bundle = self._encode(dataset, device, warnings)
-            evidence.data(bundle, dataset.name, (*warnings, *bundle.warnings))
+            evidence.data(bundle, dataset.name, (*warnings, *bundle.warnings), self._keyed(folder, bundle))
             return self._go(folder, evidence, bundle, device, dataset)
 
     def resume(self, folder: RunFolder) -> RunResult:
@@ -161,9 +164,10 @@ class _Run:
         with RunEvidence.reopen(folder, dataset.sites, self._now, parties) as evidence:
             evidence.check_same_config(config)
             bundle = self._encode(dataset, device, warnings)
-            evidence.check_same_data(bundle)
+            keyed = self._keyed(folder, bundle)
+            evidence.check_same_data(bundle, keyed)
             if not evidence.has("data_described"):  # the run was left while images were encoded
-                evidence.data(bundle, dataset.name, (*warnings, *bundle.warnings))
+                evidence.data(bundle, dataset.name, (*warnings, *bundle.warnings), keyed)
             return self._go(folder, evidence, bundle, device, dataset)
 
     def _encode(self, dataset: Any, device: str, warnings: Sequence[DataWarning]) -> FeatureBundle:
@@ -174,6 +178,10 @@ class _Run:
         for warning in bundle.warnings:
             self._observer.warned(warning.message)
         return bundle
+
+    def _keyed(self, folder: RunFolder, bundle: FeatureBundle) -> str:
+        """Return what the record of a private run calls its data; "" where their fingerprint may stand in it."""
+        return named_data(folder.data_key, bundle.data_fingerprint) if self._config.privacy.enabled else ""
 
     def _go(
         self, folder: RunFolder, evidence: RunEvidence, bundle: FeatureBundle, device: str, dataset: ImageDataset
@@ -200,7 +208,7 @@ class _Run:
             evidence.round_aborted(error)
             raise
         seconds = {"encode": bundle.encode_seconds, **outcome.seconds, "total": time.perf_counter() - self._start}
-        summary = write_outcome(folder, self._config, bundle, outcome, seconds)
+        summary = write_outcome(folder, self._config, bundle, outcome, seconds, self._keyed(folder, bundle))
         evidence.evaluated(outcome.chosen_round, {site: parts["test"] for site, parts in summary["sites"].items()})
         evidence.completed(
             rounds=outcome.rounds,

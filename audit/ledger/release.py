@@ -22,6 +22,7 @@ def charge_release(
     *,
     round: int,
     privacy_event: bool = True,
+    named: Callable[[str], str] = str,
 ) -> dict[str, JSON]:
     """Reserve and record: the charge is durable in the ledger and in the log. Return what the log says of it.
 
@@ -30,7 +31,7 @@ def charge_release(
     noise: dict[str, JSON] = {"mechanism": mechanism_fields(charge.mechanism), "repetitions": charge.repetitions}
     paid: dict[str, JSON] = {
         "hospital": account.hospital,
-        "fingerprint": account.fingerprint,
+        "fingerprint": named(account.fingerprint),
         "unit": account.unit,
         "release_id": charge.release_id,
         **noise,
@@ -59,6 +60,7 @@ def charged_release(
     *,
     round: int,
     privacy_event: bool = True,
+    named: Callable[[str], str] = str,
 ) -> T:
     """Reserve, record, release, send, commit; return what `send` returns.
 
@@ -73,11 +75,12 @@ def charged_release(
         round: Round of the run.
         privacy_event: Whether the log gets the privacy event with the charge; not where the release concerns several
             hospitals and stands in the log once for all of them.
+        named: Returns what the log calls data of a fingerprint, where it is not for the hospital's eyes alone.
 
     Raises:
         BudgetExceededError: The release would exceed the budget; ledger and log record it, `send` was not called.
     """
-    paid = charge_release(ledger, log, account, charge, round=round, privacy_event=privacy_event)
+    paid = charge_release(ledger, log, account, charge, round=round, privacy_event=privacy_event, named=named)
     ledger.release(charge.release_id)
     sent = send()
     ledger.commit(charge.release_id)

@@ -137,6 +137,7 @@ def _data(history: RunHistory) -> Report:
     return {
         "name": known.get("name"),
         "fingerprint": known.get("fingerprint"),
+        "keyed": bool(known.get("keyed", False)),
         "hospitals": hospitals_of(history),
         "held_out": known.get("held_out_site"),
         "classes": list(known.get("classes", [])),

@@ -82,7 +82,12 @@ def _warnings(reports: Sequence[Mapping[str, Any]], rows: Sequence[Mapping[str, 
     found = [
         f"{row['run_id']} DOES NOT VERIFY: nothing in its row may be relied on" for row in rows if not row["verified"]
     ]
-    if len({report["data"]["fingerprint"] for report in reports}) > 1:
+    differ = len({report["data"]["fingerprint"] for report in reports}) > 1
+    if differ and any(report["data"]["keyed"] for report in reports):
+        found.append(
+            "private runs name their data under keys of their own: see for yourself that all are on the same data"
+        )
+    elif differ:
         found.append("the runs are not all on the same data: their utility is not comparable")
     if len({report["data"]["encoder_digest"] for report in reports}) > 1:
         found.append("the runs do not all have the same encoder: their utility is not comparable")

@@ -61,6 +61,7 @@ _DATA = Record(
     {
         "name": _MAYBE_NAME,
         "fingerprint": _MAYBE_DIGEST,
+        "keyed": Flag(),
         "hospitals": ListOf(NAME),
         "held_out": _MAYBE_NAME,
         "classes": ListOf(NAME),

@@ -74,7 +74,7 @@ def registry_entry(report: Mapping[str, Any]) -> dict[str, Any]:
                 "release_type": "One release",
                 "release_type_details": _budget(report),
                 "data_source_type": "Static",
-                "data_source_type_details": f"SHA-256 of the data set: {data['fingerprint'] or 'not recorded'}.",
+                "data_source_type_details": _data_set(data),
                 "access_type": "Non-interactive",
                 "access_type_details": "A model is published; nobody queries the data.",
             },
@@ -103,6 +103,11 @@ def render_registry(report: Mapping[str, Any]) -> str:
         NoClaimError: The run claims no differential privacy.
     """
     return yaml.dump(registry_entry(report), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=10**9)
+
+
+def _data_set(data: Mapping[str, Any]) -> str:
+    kind = "Keyed digest" if data["keyed"] else "SHA-256"
+    return f"{kind} of the data set: {data['fingerprint'] or 'not recorded'}."
 
 
 def _slug(name: str) -> str:

@@ -63,7 +63,9 @@ def attack_run(
     if set(attacks) & {"epsilon", "members", "inversion"}:
         bundle = _bundle(config, cache_dir, observer or Observer())
         described = history.last("data_described")
-        if described is not None and described.fields["fingerprint"] != bundle.data_fingerprint:
+        if described is not None and described.fields["fingerprint"] != folder.name_of_data(
+            bundle.data_fingerprint, keyed=bool(described.fields.get("keyed"))
+        ):
             raise ConfigError("RUN", "the data are not those of the run any more; restore them")
         findings += _on_data(config, bundle, folder, attacks, canaries, site)
     if "protocol" in attacks:

@@ -251,7 +251,7 @@ class _ServerRun:
         return max((number >> ROUND_BITS) + 1 if number >= 0 else 0 for number in last)
 
     def _fingerprint(self) -> str:
-        """One digest over the fingerprints of the hospitals' data, which each of them computes itself."""
+        """One digest over what the hospitals call their data: keyed digests, which tell nothing without the keys."""
         replies = self._parties.said_hello
         text = "".join(f"{name} {replies[name]['data']}\n" for name in sorted(replies))
         return hashlib.sha256(text.encode()).hexdigest()

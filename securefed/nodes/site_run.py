@@ -38,7 +38,7 @@ class Agreement:
     Attributes:
         study: SHA-256 (hex) of the study, to which every round is bound.
         roster: SHA-256 (hex) of the roster file.
-        data: SHA-256 (hex), the fingerprint of the site's data.
+        data: What the site calls its data (audit/data_name.py), 64 hex digits.
     """
 
     study: str

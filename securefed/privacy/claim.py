@@ -79,6 +79,8 @@ def unprotected(config: RunConfig, *, deployed: bool = False) -> list[str]:
         "class names, prompts and hyperparameters, where they were chosen on these data (docs/privacy.md)",
         "how long a step takes at a hospital",
     ]
+    if not deployed:
+        listed.append("which kinds of problems there are in the data, such as broken images; not how many")
     if config.training.ensemble == "pool":
         listed.append(
             "temperatures and exponents of the ensemble, fitted on validation images without noise; they stay at the "

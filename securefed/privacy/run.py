@@ -1,8 +1,10 @@
 """What differential privacy adds to a run of the mode `local`: who trains, what is recorded, what it has cost."""
 
 import importlib.util
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from audit.data_name import named_data
 from audit.ledger import run_of_log
 from clients.data import ImageDataset, fingerprint
 from clients.encoders import FeatureBundle
@@ -58,6 +60,7 @@ class LocalPrivacy:
             local_cost(config.privacy, config.federation.rounds),
             {site: fingerprint(dataset, site) for site in self._sites},
             self._ledger,
+            named=partial(named_data, folder.data_key),
         )
 
     def hospitals(self, bundle: FeatureBundle, device: str, workers: int) -> "PrivateHospitals":
@@ -142,4 +145,5 @@ def start_privacy(
         {record.path: record.patient for record in dataset.records},
         {site: fingerprint(dataset, site) for site in dataset.sites},
         open_ledger(config.privacy),
+        partial(named_data, folder.data_key),
     )

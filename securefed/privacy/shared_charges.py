@@ -6,7 +6,7 @@ wasted but never missed.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import lru_cache
 from typing import Any
@@ -63,6 +63,7 @@ class SharedCharges:
         fingerprints: {hospital: digest of its data}.
         ledger: The budget across runs.
         most: Most vectors of a hospital, over all runs in the log; None for no such limit.
+        named: Returns what the log calls data of a fingerprint, where others than the hospital read it.
     """
 
     def __init__(
@@ -74,8 +75,10 @@ class SharedCharges:
         fingerprints: Mapping[str, str],
         ledger: Ledger,
         most: int | None = None,
+        named: Callable[[str], str] = str,
     ) -> None:
         self._log = log
+        self._named = named
         self._run = run
         self._privacy = privacy
         self._plan = plan
@@ -116,7 +119,14 @@ class SharedCharges:
         release_id = release_name(self._run, number, f"vector {attempt + 1}", site)
         charge = Charge(self._run, release_id, self._mechanism)
         charged_release(
-            self._ledger, self._log, self._account(site), charge, lambda: None, round=number, privacy_event=False
+            self._ledger,
+            self._log,
+            self._account(site),
+            charge,
+            lambda: None,
+            round=number,
+            privacy_event=False,
+            named=self._named,
         )
 
     def vectors_of(self, site: str) -> int:

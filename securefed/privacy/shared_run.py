@@ -1,6 +1,6 @@
 """What differential privacy adds to a run whose hospitals add the noise in shares: `distributed` and `hospital`."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from audit.ledger import Ledger
@@ -42,6 +42,7 @@ class SharedPrivacy:
         patients: {path of an image: its patient or None}, where hospitals are simulated.
         fingerprints: {hospital: digest of its data}, likewise.
         ledger: Pays for the vectors of simulated hospitals; None without one.
+        named: Returns what the log calls data of a fingerprint.
         deployed: Whether each hospital has a node of its own, which pays for itself.
     """
 
@@ -54,6 +55,7 @@ class SharedPrivacy:
         patients: Mapping[str, str | None] | None = None,
         fingerprints: Mapping[str, str] | None = None,
         ledger: Ledger | None = None,
+        named: Callable[[str], str] = str,
         *,
         deployed: bool = False,
     ) -> None:
@@ -63,8 +65,9 @@ class SharedPrivacy:
         self._patients = dict(patients or {})
         self._spending = SharedSpending(log, config.privacy, plan)
         self._ledger = ledger
+        digests = dict(fingerprints or {})
         self._charges = (
-            None if ledger is None else SharedCharges(log, run, config.privacy, plan, dict(fingerprints or {}), ledger)
+            None if ledger is None else SharedCharges(log, run, config.privacy, plan, digests, ledger, named=named)
         )
 
     def hospitals(self, bundle: FeatureBundle, device: str, workers: int) -> Hospitals:

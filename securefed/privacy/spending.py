@@ -39,6 +39,7 @@ class Spending:
         fingerprints: {hospital: digest of its data}.
         ledger: The budget across runs, or None.
         most: Most releases of a hospital, whatever epsilon would allow; None for no such limit.
+        named: Returns what the log calls data of a fingerprint, where others than the hospital read it.
     """
 
     def __init__(
@@ -50,8 +51,10 @@ class Spending:
         fingerprints: Mapping[str, str],
         ledger: Ledger | None,
         most: int | None = None,
+        named: Callable[[str], str] = str,
     ) -> None:
         self._log = log
+        self._named = named
         self._run = run
         self._config = config
         self._cost = cost
@@ -145,7 +148,7 @@ class Spending:
             if self._ledger is not None and state is None:
                 charge = Charge(self._run, release_id, self._cost.mechanism, self._cost.repetitions)
                 account = Account(site, self._fingerprints[site], self._config.unit)
-                charge_release(self._ledger, self._log, account, charge, round=number)
+                charge_release(self._ledger, self._log, account, charge, round=number, named=self._named)
             else:
                 self._record(site, event, "reserved")
             self._take_in(event)
@@ -221,7 +224,7 @@ class Spending:
         with self._log.batch():
             if self._ledger is not None:
                 paid = {name: event[name] for name in ("mechanism", "repetitions", "hospital", "release_id")}
-                where = {"fingerprint": self._fingerprints[site], "unit": self._config.unit}
+                where = {"fingerprint": self._named(self._fingerprints[site]), "unit": self._config.unit}
                 self._log.append("charge", {**paid, **where, "state": state})
             if state == "reserved":
                 self._log.append("privacy_event", dict(event))

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 
+from audit.data_name import create_data_key
 from audit.signing_key import load_key
 from securefed.deploy.errors import DeploymentError
 from securefed.errors import ConfigError, RunFolderError
@@ -44,6 +45,8 @@ def approve_study(
         if folder.state.exists() and _approved(folder) != study.digest:
             folder.state.rename(folder.path / f"state-{now:%Y%m%dT%H%M%SZ}.safetensors")
         fingerprint = data_fingerprint(settings, study)
+        if not folder.data_key.exists():
+            create_data_key(folder.data_key)
         folder.write(folder.data, json.dumps({"fingerprint": fingerprint}).encode() + b"\n")
         folder.write(folder.study, study.encode())
         folder.write(folder.approval, approval.encode())

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
+from audit.data_name import DATA_KEY
 from audit.durable import sync_folder
 from audit.signing_key import create_key
 from securefed.deploy.errors import DeploymentError
@@ -28,6 +29,7 @@ class SiteFolder:
         study: The study as this hospital has it.
         approval: Its approval of that study.
         data: Fingerprint of the data at the time of approval.
+        data_key: Key of the digest that others are told in place of it.
         features: Cache of the features of its images.
         state: The node's state between messages, without secrets of a round.
         heads: Tree heads that it has countersigned, one file a run.
@@ -44,6 +46,7 @@ class SiteFolder:
         self.study = path / "study.toml"
         self.approval = path / "approval.json"
         self.data = path / "data.json"
+        self.data_key = path / DATA_KEY
         self.features = path / "features"
         self.state = path / "state.safetensors"
         self.heads = path / "heads"

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from audit.data_name import named_data
 from audit.heads import Witness
 from audit.signing_key import load_key
 from clients.data import fingerprint
@@ -101,7 +102,8 @@ def _node(folder: SiteFolder, state: bytes | None) -> SiteNode:
     key = load_key(folder.key)
     terms = terms_of(study)
     refuse_objections(settings, study, terms)
-    agreement = Agreement(study.digest, study.roster.digest, approved_data(folder))
+    approved = approved_data(folder)
+    agreement = Agreement(study.digest, study.roster.digest, named_data(folder.data_key, approved, study.digest))
     config = with_local(study.config, device=_device(settings), charge=settings.policy.charge)
 
     def witness(run_id: str) -> Witness:
@@ -113,10 +115,10 @@ def _node(folder: SiteFolder, state: bytes | None) -> SiteNode:
     run = SiteRun(agreement, witness, keep)
     privacy = None
     if study.config.privacy.enabled:
-        privacy = site_privacy(folder, settings, study, terms, agreement.data, lambda: run.run_id)
+        privacy = site_privacy(folder, settings, study, terms, approved, lambda: run.run_id)
         run.objection = privacy.objection
     hospital = SiteHospital(
-        settings.site.name, lambda: _features(folder, settings, study, agreement.data), config, folder.runs, privacy
+        settings.site.name, lambda: _features(folder, settings, study, approved), config, folder.runs, privacy
     )
     node = SiteNode(
         IdentityKey(IdentitySeed(key.private_bytes_raw())),

@@ -59,6 +59,11 @@ def test_a_private_study_states_an_epsilon_that_every_ledger_and_log_gives(tmp_p
         assert kept["privacy"]["epsilon"] == pytest.approx(stated["epsilon"], rel=1e-6)
         assert any("stay at the hospitals" in text for text in kept["privacy"]["unprotected"])
     assert not list((trial.root / "run").rglob("release.safetensors"))
+    told = [path.read_bytes() for path in (trial.root / "run").rglob("*") if path.is_file()]
+    for name in NAMES:
+        fingerprint = json.loads((trial.path(name) / "data.json").read_text())["fingerprint"]
+        assert not any(fingerprint.encode() in content for content in told)
+        assert (trial.path(name) / "data.key").stat().st_mode & 0o777 == 0o600
     report = build_report(trial.root / "run")
     (budget,) = [line for line in report["verdicts"] if line["subject"] == "Privacy budget"]
     assert budget["sentence"].startswith("Each hospital charges a ledger of its own")

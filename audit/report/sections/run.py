@@ -62,7 +62,7 @@ def purpose(report: Mapping[str, Any]) -> Blocks:
     fields = [(field["name"].replace("_", " "), field["value"], field["law"]) for field in declared["fields"]]
     facts: list[tuple[str, Cell]] = [
         ("data set", data["name"]),
-        ("fingerprint of the data", code(data["fingerprint"])),
+        ("keyed digest of the data" if data["keyed"] else "fingerprint of the data", code(data["fingerprint"])),
         ("hospitals", ", ".join(data["hospitals"])),
         ("held out", data["held_out"]),
         ("classes", ", ".join(data["classes"])),
