@@ -19,7 +19,7 @@ _SIMPLE: dict[str, Record] = {
     "gaussian": Record({"noise_multiplier": _POSITIVE}),
     "sampled-gaussian": Record({"noise_multiplier": _POSITIVE, "sampling_rate": _RATE}),
     "grouped-sampled-gaussian": Record({"noise_multipliers": ListOf(_POSITIVE, filled=True), "sampling_rate": _RATE}),
-    "skellam": Record({**_GRID, "share_variance": _POSITIVE}),
+    "skellam": Record({**_GRID, "share_variance": _POSITIVE}, {"least_share_variance": _POSITIVE}),
     "discrete-gaussian": Record({**_GRID, "share_sigma": _POSITIVE, "dimension": Integer(1)}),
     "unknown": Record({"reason": PROSE}),
 }

@@ -41,6 +41,7 @@ def mechanism_fields(mechanism: Mechanism) -> dict[str, JSON]:
                 "share_variance": mechanism.share_variance,
                 "shares": mechanism.shares,
                 "sampling_rate": mechanism.sampling_rate,
+                **({"least_share_variance": mechanism.least_share_variance} if mechanism.least_share_variance else {}),
             }
         case DiscreteGaussian():
             return {

@@ -86,6 +86,8 @@ class Skellam:
         share_variance: Variance of one share of noise in one coordinate.
         shares: Shares in the sum whose noise the adversary does not know.
         sampling_rate: Poisson rate at which records enter; 1 for all.
+        least_share_variance: What is left of a share's variance once all that can be removed from it is removed, which
+            whoever breaks the aggregation can do; 0 where nothing can be removed.
     """
 
     l1: float
@@ -93,11 +95,16 @@ class Skellam:
     share_variance: float
     shares: int
     sampling_rate: float = 1.0
+    least_share_variance: float = 0.0
 
     def __post_init__(self) -> None:
         _require_positive("l1", self.l1)
         _require_positive("l2", self.l2)
         _require_positive("share_variance", self.share_variance)
+        _require(
+            0 <= self.least_share_variance <= self.share_variance,
+            f"least_share_variance must be 0 to share_variance, is {self.least_share_variance}",
+        )
         _require(self.shares >= 1, f"shares must be at least 1, is {self.shares}")
         _require_rate(self.sampling_rate)
 

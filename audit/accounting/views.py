@@ -25,13 +25,11 @@ def against_colluders(composition: Composition, colluders: int) -> tuple[Repeate
 
 
 def against_broken_aggregation(composition: Composition) -> tuple[Repeated, ...]:
-    """Return the composition as seen by one who opens single updates: each carries one share of noise."""
-    return tuple(
-        Repeated(replace(part.mechanism, shares=1), part.count)
-        if isinstance(part.mechanism, Skellam | DiscreteGaussian)
-        else part
-        for part in composition
-    )
+    """Return the composition as seen by one who opens single updates: each carries one share of noise.
+
+    Who can do that can open the seeds of removable noise as well: the least that a share can have is left.
+    """
+    return tuple(Repeated(_single_share(part.mechanism), part.count) for part in composition)
 
 
 def share_multiplier(noise_multiplier: float, shares: int) -> float:
@@ -39,6 +37,16 @@ def share_multiplier(noise_multiplier: float, shares: int) -> float:
     if shares < 1:
         raise ValueError(f"shares must be at least 1, is {shares}")
     return float(noise_multiplier / shares**0.5)
+
+
+def _single_share(mechanism: Mechanism) -> Mechanism:
+    match mechanism:
+        case Skellam(least_share_variance=least) if least:
+            return replace(mechanism, shares=1, share_variance=least)
+        case Skellam() | DiscreteGaussian():
+            return replace(mechanism, shares=1)
+        case _:
+            return mechanism
 
 
 def _less_shares(mechanism: Mechanism, known: int) -> Mechanism:

@@ -7,11 +7,17 @@ wasted but never missed.
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
-from audit.accounting import Adjacency, DiscreteGaussian, Mechanism, Repeated, Skellam, affordable_steps, upper_epsilon
+from audit.accounting import (
+    Adjacency,
+    Mechanism,
+    Repeated,
+    affordable_steps,
+    against_broken_aggregation,
+    upper_epsilon,
+)
 from audit.ledger import Account, Charge, Ledger, charged_release, foresee_charge, release_name
 from audit.log import EventLog
 from protocols.noise import NoisePlan
@@ -35,11 +41,8 @@ def charged_mechanism(plan: NoisePlan, privacy: PrivacyConfig) -> Mechanism:
 
 def single_share(plan: NoisePlan, sampling_rate: float) -> Mechanism:
     """Return a hospital's vector as one sees it who opens it, with the smallest share of noise that it can have."""
-    request = plan.request
-    fewest = min((request.min_survivors, request.clients), key=plan.share_variance)
-    single = mechanism_of_sum(plan, fewest, sampling_rate)
-    assert isinstance(single, Skellam | DiscreteGaussian)  # noqa: S101 (narrows the type)
-    return replace(single, shares=1)
+    mechanism = mechanism_of_sum(plan, plan.request.clients, sampling_rate)
+    return against_broken_aggregation([Repeated(mechanism)])[0].mechanism
 
 
 @lru_cache(maxsize=16)

@@ -90,7 +90,8 @@ def mechanism_of_sum(plan: NoisePlan, survivors: int, sampling_rate: float) -> M
     """Return what the opened sum over so many survivors is, as seen by one who knows nobody's noise."""
     request, variance = plan.request, plan.share_variance(survivors)
     if request.kind is NoiseKind.SKELLAM:
-        return Skellam(plan.l1, plan.l2, variance, survivors, sampling_rate)
+        least = plan.component_variance(0) if request.dropout is DropoutNoise.XNOISE else 0.0
+        return Skellam(plan.l1, plan.l2, variance, survivors, sampling_rate, min(least, variance))
     return DiscreteGaussian(plan.l1, plan.l2, variance**0.5, survivors, request.dimension, sampling_rate)
 
 

@@ -205,9 +205,11 @@ def test_every_hospital_pays_for_its_vector_before_it_leaves(noise_in_shares, tm
     assert kinds(tmp_path / "second", "round_started") == []
 
 
-def test_a_ledger_may_be_charged_the_share(noise_in_shares, tmp_path):
+@pytest.mark.parametrize("lost", [{}, LOST])
+def test_a_ledger_may_be_charged_the_share(noise_in_shares, tmp_path, lost):
+    """Whoever opens a vector takes out all noise that can be removed, though a sum after a loss has more of it."""
     path = budgets(tmp_path / "ledger.sqlite", 60.0)
-    run = simulate(noise_in_shares(ledger=path, charge="share"), output=tmp_path / "run")
+    run = simulate(noise_in_shares(ledger=path, charge="share", simulation=lost), output=tmp_path / "run")
     with Ledger.existing(tmp_path / "ledger.sqlite") as ledger:
         spent = upper_epsilon(ledger.composition(BudgetLine("site0", "image")), 1e-5)
     assert spent == pytest.approx(run.summary["privacy"]["epsilon_by_adversary"]["aggregation_broken"])

@@ -309,3 +309,13 @@ def test_huge_losses_are_bounded_in_time():
     assert 700 < found.upper < found.cross_checks["RDP"]
     assert "PRV" not in found.cross_checks
     assert found.lower is None  # the library's own is none at this size
+
+
+def test_whoever_opens_a_share_takes_out_what_can_be_removed():
+    removable = Skellam(100.0, 10.0, 50.0, 7, least_share_variance=40.0)
+    (single,) = against_broken_aggregation([Repeated(removable, 3)])
+    assert single == Repeated(Skellam(100.0, 10.0, 40.0, 1, least_share_variance=40.0), 3)
+    assert mechanism_of(mechanism_fields(removable)) == removable
+    assert "least_share_variance" not in mechanism_fields(Skellam(100.0, 10.0, 50.0, 7))
+    with pytest.raises(ValueError, match="least_share_variance"):
+        Skellam(100.0, 10.0, 50.0, 7, least_share_variance=51.0)
