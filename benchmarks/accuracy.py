@@ -1,7 +1,8 @@
 """Test accuracy of every method on real data sets, over seeds: the table of the README.
 
 Every figure comes from a whole run of the federation (fixed-point sums; with --secure-agg under pairwise masks, which
-gives the same models bit for bit), its round chosen by validation accuracy. Runs are kept in --runs and not repeated.
+gives the same models bit for bit), its round chosen by validation accuracy. Runs are kept in --runs and not repeated;
+beside each stands which processor and which commit it was made with, because the last bits of a model hang on both.
 
     python benchmarks/accuracy.py --data PATH --data PATH --encoder local-dir:PATH
 
@@ -12,10 +13,12 @@ import argparse
 import json
 import platform
 import statistics
+import subprocess
 from pathlib import Path
 
 import sklearn
 import torch
+from speed_cohort import machine
 
 from securefed.config import config_digest, config_from_mapping
 from securefed.simulation import simulate
@@ -36,9 +39,19 @@ WITHOUT_CHANCE = ("zero-shot", "linear-probe")
 
 PARTS = ("ensemble", "fam", "mlp")
 
+UNKNOWN = {"processor": "unknown", "commit": "unknown"}
+"""Origin of a run that was kept without one."""
+
+
+def origin() -> dict[str, str]:
+    """Return the processor of this machine and the commit of this tree; `-dirty` where tracked files were changed."""
+    command = ["git", "describe", "--always", "--dirty", "--exclude=*", "--abbrev=40"]
+    told = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=False)
+    return {"processor": machine()["processor"], "commit": told.stdout.strip() or "unknown"}
+
 
 def summary_of(data: str, encoder: str, row: str, seed: int, arguments: argparse.Namespace) -> dict:
-    """Return the summary of a run, from its folder where it has been run before."""
+    """Return the summary of a run and its `origin`, from its folder where it has been run before."""
     method, profile = ROWS[row]
     config = config_from_mapping(
         {
@@ -50,21 +63,33 @@ def summary_of(data: str, encoder: str, row: str, seed: int, arguments: argparse
         }
     )
     folder = arguments.runs / config_digest(config)[:16]
-    summary = folder / "summary.json"
-    if summary.exists():
-        return json.loads(summary.read_text(encoding="utf-8"))
-    return simulate(config, output=folder, cache_dir=arguments.cache).summary
+    summary, made = folder / "summary.json", folder.with_suffix(".origin.json")
+    if not summary.exists():
+        made.write_text(json.dumps(origin()), encoding="utf-8")
+        simulate(config, output=folder, cache_dir=arguments.cache)
+    known = json.loads(made.read_text(encoding="utf-8")) if made.exists() else UNKNOWN
+    return json.loads(summary.read_text(encoding="utf-8")) | {"origin": known}
 
 
 def cell(runs: list[dict], part: str) -> str:
-    """Return `accuracy ± deviation (balanced accuracy)` in per cent, or nothing where a method lacks the part."""
+    """Return accuracy and, in brackets, balanced accuracy in per cent, each `mean ± deviation`; "" without the part."""
     means = [run["mean"][part] for run in runs if part in run["mean"]]
     if not means:
         return ""
-    accuracy = [100 * mean["accuracy"] for mean in means]
-    balanced = statistics.fmean(100 * mean["balanced_accuracy"] for mean in means)
-    spread = f" ± {statistics.stdev(accuracy):.1f}" if len(accuracy) > 1 else ""
-    return f"{statistics.fmean(accuracy):.1f}{spread} ({balanced:.1f})"
+    accuracy, balanced = (_spread([mean[name] for mean in means]) for name in ("accuracy", "balanced_accuracy"))
+    return f"{accuracy} ({balanced})"
+
+
+def _spread(shares: list[float]) -> str:
+    """Return `mean ± standard deviation` in per cent; the mean alone of a single run."""
+    deviation = f" ± {100 * statistics.stdev(shares):.1f}" if len(shares) > 1 else ""
+    return f"{100 * statistics.fmean(shares):.1f}{deviation}"
+
+
+def shown_origins(results: dict) -> str:
+    """Return in words on which processors and at which commits the runs of all tables were made."""
+    origins = {tuple(run["origin"].values()) for rows in results.values() for runs in rows.values() for run in runs}
+    return "; ".join(f"on {processor} at commit {commit}" for processor, commit in sorted(origins))
 
 
 def shown_command(arguments: argparse.Namespace) -> str:
@@ -101,7 +126,8 @@ def main() -> None:
             seeds = 1 if ROWS[row][0] in WITHOUT_CHANCE else arguments.seeds
             runs = [summary_of(data, arguments.encoder, row, seed, arguments) for seed in range(seeds)]
             results.setdefault(name, {})[row] = [
-                {key: run[key] for key in ("config_digest", "chosen_round", "mean", "fam_sha256")} for run in runs
+                {key: run[key] for key in ("config_digest", "chosen_round", "mean", "fam_sha256", "origin")}
+                for run in runs
             ]
             lines.append(f"| {row} | {' | '.join(cell(runs, part) for part in PARTS)} |")
             print(name, lines[-1], flush=True)
@@ -111,12 +137,13 @@ def main() -> None:
     table = "\n".join(lines)
     text = f"""# Test accuracy by method
 
-Accuracy % ± standard deviation over {arguments.seeds} seeds (balanced accuracy %), mean over the sites, on the given
-test splits; {arguments.rounds} rounds, the round chosen by validation accuracy. Balanced accuracy is over the classes
-that a site's test images have. Methods without chance have one run.
+Accuracy % (balanced accuracy %), each ± its standard deviation over {arguments.seeds} seeds, mean over the sites, on
+the given test splits; {arguments.rounds} rounds, the round chosen by validation accuracy. Balanced accuracy is over the
+classes that a site's test images have. Methods without chance have one run.
 {table}
 
-Made by `{command}` with {", ".join(f"{k} {v}" for k, v in versions.items())}.
+Made by `{command}` with {", ".join(f"{k} {v}" for k, v in versions.items())};
+{shown_origins(results)}.
 """
     arguments.out.mkdir(parents=True, exist_ok=True)
     (arguments.out / "accuracy.md").write_text(text, encoding="utf-8")
