@@ -80,17 +80,19 @@ def refresh_batch_norm(model: HospitalModel, image_features: Tensor) -> None:
     """Replace the batch norms' running statistics by those of features float32[N, D] under the current weights.
 
     For an MLP whose weights were averaged with other hospitals' and so no longer belong to the statistics it has.
-    Nothing happens without batch norm or with fewer than two images.
+    Nothing happens without batch norm or with fewer than two images. Dropout is off: the statistics are those of
+    prediction, whatever mode the model was in. The model is left in eval mode.
     """
     norms = [module for module in model.modules() if isinstance(module, torch.nn.BatchNorm1d)]
     if not norms or len(image_features) < 2:
         return
     momenta = [norm.momentum for norm in norms]
+    model.eval()
     for norm in norms:
         norm.reset_running_stats()
         norm.momentum = None  # one pass over everything: the plain mean
         norm.train()
-    model(image_features, torch.Generator(image_features.device))
+    model(image_features)
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
         norm.eval()

@@ -224,9 +224,12 @@ class InterruptAfter(Observer):
 
 
 @pytest.mark.parametrize("number", [1, 2, 3])
-@pytest.mark.parametrize("method", ["fedmedclip", "fedclip", "fedavg-mlp"])
-def test_an_interrupted_run_resumes_to_the_same_model(small_run, tmp_path, method, number):
-    config = small_run(federation={"method": method}, simulation={"drop": ["site3@2:Unmasking"]})
+@pytest.mark.parametrize(
+    ("method", "training"),
+    [("fedmedclip", {}), ("fedclip", {}), ("fedavg-mlp", {}), ("fedavg-mlp", {"mlp_norm": "batch"})],
+)
+def test_an_interrupted_run_resumes_to_the_same_model(small_run, tmp_path, method, training, number):
+    config = small_run(federation={"method": method}, training=training, simulation={"drop": ["site3@2:Unmasking"]})
     whole = run(config, tmp_path, "whole")
     with pytest.raises(KeyboardInterrupt):
         run(config, tmp_path, "cut", observer=InterruptAfter(number))

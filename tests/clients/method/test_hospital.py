@@ -77,6 +77,16 @@ def test_a_resumed_run_equals_an_uninterrupted_one(profile):
     np.testing.assert_array_equal(resumed.predict(vector)["ensemble"], whole.predict(vector)["ensemble"])
 
 
+def test_a_shared_mlp_with_batch_norm_predicts_the_same_after_a_restart():
+    settings, method = dataclasses.replace(PROFILES["default"], mlp_norm="batch"), "fedavg-mlp"
+    whole, vector = make_hospital(settings, method), start(settings, method)
+    for number in (1, 2):
+        vector = vector + whole.train_round(vector, number)
+        resumed = make_hospital(settings, method)
+        resumed.load_private_state(whole.private_state())
+        np.testing.assert_equal(resumed.predict(vector, "val"), whole.predict(vector, "val"))
+
+
 def test_the_vector_is_the_fam_and_nothing_else():
     names = [name for name, _ in vector_layout(512, TrainingSettings.paper())]
     assert names == [f"fam.{layer}.{part}" for layer in ("first", "second") for part in ("weight", "bias", "threshold")]

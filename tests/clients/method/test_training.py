@@ -163,6 +163,19 @@ def test_refreshed_batch_norm_has_the_statistics_of_the_features():
     assert norm.momentum == 0.1
 
 
+def test_refreshed_batch_norm_is_the_same_in_a_model_that_trains_and_in_one_that_predicts():
+    model = make_model(dataclasses.replace(PROFILES["default"], mlp_norm="batch"))
+    assert model.settings.feature_dropout or model.settings.mlp_dropout
+    x, _ = sample()
+    seen = []
+    for mode in (True, True, False):
+        model.train(mode)
+        refresh_batch_norm(model, x)
+        assert not model.training
+        seen.append([(norm.running_mean.clone(), norm.running_var.clone()) for norm in model.mlp.norms])
+    torch.testing.assert_close(seen[1:], [seen[0], seen[0]], rtol=0, atol=0)
+
+
 def test_nothing_touches_torchs_global_generator():
     before = torch.random.get_rng_state()
     for settings in PROFILES.values():
