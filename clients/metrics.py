@@ -38,6 +38,16 @@ class ClassificationMetrics:
 METRIC_NAMES = ("accuracy", "balanced_accuracy", "macro_f1", "auroc", "ece")
 
 
+class NonFiniteProbabilityError(ValueError):
+    """A probability is NaN or infinite: the model's training has diverged."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "a probability is not finite: the training of this model has diverged; train it again with lower learning "
+            "rates"
+        )
+
+
 @dataclass(frozen=True)
 class ReliabilityBin:
     """One bin of a reliability curve.
@@ -57,7 +67,8 @@ def evaluate(probabilities: npt.NDArray[np.floating], labels: npt.NDArray[np.int
     """Return all metrics of probabilities float[N, C] against labels int[N] in [0, C).
 
     Raises:
-        ValueError: Shapes do not fit, or a probability is not finite.
+        ValueError: Shapes do not fit, or a label is none.
+        NonFiniteProbabilityError: A probability is not finite.
     """
     _check(probabilities, labels)
     if not len(labels):
@@ -128,7 +139,7 @@ def _check(probabilities: npt.NDArray[np.floating], labels: npt.NDArray[np.integ
     if probabilities.ndim != 2 or labels.shape != (len(probabilities),):
         raise ValueError(f"probabilities {probabilities.shape} and labels {labels.shape} do not fit together")
     if not np.isfinite(probabilities).all():
-        raise ValueError("a probability is not finite; the training has diverged: lower the learning rates")
+        raise NonFiniteProbabilityError
     if len(labels) and not (labels.min() >= 0 and labels.max() < probabilities.shape[1]):
         raise ValueError(f"labels must be in [0, {probabilities.shape[1]})")
 

@@ -23,6 +23,7 @@ Every class has a `code`, which is all that travels to the other end. No error c
 free text from the wire.
 """
 
+from collections.abc import Mapping
 from typing import ClassVar
 
 
@@ -180,15 +181,19 @@ class SurvivorSetError(ProtocolError):
 
 
 class TooFewSurvivorsError(ProtocolError):
-    """Fewer clients are left at `stage` than the round needs; nothing was revealed."""
+    """Fewer clients are left at `stage` than the round needs; nothing was revealed.
+
+    In clear, `refused` holds {client: class of its reason} of those that answered with a refusal.
+    """
 
     code: ClassVar[int] = 12
 
-    def __init__(self, stage: str, survivors: int, required: int) -> None:
+    def __init__(self, stage: str, survivors: int, required: int, refused: Mapping[str, int] | None = None) -> None:
         super().__init__(f"{survivors} clients are left at {stage}, {required} are needed: nothing was revealed")
         self.stage = stage
         self.survivors = survivors
         self.required = required
+        self.refused = dict(refused or {})
 
 
 class ReconstructionError(ProtocolError):

@@ -19,7 +19,7 @@ from protocols.messages import PlainInputReply, PlainInputRequest, Refusal, deco
 from protocols.messages.limits import FIRST_REQUEST_LIMIT, reply_limit
 from protocols.packing import pack, unpack
 from protocols.parameters import RoundParameters
-from protocols.result import Direction, FrameRecord, Rejection, RoundResult, account
+from protocols.result import Direction, FrameRecord, Rejection, RoundResult, account, refusals
 from protocols.ring import lane_dtype
 from protocols.roster import Roster
 from protocols.stages import Stage
@@ -97,7 +97,7 @@ def run_plain_round(
             rejections.append(Rejection(name, STAGE, error))
         frames.extend(account(name, parameters.round, Direction.UP, STAGE, reply, message))
     if not survivors:
-        raise TooFewSurvivorsError(STAGE, 0, 1)
+        raise TooFewSurvivorsError(STAGE, 0, 1, refusals(rejections))
     total = running.open(len(survivors), parameters.max_coordinate, parameters.noise_tail)
     dropouts = {name: STAGE for name in names if name not in survivors}
     ordered = tuple(name for name in names if name in survivors)

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-from protocols.errors import ProtocolError
+from protocols.errors import ProtocolError, RefusedError
 from protocols.messages import FrameKind, Message
 from protocols.parameters import RoundParameters
 from protocols.vectors import Aggregate
@@ -66,6 +66,11 @@ class Rejection:
     client: str
     stage: str
     error: ProtocolError
+
+
+def refusals(rejections: Iterable[Rejection]) -> dict[str, int]:
+    """Return {client: class of its reason} of the clients that answered with a refusal."""
+    return {r.client: r.error.refusal_code for r in rejections if isinstance(r.error, RefusedError)}
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 
 from protocols.compression.half import run_half_round
 from protocols.driver import run_round
-from protocols.errors import AggregateError, DecodeError, ReconstructionError, TooFewSurvivorsError
+from protocols.errors import AggregateError, DecodeError, InputError, ReconstructionError, TooFewSurvivorsError
 from protocols.noise import NoisyCodec
 from protocols.parameters import RoundParameters
 from protocols.plain import run_plain_round
-from protocols.result import Direction, FrameRecord, RoundResult
+from protocols.result import Direction, FrameRecord, RoundResult, refusals
 from protocols.roster import Ed25519Verifier, SignatureVerifier
 from protocols.server.machine import ServerMachine
 from protocols.transport import DEFAULT_PATIENCE, Patience, Transport
@@ -180,7 +180,10 @@ class Aggregator:
         except _NotOpenedError as error:
             self._close(parameters.round, None, 0)
             rows, dropouts = _byte_rows(error.frames, number), {**error.dropouts, **lost}
-            raise RoundAbortedError(number, error.stage, str(error.__cause__), dropouts, rows) from error.__cause__
+            diverged, planned = sorted(error.diverged & set(dropouts)), self._planned(number) & set(lost)
+            raise RoundAbortedError(
+                number, error.stage, str(error.__cause__), dropouts, rows, diverged, planned
+            ) from error.__cause__
         if channel is not self._updates:
             self._updates.scored(result.survivors)
         opened = channel.open(result)
@@ -217,7 +220,7 @@ class Aggregator:
                 )
             except (TooFewSurvivorsError, ReconstructionError, AggregateError) as error:
                 stage = error.stage if isinstance(error, TooFewSurvivorsError) else "Unmasking"
-                raise _NotOpenedError(stage, server.frames, server.dropouts) from error
+                raise _NotOpenedError(stage, server.frames, server.dropouts, refusals(server.rejections)) from error
         try:
             _check_survivors(parameters, lost)
             self.before_opening(training_round(parameters.round), parameters.min_survivors)
@@ -225,7 +228,13 @@ class Aggregator:
                 return run_half_round(channel.codec, parameters, roster, payload, transport, self._patience)
             return run_plain_round(parameters, roster, payload, transport, self._patience)
         except TooFewSurvivorsError as error:
-            raise _NotOpenedError(error.stage, (), {}) from error
+            silent = () if error.survivors else self._terms.sites
+            raise _NotOpenedError(error.stage, (), dict.fromkeys(silent, error.stage), error.refused) from error
+
+    def _planned(self, number: int) -> set[str]:
+        """Return the sites whose loss in a round the configuration names."""
+        schedule = self._terms.config.simulation.schedule() if self._simulated else {}
+        return {site for site, lost_in in schedule if lost_in == number}
 
     def _close(self, protocol: int, survivors: Sequence[str] | None, best: int) -> None:
         """Tell every site how a round ended; one that cannot be reached finds out from the next download."""
@@ -268,13 +277,19 @@ def _check_survivors(parameters: RoundParameters, lost: Mapping[str, str]) -> No
 
 
 class _NotOpenedError(Exception):
-    """A protocol round ended at `stage` without a sum, after `frames` had passed; its cause says why."""
+    """A protocol round ended at `stage` without a sum, after `frames` had passed; its cause says why.
 
-    def __init__(self, stage: str, frames: Sequence[FrameRecord], dropouts: Mapping[str, str]) -> None:
+    Of the sites that refused, `diverged` holds those that refused their own contribution: it is not finite.
+    """
+
+    def __init__(
+        self, stage: str, frames: Sequence[FrameRecord], dropouts: Mapping[str, str], refused: Mapping[str, int]
+    ) -> None:
         super().__init__(stage)
         self.stage = stage
         self.frames = frames
         self.dropouts = dropouts
+        self.diverged = {site for site, code in refused.items() if code == InputError.code}
 
 
 def _byte_rows(frames: Sequence[FrameRecord], number: int) -> tuple[ByteRow, ...]:

@@ -6,7 +6,7 @@ import numpy as np
 
 from clients.encoders import FeatureBundle
 from securefed.config import RunConfig
-from securefed.errors import ConfigError
+from securefed.errors import ConfigError, DivergedError
 from securefed.hospitals import Hospitals
 from securefed.run_folder import MetricRow
 
@@ -30,6 +30,7 @@ def train_alone(
 
     Raises:
         ConfigError: A linear probe is asked for, and a site has no training image.
+        DivergedError: A site's model predicts nothing finite after a round.
     """
     if config.federation.method == "zero-shot":
         return 0
@@ -49,6 +50,8 @@ def train_alone(
     for number in range(1, config.federation.rounds + 1):
         hospitals.train_all(NOTHING_SHARED, number)
         accuracy = hospitals.validation_accuracy(NOTHING_SHARED)
+        if diverged := hospitals.diverged():
+            raise DivergedError(diverged, number)
         states = hospitals.private_states()
         for site in hospitals.sites:
             if site not in best:

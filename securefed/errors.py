@@ -7,10 +7,11 @@ SecureFedError
     ReleaseRefusedError  a site does not make a release that it is asked for; nothing left
         ReleaseGoneError     it was made before and is not kept any more: the site takes part in a later round
     TrainingProcessError a process in which hospitals train has ended or failed; the finished rounds are kept
+    DivergedError        what a site has trained predicts nothing finite: lower the learning rates and start anew
     RoundAbortedError    a round ended without opening a sum: too few hospitals were left (exit code 1)
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 
 class SecureFedError(Exception):
@@ -96,6 +97,27 @@ class TrainingProcessError(SecureFedError):
         self.reason = reason
 
 
+_LOWER_RATES = "lower training.fam_learning_rate or training.mlp_learning_rate, and start a new run or study"
+"""After a divergence: the run is the same each time, so that going on with it leads there again."""
+
+
+class DivergedError(SecureFedError):
+    """Training diverged: what a site's model says is NaN or infinite.
+
+    Attributes:
+        sites: Where.
+        round_number: After which round; 0 where a finished model is evaluated.
+    """
+
+    def __init__(self, sites: Sequence[str], round_number: int = 0) -> None:
+        when = f" in round {round_number}" if round_number else ""
+        super().__init__(
+            f"training diverged at {', '.join(sites)}{when}: the model predicts NaN or infinity; {_LOWER_RATES}"
+        )
+        self.sites = tuple(sites)
+        self.round_number = round_number
+
+
 class RoundAbortedError(SecureFedError):
     """A round ended without a sum; nothing of anybody's update was revealed.
 
@@ -105,6 +127,8 @@ class RoundAbortedError(SecureFedError):
         cause: Why.
         dropouts: {site: stage} of the sites that were lost.
         byte_rows: Every message that had passed (securefed.run_folder.ByteRow).
+        diverged: Those of the sites that refused what they had trained themselves, because it is not finite.
+        planned: Those that the run's configuration loses in this round.
     """
 
     def __init__(
@@ -114,15 +138,24 @@ class RoundAbortedError(SecureFedError):
         cause: str,
         dropouts: Mapping[str, str] | None = None,
         byte_rows: Sequence[object] = (),
+        diverged: Sequence[str] = (),
+        planned: Collection[str] = (),
     ) -> None:
         why = cause.removesuffix(": nothing was revealed")
-        super().__init__(
-            f"round {round_number} was aborted and nothing was revealed: {why}. "
-            "The finished rounds are kept: bring the lost sites back and go on with simulate --resume, deploy submit "
-            "or the same sweep again"
-        )
+        if set(dropouts or {}) - set(diverged) - set(planned) or not (diverged or planned):
+            step = (
+                "The finished rounds are kept: bring the lost sites back and go on with simulate --resume, deploy "
+                "submit or the same sweep again"
+            )
+        elif diverged:
+            step = f"Training diverged at {', '.join(diverged)}, where the update is not finite: {_LOWER_RATES}"
+        else:
+            step = "The run itself loses these sites (simulation.drop): start a new run that loses fewer in this round"
+        super().__init__(f"round {round_number} was aborted and nothing was revealed: {why}. {step}")
         self.round_number = round_number
         self.stage = stage
         self.cause = cause
         self.dropouts = dict(dropouts or {})
         self.byte_rows = tuple(byte_rows)
+        self.diverged = tuple(diverged)
+        self.planned = tuple(planned)

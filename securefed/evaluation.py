@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from clients.metrics import (
     METRIC_NAMES,
     ClassificationMetrics,
+    NonFiniteProbabilityError,
     as_mapping,
     confusion,
     evaluate,
@@ -16,6 +17,7 @@ from clients.metrics import (
     reliability_curve,
     worst_metrics,
 )
+from securefed.errors import DivergedError
 from securefed.run_folder import MetricRow
 
 PlainMetrics = dict[str, dict[str, float | int | None]]
@@ -42,12 +44,19 @@ def evaluate_site(site: str, parts: Mapping[str, NDArray[np.float32]], labels: N
     """Compute all metrics of one site from probabilities float32[N, C] of each part and labels int64[N].
 
     The confusion matrix and the reliability curve are those of the `ensemble`, or of the only part.
+
+    Raises:
+        DivergedError: A probability is not finite.
     """
     shown = parts.get("ensemble", next(iter(parts.values())))
+    try:
+        metrics = {part: evaluate(probabilities, labels) for part, probabilities in parts.items()}
+    except NonFiniteProbabilityError as error:
+        raise DivergedError([site]) from error
     bins = reliability_curve(shown, labels)
     return SiteEvaluation(
         site,
-        {part: evaluate(probabilities, labels) for part, probabilities in parts.items()},
+        metrics,
         confusion(shown, labels).tolist(),
         {
             "confidence": [entry.confidence for entry in bins],

@@ -79,6 +79,7 @@ class Hospitals:
         self._download: tuple[Vector, tuple[int, int]] | None = None  # equal to the latest one
         self._comparing = threading.Lock()
         self._scored: dict[str, tuple[Vector, dict[str, float]]] = {}
+        self._senseless: set[str] = set()
         fleet = make_fleet(text, scale, settings, method, device) if together or device == "cuda" else None
         self._processes: TrainingProcesses | None = None
         if rounds and not together and hospitals is None and can_have_crew(self._hospitals.values(), workers, device):
@@ -131,6 +132,16 @@ class Hospitals:
         sites = [site for site, labels in self._validation.items() if labels.size]
         return self._at_once(sites, lambda site: self._accuracy(site, vector))
 
+    def diverged(self) -> tuple[str, ...]:
+        """Return the sites whose model says of validation images, when it was last asked, what is not finite.
+
+        Of sites without such images, those that have learned for themselves what is not finite.
+        """
+        unasked = [site for site, labels in self._validation.items() if not labels.size]
+        states = {site: self._hospitals[site].private_state() for site in unasked}
+        broken = {site for site, state in states.items() if not all(np.isfinite(a).all() for a in state.values())}
+        return tuple(site for site in self.sites if site in self._senseless | broken)
+
     def predict(self, site: str, vector: Vector, split: str) -> Mapping[str, NDArray[np.float32]]:
         """Return {part: probabilities float32[N, C]} on a split of a site."""
         return self._hospitals[site].predict(vector, split)
@@ -169,6 +180,8 @@ class Hospitals:
             with _named_errors():
                 hospital, said = self._hospitals[site], self._ahead.said(site, vector) if self._ahead else None
                 parts = hospital.predict(vector, "val") if said is None else hospital.hear(vector, said)
+            finite = all(np.isfinite(scores).all() for scores in parts.values())
+            (self._senseless.discard if finite else self._senseless.add)(site)
             accuracy = {part: float((scores.argmax(axis=1) == labels).mean()) for part, scores in parts.items()}
             self._scored[site] = scored = vector, accuracy
         return scored[1]

@@ -22,7 +22,7 @@ from securefed.compression_pilot import settle_compression
 from securefed.config import RunConfig, load_config, write_config
 from securefed.dropouts import check_schedule
 from securefed.ended import close_folder, finish_ended
-from securefed.errors import ConfigError, RoundAbortedError
+from securefed.errors import ConfigError, DivergedError, RoundAbortedError
 from securefed.evidence import RunEvidence, simulated_parties, utc_now
 from securefed.federation import Federation, RoundReport
 from securefed.first_lines import first_lines
@@ -87,6 +87,7 @@ def simulate(
     Raises:
         ConfigError, DataError, EncoderError, ProtocolError: The run cannot be as configured.
         RoundAbortedError: A round lost too many hospitals; the finished rounds are kept.
+        DivergedError: A hospital's model predicts nothing finite.
         RunFolderError: The results cannot be written.
     """
     observer = observer or Observer()
@@ -207,6 +208,9 @@ class _Run:
         except RoundAbortedError as error:
             evidence.round_aborted(error)
             raise
+        except DivergedError as error:
+            evidence.interrupted(self._round, str(error))
+            raise
         seconds = {"encode": bundle.encode_seconds, **outcome.seconds, "total": time.perf_counter() - self._start}
         summary = write_outcome(folder, self._config, bundle, outcome, seconds, self._keyed(folder, bundle))
         evidence.evaluated(outcome.chosen_round, {site: parts["test"] for site, parts in summary["sites"].items()})
@@ -284,6 +288,10 @@ class _Run:
             digest = vector_digest(report.checkpoint.current.vector)
             evidence.round_completed(report.number, report.opened, hospitals.sites, digest)
             folder.append_rows(folder.bytes, report.opened.byte_rows)
+            # Of a private run nobody is told whose training diverged: that follows from images, and no noise is on it.
+            if private is None and (diverged := hospitals.diverged()):
+                evidence.sign(report.number)
+                raise DivergedError(diverged, report.number)
             folder.append_rows(folder.metrics, _round_rows(report))
             if checkpoints.finish(report.checkpoint):
                 evidence.checkpoint(report.number, digest)

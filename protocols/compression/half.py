@@ -27,7 +27,7 @@ from protocols.messages import FrameKind, PlainInputRequest, Refusal, decode_mes
 from protocols.messages.limits import FIRST_REQUEST_LIMIT
 from protocols.parameters import RoundParameters
 from protocols.plain import NO_SESSION, STAGE, ask_in_clear
-from protocols.result import Direction, FrameRecord, Rejection, RoundResult
+from protocols.result import Direction, FrameRecord, Rejection, RoundResult, refusals
 from protocols.roster import Roster
 from protocols.transport import DEFAULT_PATIENCE, Patience, Transport
 from protocols.vectors import Aggregate
@@ -161,7 +161,7 @@ def run_half_round(
         for kind, size in ((FrameKind.PAYLOAD, len(reply) - HEADER_BYTES), (FrameKind.OVERHEAD, HEADER_BYTES)):
             frames.append(FrameRecord(name, parameters.round, Direction.UP, STAGE, kind, size))
     if not heard:
-        raise TooFewSurvivorsError(STAGE, 0, 1)
+        raise TooFewSurvivorsError(STAGE, 0, 1, refusals(rejections))
     total[:-1] += len(heard) * _OFFSET
     survivors = tuple(name for name in names if name in heard)
     dropouts = {name: STAGE for name in names if name not in heard}

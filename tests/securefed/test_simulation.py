@@ -207,7 +207,8 @@ def test_too_few_survivors_end_the_run_with_the_named_error_and_reveal_nothing(s
     with pytest.raises(RoundAbortedError, match="round 2 was aborted and nothing was revealed") as caught:
         run(config, tmp_path)
     assert caught.value.exit_code == 1
-    assert "go on with simulate --resume, deploy submit or the same sweep again" in str(caught.value)
+    assert "start a new run that loses fewer in this round" in str(caught.value)
+    assert "bring the lost sites back" not in str(caught.value)
     folder = RunFolder.open(tmp_path / "run")
     assert read_events(folder.log)[-1].kind == "round_aborted"
     assert not folder.summary.exists()

@@ -135,6 +135,14 @@ def test_a_cell_that_fails_is_a_line_of_the_table_and_the_others_run(sweep_file,
     assert (first["status"], first["value"]) == ("failed", "")
 
 
+def test_a_cell_that_diverges_fails_alone(sweep_file, tmp_path):
+    plan = read_plan(sweep_file('"training.fam_learning_rate" = [1e20, 5e-4]', 'method = "local"'))
+    result = run_sweep(plan, tmp_path / "out", jobs=1)
+    results = [result.results[cell.name] for cell in plan.cells]
+    assert [result.status for result in results] == [FAILED, FINISHED]
+    assert results[0].error.startswith("DivergedError: training diverged at site0")
+
+
 def test_an_interrupted_sweep_goes_on_where_it_was(sweep_file, tmp_path, monkeypatch):
     plan = read_plan(sweep_file('"federation.seed" = [0, 1, 2]'))
     whole = run_sweep(plan, tmp_path / "whole", jobs=1)
