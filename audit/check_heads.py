@@ -10,6 +10,7 @@ from audit.history import RoundRecord, RunHistory
 from audit.log import Event
 from audit.merkle import MerkleTree
 from audit.roster import Roster
+from audit.site_folder import site_folder_name
 
 
 @dataclass(frozen=True)
@@ -71,8 +72,9 @@ def check_heads(
         if not signed.witnesses:
             raise EvidenceError(signed.head.size - 1, f"{source}: a kept head carries no countersignature")
         seen.add(signed.head)
-    for hospital, signed in copies:
-        signed.verify(roster, of=hospital)
+    hospitals = {site_folder_name(name): name for name in roster.hospitals}
+    for kept_in, signed in copies:
+        signed.verify(roster, of=hospitals.get(kept_in, kept_in))
     covered = max((signed.head.size for signed in own), default=0)
     later = max((head.size for head in seen), default=0)
     if later > covered:

@@ -1,10 +1,8 @@
 """The folder of one run: where each result lies, written so that a crash leaves it readable."""
 
 import csv
-import hashlib
 import json
 import os
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from datetime import datetime
@@ -18,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file, save_file
 
 from audit.data_name import DATA_KEY, named_data
+from audit.site_folder import site_folder_name
 from securefed.errors import RunFolderError
 
 Arrays = dict[str, NDArray[Any]]
@@ -112,7 +111,7 @@ class RunFolder:
 
     def site(self, site: str) -> Path:
         """Return the folder of a site's own files (its MLP), made with access for its owner only."""
-        path = self.path / "sites" / _slug(site)
+        path = self.path / "sites" / site_folder_name(site)
         path.mkdir(parents=True, exist_ok=True, mode=0o700)
         return path
 
@@ -235,12 +234,6 @@ def read_byte_rows(path: Path) -> list[ByteRow]:
             )
             for line in csv.DictReader(stream)
         ]
-
-
-def _slug(name: str) -> str:
-    """A name that is safe as a folder; a changed one carries a digest, so that two sites never share a folder."""
-    plain = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.")[:80]
-    return plain if plain == name else f"{plain or 'x'}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
 
 
 def _require_unicode(path: Path) -> None:

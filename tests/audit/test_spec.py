@@ -1,5 +1,6 @@
 """The specification shows the bytes that the code writes."""
 
+import hashlib
 import re
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from audit.log import parse_events
 from audit.merkle import MerkleTree, leaf_hash, verify_consistency, verify_inclusion
 from audit.report_signature import PAGES_LABEL, REPORT_LABEL
 from audit.roster import Roster
+from audit.site_folder import site_folder_name
 from tests.audit.spec_example import example
 
 SPEC = (Path(audit.__file__).parent / "SPEC.md").read_text(encoding="utf-8")
@@ -51,6 +53,14 @@ def test_labels_are_as_specified():
     for label in (SERVER_LABEL, WITNESS_LABEL, REPORT_LABEL, PAGES_LABEL):
         assert f"`{label.decode().rstrip()}\\n`" in SPEC
         assert f"{len(label)} bytes" in SPEC
+
+
+def test_folders_of_hospitals_are_named_as_specified():
+    assert "each run of other characters becomes `-`" in SPEC
+    for name in ("north", "a.b_c-9", "n" * 80):
+        assert site_folder_name(name) == name
+    for name, plain in (("Köln 2", "K-ln-2"), ("..", "x"), ("-a", "a"), ("n" * 81, "n" * 80)):
+        assert site_folder_name(name) == f"{plain}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
 
 
 def test_the_label_of_renewals_is_as_specified():

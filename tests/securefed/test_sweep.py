@@ -7,12 +7,16 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 
 from audit import LogLockedError, read_events
+from audit.site_folder import site_folder_name
+from audit.verify import verify_run
+from clients.encoders import export_features
 from securefed.config import config_digest, load_config
 from securefed.errors import ConfigError, RunFolderError
 from securefed.locks import locked
@@ -21,6 +25,7 @@ from securefed.sweep.cell import FAILED, FINISHED, WAITING
 from securefed.sweep.plan import read_plan
 from securefed.sweep.run import look_up_all, run_sweep
 from securefed.sweep.table import _figures
+from tests.securefed.conftest import bundle
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -113,6 +118,29 @@ def test_a_sweep_ends_in_one_table_and_is_not_run_twice(sweep_file, tmp_path, mo
     monkeypatch.setattr(sweep_run, "run_cell", lambda *_: pytest.fail("a finished cell was run again"))
     again = run_sweep(plan, folder, jobs=1)
     assert {name: r.summary for name, r in again.results.items()} == {n: r.summary for n, r in result.results.items()}
+
+
+NAMES = ("St. Mary's (N)", "Köln 2", "K-ln-2", "K ln 2", "n" * 90)
+
+
+def test_hospitals_may_have_any_names_and_none_passes_for_another(sweep_file, features_file, tmp_path):
+    made = bundle()
+    sites = tuple(replace(site, site=name) for site, name in zip(made.sites, NAMES, strict=True))
+    path = tmp_path / "names.safetensors"
+    export_features(replace(made, sites=sites), path)
+    grid = sweep_file('"federation.seed" = [0]')
+    grid.write_text(grid.read_text().replace(str(features_file), str(path)))
+    plan = read_plan(grid)
+    ended = run_sweep(plan, tmp_path / "out", jobs=1).results[plan.cells[0].name]
+    assert (ended.status, ended.error) == (FINISHED, "")
+    folder = tmp_path / "out/cells" / plan.cells[0].name
+    found = verify_run(folder, report=True)
+    assert found.is_verified, found.failed
+    assert "(15 copies as hospitals kept them), signed by 6 of 6 parties" in found.checks[2].detail
+    assert all(name in (folder / "report.json").read_text() for name in NAMES)
+    mine, other = (folder / "sites" / site_folder_name(name) / "heads.jsonl" for name in NAMES[1:3])
+    mine.write_bytes(other.read_bytes())
+    assert "lacks the countersignature of 'Köln 2'" in verify_run(folder).failed[0].detail
 
 
 def test_cells_in_processes_have_the_results_of_cells_in_this_one(sweep_file, tmp_path):
