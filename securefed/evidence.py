@@ -85,8 +85,7 @@ class RunEvidence:
         with evidence.closed_on_error():
             evidence._log.append("config", {"digest": config_digest(config), "values": values})
             parties.announce(evidence._log)
-            if stated := config.purpose.stated():
-                evidence._log.append("purpose", {"values": dict(stated)})
+            evidence._purpose(config)
         return evidence
 
     @contextmanager
@@ -178,8 +177,13 @@ class RunEvidence:
             if kind in described and described[kind][field] != found:
                 raise ConfigError("--resume", f"the {field} of {kind.split('_')[0]} differs from the run's; restore it")
 
+    def _purpose(self, config: RunConfig) -> None:
+        """Record the declared purpose, once."""
+        if (stated := config.purpose.stated()) and not self.has("purpose"):
+            self._log.append("purpose", {"values": dict(stated)})
+
     def check_same_config(self, config: RunConfig) -> None:
-        """Refuse to resume with another configuration than the log says; record it where that was never begun."""
+        """Refuse to resume with another configuration than the log says; record it, and the purpose, where not yet."""
         logged = next((event.fields for event in self._log.events if event.kind == "config"), None)
         if logged is None:
             self._log.append("config", {"digest": config_digest(config), "values": config_to_mapping(config)})
@@ -188,6 +192,7 @@ class RunEvidence:
                 "--resume",
                 "config.toml is not the configuration that the run was begun with: restore it, or start anew",
             )
+        self._purpose(config)
 
     def check_same_model(self, number: int, model_digest: str) -> None:
         """Refuse to resume from another model than the log says a round ended with.

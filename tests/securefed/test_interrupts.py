@@ -3,6 +3,7 @@
 import re
 import shutil
 from dataclasses import replace
+from functools import partial
 
 import pytest
 
@@ -228,7 +229,7 @@ def test_a_key_that_is_gone_is_not_made_anew(small_run, tmp_path, monkeypatch, k
         resume_run(tmp_path / "run", cache_dir=tmp_path / "cache")
 
 
-@pytest.mark.parametrize("event", ["config", "roster", "data_described"])
+@pytest.mark.parametrize("event", ["config", "roster", "purpose", "data_described"])
 def test_a_run_that_was_killed_while_its_log_was_begun_goes_on_to_a_whole_record(
     small_run, tmp_path, monkeypatch, whole, event
 ):
@@ -239,5 +240,6 @@ def test_a_run_that_was_killed_while_its_log_was_begun_goes_on_to_a_whole_record
             raise KeyboardInterrupt
         return append(log, kind, fields)
 
-    kinds = kinds_after_resuming(small_run, tmp_path, monkeypatch, whole, EventLog, "append", stop)
-    assert [kinds.count(kind) for kind in ("config", "roster", "data_described")] == [1, 1, 1]
+    declared = partial(small_run, purpose={"purpose": "triage of trees"})
+    kinds = kinds_after_resuming(declared, tmp_path, monkeypatch, whole, EventLog, "append", stop)
+    assert [kinds.count(kind) for kind in ("config", "roster", "purpose", "data_described")] == [1, 1, 1, 1]
