@@ -4,10 +4,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from audit.errors import EvidenceError
 from audit.heads import read_heads
 from audit.log import Clock, EventLog
 from audit.parties import SimulatedParties
+from audit.regular_file import read_regular
 from audit.report import verdict_lines, write_report
+from audit.report.build import decode_report
 from audit.report.write import FORMATS
 from audit.report_signature import SIGNATURE_FILE
 from securefed.checkpoint import delete_checkpoint
@@ -31,7 +34,8 @@ def finish_ended(folder: RunFolder, now: Clock) -> tuple[dict[str, Any], tuple[s
 
     None for any other run.
 
-    That is: sign the end of the log, delete the checkpoint (it holds every hospital's MLP), write the report.
+    That is: sign the end of the log, delete the checkpoint (it holds every hospital's MLP), write the report; a report
+    that says that the record does not verify is written anew.
 
     Raises:
         RunFolderError: The run has ended and nothing is left to do.
@@ -44,7 +48,7 @@ def finish_ended(folder: RunFolder, now: Clock) -> tuple[dict[str, Any], tuple[s
             return None
         heads = folder.path / "heads.jsonl"
         covered = max((signed.head.size for signed in read_heads(heads)), default=0) if heads.exists() else 0
-        if covered > end.seq and not folder.checkpoint.exists() and _is_reported(folder.path):
+        if covered > end.seq and not folder.checkpoint.exists() and reported(folder.path) is True:
             raise RunFolderError(folder.path, "has ended already; start a new run without --resume")
         if covered <= end.seq:
             _sign(folder, log, end.fields["rounds"])
@@ -52,8 +56,15 @@ def finish_ended(folder: RunFolder, now: Clock) -> tuple[dict[str, Any], tuple[s
     return summary, *close_folder(folder)
 
 
-def _is_reported(path: Path) -> bool:
-    return all((path / name).exists() for name in (*(f"report.{ending}" for ending in FORMATS), SIGNATURE_FILE))
+def reported(path: Path) -> bool | None:
+    """Return whether the report of a run that has ended says that its record verifies; None where it has no report."""
+    if not all((path / name).exists() for name in (*(f"report.{ending}" for ending in FORMATS), SIGNATURE_FILE)):
+        return None
+    try:
+        identity = decode_report(read_regular(path / "report.json"))["identity"]
+    except (OSError, EvidenceError):
+        return None
+    return bool(identity["is_verified"]) if identity["is_complete"] else None
 
 
 def _sign(folder: RunFolder, log: EventLog, rounds: object) -> None:

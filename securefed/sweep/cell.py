@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from securefed.ended import reported
 from securefed.errors import RunFolderError, SecureFedError
 from securefed.locks import locked
 from securefed.sweep.plan import Cell
@@ -32,7 +33,10 @@ class CellResult:
 
 
 def look_up(folder: Path, cell: Cell) -> CellResult:
-    """Return a cell's result without running anything: finished if its folder holds the summary of this configuration.
+    """Return a cell's result without running anything.
+
+    It is finished if its folder holds the summary of this configuration and the report of a run that has ended and
+    verifies, failed if that does not verify, and waits otherwise: what was cut off before its report is gone on with.
 
     Raises:
         RunFolderError: The folder holds the summary of another configuration or a damaged one.
@@ -46,8 +50,11 @@ def look_up(folder: Path, cell: Cell) -> CellResult:
         raise RunFolderError(path, f"is damaged ({error}); remove its folder to run the cell again") from error
     if summary.get("config_digest") != cell.digest:
         raise RunFolderError(path, "belongs to another configuration; name another folder with --output")
-    if (path.parent / "checkpoint").exists():  # cut off between its summary and its end
+    verifies = reported(path.parent)
+    if verifies is None or (path.parent / "checkpoint").exists():
         return CellResult(cell.name, WAITING)
+    if not verifies:
+        return CellResult(cell.name, FAILED, error=str(_unverified(path.parent)))
     return CellResult(cell.name, FINISHED, summary)
 
 
@@ -83,8 +90,12 @@ def _summary(path: Path, cell: Cell, cache_dir: Path | None, workers: int) -> di
             _put_aside(path)
         result = simulate(cell.config, output=path, cache_dir=cache_dir, workers=workers)
     if not result.is_verified:
-        raise RunFolderError(path, "holds a record that does not verify: see audit verify")
+        raise _unverified(path)
     return result.summary
+
+
+def _unverified(path: Path) -> RunFolderError:
+    return RunFolderError(path, "holds a record that does not verify: see audit verify")
 
 
 def _put_aside(path: Path) -> None:

@@ -12,8 +12,12 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from audit import LogLockedError, read_events
+from audit import read_events
+from audit.accounting import Adjacency
+from audit.ledger import Budget, BudgetLine, Ledger, Policy
+from audit.report import write_report
 from audit.site_folder import site_folder_name
 from audit.verify import verify_run
 from clients.encoders import export_features
@@ -222,20 +226,16 @@ def test_a_cell_that_a_process_is_at_work_in_is_left_alone_and_the_others_run(sw
     assert sorted(path.name for path in cell.parent.iterdir()) == sorted(cell.name for cell in plan.cells)
 
 
-def test_a_cell_whose_budget_is_spent_fails_alone(sweep_file, tmp_path, monkeypatch):
-    from securefed import simulation
-
-    simulate = simulation.simulate
-
-    def run(config, **more):
-        if config.federation.seed == 0:
-            raise LogLockedError(tmp_path)  # any error of the evidence: budgets, ledgers, logs
-        return simulate(config, **more)
-
-    monkeypatch.setattr(simulation, "simulate", run)
-    plan = read_plan(sweep_file('"federation.seed" = [0, 1]'))
+def test_a_cell_that_a_budget_does_not_bear_fails_alone(sweep_file, tmp_path):
+    path, signer = tmp_path / "ledger.sqlite", Ed25519PrivateKey.generate().public_key().public_bytes_raw().hex()
+    budget = Budget(2.0, 1e-5, Adjacency.ADD_OR_REMOVE_ONE, signer)
+    with Ledger(path) as ledger:
+        ledger.install(Policy({BudgetLine(f"site{number}", "image"): budget for number in range(5)}))
+    private = f'[privacy]\nmode = "distributed"\nledger = "{path}"\n[training]\nfam_width = 4'
+    plan = read_plan(sweep_file('"privacy.epsilon" = [8.0, 1.0]', private))
     result = run_sweep(plan, tmp_path / "out", jobs=1)
     assert [result.results[cell.name].status for cell in plan.cells] == [FAILED, FINISHED]
+    assert result.results[plan.cells[0].name].error.startswith("BudgetExceededError: ")
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=["SIGTERM", "SIGKILL"])
@@ -286,21 +286,57 @@ def children(pid):
     return found
 
 
-def test_a_cell_that_was_cut_off_behind_its_summary_is_finished(sweep_file, tmp_path, monkeypatch):
-    plan = read_plan(sweep_file('"federation.seed" = [0]'))
+@pytest.mark.parametrize(
+    ("method", "step"),
+    [
+        ("local", "securefed.evidence.RunEvidence.completed"),
+        ("fedmedclip", "securefed.ended.delete_checkpoint"),
+        ("fedmedclip", "securefed.ended.write_report"),
+    ],
+)
+def test_a_cell_that_was_cut_off_behind_its_summary_is_finished(sweep_file, tmp_path, monkeypatch, method, step):
+    plan = read_plan(sweep_file(f'"federation.method" = ["{method}"]'))
 
-    def interrupted(_):
+    def interrupted(*_, **__):
         signal.raise_signal(signal.SIGINT)
 
     with monkeypatch.context() as patch:
-        patch.setattr("securefed.ended.delete_checkpoint", interrupted)
+        patch.setattr(step, interrupted)
         with pytest.raises(KeyboardInterrupt):
             run_sweep(plan, tmp_path / "out", jobs=1)
     (cell,) = plan.cells
+    folder = tmp_path / "out" / "cells" / cell.name
+    assert (folder / "summary.json").exists()
     assert look_up_all(plan, tmp_path / "out")[cell.name].status == WAITING
     assert run_sweep(plan, tmp_path / "out", jobs=1).results[cell.name].status == FINISHED
-    assert [path.name for path in (tmp_path / "out" / "cells").iterdir()] == [cell.name]
-    assert not (tmp_path / "out" / "cells" / cell.name / "checkpoint").exists()
+    assert look_up_all(plan, tmp_path / "out")[cell.name].status == FINISHED
+    assert [path.name for path in folder.parent.iterdir()] == [cell.name]
+    assert not (folder / "checkpoint").exists()
+    assert read_events(folder / "audit.jsonl")[-1].kind == "run_completed"
+    assert (folder / "report.html").exists()
+
+
+def test_a_cell_whose_record_does_not_verify_fails_until_it_does(sweep_file, tmp_path, monkeypatch):
+    plan = read_plan(sweep_file('"federation.method" = ["local"]'))
+    folder = tmp_path / "out" / "cells" / plan.cells[0].name
+
+    whole = []
+
+    def changed(run, **arguments):
+        whole.append((run / "metrics.csv").read_bytes())
+        (run / "metrics.csv").write_text("another")
+        return write_report(run, **arguments)
+
+    monkeypatch.setattr("securefed.ended.write_report", changed)
+    for _ in range(2):
+        result = run_sweep(plan, tmp_path / "out", jobs=1)
+        (found,) = result.results.values()
+        assert (found.status, result.failed) == (FAILED, 1)
+        assert found.error == f"RunFolderError: {folder}: holds a record that does not verify: see audit verify"
+        assert look_up_all(plan, tmp_path / "out")[plan.cells[0].name].status == FAILED
+    monkeypatch.setattr("securefed.ended.write_report", write_report)
+    (folder / "metrics.csv").write_bytes(whole[0])
+    assert run_sweep(plan, tmp_path / "out", jobs=1).results[plan.cells[0].name].status == FINISHED
 
 
 def test_a_folder_of_other_runs_is_refused(sweep_file, tmp_path):
