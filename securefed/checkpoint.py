@@ -2,8 +2,9 @@
 
 A checkpoint is a folder of its own, written whole before one small file points to it; the former is deleted after
 that. A crash at any instant leaves the pointer at a complete checkpoint; what it does not point to is never read, and
-is written anew. What belongs to a hospital lies in a file per site that only its owner can read: in a deployment it
-never leaves the hospital.
+is written anew. The pointer has the digest of each file, and each file its own: one that is damaged, or that came from
+elsewhere, is refused. (Nothing signs them: whoever rewrites the whole checkpoint is not noticed.) What belongs to a
+hospital lies in a file per site that only its owner can read: in a deployment it never leaves the hospital.
 """
 
 import hashlib
@@ -27,6 +28,7 @@ from securefed.errors import RunFolderError
 from securefed.run_folder import Arrays, RunFolder
 
 Vector = NDArray[np.float32]
+Digests = dict[str, str]
 
 _POINTER = "latest.json"
 
@@ -143,9 +145,10 @@ def load_checkpoint(folder: RunFolder) -> Checkpoint | None:
         return None
     try:
         number, best_round, sites = int(kept["round"]), kept["best_round"], list(kept["sites"])
-        current = _read_snapshot(folder, "round", number, sites)
-        best = None if best_round is None else _read_snapshot(folder, "best", int(best_round), sites)
-        channel = _read_channel(folder, folder.checkpoint / _name("round", current), sites)
+        digests = dict(kept["digests"])
+        current = _read_snapshot(folder, "round", number, sites, digests)
+        best = None if best_round is None else _read_snapshot(folder, "best", int(best_round), sites, digests)
+        channel = _read_channel(folder, folder.checkpoint / _name("round", current), sites, digests)
         return Checkpoint(current, best, float(kept["best_mean"]), dict(kept["seconds"]), channel)
     except (KeyError, TypeError, ValueError) as error:
         raise _damaged(pointer, error) from error
@@ -167,6 +170,10 @@ def _complete(folder: RunFolder, checkpoint: Checkpoint) -> list[Path]:
         "best_mean": checkpoint.best_mean,
         "seconds": checkpoint.seconds,
         "sites": sorted(checkpoint.current.private),
+        "digests": {
+            **_digests(folder, _name("round", checkpoint.current)),
+            **(_digests(folder, _name("best", checkpoint.best)) if checkpoint.best else {}),
+        },
     }
     folder.write_json(folder.checkpoint / _POINTER, kept)
     names = _pointed(folder)
@@ -229,13 +236,23 @@ def _write(folder: RunFolder, path: Path, arrays: Arrays, site: str = "") -> Non
     folder.write_arrays(path, arrays, {"sha256": _digest(arrays, site)}, private=bool(site))
 
 
-def _read(folder: RunFolder, path: Path, site: str = "") -> Arrays:
-    """Read what `_write` wrote; raises RunFolderError where a byte of it was changed since, or it is another site's."""
+def _read(folder: RunFolder, path: Path, digests: Digests, site: str = "") -> Arrays:
+    """Read what `_write` wrote; raises RunFolderError where it is not that, or another site's."""
     arrays = folder.read_arrays(path)
-    found = _digest(arrays, site)
-    if folder.read_metadata(path).get("sha256", found) != found:
+    if {folder.read_metadata(path).get("sha256"), digests.get(_key(path))} != {_digest(arrays, site)}:
         raise RunFolderError(path, "was changed after it was written: start a new run, or restore the file")
     return arrays
+
+
+def _digests(folder: RunFolder, name: str) -> Digests:
+    """Return {file: the digest that was written with it} of a snapshot."""
+    paths = sorted((folder.checkpoint / name).glob("*.safetensors"))
+    return {_key(path): folder.read_metadata(path).get("sha256", "") for path in paths}
+
+
+def _key(path: Path) -> str:
+    """What the pointer calls a file of a snapshot."""
+    return f"{path.parent.name}/{path.name}"
 
 
 def _digest(arrays: Arrays, site: str) -> str:
@@ -259,10 +276,10 @@ def _delete(paths: Sequence[Path]) -> None:
         shutil.rmtree(path)
 
 
-def _read_snapshot(folder: RunFolder, kind: str, number: int, sites: list[str]) -> Snapshot:
+def _read_snapshot(folder: RunFolder, kind: str, number: int, sites: list[str], digests: Digests) -> Snapshot:
     path = folder.checkpoint / f"{kind}-{number:06d}"
-    vector = _read(folder, _global_file(path))["vector"]
-    private = {site: _read(folder, _site_file(path, index), site) for index, site in enumerate(sites)}
+    vector = _read(folder, _global_file(path), digests)["vector"]
+    private = {site: _read(folder, _site_file(path, index), digests, site) for index, site in enumerate(sites)}
     return Snapshot(number, vector, private)
 
 
@@ -274,11 +291,12 @@ def _site_file(path: Path, index: int) -> Path:
     return path / f"site-{index:04d}.safetensors"
 
 
-def _read_channel(folder: RunFolder, path: Path, sites: list[str]) -> ChannelState:
-    if not (path / "channel.safetensors").exists():
+def _read_channel(folder: RunFolder, path: Path, sites: list[str], digests: Digests) -> ChannelState:
+    public = path / "channel.safetensors"
+    if _key(public) not in digests:
         return ChannelState()
-    private = {site: _read(folder, _channel_file(path, index), site) for index, site in enumerate(sites)}
-    return ChannelState(_read(folder, path / "channel.safetensors"), private)
+    private = {site: _read(folder, _channel_file(path, index), digests, site) for index, site in enumerate(sites)}
+    return ChannelState(_read(folder, public, digests), private)
 
 
 def _channel_file(path: Path, index: int) -> Path:

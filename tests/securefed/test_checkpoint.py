@@ -1,3 +1,5 @@
+import json
+import shutil
 from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -162,6 +164,51 @@ def test_a_damaged_pointer_is_an_error_and_no_fresh_start(folder):
     (folder.checkpoint / "latest.json").write_text("{}")
     with pytest.raises(RunFolderError, match="damaged"):
         load_checkpoint(folder)
+
+
+FILES = ("global", "site-0001", "channel", "site-0001-channel")
+
+
+def without_its_digest(folder, path):
+    folder.write_arrays(path, folder.read_arrays(path), {}, private=True)
+
+
+def of_another_round(folder, path):
+    name = path.name
+    path.unlink()
+    shutil.copy(folder.checkpoint / "best-000001" / name, path)
+
+
+def gone(folder, path):
+    path.unlink()
+
+
+@pytest.mark.parametrize(
+    ("change", "name"),
+    [
+        *((without_its_digest, name) for name in FILES),
+        *((of_another_round, name) for name in FILES[:2]),
+        *((gone, name) for name in FILES),
+    ],
+)
+def test_files_that_were_not_written_with_the_checkpoint_are_refused(folder, change, name):
+    channel = ChannelState({"scale": np.arange(2.0)}, {"a b": {"r": np.arange(4.0)}, "c": {"r": np.arange(5.0)}})
+    save_checkpoint(folder, Checkpoint(snapshot(2), snapshot(1), 0.5, {}, channel))
+    path = folder.checkpoint / "round-000002" / f"{name}.safetensors"
+    load_checkpoint(folder)
+    change(folder, path)
+    with pytest.raises(RunFolderError, match=r"was changed after it was written|cannot be read"):
+        load_checkpoint(folder)
+
+
+def test_a_checkpoint_whose_pointer_has_no_digests_is_refused(folder):
+    save_checkpoint(folder, Checkpoint(snapshot(1), None, -1.0, {}))
+    pointer = folder.checkpoint / "latest.json"
+    kept = json.loads(pointer.read_text())
+    for changed in ({**kept, "digests": {}}, {name: value for name, value in kept.items() if name != "digests"}):
+        pointer.write_text(json.dumps(changed))
+        with pytest.raises(RunFolderError, match="start a new run"):
+            load_checkpoint(folder)
 
 
 @pytest.fixture
