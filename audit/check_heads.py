@@ -78,9 +78,11 @@ def check_heads(
     covered = max((signed.head.size for signed in own), default=0)
     later = max((head.size for head in seen), default=0)
     if later > covered:
-        raise EvidenceError(covered, f"a hospital kept a head over {later} events, heads.jsonl ends at {covered}")
+        kept = f"a hospital kept a head over {later} events, heads.jsonl ends at {covered}"
+        raise EvidenceError(covered, f"{kept}{_after_a_crash(history, covered)}")
     if history.completed is not None and covered <= history.completed.seq:
-        raise EvidenceError(covered, "the end of the run is not covered by a signed head")
+        left = "the end of the run is not covered by a signed head"
+        raise EvidenceError(covered, f"{left}{_after_a_crash(history, covered)}")
     open_rounds = [record for record in history.results if record.seq >= covered]
     if len(open_rounds) > 1:  # each is signed before the next begins: a crash leaves one
         last = f"round {open_rounds[0].number} and {len(open_rounds) - 1} more were finished"
@@ -95,6 +97,14 @@ def check_heads(
         unsigned_by=tuple(name for name in roster.hospitals if name not in signed_by),
         unsigned=len(history.events) - covered,
     )
+
+
+def _after_a_crash(history: RunHistory, covered: int) -> str:
+    """What to do where it was a crash: that cannot be told from a record that somebody cut, and does not verify."""
+    if history.completed is not None and covered > history.completed.seq:
+        return "; if an attack on it was cut off there: audit attack has it signed again"
+    goes_on = "deploy submit" if history.started.fields["operation"] == "deployment" else "simulate --resume"
+    return f"; if the run was cut off there: {goes_on} goes on and has it signed"
 
 
 def _check_roster(folder: Path, announced: Event | None, pinned: Roster | None) -> Roster:

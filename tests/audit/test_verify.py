@@ -7,9 +7,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from audit import EventLog
+from audit import EventLog, heads
+from audit.canonical import decode_canonical, encode_canonical
+from audit.heads import SignedHead
 from audit.verify import Outcome, verify_run
-from tests.audit.runs import SITES, Ticks, rechained, roster_of, signed_again
+from tests.audit.runs import SITES, Ticks, rechained, roster_of, round_fields, signed_again
 from tests.audit.tampering import COMPLETED, changed, failure, lines_of, write_lines
 
 
@@ -144,11 +146,56 @@ def test_older_heads_than_a_hospital_kept_are_found(complete_run):
     first, reason = failure(complete_run)
     assert first == 10
     assert "a hospital kept a head over 11 events" in reason
+    assert reason.endswith("; if the run was cut off there: simulate --resume goes on and has it signed")
     for site in SITES:
         (complete_run / "sites" / site / "heads.jsonl").unlink()
     first, reason = failure(complete_run)
     assert first == 10
     assert "not covered" in reason
+    assert reason.endswith("; if the run was cut off there: simulate --resume goes on and has it signed")
+
+
+@pytest.mark.parametrize("at", ["before the first hospital", "between the hospitals", "before the server's file"])
+def test_a_run_that_was_killed_while_a_head_was_signed_fails_and_is_told_the_way_on(run, monkeypatch, at):
+    """What a crash leaves there cannot be told from a record that somebody cut: the check fails until it is signed."""
+    real, calls = heads.append_line, {"before the first hospital": 1, "between the hospitals": 2}.get(at, 4)
+    left = iter(range(calls - 1))
+
+    def killed(path, line):
+        if next(left, None) is None:
+            raise KeyboardInterrupt
+        real(path, line)
+
+    run.start(4)
+    monkeypatch.setattr(heads, "_TOGETHER", 1)
+    monkeypatch.setattr(heads, "append_line", killed)
+    run.log.append("round_completed", round_fields(4))
+    with pytest.raises(KeyboardInterrupt):
+        run.book.publish(4, run.witnesses)
+    monkeypatch.undo()
+    if at == "before the first hospital":
+        assert verify_run(run.folder).is_verified  # a crash leaves one round unsigned
+    else:
+        first, reason = failure(run.folder)
+        assert first == 10
+        assert reason.endswith("; if the run was cut off there: simulate --resume goes on and has it signed")
+    run.book.publish(4, run.witnesses)
+    assert verify_run(run.folder).is_verified
+
+
+def test_an_attack_that_was_killed_while_its_head_was_signed_is_told_the_way_on(complete_run):
+    lines, kept = lines_of(complete_run), (complete_run / "heads.jsonl").read_bytes()
+    attack = {"kind": "attack", "name": "inversion", "setting": "x", "outcome": "FAIL", "values": {}}
+    lines = rechained([*lines, encode_canonical({**attack, "time": decode_canonical(lines[-1])["time"]})])
+    signed_again(complete_run, lines)
+    signed = SignedHead.decode((complete_run / "heads.jsonl").read_bytes().splitlines()[-1])
+    own = SignedHead(signed.head, signed.server, {"north": signed.witnesses["north"]})
+    (complete_run / "heads.jsonl").write_bytes(kept)
+    with (complete_run / "sites" / "north" / "heads.jsonl").open("ab") as stream:
+        stream.write(own.encode() + b"\n")
+    _, reason = failure(complete_run)
+    assert "a hospital kept a head over 12 events" in reason
+    assert reason.endswith("; if an attack on it was cut off there: audit attack has it signed again")
 
 
 @pytest.mark.parametrize("at", range(11))
