@@ -4,7 +4,7 @@ import hashlib
 from pathlib import Path
 
 from audit.errors import EvidenceError, NothingToCompareError
-from audit.heads import read_heads
+from audit.heads import covered_events
 from audit.history import RunHistory
 from audit.merkle import MerkleTree
 from audit.regular_file import read_regular
@@ -58,9 +58,7 @@ def _check_subject(identity: dict[str, object], folder: Path, history: RunHistor
         raise EvidenceError(-1, f"report.json is of the run {identity['run_id']!r}, the log of {history.run_id!r}")
     if not 0 < covered <= len(tree) or tree.root(covered).hex() != identity["root"]:
         raise EvidenceError(-1, f"report.json is of another history than this log (it states {covered} events)")
-    heads = read_heads(folder / "heads.jsonl") if (folder / "heads.jsonl").exists() else []
-    signed = max((head.head.size for head in heads), default=0)
+    signed = covered_events(folder / "heads.jsonl")
     if covered < signed:
-        raise EvidenceError(
-            covered, f"report.json is of the first {covered} events; {signed} are signed: write it anew (audit report)"
-        )
+        anew = "write it anew and sign it: audit report --key, with the server's key"
+        raise EvidenceError(covered, f"report.json is of the first {covered} events; {signed} are signed: {anew}")

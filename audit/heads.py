@@ -218,6 +218,11 @@ def read_heads(path: Path) -> list[SignedHead]:
     return [SignedHead.decode(line) for line in _lines(path)[:-1]]
 
 
+def covered_events(path: Path) -> int:
+    """Return how many events the heads of a file cover, 0 where there is none; raises EvidenceError as `read_heads`."""
+    return max((signed.head.size for signed in read_heads(path)), default=0) if path.exists() else 0
+
+
 def read_given_heads(path: Path) -> list[SignedHead]:
     """Return the heads of a file that somebody hands in as a proof: nothing of it is left out.
 

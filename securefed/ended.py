@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from audit.errors import EvidenceError
-from audit.heads import read_heads
+from audit.heads import covered_events
 from audit.log import Clock, EventLog
 from audit.parties import SimulatedParties
 from audit.regular_file import read_regular
@@ -46,8 +46,7 @@ def finish_ended(folder: RunFolder, now: Clock) -> tuple[dict[str, Any], tuple[s
         end = next((event for event in log.events if event.kind == "run_completed"), None)
         if end is None:
             return None
-        heads = folder.path / "heads.jsonl"
-        covered = max((signed.head.size for signed in read_heads(heads)), default=0) if heads.exists() else 0
+        covered = covered_events(folder.path / "heads.jsonl")
         if covered > end.seq and not folder.checkpoint.exists() and reported(folder.path) is True:
             raise RunFolderError(folder.path, "has ended already; start a new run without --resume")
         if covered <= end.seq:

@@ -7,7 +7,8 @@ from pathlib import Path
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from audit.errors import EvidenceError, KeyFileError, LogWriteError
-from audit.report.build import Report, build_report, encode_report
+from audit.heads import covered_events
+from audit.report.build import Report, build_report, decode_report, encode_report
 from audit.report.html import render_html
 from audit.report.markdown import render_markdown
 from audit.report_signature import SIGNATURE_FILE, read_signed_report, sign_report
@@ -72,7 +73,8 @@ def write_report(
 
     Raises:
         EvidenceError: The log cannot be read at all.
-        LogWriteError: A file cannot be written, or would replace what a signed report.json says by something else.
+        LogWriteError: A file cannot be written, or would replace what a signed report.json says by something else,
+            unless that says less than the signed heads cover.
         KeyFileError: The key cannot be read, or is not that of the run's server.
     """
     report = build_report(folder, roster=roster, heads=heads)
@@ -83,7 +85,7 @@ def write_report(
     paths = {name: target / f"report.{_ENDINGS.get(name, name)}" for name in formats}
     contents = {path.name: render(report, name) for name, path in paths.items()}
     if signing is None:
-        _keep_signed(target, report, contents)
+        _keep_signed(folder, target, report, contents)
     for path in paths.values():
         _write(path, contents[path.name])
     if signing is not None:
@@ -102,14 +104,19 @@ def _server_key(path: Path, report: Report) -> Ed25519PrivateKey:
     return key
 
 
-def _keep_signed(target: Path, report: Report, contents: Mapping[str, bytes]) -> None:
-    """Refuse to replace what a signature in the folder is over by something else."""
+def _keep_signed(folder: Path, target: Path, report: Report, contents: Mapping[str, bytes]) -> None:
+    """Refuse to replace what a signature in the target is over, and what says all that was signed by now."""
     server = report["identity"]["server_key"]
     try:
         signed = read_signed_report(target, server)
+        if signed is None:
+            return
+        stated = decode_report(signed.encoded)["identity"]["events"]
+        is_outdated = stated < covered_events(folder / "heads.jsonl")
     except EvidenceError:
         return  # the signature holds no more: there is nothing to keep
-    if signed is None:
+    if is_outdated:  # it fails verification, and would be of none of the new files
+        (target / SIGNATURE_FILE).unlink()
         return
     for name, content in contents.items():
         kept = hashlib.sha256(signed.encoded).hexdigest() if name == "report.json" else signed.pages.get(name)

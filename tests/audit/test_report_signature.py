@@ -117,21 +117,38 @@ def test_the_pages_cannot_be_stripped_from_a_signature(signed, stripped):
     assert report_check(signed).outcome is Outcome.FAIL
 
 
-def test_a_report_that_is_older_than_the_signed_record_fails(signed, tmp_path):
-    """The server adds an attack that succeeded and signs; an older report, signed too, says that none was tried."""
-    older = {name: (signed / name).read_bytes() for name in ("report.json", SIGNATURE_FILE)}
-    lines = lines_of(signed)
+def attacked(folder):
+    """The server adds an attack that succeeded and signs the log; the report stays as it was."""
+    lines = lines_of(folder)
     attack = {"kind": "attack", "name": "inversion", "setting": "x", "outcome": "FAIL", "values": {}}
     lines = rechained([*lines, encode_canonical({**attack, "time": json.loads(lines[-1])["time"]})])
     for site in SITES:
-        shutil.rmtree(signed / "sites" / site)
-    signed_again(signed, lines)
-    assert "is of the first 11 events; 12 are signed" in report_check(signed).detail
+        shutil.rmtree(folder / "sites" / site)
+    signed_again(folder, lines)
+
+
+def test_a_report_that_is_older_than_the_signed_record_fails(signed, tmp_path):
+    """It says that no attack was tried, and is signed, too."""
+    older = {name: (signed / name).read_bytes() for name in ("report.json", SIGNATURE_FILE)}
+    attacked(signed)
+    told = report_check(signed).detail
+    assert "is of the first 11 events; 12 are signed" in told
+    assert told.endswith("write it anew and sign it: audit report --key, with the server's key")
     write_report(signed, ("json",), key=tmp_path / "server.key")
     assert report_check(signed).outcome is Outcome.PASS
     for name, content in older.items():
         (signed / name).write_bytes(content)
     assert report_check(signed).outcome is Outcome.FAIL
+
+
+def test_a_report_that_is_older_than_the_signed_record_is_replaced_without_a_key_and_then_nobodys(signed):
+    attacked(signed)
+    write_report(signed)
+    assert json.loads((signed / "report.json").read_bytes())["identity"]["events"] == 12
+    assert not (signed / SIGNATURE_FILE).exists()
+    found = report_check(signed)
+    assert found.outcome is Outcome.ABSENT
+    assert "nobody signed the report" in found.detail
 
 
 def test_a_report_of_another_run_fails(signed, tmp_path):
