@@ -7,7 +7,7 @@ from typing import Any
 
 from audit.accounting.mechanisms import Adjacency, Composition, Repeated
 from audit.accounting.views import against_broken_aggregation, against_colluders
-from audit.errors import EvidenceError
+from audit.errors import EvidenceError, NothingToCompareError
 from audit.history import RunHistory
 from audit.log import Event
 from audit.regular_file import parse_json, read_regular, shown
@@ -52,6 +52,7 @@ def check_epsilon(folder: Path, history: RunHistory) -> str | None:
     Raises:
         EvidenceError: A stated epsilon is not the one of the events, or one falls although more was released.
         AccountingUnavailableError: `dp-accounting` is needed and not installed.
+        NothingToCompareError: Something was released and no epsilon is stated, as where a run was cut off.
     """
     claimed = history.claim is not None and history.claim.fields["claim"] == "CLAIMED"
     stated = history.of_kind("epsilon")
@@ -67,6 +68,8 @@ def check_epsilon(folder: Path, history: RunHistory) -> str | None:
     for event in last:
         _check_stated(event, history)
     worst = _check_summary(folder, history) if history.completed is not None else None
+    if not last and worst is None:
+        raise NothingToCompareError("the log records what was released, and nothing in it states an epsilon yet")
     found = f"{len(last)} of {len(stated)} stated values recomputed (the last of each hospital, view and delta)"
     return found if worst is None else f"{found}; epsilon {worst:.4g} as summary.json says"
 

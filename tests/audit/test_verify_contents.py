@@ -7,11 +7,22 @@ import time
 
 import pytest
 
-from audit.accounting import pld
+from audit.accounting import mechanism_fields, pld
 from audit.canonical import encode_canonical
 from audit.roster import Roster
 from audit.verify import Outcome, verify_run
-from tests.audit.runs import SITES, Run, key_of, rechained, roster_of, signed_again
+from tests.audit.runs import (
+    SITES,
+    STEP,
+    STEPS,
+    Run,
+    key_of,
+    model_digest,
+    rechained,
+    roster_of,
+    round_fields,
+    signed_again,
+)
 from tests.audit.tampering import COMPLETED, changed, edited, failure, lines_of, write_lines
 
 
@@ -206,6 +217,22 @@ def test_a_summary_that_claims_more_than_the_log_is_found(tmp_path):
     first, reason = failure(folder)
     assert first == COMPLETED
     assert "claims nothing" in reason
+
+
+def test_releases_without_a_stated_epsilon_are_absent_not_passed(tmp_path):
+    """As where a run was cut off between its first sum and what is stated of it."""
+    run = Run(tmp_path / "run", rounds=0, private=True)
+    run.log.append("round_started", {"round": 1, "cohort": list(SITES), "model_digest": model_digest(0)})
+    for site in SITES:
+        noise = {"mechanism": mechanism_fields(STEP), "repetitions": STEPS}
+        run.log.append("privacy_event", {**noise, "hospital": site, "round": 1})
+    run.log.append("round_completed", round_fields(1))
+    run.book.publish(1, run.witnesses)
+    run.log.close()
+    found = verify_run(run.folder)
+    assert found.is_verified, found.failed
+    check = next(check for check in found.checks if check.name == "epsilon")
+    assert (check.outcome, "nothing in it states an epsilon" in check.detail) == (Outcome.ABSENT, True)
 
 
 def test_without_the_accountant_epsilon_is_absent_not_passed(private_run, monkeypatch):
