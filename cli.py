@@ -58,7 +58,7 @@ def cli() -> None:
 
 
 def main() -> None:
-    """Run the command line and exit: 0 ok, 1 failed, 2 usage, 3 evidence does not verify, 4 budget exceeded."""
+    """Run the command line and exit: 0 ok, 1 failed, 2 usage, 3 evidence fails, 4 budget exceeded, 130 Ctrl-C."""
     from securefed.commands.failure import run_with_one_line_errors
 
     sys.exit(run_with_one_line_errors(cli))

@@ -3,6 +3,7 @@
 SecureFedError
     ConfigError          the configuration cannot be meant: fix it (exit code 2)
     RunFolderError       the results cannot be written or read where asked (exit code 1)
+        NoRunFolderError     there is no run where one is named: name another folder (exit code 2)
     TargetEpsilonError   a round would exceed the target epsilon: nothing of it was released (exit code 4)
     ReleaseRefusedError  a site does not make a release that it is asked for; nothing left
         ReleaseGoneError     it was made before and is not kept any more: the site takes part in a later round
@@ -38,6 +39,15 @@ class RunFolderError(SecureFedError):
         super().__init__(f"{path}: {reason}")
         self.path = path
         self.reason = reason
+
+
+class NoRunFolderError(RunFolderError):
+    """A folder that is named as that of a run is none."""
+
+    exit_code = 2
+
+    def __init__(self, path: object, lacks: str = "there is no such folder") -> None:
+        super().__init__(path, f"is no run folder ({lacks}); name one that simulate or a deployment has written")
 
 
 class TargetEpsilonError(SecureFedError):

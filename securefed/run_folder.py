@@ -17,7 +17,7 @@ from safetensors.numpy import load_file, save_file
 
 from audit.data_name import DATA_KEY, named_data
 from audit.site_folder import site_folder_name
-from securefed.errors import RunFolderError
+from securefed.errors import NoRunFolderError, RunFolderError
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -103,10 +103,12 @@ class RunFolder:
 
     @classmethod
     def open(cls, path: Path) -> "RunFolder":
-        """Return the folder of an earlier run; raises RunFolderError where there is none."""
+        """Return the folder of an earlier run; raises NoRunFolderError where there is none."""
         folder = cls(path)
+        if not path.is_dir():
+            raise NoRunFolderError(path)
         if not folder.config.is_file():
-            raise RunFolderError(path, "is no run folder (config.toml is missing); name one that simulate has written")
+            raise NoRunFolderError(path, "config.toml is missing")
         return folder
 
     def site(self, site: str) -> Path:

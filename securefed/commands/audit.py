@@ -11,7 +11,7 @@ from audit.errors import EvidenceError
 from securefed.commands.attack import command as attack_command
 from securefed.commands.compare import command as compare_command
 from securefed.commands.ledger import command as ledger_command
-from securefed.commands.options import json_option
+from securefed.commands.options import json_option, require_files, require_run
 from securefed.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -41,11 +41,14 @@ def verify_command(
 ) -> None:
     """Recompute chain, signatures, configuration, model, bytes and epsilon of RUN from its files alone.
 
-    Exit code 3 where something does not verify; the first bad event is named. Without --roster the run is only shown to
+    Exit code 3 where something does not verify; the first bad event is named. An argument that cannot be read says
+    nothing about the record: exit code 2. Without --roster the run is only shown to
     agree with itself.
     """
     from audit.verify import verify_run
 
+    require_run(run)
+    require_files(roster=roster, heads=heads, ledger=ledger)
     result = verify_run(run, roster=roster, heads=heads, ledger=ledger, report=True)
     if as_json:
         click.echo(json.dumps(_plain(result)))
@@ -58,8 +61,7 @@ def verify_command(
         if first >= 0:
             raise EvidenceError(first, "DOES NOT VERIFY from here on")
         failed = ", ".join(check.name for check in result.failed)
-        missing = "" if run.is_dir() else "; there is no such folder: give that of a run"
-        raise EvidenceError(first, f"{run} DOES NOT VERIFY: {failed}{missing}")
+        raise EvidenceError(first, f"{run} DOES NOT VERIFY: {failed}")
 
 
 def _plain(result: "Verification") -> dict[str, Any]:
@@ -106,6 +108,8 @@ def report_command(
     if unknown:
         known = ", ".join((*FORMATS, *MORE_FORMATS))
         raise ConfigError("--format", f"{unknown.pop()!r} is unknown; use {known}")
+    require_run(run)
+    require_files(roster=roster, heads=heads)
     report, paths = write_report(run, formats or FORMATS, output=output, roster=roster, heads=heads, key=key)
     for line in verdict_lines(report):
         click.echo(line)

@@ -7,7 +7,7 @@ import click
 
 from audit.errors import EvidenceError
 from securefed.commands.console import stdout_console
-from securefed.commands.options import json_option
+from securefed.commands.options import json_option, require_run
 from securefed.errors import ConfigError
 
 
@@ -27,6 +27,7 @@ def command(*, runs: tuple[Path, ...], form: str, as_json: bool) -> None:
 
     if form not in ("table", "md"):
         raise ConfigError("--format", f"{form!r} is unknown; use table or md")
+    require_run(*runs)
     compared = compare_reports([build_report(run) for run in runs])
     if as_json:
         click.echo(json.dumps(compared))

@@ -7,7 +7,9 @@ from typing import Any, TypeVar
 
 import click
 
+from audit.regular_file import read_regular
 from securefed.config import RunConfig, load_config, parse_assignment
+from securefed.errors import ConfigError, NoRunFolderError
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -52,6 +54,24 @@ RUN_FLAGS = {
     "drop": "simulation.drop",
     **PRIVACY_FLAGS,
 }
+
+
+def require_run(*runs: Path) -> None:
+    """Refuse a run that is not there, which says nothing about a record; raises NoRunFolderError (exit code 2)."""
+    for run in runs:
+        if not run.is_dir():
+            raise NoRunFolderError(run)
+
+
+def require_files(**given: Path | Sequence[Path] | None) -> None:
+    """Refuse files of options that cannot be read, which say nothing about a record; raises ConfigError."""
+    for option, paths in given.items():
+        for path in [paths] if isinstance(paths, Path) else paths or ():
+            try:
+                read_regular(path)
+            except OSError as error:
+                reason = f"{path} cannot be read ({error.strerror}); name a file that is there"
+                raise ConfigError(f"--{option}", reason) from error
 
 
 def assign_option(command: Command) -> Command:

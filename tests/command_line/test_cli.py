@@ -144,7 +144,7 @@ MISTAKES = {
     "unknown method": (lambda root: ["--method", "fedsgd"], 2, "fedmedclip"),
     "unknown site to drop": (lambda root: ["--data", root, "--drop", "x@1:Unmasking"], 2, "there is no site"),
     "missing config": (lambda root: ["--config", "none.toml"], 2, "check the path"),
-    "resume of nothing": (lambda root: ["--resume", "none"], 1, "no run folder"),
+    "resume of nothing": (lambda root: ["--resume", "none"], 2, "no run folder"),
     "resume with flags": (lambda root: ["--resume", "none", "--rounds", "3"], 2, "no other option"),
     "missing column": (lambda root: ["--data", root, "--split-column", "fold"], 2, "--split-column"),
 }
@@ -177,8 +177,8 @@ def test_one_client_with_secure_aggregation_is_told_what_to_do(call, images):
 @pytest.mark.parametrize(
     ("arguments", "code", "says"),
     [
-        (["evaluate", "none"], 1, "no run folder"),
-        (["predict", "none", "x.png"], 1, "no run folder"),
+        (["evaluate", "none"], 2, "no run folder"),
+        (["predict", "none", "x.png"], 2, "no run folder"),
         (["predict", "none"], 2, "Missing argument"),
         (["data", "inspect", "none"], 2, "check --data"),
         (["data", "demo", "/proc/x"], 1, "name a new folder"),

@@ -33,11 +33,33 @@ def test_a_run_verifies_and_a_changed_one_does_not(call, images):
     assert "DOES NOT VERIFY" in err
 
 
-def test_a_run_that_is_not_there_does_not_verify_and_the_error_says_why(call, tmp_path):
-    code, out, err = call("audit", "verify", tmp_path / "gone")
-    assert code == 3
-    assert "FAIL    log" in out
-    assert "gone DOES NOT VERIFY: log; there is no such folder" in err
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("audit", "verify", "gone"),
+        ("audit", "report", "gone"),
+        ("audit", "compare", "gone", "gone"),
+        ("audit", "attack", "gone"),
+        ("evaluate", "gone"),
+        ("predict", "gone", "images"),
+        ("simulate", "--quiet", "--resume", "gone"),
+    ],
+)
+def test_a_run_that_is_not_there_is_a_wrong_usage_and_says_the_same_everywhere(call, arguments):
+    line = "error: gone: is no run folder (there is no such folder); name one that simulate or a deployment has written"
+    code, out, err = call(*arguments)
+    assert (code, out, err.strip()) == (2, "", line)
+
+
+@pytest.mark.parametrize("option", ["--roster", "--heads", "--ledger"])
+@pytest.mark.parametrize("named", ["gone.json", "pipe"])
+def test_an_argument_that_cannot_be_read_says_nothing_about_the_record(call, tmp_path, option, named):
+    (tmp_path / "run").mkdir()
+    os.mkfifo(tmp_path / "pipe")
+    code, out, err = call("audit", "verify", "run", option, named)
+    assert (code, out) == (2, "")
+    assert err.startswith(f"error: {option}: {named} cannot be read (")
+    assert call("audit", "verify", "run")[0] == 3
 
 
 def test_verification_does_not_load_torch(call, images, tmp_path):
