@@ -46,7 +46,7 @@ from protocols.vectors import EncodedVector
 LENGTH = 526_336
 VALUE_BITS = 16
 MASKING_NEIGHBOURS = (10, 50, 100)
-LARGE = {"neighbours": 102, "threshold": 72, "corrupt": 100, "min_survivors": 900}
+LARGE = {"neighbours": 106, "threshold": 75, "corrupt": 100, "min_survivors": 900}
 """n = 1000: one in ten colludes, one in ten is lost; a client is exposed with probability below 2**-40."""
 HALF = {"neighbours": 50, "threshold": 30, "corrupt": 9}
 """n = 100 with 50 neighbours, the case that is compared with Flower's 51 shares and threshold 30."""

@@ -170,7 +170,7 @@ def clients(results):
         "runs at the speed of AES-256-CTR (secure-aggregation.md). Up to 100 clients the graph is complete, by design: then no",
         "set of colluders below the threshold exposes anybody, with certainty, and a round opens as long as a threshold of",
         "clients is left. A ring with a failure probability of 2^-40 against an active server (one in five corrupt, one in ten",
-        "lost) would do with 42 neighbours of 99 at 100 clients and needs 62 at 150, 94 at 300, 116 at 500 and 140 at 1000:",
+        "lost) would do with 44 neighbours of 99 at 100 clients and needs 64 at 150, 98 at 300, 124 at 500 and 152 at 1000:",
         "above 100 clients simulations use it (`protocols/plan.py`), below they keep the certainty and pay for it.",
     ]
     return "\n".join(lines) + "\n"

@@ -2,10 +2,11 @@
 
 Up to 100 clients the graph is complete and the bounds are certain. Above, the least even k with a safe t is found as in
 google-parfait/federated-compute, graph_parameter_finder.cc (conditions 1 to 4 of SPEC.md, "Graph"), with
-exact integers and with the colluders and dropouts rounded up.
+exact integers and with the colluders and dropouts rounded up; against an active server it goes on from there until the
+losses that such a server chooses cannot cut the ring either (condition 5).
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
@@ -16,7 +17,7 @@ from protocols.errors import NoSafePlanError, ParameterError
 from protocols.parameters import MIN_COHORT, MIN_HONEST_SURVIVORS, MIN_THRESHOLD, least_threshold
 from protocols.ring import required_ring_bits
 from protocols.stages import Stage, ThreatModel
-from protocols.tails import disconnection, exposure, log2_of, starvation, tail_above, tail_below
+from protocols.tails import disconnection, exposure, log2_of, severance, starvation, tail_above, tail_below
 from protocols.traffic import Traffic, expected_traffic
 from protocols.wire import MAX_CLIENTS, MAX_COORDINATES
 
@@ -175,23 +176,54 @@ def privacy_failure(
     clients: int, corrupt: int, dropouts: int, neighbours: int, threshold: int, threat_model: ThreatModel
 ) -> Fraction:
     """Bound the chance that a ring of random order exposes some client: cut in two, or crowded by colluders."""
-    cut = disconnection(clients, corrupt + dropouts, neighbours)
-    return min(Fraction(1), cut + exposure(clients, corrupt, neighbours, threshold, threat_model))
+    failure = disconnection(clients, corrupt + dropouts, neighbours)
+    if threat_model is ThreatModel.ACTIVE:
+        failure += severance(clients, corrupt, neighbours, threshold)
+    return min(Fraction(1), failure + exposure(clients, corrupt, neighbours, threshold, threat_model))
 
 
 def find_ring(
     clients: int, corrupt: int, dropouts: int, sigma: int, eta: int, threat_model: ThreatModel
 ) -> tuple[int, int] | None:
     """Return the least even k and its least t that meet all conditions, or None where only a complete graph could."""
+    limit = Fraction(1, 1 << sigma)
+    for neighbours, least, most in rings(clients, corrupt, dropouts, sigma, eta, threat_model):
+        too_few, enough = least - 1, most + 1
+        while enough - too_few > 1:
+            threshold = (too_few + enough) // 2
+            if privacy_failure(clients, corrupt, dropouts, neighbours, threshold, threat_model) <= limit:
+                enough = threshold
+            else:
+                too_few = threshold
+        if enough <= most:
+            return neighbours, enough
+    return None
+
+
+def rings(
+    clients: int, corrupt: int, dropouts: int, sigma: int, eta: int, threat_model: ThreatModel
+) -> Iterator[tuple[int, int, int]]:
+    """Yield each even k with the least and the largest t for conditions 1 to 4, which take losses to be chance."""
+    limit = Fraction(1, clients << eta)
     for neighbours in range(2, clients - 1, 2):
         if disconnection(clients, corrupt + dropouts, neighbours) >= Fraction(1, 1 << (sigma + 1)):
             continue
-        threshold = _ring_threshold(clients, corrupt, neighbours, sigma, threat_model)
-        if threshold > neighbours:
-            continue
-        if tail_below(clients, clients - dropouts, neighbours, threshold) <= Fraction(1, clients << eta):
-            return neighbours, threshold
-    return None
+        least = _ring_threshold(clients, corrupt, neighbours, sigma, threat_model)
+        most = _most_threshold(clients, dropouts, neighbours, limit)
+        if least <= most:
+            yield neighbours, least, most
+
+
+def _most_threshold(clients: int, dropouts: int, neighbours: int, limit: Fraction) -> int:
+    """The largest t that k neighbours miss rarely enough; 0 where there is none."""
+    low, high = 0, neighbours
+    while low < high:
+        middle = (low + high + 1) // 2
+        if tail_below(clients, clients - dropouts, neighbours, middle) <= limit:
+            low = middle
+        else:
+            high = middle - 1
+    return low
 
 
 def _ring_threshold(clients: int, corrupt: int, neighbours: int, sigma: int, threat_model: ThreatModel) -> int:

@@ -28,6 +28,8 @@ class ClientPolicy:
             any graph, for simulations.
         max_orders_log2: Orders of the ring that an adversary is thought able to compare between two stages, where it
             has several to choose from; binary logarithm.
+        max_rings: Rings in a row of which this client knows the order and has helped to open no sum: each is another
+            chance for whoever lets a round end until the order suits it.
         max_vector_length: Longest vector, against exhaustion of memory.
         max_ring_bits: Widest ring, against exhaustion of time.
         threat_models: Accepted threat models.
@@ -42,6 +44,7 @@ class ClientPolicy:
     complete_up_to: int = COMPLETE_UP_TO
     min_sigma: int | None = 40
     max_orders_log2: int = MAX_ORDERS_LOG2
+    max_rings: int = 16
     max_vector_length: int = 1 << 26
     max_ring_bits: int = MAX_RING_BITS
     threat_models: frozenset[ThreatModel] = field(default_factory=lambda: frozenset({ThreatModel.ACTIVE}))

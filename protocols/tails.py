@@ -46,6 +46,24 @@ def disconnection(clients: int, gone: int, neighbours: int) -> Fraction:
     return min(Fraction(1), pairs * Fraction(numerator, denominator))
 
 
+def severance(clients: int, corrupt: int, neighbours: int, threshold: int) -> Fraction:
+    """Bound the chance that an active server finds a place for each of two cuts once it knows the order of the ring.
+
+    It need not lose clients at random: whom it counts as lost, or shows whom, it decides when it sees who sits where.
+    Every client insists on t holders of its shares among those that stay, and whatever is opened takes t shares. Of
+    the k neighbours beside a cut half lie beyond it, so that each cut takes h = k / 2 neighbouring seats of which
+    t - h - 1 collude. There are n (n - k - 1) / 2 pairs of places for two such runs of seats; the
+    second finds t - h - 1 colluders fewer than the first, or fewer still.
+    """
+    half = neighbours // 2
+    least = max(threshold - half - 1, 0)
+    if least > corrupt:
+        return Fraction(0)
+    first = tail_above(clients, corrupt, half, least - 1)
+    second = tail_above(clients - half, corrupt - least, half, least - 1)
+    return min(Fraction(1), Fraction(clients * max(clients - neighbours - 1, 0), 2) * first * second)
+
+
 def exposure(clients: int, corrupt: int, neighbours: int, threshold: int, threat_model: ThreatModel) -> Fraction:
     """Bound the chance that some client's neighbours include enough colluders to expose it.
 

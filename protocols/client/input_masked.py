@@ -1,6 +1,6 @@
 """InputMasked: the masked vector is out and own secrets are erased; one kind of each share held for others will go."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Self
 
 from protocols.client.noise_shares import HeldNoise, noise_fields, read_noise
@@ -9,6 +9,7 @@ from protocols.client.session import ClientSession, Environment
 from protocols.client.state import State
 from protocols.client.survivors_signed import SurvivorsSigned
 from protocols.errors import SurvivorSetError, TooFewSurvivorsError
+from protocols.graph import CompleteGraph, RingGraph, ring_order
 from protocols.messages import (
     ConsistencyCheckReply,
     ConsistencyCheckRequest,
@@ -82,7 +83,7 @@ class InputMasked(State):
             raise SurvivorSetError("the survivor set is of another cohort")
         if self.session.position not in survivors.positions:
             raise SurvivorSetError("the server counts this client as dropped, though it sent its vector")
-        if parameters.is_complete and not self._dealers | {self.session.position} >= survivors.positions:
+        if not self._dealers >= survivors.positions.intersection(self._neighbours()):
             raise SurvivorSetError("the server counts a client as a survivor that never shared its keys")
         if len(survivors.positions) < parameters.min_survivors:
             raise TooFewSurvivorsError(self.expects.value, len(survivors.positions), parameters.min_survivors)
@@ -91,6 +92,14 @@ class InputMasked(State):
             raise TooFewSurvivorsError(self.expects.value, holders, parameters.threshold)
         names = self.session.names(survivors.positions, environment.roster)
         environment.participation.check(self.session.model_digest, names)
+
+    def _neighbours(self) -> Sequence[int]:
+        """All clients that could share a pad with this one, whether it was shown their keys or not."""
+        parameters = self.session.parameters
+        if parameters.is_complete:
+            return CompleteGraph(parameters.clients).neighbours(self.session.position)
+        order = ring_order(self._keys.keys_digest, parameters.clients)
+        return RingGraph(order, parameters.neighbours).neighbours(self.session.position)
 
     def _secrets(self) -> Iterable[Secret]:
         return held_secrets(self._shares, self._noise)

@@ -11,7 +11,7 @@ from protocols.client.state import State, read_session
 from protocols.client.survivors_signed import SurvivorsSigned
 from protocols.client.waiting import accept_round
 from protocols.entropy import Entropy, system_entropy
-from protocols.errors import DecodeError, ProtocolError, StageOrderError
+from protocols.errors import DecodeError, PolicyError, ProtocolError, StageOrderError
 from protocols.messages import AdvertiseKeysRequest, Message, Refusal, encode_message
 from protocols.messages.limits import FIRST_REQUEST_LIMIT, request_limit
 from protocols.participation import Participation
@@ -32,7 +32,7 @@ _REQUESTS = {
 _STATES: dict[int, type[State]] = {
     state.TAG: state for state in (KeysAdvertised, NonceRevealed, SharesDealt, InputMasked, SurvivorsSigned)
 }
-_DUMP_MAGIC = b"SFC1"
+_DUMP_MAGIC = b"SFC2"
 _log = logging.getLogger(__name__)
 
 
@@ -56,6 +56,7 @@ class ClientMachine:
         digest: Hashes what it receives; `payload_digest` by default.
         last_round: The last round of this run that the client took part in, -1 before the first.
         participation: The sums that it has helped to open; new by default.
+        rings: Nonces that it has revealed since it last helped to open a sum.
 
     Raises:
         ParameterError: The identity is not in the roster.
@@ -73,6 +74,7 @@ class ClientMachine:
         digest: PayloadDigest | None = None,
         last_round: int = -1,
         participation: Participation | None = None,
+        rings: int = 0,
     ) -> None:
         name = roster.name_of(identity.public)
         self.participation = participation or Participation(policy.min_honest_survivors)
@@ -89,6 +91,7 @@ class ClientMachine:
         )
         self._state: State | None = None
         self._last_round = last_round
+        self._rings = rings
 
     @property
     def name(self) -> str:
@@ -155,7 +158,7 @@ class ClientMachine:
         """
         state = b"" if self._state is None or not secrets else self._state.dump()
         sums = self.participation.encode(self._environment.roster)
-        head = _DUMP_MAGIC + u64(self._last_round + 1) + u32(len(sums)) + sums
+        head = _DUMP_MAGIC + u64(self._last_round + 1) + u32(self._rings) + u32(len(sums)) + sums
         return head + u8(1 if state else 0) + state
 
     @classmethod
@@ -178,7 +181,7 @@ class ClientMachine:
         reader = Reader(data)
         if reader.take(len(_DUMP_MAGIC)) != _DUMP_MAGIC:
             raise DecodeError("not a client's state")
-        last_round = reader.u64() - 1
+        last_round, rings = reader.u64() - 1, reader.u32()
         sums = Participation.decode(reader.view(reader.u32()), policy.min_honest_survivors, roster)
         machine = cls(
             identity,
@@ -189,6 +192,7 @@ class ClientMachine:
             verifier=verifier,
             last_round=last_round,
             participation=sums,
+            rings=rings,
         )
         if reader.u8():
             kind = _STATES.get(reader.u8())
@@ -225,6 +229,7 @@ class ClientMachine:
         """Commit the next state on success; on every failure, of whatever kind, erase the round."""
         succeeded = False
         try:
+            self._count_ring(state)
             following, reply = state.handle(data, self._environment)
             frame = self._frame(state, reply)
             succeeded = True
@@ -234,7 +239,16 @@ class ClientMachine:
         self._state = following
         if following is None:
             state.erase()
+            self._rings = 0
         return frame
+
+    def _count_ring(self, state: State) -> None:
+        if state.expects is not Stage.REVEAL_NONCES:
+            return
+        most = self._environment.policy.max_rings
+        if self._rings >= most:
+            raise PolicyError("rings in a row that opened nothing", self._rings, f"at most {most}; begin a new run")
+        self._rings += 1
 
     def _frame(self, state: State, reply: Message) -> bytes:
         return encode_message(reply, state.session.parameters.round, state.session.session_id)

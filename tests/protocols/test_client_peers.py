@@ -135,7 +135,7 @@ def test_a_ring_whose_order_may_have_been_chosen(cohort):
     unless its failure probability, times the number of orders that could be chosen by withholding so many, is within
     its policy.
     """
-    choices = {"neighbours": 40, "threshold": 31, "corrupt": 24, "min_survivors": 108}
+    choices = {"neighbours": 44, "threshold": 35, "corrupt": 24, "min_survivors": 108}
     for withheld, expected in ((0, None), (1, None), (2, PolicyError)):
         federation = cohort(120, length=4, choices=choices)
         policy = ClientPolicy(min_sigma=20)
@@ -154,6 +154,34 @@ def test_a_ring_whose_order_may_have_been_chosen(cohort):
         else:
             with contextlib.suppress(SurvivorSetError):  # another list of nonces is another ring
                 machine.handle(Stage.SHARE_KEYS.value, frame)
+
+
+def test_rings_that_are_begun_and_left(cohort):
+    """[M-42] A client MUST NOT reveal a nonce when it has revealed 16 since it last helped to open a sum."""
+    federation = cohort(12, length=4, choices=RING)
+    machine = federation.machines["site-000"]
+    for number in range(1, 17):
+        federation.run_until(Stage.SHARE_KEYS, server=federation.server(number=number))
+    other = federation.machine("site-000")
+    reloaded = type(other).load(
+        machine.dump(secrets=False),
+        federation.identities["site-000"],
+        federation.roster,
+        federation.policy,
+        federation.contribute,
+    )
+    for number, begun in ((17, machine), (18, reloaded)):
+        federation.machines["site-000"] = begun
+        requests = federation.run_until(Stage.REVEAL_NONCES, server=federation.server(number=number))
+        refuses(begun, Stage.REVEAL_NONCES, requests["site-000"], PolicyError)
+
+
+def test_an_opened_sum_makes_room_for_other_rings(cohort):
+    federation = cohort(12, length=4, choices=RING)
+    federation.policy = dataclasses.replace(federation.policy, max_rings=1)
+    federation.machines = {name: federation.machine(name) for name in federation.names}
+    for number in (1, 2):
+        assert federation.run(number=number).total is not None
 
 
 # Shares and pads

@@ -20,11 +20,13 @@ from protocols.client.state import State
 from protocols.messages import (
     ConsistencyCheckRequest,
     MaskedInputReply,
+    MaskedInputRequest,
     Refusal,
     ShareKeysRequest,
     UnmaskingReply,
     UnmaskingRequest,
     decode_message,
+    encode_message,
 )
 from protocols.messages.consistency import SurvivorSet
 from protocols.secret_values import MaskKeyShare, SelfMaskShare
@@ -44,8 +46,8 @@ from tests.protocols.hostile_server import RING, at, flip, refuses, secrets_of, 
 )
 def test_survivor_sets_that_cannot_be(cohort, positions, clients, error):
     """[M-23] A client MUST refuse a survivor set of another cohort size, without itself, with fewer than min_survivors
-    clients, with fewer than t surviving holders of its shares, or (complete graph) with a client that never dealt to
-    it.
+    clients, with fewer than t surviving holders of its shares, or with a neighbour (on a complete graph: a client)
+    that never dealt to it.
     """
     change = None
     for threat_model, stage, kind in (
@@ -79,6 +81,20 @@ def test_too_few_surviving_holders_on_a_ring(cohort):
     kept = set(range(12)) - set(neighbours[:4])
     frame = rewrite(requests["site-000"], ConsistencyCheckRequest, survivor_frames(federation, kept, 12))
     refuses(federation.machines["site-000"], Stage.CONSISTENCY_CHECK, frame, TooFewSurvivorsError)
+
+
+def test_a_neighbour_on_a_ring_that_never_dealt(cohort):
+    """A server that passes on nothing between two neighbours, and keeps both in the set, would cut the ring there."""
+    federation = cohort(12, length=4, choices=RING)
+    machine, request = at(federation, Stage.MASKED_INPUT_COLLECTION)
+
+    def hide_one(message):
+        return dataclasses.replace(message, shares=dict(sorted(message.shares.items())[1:]))
+
+    machine.handle(Stage.MASKED_INPUT_COLLECTION.value, rewrite(request, MaskedInputRequest, hide_one))
+    frame = encode_message(ConsistencyCheckRequest(SurvivorSet.of(12, range(12))), 1, machine._state.session.session_id)
+    error = refuses(machine, Stage.CONSISTENCY_CHECK, frame, SurvivorSetError)
+    assert "never shared its keys" in str(error)
 
 
 @pytest.mark.parametrize("threat_model", ThreatModel)

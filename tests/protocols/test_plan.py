@@ -1,12 +1,13 @@
 from fractions import Fraction
 from math import comb
 
+import numpy as np
 import pytest
 
 from protocols import ClientPolicy, FixedPointCodec, NoSafePlanError, ParameterError, RoundParameters, ThreatModel
-from protocols.plan import find_ring, orders, plan, privacy_failure
+from protocols.plan import find_ring, orders, plan, privacy_failure, rings
 from protocols.simulator import SimulatedFederation
-from protocols.tails import disconnection, log2_of, tail_above, tail_below
+from protocols.tails import disconnection, log2_of, severance, tail_above, tail_below
 from protocols.traffic import expected_traffic
 
 SEMI_HONEST, ACTIVE = ThreatModel.SEMI_HONEST, ThreatModel.ACTIVE
@@ -38,11 +39,57 @@ KNOWN = [
 
 @pytest.mark.parametrize(("threat_model", "corrupt", "dropout", "clients", "neighbours", "threshold"), KNOWN)
 def test_rings_agree_with_the_reference_finder(threat_model, corrupt, dropout, clients, neighbours, threshold):
-    found = plan(clients, corrupt, dropout, threat_model=threat_model)
-    assert (found.neighbours, found.threshold) == (neighbours, threshold)
-    assert found.privacy_failure_log2 <= -40
-    assert found.correctness_failure_log2 <= -20
-    assert found.min_survivors == clients - found.dropouts
+    """Conditions 1 to 4 alone, which take losses to be chance."""
+    colluders, losses = round(corrupt * clients), round(dropout * clients)
+    found = next(rings(clients, colluders, losses, 40, 20, threat_model))
+    assert found[:2] == (neighbours, threshold)
+    planned = plan(clients, corrupt, dropout, threat_model=threat_model)
+    assert planned.privacy_failure_log2 <= -40
+    assert planned.correctness_failure_log2 <= -20
+    assert planned.min_survivors == clients - planned.dropouts
+    assert planned.neighbours >= neighbours
+    if threat_model is SEMI_HONEST:
+        assert (planned.neighbours, planned.threshold) == (neighbours, threshold)
+
+
+@pytest.mark.parametrize(
+    ("clients", "corrupt", "dropout", "before", "after"),
+    [
+        (150, 0.2, 0.1, (62, 47), (64, 49)),
+        (300, 0.2, 0.1, (94, 70), (98, 74)),
+        (500, 0.2, 0.1, (116, 86), (124, 93)),
+        (1000, 0.2, 0.1, (140, 104), (152, 114)),
+        (1000, 0.1, 0.1, (96, 67), (106, 75)),
+        (10000, 0.2, 0.1, (184, 136), (202, 151)),
+        (10000, 0.1, 0.1, (122, 85), (136, 96)),
+    ],
+)
+def test_an_active_server_that_chooses_its_losses_takes_more_neighbours(clients, corrupt, dropout, before, after):
+    colluders, losses = int(clients * corrupt), int(clients * dropout)
+    assert next(rings(clients, colluders, losses, 40, 20, ACTIVE))[:2] == before
+    assert find_ring(clients, colluders, losses, 40, 20, ACTIVE) == after
+    assert privacy_failure(clients, colluders, losses, *before, ACTIVE) > Fraction(1, 1 << 40)
+    assert privacy_failure(clients, colluders, losses, *after, ACTIVE) <= Fraction(1, 1 << 40)
+
+
+def test_places_for_cuts_are_no_rarer_than_counted():
+    """Rings of random order, on parameters so weak that cuts are seen: the bound holds, with some room."""
+    clients, corrupt, neighbours, threshold, rounds = 400, 60, 24, 20, 4000
+    half, least, seen = neighbours // 2, threshold - neighbours // 2 - 1, 0
+    generator = np.random.default_rng(0)
+    for _ in range(rounds):
+        marked = np.zeros(clients, dtype=int)
+        marked[generator.permutation(clients)[:corrupt]] = 1
+        inside = np.cumsum(np.concatenate((marked, marked)))
+        crowded = np.flatnonzero(inside[half : half + clients] - inside[:clients] >= least)
+        apart = np.abs(crowded[:, None] - crowded)
+        seen += bool(((apart > half) & (apart < clients - half)).any())
+    assert 0 < seen / rounds <= float(severance(clients, corrupt, neighbours, threshold))
+
+
+def test_cuts_are_not_chosen_by_too_few_colluders():
+    assert severance(150, 30, 64, 49) == 0
+    assert severance(1000, 5, 20, 17) == 0
 
 
 def test_more_correctness_costs_neighbours():
