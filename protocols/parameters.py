@@ -158,7 +158,7 @@ class RoundParameters:
         noise_tail: int = 0,
         excess: int = 0,
     ) -> Self:
-        """Fill in what is not given: complete graph, least safe threshold and survivors, narrowest ring.
+        """Fill in what is not given: complete graph, least threshold that a `ClientPolicy` accepts, narrowest ring.
 
         Args:
             round: Round number.
@@ -186,7 +186,7 @@ class RoundParameters:
         if threshold is None:
             if not complete:
                 raise ParameterError("threshold", "must be given for a k-regular graph: see plan()")
-            threshold = least_threshold(n, corrupt, threat_model)
+            threshold = least_threshold(len(roster), corrupt, threat_model)
         if min_survivors is None:
             min_survivors = max(corrupt + MIN_HONEST_SURVIVORS, threshold if complete else 0)
         return cls(

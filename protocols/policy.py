@@ -3,7 +3,14 @@
 from dataclasses import dataclass, field
 
 from protocols.errors import PolicyError
-from protocols.parameters import MIN_COHORT, MIN_HONEST_SURVIVORS, MIN_THRESHOLD, RoundParameters, default_corrupt
+from protocols.parameters import (
+    MIN_COHORT,
+    MIN_HONEST_SURVIVORS,
+    MIN_THRESHOLD,
+    RoundParameters,
+    default_corrupt,
+    least_threshold,
+)
 from protocols.plan import COMPLETE_UP_TO, MAX_ORDERS_LOG2, orders, privacy_failure
 from protocols.ring import MAX_RING_BITS
 from protocols.roster import Roster
@@ -15,7 +22,9 @@ class ClientPolicy:
     """Floors and ceilings that a client checks before it makes any key.
 
     The defaults allow the smallest federations (three hospitals) and rely on the rules that `RoundParameters` enforces
-    for every size: an active round needs 2 t > n + C, a sum at least C + 3 clients.
+    for every size: an active round needs 2 t > n + C, a sum at least C + 3 clients. On a complete graph an active round
+    needs 2 t > N + C for a roster of N, too: the quorums of any two cohorts then share an honest client, which knows of
+    the sum over the same model that it helped to open before.
 
     Attributes:
         min_cohort: Fewest clients asked to take part.
@@ -58,7 +67,7 @@ class ClientPolicy:
             PolicyError: Names the parameter, what was offered and what is required.
         """
         _at_least("cohort", parameters.clients, self.min_cohort)
-        _at_least("threshold", parameters.threshold, self.min_threshold)
+        _at_least("threshold", parameters.threshold, self._least_threshold(parameters, len(roster)))
         least_corrupt = default_corrupt(len(roster)) if self.min_corrupt is None else self.min_corrupt
         _at_least("corrupt", parameters.corrupt, least_corrupt)
         _at_least("min_survivors", parameters.min_survivors, parameters.corrupt + self.min_honest_survivors)
@@ -81,6 +90,11 @@ class ClientPolicy:
             offered: bytes = getattr(parameters, name)
             if own is not None and own != offered:
                 raise PolicyError(name, offered.hex(), own.hex())
+
+    def _least_threshold(self, parameters: RoundParameters, members: int) -> int:
+        if not parameters.is_complete or parameters.threat_model is not ThreatModel.ACTIVE:
+            return self.min_threshold
+        return max(self.min_threshold, least_threshold(members, parameters.corrupt, parameters.threat_model))
 
     def check_ring(self, parameters: RoundParameters, withheld: int) -> None:
         """Refuse a k-regular graph that exposes some client too easily.

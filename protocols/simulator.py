@@ -249,7 +249,7 @@ class SimulatedFederation:
         return self.codec
 
     def machine(self, name: str, **changes: Any) -> ClientMachine:
-        """Return a new machine of a client; `changes` replace its identity, roster, policy or contribute."""
+        """Return a new machine of a client; `changes` replace identity, roster, policy, contribute or participation."""
         return ClientMachine(
             changes.get("identity", self.identities[name]),
             changes.get("roster", self.roster),
@@ -257,6 +257,7 @@ class SimulatedFederation:
             changes.get("contribute", self.contribute),
             self.entropy[name],
             verifier=self.verifier,
+            participation=changes.get("participation"),
         )
 
     def parameters(self, number: int = 1, **choices: Any) -> RoundParameters:

@@ -169,7 +169,7 @@ class Scene:
         self.federation.machines[name] = self.federation.machine(name)
 
     def replace(self, name: str, **changes: Any) -> None:
-        """Give a client another policy or another contribution."""
+        """Give a client another policy, contribution or record of sums."""
         self.federation.machines[name] = self.federation.machine(name, **changes)
 
     def begin(self, number: int, **choices: Any) -> None:

@@ -1,12 +1,14 @@
 """A18: what several sums give away together."""
 
+from collections.abc import Collection
+
 import numpy as np
 
 from protocols.attacks.records import Attack, Finding, Outcome, broken, refused
 from protocols.attacks.scene import Scene
-from protocols.client.session import RoundContext
+from protocols.client.session import Contribute, RoundContext
 from protocols.errors import ProtocolError
-from protocols.participation import isolated
+from protocols.participation import Participation, isolated
 from protocols.server.machine import ServerMachine
 from protocols.simulator import DEFAULT_PAYLOAD
 from protocols.stages import Stage
@@ -31,14 +33,17 @@ def nearly_the_same_model_without_one() -> Finding:
 def _steady_scene(clients: int = 6) -> Scene:
     """Clients whose contributions do not change from round to round."""
     scene = Scene(clients)
+    for name in scene.names:
+        scene.replace(name, contribute=_steady(scene))
+    return scene
 
+
+def _steady(scene: Scene) -> Contribute:
     def contribute(context: RoundContext) -> EncodedVector:
         steady = RoundContext(1, context.payload, context.parameters, context.client)
         return scene.federation.contribute(steady)
 
-    for name in scene.names:
-        scene.replace(name, contribute=contribute)
-    return scene
+    return contribute
 
 
 def _subtract(scene: Scene, victim: int, payload: bytes, tried: str) -> Finding:
@@ -87,6 +92,35 @@ def overlapping_sums() -> Finding:
     return broken("four sums over one model that overlap in pairs were opened")
 
 
+class _Forgetful(Participation):
+    """The record of a colluder, which helps to open whatever it is asked for."""
+
+    def check(self, model: bytes, survivors: Collection[str]) -> None:
+        """Refuse nothing."""
+
+
+def quorums_apart() -> Finding:
+    """Open a sum with a threshold of clients, then one over the same model with the clients that were not asked."""
+    scene, late = _steady_scene(6), Stage.CONSISTENCY_CHECK
+    first, second, third, colluder, *rest = scene.names
+    scene.replace(colluder, contribute=_steady(scene), participation=_Forgetful(0))
+    scene.play(lost=dict.fromkeys(rest, late))
+    whole = scene.server.result
+    scene.begin(2, cohort=[first, colluder, *rest], threshold=3, min_survivors=4)
+    tried = "a second sum over the same model, opened by clients that were not asked to open the first"
+    try:
+        scene.play(lost={first: late})
+    except ProtocolError:
+        return refused(scene.server.rejections[0].error, tried)
+    part = scene.server.result
+    if whole is None or part is None:
+        return broken(f"{tried}: a round ended without result and without an error")
+    difference = whole.total.integers() - part.total.integers()
+    if np.array_equal(difference, scene.federation.expected([second, third], 1)):
+        return broken(f"{tried}: the difference is the sum of {second} and {third}")
+    return broken(f"{tried}: accepted")
+
+
 ATTACKS = (
     Attack(
         "A18a",
@@ -108,5 +142,12 @@ ATTACKS = (
         "the server opens four sums over the same model whose differences overlap in pairs, with one colluder",
         Outcome.REFUSED,
         overlapping_sums,
+    ),
+    Attack(
+        "A18d",
+        "Differencing",
+        "the server asks a threshold to open a sum, then others to open one over fewer clients on the same model",
+        Outcome.REFUSED,
+        quorums_apart,
     ),
 )

@@ -15,6 +15,7 @@ from protocols.messages import NoisyUnmaskingReply, UnmaskingRequest, decode_mes
 from protocols.messages.limits import request_limit
 from protocols.noise import NoisyCodec
 from protocols.participation import Participation, isolated
+from protocols.policy import ClientPolicy
 from protocols.secret_values import ChannelKey, MaskKey, PairwiseSeed, SealingKey, Secret, SelfMaskSeed
 from protocols.server.noise_removal import NoiseRemoval
 from protocols.stages import Stage
@@ -186,3 +187,12 @@ def test_overlapping_sums_open_a_vector_where_only_pairs_and_single_clients_are_
 
     monkeypatch.setattr(Participation, "check", lenient)
     broken("A18c")
+
+
+def test_server_opening_sums_over_one_model_by_quorums_that_share_no_honest_client_is_refused(refused):
+    refused("A18d")
+
+
+def test_two_quorums_open_a_sum_of_two_where_thresholds_follow_from_the_cohort_alone(broken, monkeypatch):
+    monkeypatch.setattr(ClientPolicy, "_least_threshold", lambda *_: 3)
+    broken("A18d")
