@@ -13,6 +13,7 @@ from audit.report import verdict_lines, write_report
 from audit.report.build import decode_report
 from audit.report.write import FORMATS
 from audit.report_signature import SIGNATURE_FILE
+from securefed.begun import last_event
 from securefed.checkpoint import delete_checkpoint
 from securefed.errors import RunFolderError
 from securefed.run_folder import RunFolder
@@ -38,10 +39,14 @@ def finish_ended(folder: RunFolder, now: Clock) -> tuple[dict[str, Any], tuple[s
     that says that the record does not verify is written anew.
 
     Raises:
-        RunFolderError: The run has ended and nothing is left to do.
+        RunFolderError: The run has ended and nothing is left to do, or it was never begun.
         EvidenceError: The log does not verify.
         LogWriteError, LogLockedError: It cannot be opened.
     """
+    if last_event(folder.log) is None:
+        raise RunFolderError(
+            folder.path, "has no log, or one that was never begun: nothing can go on; start a new run without --resume"
+        )
     with EventLog.open(folder.log, now) as log:
         end = next((event for event in log.events if event.kind == "run_completed"), None)
         if end is None:

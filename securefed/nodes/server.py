@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 
 from audit.heads import read_heads
-from audit.log import Clock, EventLog, read_events
+from audit.log import Clock, EventLog
 from protocols.transport import Patience, Transport
 from securefed.aggregation import Aggregator
+from securefed.begun import clear_unbegun, last_event
 from securefed.checkpoint import Snapshot, delete_checkpoint, load_checkpoint, save_checkpoint
 from securefed.config import write_config
 from securefed.deploy.errors import DeploymentError
@@ -61,6 +62,7 @@ def serve(
 
     Raises:
         ConfigError, DeploymentError: The study cannot begin.
+        RunFolderError: The folder holds something else than a run.
         RoundAbortedError: Too few hospitals were left; the finished rounds are kept, call again to go on.
         EvidenceError: The folder's log does not verify.
     """
@@ -93,9 +95,10 @@ class _ServerRun:
         )
 
     def run(self) -> dict[str, Any]:
+        clear_unbegun(self._path)
         resumed = (self._path / "config.toml").is_file()
         folder = RunFolder.open(self._path) if resumed else RunFolder.create(self._path, "", self._now(), self._path)
-        if resumed and folder.log.is_file() and read_events(folder.log)[-1].kind == "run_completed":
+        if resumed and last_event(folder.log) == "run_completed":
             return self._conclude(folder)
         evidence = self._reopen(folder) if resumed else self._create(folder)
         with evidence:
@@ -114,7 +117,7 @@ class _ServerRun:
 
     def _create(self, folder: RunFolder) -> RunEvidence:
         write_config(self._study.config, folder.config)
-        (folder.path / "study.toml").write_bytes(self._study.encode())
+        folder.write_text(folder.path / "study.toml", self._study.encode().decode())
         evidence = RunEvidence.begin(
             folder, self._study.config, self._sites, self._now, self._parties, operation="deployment"
         )

@@ -16,6 +16,7 @@ from audit.signing_key import create_key
 from audit.verify import verify_run
 from securefed import ended, outcome, simulation
 from securefed.checkpoint import Checkpoints, load_checkpoint, save_checkpoint
+from securefed.config import write_config
 from securefed.errors import ConfigError, RunFolderError
 from securefed.evidence import RunEvidence
 from securefed.run_folder import RunFolder, read_byte_rows
@@ -243,3 +244,14 @@ def test_a_run_that_was_killed_while_its_log_was_begun_goes_on_to_a_whole_record
     declared = partial(small_run, purpose={"purpose": "triage of trees"})
     kinds = kinds_after_resuming(declared, tmp_path, monkeypatch, whole, EventLog, "append", stop)
     assert [kinds.count(kind) for kind in ("config", "roster", "purpose", "data_described")] == [1, 1, 1, 1]
+
+
+@pytest.mark.parametrize("log", [None, b"", b'{"format"'])
+def test_a_run_whose_log_was_never_begun_says_so(small_run, tmp_path, log):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    write_config(small_run(), folder / "config.toml")
+    if log is not None:
+        (folder / "audit.jsonl").write_bytes(log)
+    with pytest.raises(RunFolderError, match="one that was never begun: nothing can go on; start a new run"):
+        resume_run(folder, cache_dir=tmp_path / "cache")
