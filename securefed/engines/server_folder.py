@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import IO, Any, Final
 
 from securefed.locks import locked
 from securefed.study import read_study
@@ -46,9 +46,24 @@ class ServerFolder:
         with locked(self.lock) as held:
             return not held
 
+    def open_journal(self) -> IO[str]:
+        """Open the journal for the job that holds the lock; a line that a full disk has cut off is ended first."""
+        stream = self.progress.open("a", encoding="utf-8")
+        if self.progress.read_bytes()[-1:] not in (b"", b"\n"):
+            stream.write("\n")
+        return stream
+
     def journal(self) -> Iterator[dict[str, Any]]:
-        """Yield the lines of the journal so far."""
+        """Yield the lines of the journal so far; those that were cut off are passed over."""
         if self.progress.exists():
-            for line in self.progress.read_text(encoding="utf-8").splitlines(keepends=True):
-                if line.endswith("\n"):
-                    yield json.loads(line)
+            for line in self.progress.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True):
+                if line.endswith("\n") and (event := _event(line)) is not None:
+                    yield event
+
+
+def _event(line: str) -> dict[str, Any] | None:
+    try:
+        value = json.loads(line)
+    except ValueError:
+        return None
+    return value if isinstance(value, dict) and "event" in value else None

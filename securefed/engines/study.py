@@ -48,7 +48,7 @@ def _serve(folder: ServerFolder, transport: EngineTransport) -> None:
     )
     patience = Patience(**json.loads(folder.patience.read_text(encoding="utf-8")))
     folder.runs.mkdir(exist_ok=True)
-    with folder.progress.open("a", encoding="utf-8") as stream:
+    with folder.open_journal() as stream:
         journal = Journal(stream)
         journal.write("started", run=folder.run_folder().name, hospitals=sorted(transport.nodes()))
         try:

@@ -78,3 +78,12 @@ def test_a_report_that_cannot_be_written_ends_the_study_as_failed(nodes, monkeyp
     with pytest.raises(OSError, match="No space"):
         job.serve_study(nodes.wire)
     assert events(nodes)[-1] == "failed"
+
+
+@pytest.mark.parametrize("torn", ['{"time": "2026-01-01T00:00', '{"event": "warning"}', "\0\0\0", "7"])
+def test_a_line_of_the_journal_that_a_full_disk_cut_off_stops_nobody(nodes, torn):
+    nodes.server.progress.write_text('{"event": "started"}\n' + torn)
+    assert events(nodes) == ["started"]
+    job.serve_study(nodes.wire)
+    whole = ["warning"] if "warning" in torn else []
+    assert events(nodes) == ["started", *whole, "started", "round", "completed"]
