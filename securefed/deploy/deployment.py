@@ -3,6 +3,8 @@
 import json
 import os
 import shutil
+import socket
+import struct
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,6 +29,8 @@ _FILE: Final = "deployment.json"
 _BEFORE_JOB: Final = "lines_before_job"
 """File that holds how many lines the journal had when the last job was submitted."""
 _ENDED: Final = ("completed", "failed")
+_CREDENTIALS: Final = struct.Struct("3i")
+"""Process, user and group at the other end of a Unix socket, as Linux tells them."""
 _LISTENS_SECONDS: Final = 180.0
 _SILENT_SECONDS: Final = 30.0
 """How long the journal may say nothing before the engine is asked whether the job is still there."""
@@ -250,7 +254,6 @@ class Deployment:
     def _start_node(self, site: str) -> Path:
         """Start the process of a site's node; return the socket on which it is going to listen."""
         path = self._socket(site)
-        path.unlink(missing_ok=True)
         root = str(Path(__file__).resolve().parents[2])
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join([root, os.environ.get("PYTHONPATH", "")])}
         command = [sys.executable, "-m", "cli", "deploy", "node", str(path.parent)]
@@ -262,8 +265,8 @@ class Deployment:
 
     def _wait_for_node(self, site: str, path: Path) -> None:
         deadline = time.monotonic() + _LISTENS_SECONDS
-        while not path.exists():
-            if time.monotonic() > deadline or not running(self.folder, _node(site)):
+        while not _listens(path, pids := running(self.folder, _node(site))):
+            if time.monotonic() > deadline or not pids:
                 log = self.folder / "logs" / f"{_node(site)}.log"
                 said = log.read_text(encoding="utf-8").strip().splitlines()
                 raise DeploymentError(f"the node of {site} does not start: {said[-1] if said else log}")
@@ -272,6 +275,17 @@ class Deployment:
 
 def _node(party: str) -> str:
     return f"{party}-node"
+
+
+def _listens(path: Path, pids: Sequence[int]) -> bool:
+    """Return whether one of the processes listens on a socket: it may be left over, or another deployment's."""
+    with socket.socket(socket.AF_UNIX) as line:
+        try:
+            line.connect(str(path))
+        except OSError:
+            return False
+        listener, _, _ = _CREDENTIALS.unpack(line.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))
+    return listener in pids
 
 
 @contextmanager

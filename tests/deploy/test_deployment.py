@@ -4,6 +4,7 @@ import json
 import os
 import sys
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -17,6 +18,15 @@ from securefed.errors import ConfigError, RunFolderError
 from securefed.locks import locked
 
 SLEEP = "import time; time.sleep(60)"
+LISTEN = """
+import os, socket, sys, time
+if os.path.exists(sys.argv[1]):
+    os.unlink(sys.argv[1])
+line = socket.socket(socket.AF_UNIX)
+line.bind(sys.argv[1])
+line.listen()
+time.sleep(60)
+"""
 
 
 class SlowEngine:
@@ -134,18 +144,20 @@ def test_the_state_of_a_server_that_does_not_answer_hides_nothing_else(far, monk
     assert status["job"].startswith("unknown: the server does not answer; start it with: deploy flare start")
 
 
+def plays_node(monkeypatch, code):
+    """Have another program stand for the nodes that are started."""
+
+    def start_party(folder, party, command, environment, directory):
+        path = Path(command[-1]) / "node.sock"
+        return processes.start_party(folder, party, [sys.executable, "-c", code, str(path)], environment, directory)
+
+    monkeypatch.setattr(deployment_module, "start_party", start_party)
+
+
 @pytest.fixture
 def near(folder, monkeypatch):
-    """A deployment of one site here, whose node is a process that makes its socket and sleeps."""
-
-    def start_node(self, site):
-        path = self._socket(site)
-        path.unlink(missing_ok=True)
-        code = f"open({str(path)!r}, 'w'); {SLEEP}"
-        processes.start_party(self.folder, f"{site}-node", [sys.executable, "-c", code], dict(os.environ), self.folder)
-        return path
-
-    monkeypatch.setattr(Deployment, "_start_node", start_node)
+    """A deployment of one site here, whose node is a process that listens on its socket and sleeps."""
+    plays_node(monkeypatch, LISTEN)
     (folder / "near").mkdir()
     return Deployment(folder, Plan("flare", "localhost", 8002, {"near": str(folder / "near")}), SlowEngine())
 
@@ -171,6 +183,26 @@ def test_of_a_site_whose_node_was_killed_only_the_node_is_started(near):
     (after,) = processes.running(near.folder, "near-node")
     assert after != before
     assert near._engine.started == ["server", "near"]
+
+
+def test_a_second_deployment_of_a_site_leaves_its_running_node_alone(near, monkeypatch, tmp_path):
+    near.start()
+    made = near._socket("near").stat()
+    plays_node(monkeypatch, "raise SystemExit('error: in use by another node of this hospital; stop that one')")
+    second = Deployment(tmp_path / "second", near.plan, SlowEngine())
+    second.folder.mkdir()
+    with pytest.raises(DeploymentError, match="the node of near does not start: error: in use by another node"):
+        second.start()
+    assert near._socket("near").stat() == made
+    assert deployment_module._listens(near._socket("near"), processes.running(near.folder, "near-node"))
+    assert second._engine.started == ["server"]
+
+
+def test_a_socket_that_a_killed_node_has_left_is_not_taken_for_one_that_listens(near):
+    near.start()
+    processes.kill_party(near.folder, "near-node")
+    assert near._socket("near").exists()
+    assert not deployment_module._listens(near._socket("near"), [os.getpid()])
 
 
 @pytest.mark.parametrize(
