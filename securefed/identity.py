@@ -12,6 +12,27 @@ from securefed.errors import ConfigError, RunFolderError
 
 PUBLIC_FORMAT = "securefed-public-key/1"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+_TAKEN = re.compile(r"server|ca|lead|.*-node", re.IGNORECASE)
+"""What a deployment calls its own keys, folders and processes beside those of its hospitals."""
+
+
+def check_name(name: str, where: str = "NAME") -> None:
+    """Refuse a name that files and folders cannot have; raises ConfigError, which names `where` it stands."""
+    if not _NAME.fullmatch(name):
+        raise ConfigError(
+            where, f"{name!r}: use letters, digits, dots, dashes and underscores, 100 at most, a letter or digit first"
+        )
+
+
+def check_hospital(name: str, where: str = "NAME") -> None:
+    """Refuse what cannot be a hospital's name; raises ConfigError, which names `where` it stands."""
+    check_name(name, where)
+    if _TAKEN.fullmatch(name):
+        raise ConfigError(
+            where,
+            f"{name!r} cannot be a hospital's name, nor can server, ca, lead and what ends in -node: a deployment has "
+            "these names for things of its own; choose another one, and make the key with it",
+        )
 
 
 def new_identity(name: str, folder: Path) -> tuple[Path, Path]:
@@ -21,8 +42,7 @@ def new_identity(name: str, folder: Path) -> tuple[Path, Path]:
         ConfigError: The name cannot be a file name.
         KeyFileError: The key exists already or cannot be written.
     """
-    if not _NAME.fullmatch(name):
-        raise ConfigError("NAME", f"{name!r}: use letters, digits, dots, dashes and underscores")
+    check_name(name)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -34,8 +54,7 @@ def new_identity(name: str, folder: Path) -> tuple[Path, Path]:
 
 def write_public(name: str, key: Ed25519PrivateKey, path: Path) -> None:
     """Write the .pub file of a key; raises ConfigError where the name cannot be a party's."""
-    if not _NAME.fullmatch(name):
-        raise ConfigError("NAME", f"{name!r}: use letters, digits, dots, dashes and underscores")
+    check_name(name)
     content = {"format": PUBLIC_FORMAT, "name": name, "key": public_hex(key)}
     path.write_text(json.dumps(content) + "\n", encoding="utf-8")
 
@@ -61,13 +80,14 @@ def make_roster(server: Path, hospitals: list[Path], output: Path) -> Roster:
     """Gather public keys into a roster file that every party pins before the study.
 
     Raises:
-        ConfigError: A key or a name stands twice, or a key protects nothing.
+        ConfigError: A key or a name stands twice, a name is a deployment's own, or a key protects nothing.
         RunFolderError: The file exists or cannot be written.
     """
     _, server_key = read_public(server)
     members: dict[str, str] = {}
     for path in hospitals:
         name, key = read_public(path)
+        check_hospital(name, "PUBLIC")
         if name in members:
             raise ConfigError("PUBLIC", f"two hospitals are called {name}; one must make a key with another name")
         members[name] = key

@@ -1,6 +1,7 @@
 """Certificates for an engine that brings none: an authority of the study, and one certificate of the server."""
 
 import ipaddress
+import os
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
@@ -20,6 +21,9 @@ def make_authority_and_server(folder: Path, host: str) -> None:
     Args:
         folder: Where to; the keys get mode 0600.
         host: How the sites call the server.
+
+    Raises:
+        FileExistsError: A key of that name is there already.
     """
     authority, server = ec.generate_private_key(_CURVE), ec.generate_private_key(_CURVE)
     issuer = _name("SecureFed study authority")
@@ -47,7 +51,11 @@ def make_authority_and_server(folder: Path, host: str) -> None:
 
 
 def make_node_key(folder: Path, site: str) -> tuple[Path, Path]:
-    """Write an EC key pair in OpenSSH's format, `<site>.key` and `<site>.pub`, and return both paths."""
+    """Write an EC key pair in OpenSSH's format, `<site>.key` and `<site>.pub`, and return both paths.
+
+    Raises:
+        FileExistsError: A key of that name is there already.
+    """
     key = ec.generate_private_key(_CURVE)
     folder.mkdir(parents=True, mode=0o700, exist_ok=True)
     secret, public = folder / f"{site}.key", folder / f"{site}.pub"
@@ -101,5 +109,6 @@ def _pem(key: ec.EllipticCurvePrivateKey, form: serialization.PrivateFormat) -> 
 
 
 def _write_secret(path: Path, content: bytes) -> None:
-    path.touch(mode=0o600)
-    path.write_bytes(content)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)  # never over another key
+    with os.fdopen(descriptor, "wb") as stream:
+        stream.write(content)

@@ -9,6 +9,7 @@ from typing import Final
 
 from protocols.transport import Patience
 from securefed.errors import ConfigError
+from securefed.identity import check_hospital
 
 _HIGHEST_PORT: Final = 65535
 _HOST: Final = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
@@ -54,6 +55,7 @@ class Plan:
         if not 0 <= self.listen <= _HIGHEST_PORT:
             raise ConfigError("--listen", f"must be 1 to {_HIGHEST_PORT}, is {self.listen}")
         for site, path in self.sites.items():
+            check_hospital(site, "--site")
             if path:
                 _check_site(site, Path(path))
 

@@ -12,7 +12,7 @@ from audit.durable import sync_folder
 from audit.signing_key import create_key
 from securefed.deploy.errors import DeploymentError
 from securefed.errors import RunFolderError
-from securefed.identity import write_public
+from securefed.identity import check_hospital, write_public
 from securefed.locks import locked
 from securefed.site.settings import SiteSettings
 
@@ -59,9 +59,11 @@ class SiteFolder:
         """Make a folder with a new identity key.
 
         Raises:
+            ConfigError: The name cannot be a hospital's.
             RunFolderError: It holds something already, or cannot be made.
             KeyFileError: The key cannot be made.
         """
+        check_hospital(settings.site.name)
         folder = cls(path)
         try:
             path.mkdir(parents=True, exist_ok=True)

@@ -21,6 +21,7 @@ from audit.rules import DIGEST, KEY, NAME, FieldError, Integer, ListOf, MapOf, R
 from protocols.roster import Roster as ProtocolRoster
 from securefed.config import RunConfig, config_from_mapping, config_to_mapping
 from securefed.errors import ConfigError, RunFolderError
+from securefed.identity import check_hospital, check_name
 
 FORMAT: Final = "securefed-study/1"
 EACH_ITS_OWN: Final = "each hospital's own"
@@ -48,7 +49,7 @@ class Study:
     """What all parties agree to.
 
     Attributes:
-        name: What people call it.
+        name: What people call it, in characters that a folder's name may have.
         classes: Names of the C classes, in the order of the outputs.
         prompts: For every class the prompts whose features are averaged.
         encoder: Specification of the encoder as the lead wrote it; a hospital may have it elsewhere.
@@ -207,6 +208,9 @@ def _check(study: Study) -> None:
     check_privacy(study.config)
     if study.config.privacy.enabled and study.config.privacy.noise != "system":
         raise ConfigError("privacy.noise", "seeded: the seed stands in the study, noise from it protects nobody")
+    check_name(study.name, "name")  # it names the run and its folders, here and at the hospitals
+    for hospital in study.roster.hospitals:
+        check_hospital(hospital, "roster.hospitals")
     if len(study.classes) < 2:
         raise ConfigError("classes", "a study tells at least two classes apart")
     if len(study.prompts) != len(study.classes) or not all(study.prompts):

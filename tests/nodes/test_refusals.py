@@ -1,6 +1,7 @@
 """What a hospital's node refuses of a server that lies, and that its own log names it."""
 
 import copy
+import dataclasses
 import json
 
 import pytest
@@ -12,9 +13,11 @@ from protocols.messages import frame_type
 from protocols.server.machine import ServerMachine
 from protocols.wire import FrameType
 from securefed.engines.guard import Guarded
+from securefed.errors import ConfigError
 from securefed.nodes.control import ControlStage, RefusedBySiteError, decode_reply, encode_request
 from securefed.nodes.site_run import CONTROL_VERSION, Agreement
 from securefed.site.settings import PolicyConfig
+from securefed.study.form import Study
 
 
 def asked(deployed, threshold):
@@ -24,6 +27,23 @@ def asked(deployed, threshold):
     object.__setattr__(parameters, "min_survivors", max(threshold, parameters.corrupt + 3))
     server = ServerMachine(parameters, deployed.study.protocol_roster, b"a model")
     return server.requests("AdvertiseKeys")["site0"]
+
+
+@pytest.mark.parametrize("name", ["../../../esc", "a/b", ".hidden", "a b", "n" * 101])
+def test_a_study_whose_name_could_lead_out_of_its_folder_is_refused(deployment, name):
+    study = deployment().study
+    assert Study.decode(study.encode()) == study
+    with pytest.raises(ConfigError, match=r"name: .*: use letters, digits, dots, dashes and underscores"):
+        Study.decode(dataclasses.replace(study, name=name).encode())
+
+
+@pytest.mark.parametrize("name", ["server", "north-node", "../north"])
+def test_a_study_with_a_hospital_that_a_deployment_could_not_keep_apart_is_refused(deployment, name):
+    study = deployment().study
+    hospitals = {name: study.roster.hospitals["site0"], **dict(list(study.roster.hospitals.items())[1:])}
+    roster = dataclasses.replace(study.roster, hospitals=hospitals)
+    with pytest.raises(ConfigError, match=r"roster\.hospitals: "):
+        Study.decode(dataclasses.replace(study, roster=roster).encode())
 
 
 @pytest.mark.parametrize("threshold", [2, 4])

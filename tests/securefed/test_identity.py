@@ -1,0 +1,52 @@
+"""Names of parties: what files can be called, and what a deployment calls things of its own."""
+
+import pytest
+
+from securefed.deploy.certificates import make_authority_and_server, make_node_key
+from securefed.deploy.plan import Plan
+from securefed.errors import ConfigError, RunFolderError
+from securefed.identity import make_roster, new_identity
+from securefed.site.folder import SiteFolder
+from securefed.site.settings import DataConfig, PlaceConfig, SiteSettings
+
+TAKEN = ("server", "ca", "lead", "Server", "north-node")
+
+
+def site_init(name, tmp_path):
+    SiteFolder.create(tmp_path / "site", SiteSettings(PlaceConfig(name), DataConfig(source="images")))
+
+
+def keys_roster(name, tmp_path):
+    for folder, party in (("s", "server"), ("h", name)):
+        new_identity(party, tmp_path / folder)
+    make_roster(tmp_path / "s" / "server.pub", [tmp_path / "h" / f"{name}.pub"], tmp_path / "roster.json")
+
+
+def plan(name, tmp_path):
+    Plan("flower", "localhost", 8002, {name: ""}).check()
+
+
+@pytest.mark.parametrize("door", [site_init, keys_roster, plan])
+@pytest.mark.parametrize("name", TAKEN)
+def test_a_name_that_a_deployment_has_for_itself_is_no_hospitals(tmp_path, door, name):
+    with pytest.raises(ConfigError, match=f"'{name}' cannot be a hospital's name, nor can server, ca, lead"):
+        door(name, tmp_path)
+    assert not (tmp_path / "site").exists()
+    assert not (tmp_path / "roster.json").exists()
+
+
+@pytest.mark.parametrize("name", ["", "../north", "a b", "-north", "n" * 101])
+def test_a_name_that_no_file_can_have_is_refused_before_anything_is_made(tmp_path, name):
+    with pytest.raises((ConfigError, RunFolderError), match=r"site\.name|use letters, digits, dots"):
+        site_init(name, tmp_path)
+    assert not (tmp_path / "site").exists()
+
+
+def test_a_key_of_a_deployment_is_never_written_over_another(tmp_path):
+    make_authority_and_server(tmp_path, "localhost")
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    for name in ("server", "ca"):
+        with pytest.raises(FileExistsError):
+            make_node_key(tmp_path, name)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+    assert (tmp_path / "ca.key").stat().st_mode & 0o777 == 0o600
