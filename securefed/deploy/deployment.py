@@ -21,6 +21,7 @@ from securefed.deploy.plan import Plan, check_patience
 from securefed.deploy.processes import running, start_party, stop_parties
 from securefed.engines.names import SERVER_FOLDER
 from securefed.engines.server_folder import ServerFolder
+from securefed.nodes.owed import owed_signatures
 from securefed.nodes.start import StudyStart
 from securefed.study import read_approval, read_study
 
@@ -157,14 +158,16 @@ class Deployment:
         Sites that run on this machine are waited for: after a restart of the server they need a while to come back.
 
         Raises:
-            DeploymentError: The study runs or is completed, or no hospital is connected.
+            DeploymentError: The study runs, or is completed and lacks no countersignature; or no hospital is connected.
+            EvidenceError: The record of a completed study is damaged.
         """
         before = list(self.progress())
         if self.server.is_in_use() or self._is_on_its_way(len(before)):
             raise DeploymentError(f"the study is running already; follow it with: {self._call('status')} --watch")
         if before and before[-1]["event"] == "completed":
             run = self.server.run_folder()
-            raise DeploymentError(f"the study is completed, its results are in {run}; another run is another study")
+            if not owed_signatures(run):
+                raise DeploymentError(f"the study is completed, its results are in {run}; another run is another study")
         here = [site for site, path in self.plan.sites.items() if path and running(self.folder, site)]
         self._engine.wait(self.folder, self.plan, here)
         sites = self._engine.connected(self.folder, self.plan)

@@ -14,6 +14,7 @@ from securefed.engines.exchange import EngineTransport
 from securefed.engines.names import SERVER_FOLDER
 from securefed.engines.server_folder import ServerFolder
 from securefed.locks import locked
+from securefed.nodes.owed import owed_signatures
 from securefed.nodes.server import serve
 from securefed.nodes.start import StudyStart
 from securefed.observer import Observer, RoundView
@@ -26,7 +27,8 @@ _LETS_GO_SECONDS: Final = 5.0
 def serve_study(transport: EngineTransport) -> None:
     """Run the study of the folder that the server's administrator has named, or go on with it; write its report.
 
-    Of a run that has ended and lacks its report, that is written; a study whose journal says `completed` is left alone.
+    Of a run that has ended and lacks its report, that is written. A study whose journal says `completed` is left alone,
+    unless its record lacks a countersignature: the hospitals are asked for it again.
 
     Raises:
         DeploymentError: Another job runs the study; nothing of its journal or run folder is touched.
@@ -36,7 +38,8 @@ def serve_study(transport: EngineTransport) -> None:
     with locked(folder.lock, _LETS_GO_SECONDS) as held:
         if not held:
             raise DeploymentError(f"another job runs the study of {folder.path}; wait until it has ended")
-        if not any(line["event"] == "completed" for line in folder.journal()):
+        completed = any(line["event"] == "completed" for line in folder.journal())
+        if not completed or owed_signatures(folder.run_folder()):
             _serve(folder, transport)
 
 
@@ -53,6 +56,12 @@ def _serve(folder: ServerFolder, transport: EngineTransport) -> None:
         journal.write("started", run=folder.run_folder().name, hospitals=sorted(transport.nodes()))
         try:
             summary = serve(start, folder.run_folder(), transport, patience=patience, observer=journal)
+            if owed := owed_signatures(folder.run_folder()):
+                names = ", ".join(owed)
+                journal.warned(
+                    f"the record does not verify: it lacks the countersignature of {names} over the last sum with its "
+                    f"update. Start the node of {names}, then submit again: it is asked for it, whenever that is"
+                )
             write_report(folder.run_folder(), key=folder.key)
         except Exception as error:
             journal.write("failed", error=type(error).__name__, reason=str(error))

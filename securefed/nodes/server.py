@@ -136,8 +136,9 @@ class _ServerRun:
         """
         self._require_same_study(folder)
         with RunEvidence(EventLog.open(folder.log, self._now), self._sites, self._parties) as evidence:
-            heads = folder.path / "heads.jsonl"
-            last = read_heads(heads)[-1] if heads.exists() else None
+            path = folder.path / "heads.jsonl"
+            heads = read_heads(path) if path.exists() else []
+            last = heads[-1] if heads else None
             if last is None or last.head.size < len(evidence.log) or set(self._sites) - set(last.witnesses):
                 self._parties.greet(self._path.name)
                 evidence.sign(self._study.config.federation.rounds)

@@ -5,13 +5,17 @@ import json
 
 import pytest
 from deployed import Deployment as Nodes
+from deployed import KilledError
 
+from audit.log import read_events
+from audit.verify import verify_run
 from protocols.transport import Patience
 from securefed.deploy.errors import DeploymentError
 from securefed.engines import study as job
 from securefed.engines.names import SERVER_FOLDER
 from securefed.engines.server_folder import ServerFolder
 from securefed.locks import locked
+from securefed.nodes.owed import owed_signatures
 
 
 @pytest.fixture
@@ -87,3 +91,27 @@ def test_a_line_of_the_journal_that_a_full_disk_cut_off_stops_nobody(nodes, torn
     job.serve_study(nodes.wire)
     whole = ["warning"] if "warning" in torn else []
     assert events(nodes) == ["started", *whole, "started", "round", "completed"]
+
+
+@pytest.mark.parametrize("heads", ["the last", "all"])
+def test_a_missing_countersignature_is_said_and_fetched_by_the_next_job(nodes, heads):
+    run = nodes.server.run_folder()
+
+    def lose(way, stage, site, round_id, frame):
+        if (stage, site) != ("CountersignHead", "site2"):
+            return [frame]
+        if heads == "all" or read_events(run / "audit.jsonl")[-1].kind == "run_completed":
+            raise KilledError
+        return [frame]
+
+    nodes.wire.change.append(lose)
+    job.serve_study(nodes.wire)
+    assert owed_signatures(run) == ("site2",)
+    assert not verify_run(run).is_verified
+    assert events(nodes)[-2:] == ["warning", "completed"]
+    assert "lacks the countersignature of site2" in list(nodes.server.journal())[-2]["text"]
+    nodes.wire.change.clear()
+    job.serve_study(nodes.wire)
+    assert owed_signatures(run) == ()
+    assert verify_run(run).is_verified
+    assert events(nodes)[-2:] == ["started", "completed"]
