@@ -18,7 +18,7 @@ from protocols.transport import Patience
 from securefed.deploy.errors import DeploymentError
 from securefed.deploy.node_process import SOCKET_NAME
 from securefed.deploy.plan import Plan, check_patience
-from securefed.deploy.processes import running, start_party, stop_parties
+from securefed.deploy.processes import is_alive, refuse_ended, running, start_party, stop_parties
 from securefed.engines.names import SERVER_FOLDER
 from securefed.engines.server_folder import ServerFolder
 from securefed.nodes.owed import owed_signatures
@@ -32,6 +32,7 @@ _BEFORE_JOB: Final = "lines_before_job"
 _ENDED: Final = ("completed", "failed")
 _CREDENTIALS: Final = struct.Struct("3i")
 """Process, user and group at the other end of a Unix socket, as Linux tells them."""
+_UNKNOWN: Final = "unknown"
 _LISTENS_SECONDS: Final = 180.0
 _SILENT_SECONDS: Final = 30.0
 """How long the journal may say nothing before the engine is asked whether the job is still there."""
@@ -128,20 +129,18 @@ class Deployment:
     def start(self, parties: Sequence[str] = ()) -> None:
         """Start the server and the sites whose folders are on this machine, or the named parties of them.
 
-        What runs already is left as it is: of a site whose node was killed, only the node is started.
+        What runs already is left as it is: of a site whose node was killed, only the node is started. What a killed
+        command has left behind is ended.
 
         Raises:
             DeploymentError: A party is unknown, all of them are running already, or one does not come up.
         """
-        local = [site for site, path in self.plan.sites.items() if path]
-        chosen = tuple(dict.fromkeys(parties)) or (SERVER, *local)
-        for party in chosen:
-            if party not in (SERVER, *local):
-                raise DeploymentError(f"{party} has no folder on this machine; here are: {', '.join([SERVER, *local])}")
+        chosen = self._here(parties)
         sites = [party for party in chosen if party != SERVER]
-        missing = {name for name in (*chosen, *map(_node, sites)) if not running(self.folder, name)}
+        missing = {name for name in (*chosen, *map(_node, sites)) if not is_alive(self.folder, name)}
         if not missing:
-            raise DeploymentError(f"{', '.join(chosen)}: running already; to start anew, first: {self._call('stop')}")
+            stop = " ".join([self._call("stop"), *dict.fromkeys(parties)])
+            raise DeploymentError(f"{', '.join(chosen)}: running already; to start anew, first: {stop}")
         nodes = {site: self._start_node(site) for site in sites if _node(site) in missing}
         if SERVER in missing:
             self._engine.start_server(self.folder, self.plan, {SERVER_FOLDER: str(self.server.path)})
@@ -168,7 +167,7 @@ class Deployment:
             run = self.server.run_folder()
             if not owed_signatures(run):
                 raise DeploymentError(f"the study is completed, its results are in {run}; another run is another study")
-        here = [site for site, path in self.plan.sites.items() if path and running(self.folder, site)]
+        here = [site for site, path in self.plan.sites.items() if path and is_alive(self.folder, site)]
         self._engine.wait(self.folder, self.plan, here)
         sites = self._engine.connected(self.folder, self.plan)
         if not sites:
@@ -200,34 +199,55 @@ class Deployment:
         """Yield the journal's lines as they come, until the study, as it was last submitted, has ended.
 
         Raises:
-            DeploymentError: The job has ended and left no word of it.
+            DeploymentError: Nothing was submitted, the job has ended and left no word of it, or its server has ended.
         """
         seen, asked = 0, time.monotonic()
-        earlier, over = self._lines_before_job(), False
+        earlier, over = self._lines_before_job(), ""
         while True:
             lines = list(self.progress())
             yield from lines[seen:]
             if len(lines) > earlier and lines[-1]["event"] in _ENDED:
                 return
+            if not lines and not (self.folder / "job").exists():
+                over = f"nothing was submitted; start the study with: {self._call('submit')}"
             if over:
-                raise DeploymentError(
-                    f"the job has ended without a word; look into {self.folder / 'logs'}, then submit"
-                )
+                raise DeploymentError(over)
             if len(lines) > seen:
                 asked = time.monotonic()
             elif time.monotonic() - asked > _SILENT_SECONDS:
-                over = not self.server.is_in_use() and (self._job_state() or "").lower().startswith("finished")
+                over = self._why_over()
                 asked = time.monotonic()
             seen = len(lines)
             time.sleep(seconds)
 
     def stop(self, parties: Sequence[str] = ()) -> None:
-        """End all processes on this machine, or those of the named parties."""
-        for party in parties:
-            for name in (party, _node(party)):
-                stop_parties(self.folder, name)
+        """End all processes on this machine, or those of the named parties; raises DeploymentError as `start` does."""
         if not parties:
             stop_parties(self.folder)
+            return
+        for party in self._here(parties):
+            for name in (party, _node(party)):
+                stop_parties(self.folder, name)
+
+    def _here(self, parties: Sequence[str]) -> tuple[str, ...]:
+        """Return the named parties, or all of this machine; raises DeploymentError where one is not of them."""
+        local = [SERVER, *(site for site, path in self.plan.sites.items() if path)]
+        for party in parties:
+            if party not in local:
+                raise DeploymentError(f"{party} has no folder on this machine; here are: {', '.join(local)}")
+        return tuple(dict.fromkeys(parties)) or tuple(local)
+
+    def _why_over(self) -> str:
+        """Return why no line will come into the journal any more, and what to do; "" where one may."""
+        state = (self._job_state() or _UNKNOWN).lower()
+        if not state.startswith(("finished", _UNKNOWN)):
+            return ""
+        if self.server.is_in_use() and is_alive(self.folder, SERVER):
+            return ""
+        if state.startswith("finished"):
+            return f"the job has ended without a word; look into {self.folder / 'logs'}, then submit"
+        again = f"start it with: {self._call('start')} {SERVER}, then go on with: {self._call('submit')}"
+        return f"the server does not answer, and the study does not run; {again}"
 
     def _lines_before_job(self) -> int:
         path = self.folder / _BEFORE_JOB
@@ -236,7 +256,7 @@ class Deployment:
     def _is_on_its_way(self, lines: int) -> bool:
         """Return whether the last job has yet to write into the journal: engines take their time to start one."""
         state = self._job_state() if lines == self._lines_before_job() else None
-        return state is not None and not state.lower().startswith(("finished", "unknown"))
+        return state is not None and not state.lower().startswith(("finished", _UNKNOWN))
 
     def _job_state(self) -> str | None:
         """Return the engine's word for the last job's state; None where there is no job."""
@@ -246,7 +266,7 @@ class Deployment:
         try:
             return self._engine.state(self.folder, self.plan, job.read_text(encoding="utf-8").strip())
         except DeploymentError:
-            return f"unknown: the server does not answer; start it with: {self._call('start')} {SERVER}"
+            return f"{_UNKNOWN}: the server does not answer; start it with: {self._call('start')} {SERVER}"
 
     def _call(self, verb: str) -> str:
         return f"deploy {self.plan.engine} {verb} {self.folder}"
@@ -268,11 +288,10 @@ class Deployment:
 
     def _wait_for_node(self, site: str, path: Path) -> None:
         deadline = time.monotonic() + _LISTENS_SECONDS
-        while not _listens(path, pids := running(self.folder, _node(site))):
-            if time.monotonic() > deadline or not pids:
-                log = self.folder / "logs" / f"{_node(site)}.log"
-                said = log.read_text(encoding="utf-8").strip().splitlines()
-                raise DeploymentError(f"the node of {site} does not start: {said[-1] if said else log}")
+        while not _listens(path, running(self.folder, _node(site))):
+            refuse_ended(self.folder, _node(site))
+            if time.monotonic() > deadline:
+                raise DeploymentError(f"the node of {site} does not listen on {path}; look into {self.folder / 'logs'}")
             time.sleep(0.1)
 
 

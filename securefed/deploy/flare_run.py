@@ -11,7 +11,7 @@ from typing import Any, Final
 from securefed.deploy.errors import DeploymentError
 from securefed.deploy.flare_policy import CONTROLLER, EXECUTOR, harden_site
 from securefed.deploy.flare_project import LEAD, environment, nvflare
-from securefed.deploy.processes import start_party
+from securefed.deploy.processes import refuse_ended, start_party
 from securefed.engines.names import SITE_SOCKET
 
 _COMMAND: Final = ("/usr/bin/env", "bash")
@@ -61,10 +61,12 @@ def wait_until_connected(folder: Path, kits: Path, sites: Sequence[str], seconds
     """Wait until all sites are connected.
 
     Raises:
-        DeploymentError: They are not within `seconds`.
+        DeploymentError: They are not within `seconds`, or one has ended.
     """
     deadline = time.monotonic() + seconds
     while missing := set(sites) - set(connected(folder, kits)):
+        for site in sorted(missing):
+            refuse_ended(folder, site)
         if time.monotonic() > deadline:
             raise DeploymentError(f"not connected: {', '.join(sorted(missing))}; look into {folder / 'logs'}")
         time.sleep(0.5)

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from securefed.deploy.certificates import make_authority_and_server, make_node_key
 from securefed.deploy.errors import DeploymentError
-from securefed.deploy.processes import start_party
+from securefed.deploy.processes import refuse_ended, start_party, stop_parties
 from securefed.engines.names import FLOWER_NODES, SITE_SOCKET
 
 LINK: Final = "superlink"
@@ -85,7 +85,7 @@ def start_link(folder: Path, host: str, port: int, extra: Mapping[str, str], par
     """Start the SuperLink; it keeps what it knows in `link.db`, so that it can be killed and started again.
 
     Raises:
-        DeploymentError: It does not answer within a minute.
+        DeploymentError: It does not answer within a minute, has ended, or its certificate is not valid.
     """
     keys = folder / "keys"
     tls = [
@@ -108,7 +108,7 @@ def start_link(folder: Path, host: str, port: int, extra: Mapping[str, str], par
         f"root-certificates = {json.dumps(str(keys / 'ca.crt'))}\n",
         encoding="utf-8",
     )
-    _wait_for_health(host, port, folder)
+    _wait_for_health(host, port, folder, party)
 
 
 def register(folder: Path, sites: Sequence[str]) -> None:
@@ -144,10 +144,12 @@ def wait_until_online(folder: Path, sites: Sequence[str], seconds: float = 120.0
     """Wait until the SuperNodes of all sites are online.
 
     Raises:
-        DeploymentError: They are not within `seconds`.
+        DeploymentError: They are not within `seconds`, or one has ended.
     """
     deadline = time.monotonic() + seconds
     while missing := [site for site in sites if site not in online(folder)]:
+        for site in missing:
+            refuse_ended(folder, site)
         if time.monotonic() > deadline:
             raise DeploymentError(f"not online: {', '.join(missing)}; look into {folder / 'logs'}")
         time.sleep(0.5)
@@ -238,7 +240,7 @@ def _program(name: str) -> str:
     return found
 
 
-def _wait_for_health(host: str, port: int, folder: Path) -> None:
+def _wait_for_health(host: str, port: int, folder: Path, party: str) -> None:
     deadline = time.monotonic() + 60
     trust = ssl.create_default_context(cafile=str(folder / "keys" / "ca.crt"))
     while time.monotonic() < deadline:
@@ -247,7 +249,15 @@ def _wait_for_health(host: str, port: int, folder: Path) -> None:
             line.request("GET", "/health")
             if line.getresponse().status == http.HTTPStatus.OK:
                 return
+        except ssl.SSLCertVerificationError as error:
+            refuse_ended(folder, party)
+            stop_parties(folder, party)
+            raise DeploymentError(
+                f"what answers at {host}:{port} has no valid certificate of {folder / 'keys'}: {error.verify_message}; "
+                "how to get new ones: docs/engines.md"
+            ) from error
         except OSError:
+            refuse_ended(folder, party)
             time.sleep(0.2)
         finally:
             line.close()

@@ -25,14 +25,17 @@ def start_party(
 ) -> int:
     """Start a party's command in the background; its output is appended to `logs/<party>.log`. Returns its pid.
 
+    Orphans of a command of the party that has ended are ended first: they would hold its ports and locks.
+
     Raises:
         DeploymentError: It is running already, this is no Linux, or /proc does not show the new process.
     """
-    if running(folder, party):
+    if is_alive(folder, party):
         raise DeploymentError(f"{party} is running already; stop it first: deploy ... stop")
-    logs = folder / "logs"
-    logs.mkdir(parents=True, exist_ok=True)
-    with (logs / f"{party}.log").open("ab") as log:
+    stop_parties(folder, party)
+    path = log_of(folder, party)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("ab") as log:
         process = subprocess.Popen(
             command,
             env={**environment, MARK: _mark(folder, party)},
@@ -43,8 +46,29 @@ def start_party(
             start_new_session=True,
         )
     _children.append(process)
+    _pid_file(folder, party).write_text(f"{process.pid}\n", encoding="utf-8")
     _await_mark(process, folder, party)
     return process.pid
+
+
+def is_alive(folder: Path, party: str) -> bool:
+    """Return whether the command that a party was started with runs; what that has started in turn can outlive it."""
+    pids, path = running(folder, party), _pid_file(folder, party)
+    return int(path.read_text(encoding="utf-8")) in pids if pids and path.exists() else bool(pids)
+
+
+def refuse_ended(folder: Path, party: str) -> None:
+    """Raise DeploymentError, with the last line of its log, where the command of a party has ended."""
+    if not is_alive(folder, party):
+        path = log_of(folder, party)
+        lines = path.read_text(encoding="utf-8", errors="replace").split("\n") if path.exists() else []
+        said = next((line.strip() for line in reversed(lines) if line.strip()), "it has left no word")
+        raise DeploymentError(f"{party} has ended: {said[-500:]} (all that it said: {path})")
+
+
+def log_of(folder: Path, party: str) -> Path:
+    """Return the file with all that a party's processes print."""
+    return folder / "logs" / f"{party}.log"
 
 
 def _await_mark(process: "subprocess.Popen[bytes]", folder: Path, party: str) -> None:
@@ -98,6 +122,10 @@ def stop_parties(folder: Path, party: str | None = None) -> None:
             _reap()
             return
     raise DeploymentError(f"processes {running(folder, party)} cannot be ended; end them by hand")
+
+
+def _pid_file(folder: Path, party: str) -> Path:
+    return folder / "logs" / f"{party}.pid"
 
 
 def _mark(folder: Path, party: str) -> str:

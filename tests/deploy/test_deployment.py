@@ -134,6 +134,45 @@ def test_who_watches_a_job_that_ends_without_a_word_is_told(far, monkeypatch):
         list(far.watch(0.01))
 
 
+def test_who_watches_what_was_never_submitted_is_told(far):
+    with pytest.raises(DeploymentError, match=r"nothing was submitted; start the study with: deploy flare submit"):
+        list(far.watch(0.01))
+
+
+def test_who_watches_a_study_whose_server_was_killed_is_told_how_to_go_on(far, monkeypatch):
+    def silent(*_):
+        raise DeploymentError("connection refused")
+
+    monkeypatch.setattr(deployment_module, "_SILENT_SECONDS", 0.05)
+    far.submit()
+    write_journal(far, "started")
+    monkeypatch.setattr(SlowEngine, "state", silent)
+    again = r"does not answer, and the study does not run; start it with: .* server, then go on with: .* submit"
+    with locked(far.server.lock), pytest.raises(DeploymentError, match=again):  # an orphan can hold the lock
+        list(far.watch(0.01))
+
+
+def test_who_watches_a_study_that_runs_waits_for_a_server_that_is_slow_to_answer(far, monkeypatch):
+    def silent(*_):
+        raise DeploymentError("flwr ls did not end within 180 s")
+
+    monkeypatch.setattr(deployment_module, "_SILENT_SECONDS", 0.01)
+    far.submit()
+    write_journal(far, "started")
+    monkeypatch.setattr(SlowEngine, "state", silent)
+    processes.start_party(far.folder, "server", [sys.executable, "-c", SLEEP], dict(os.environ), far.folder)
+    with locked(far.server.lock):
+        later = threading.Timer(0.5, write_journal, (far, "completed"))
+        later.start()
+        assert [line["event"] for line in far.watch(0.01)] == ["started", "completed"]
+    later.join()
+
+
+def test_only_parties_that_there_are_can_be_stopped(near):
+    with pytest.raises(DeploymentError, match="nears has no folder on this machine; here are: server, near"):
+        near.stop(["nears"])
+
+
 def test_the_state_of_a_server_that_does_not_answer_hides_nothing_else(far, monkeypatch):
     def silent(*_):
         raise DeploymentError('{"raw": "json"}')
@@ -172,6 +211,8 @@ def test_a_deployment_that_runs_is_not_touched_by_a_second_start(near):
     made = socket.stat()
     with pytest.raises(DeploymentError, match="server, near: running already; to start anew, first: deploy flare stop"):
         near.start()
+    with pytest.raises(DeploymentError, match=rf"server: running already; .*: deploy flare stop {near.folder} server$"):
+        near.start(["server"])
     assert socket.stat() == made
     assert near._engine.started == ["server", "near"]
 
@@ -193,7 +234,7 @@ def test_a_second_deployment_of_a_site_leaves_its_running_node_alone(near, monke
     plays_node(monkeypatch, "raise SystemExit('error: in use by another node of this hospital; stop that one')")
     second = Deployment(tmp_path / "second", near.plan, SlowEngine())
     second.folder.mkdir()
-    with pytest.raises(DeploymentError, match="the node of near does not start: error: in use by another node"):
+    with pytest.raises(DeploymentError, match="near-node has ended: error: in use by another node"):
         second.start()
     assert near._socket("near").stat() == made
     assert deployment_module._listens(near._socket("near"), processes.running(near.folder, "near-node"))

@@ -60,6 +60,31 @@ def test_a_party_is_not_started_twice(folder):
         processes.start_party(folder, "north", ["true"], {}, folder)
 
 
+def test_what_a_killed_command_has_left_keeps_it_from_no_new_start(folder):
+    start(folder, "north", ORPHANS)
+    parent = int((folder / "logs" / "north.pid").read_text())
+    (orphan,) = set(processes.running(folder, "north")) - {parent}
+    os.kill(parent, signal.SIGKILL)
+    deadline = time.monotonic() + 30
+    while processes.is_alive(folder, "north"):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    assert processes.running(folder, "north") == (orphan,)
+    new = processes.start_party(folder, "north", ["/bin/sleep", "60"], dict(os.environ), folder)
+    assert processes.running(folder, "north") == (new,)
+    assert processes.is_alive(folder, "north")
+
+
+def test_of_a_command_that_has_ended_the_last_word_is_told(folder):
+    processes.start_party(folder, "north", [sys.executable, "-c", "exit('a\\nport 8002 is taken\\n')"], {}, folder)
+    deadline = time.monotonic() + 30
+    while processes.is_alive(folder, "north"):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    with pytest.raises(DeploymentError, match=r"north has ended: port 8002 is taken \(all that it said: .*north\.log"):
+        processes.refuse_ended(folder, "north")
+
+
 def test_names_that_begin_alike_are_told_apart(folder):
     start(folder, "north", ORPHANS)
     assert processes.running(folder, "nor") == ()
