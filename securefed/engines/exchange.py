@@ -54,12 +54,16 @@ class EngineTransport:
     Args:
         courier: The engine.
         clock: Seconds that never go back.
+
+    Attributes:
+        fewest: Replies that no quorum is below, where so many sites are there: fewer are of no use to who asks.
     """
 
     def __init__(self, courier: Courier, clock: Callable[[], float] = time.monotonic) -> None:
         self._courier = courier
         self._clock = clock
         self._suspects: set[str] = set()
+        self.fewest = 1
 
     @property
     def suspects(self) -> frozenset[str]:
@@ -77,7 +81,7 @@ class EngineTransport:
         asked = {site: request for site, request in requests.items() if site in reachable}
         deadline = self._clock() + patience.timeout
         mail = self._courier.send(stage, asked, round_id=round_id, lifetime=patience.timeout)
-        quorum = round(len(requests) * patience.quorum)
+        quorum = max(self.fewest, round(len(requests) * patience.quorum))
         return self._gather(mail, set(asked), failures, deadline, quorum, patience.grace), failures
 
     def _gather(

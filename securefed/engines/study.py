@@ -18,6 +18,7 @@ from securefed.nodes.owed import owed_signatures
 from securefed.nodes.server import serve
 from securefed.nodes.start import StudyStart
 from securefed.observer import Observer, RoundView
+from securefed.site.opening import terms_of
 from securefed.study import read_approval, read_study
 
 _LETS_GO_SECONDS: Final = 5.0
@@ -50,6 +51,7 @@ def _serve(folder: ServerFolder, transport: EngineTransport) -> None:
         key=load_key(folder.key),
     )
     patience = Patience(**json.loads(folder.patience.read_text(encoding="utf-8")))
+    transport.fewest = terms_of(start.study).example.min_survivors
     folder.runs.mkdir(exist_ok=True)
     with folder.open_journal() as stream:
         journal = Journal(stream)

@@ -59,6 +59,7 @@ def test_a_study_that_was_cut_before_its_report_is_finished_by_the_next_job(node
 
 def test_a_completed_study_is_left_alone(nodes):
     job.serve_study(nodes.wire)
+    assert nodes.wire.fewest == nodes.terms.example.min_survivors  # of which a quorum is never below
     files = {path: path.read_bytes() for path in nodes.server.path.rglob("*") if path.is_file()}
     job.serve_study(nodes.wire)
     assert {path: path.read_bytes() for path in nodes.server.path.rglob("*") if path.is_file()} == files

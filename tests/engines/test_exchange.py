@@ -89,6 +89,23 @@ def test_grace_begins_with_the_quorum(bench):
     assert took == pytest.approx(7, abs=2 * POLL_SECONDS)
 
 
+@pytest.mark.parametrize(
+    ("quorum", "fewest", "kept"), [(0.0, 1, "a"), (0.25, 1, "a"), (0.0, 3, "abc"), (0.5, 3, "abc")]
+)
+def test_no_quorum_is_below_the_replies_that_are_of_use(bench, quorum, fewest, kept):
+    bench[2].fewest = fewest
+    gathered, failures, _ = exchange(bench, at(a=1, b=2, c=3, d=4), quorum=quorum, grace=0.0)
+    assert [site for site, _ in gathered] == list(kept)
+    assert set(failures) == set(ALL) - set(kept)
+
+
+def test_who_is_not_there_is_not_waited_for_as_one_of_the_fewest(bench):
+    bench[2].fewest = 4
+    exchange(bench, at(a=1, b=1, c=1))
+    _, failures, took = exchange(bench, at(a=1, b=1, c=1), quorum=0.0)
+    assert (set(failures), took) == ({"d"}, pytest.approx(6, abs=2 * POLL_SECONDS))
+
+
 def test_grace_never_goes_beyond_the_timeout(bench):
     _, failures, took = exchange(bench, at(a=1, b=9), quorum=0.5, timeout=10, grace=60)
     assert set(failures) == {"c", "d"}
