@@ -3,7 +3,7 @@
 import os
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -124,6 +124,8 @@ class SiteFolder:
             temporary.replace(path)
             sync_folder(path.parent)
         except OSError as error:
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
             raise RunFolderError(path, f"cannot be written ({error.strerror}); free space on this disk") from error
 
     @contextmanager

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -31,6 +32,7 @@ from securefed.study.approval import read_approval
 from securefed.study.form import Study, read_study, with_local
 from securefed.sum_terms import SumTerms
 
+_LOG = logging.getLogger("securefed.site")
 _CONTROL = {stage.value for stage in ControlStage}
 
 
@@ -67,9 +69,11 @@ class StoredNode:
         try:
             self._folder.write(self._folder.state, state)
         except RunFolderError as error:
+            _LOG.error("%s: refused %s: %s", self.node.name, stage, error)
             self.node.abandon()
             if stage in _CONTROL:
-                return encode_refusal("disk", f"the site cannot write its state ({type(error.__cause__).__name__})")
+                cause = getattr(error.__cause__, "strerror", None) or type(error.__cause__).__name__
+                return encode_refusal("disk", f"the site cannot write its state ({cause})")
             return encode_message(Refusal(ProtocolError.code), 0, NO_SESSION)
         self._written = digest
         return reply

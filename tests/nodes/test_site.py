@@ -350,6 +350,25 @@ def test_a_site_killed_at_any_stage_comes_back_from_its_folder_in_the_next_round
     assert verify_run(fresh.root / f"killed-{stage}", roster=fresh.root / "roster.json").is_verified
 
 
+def test_a_full_disk_is_said_at_both_ends_and_nothing_half_written_is_left(trial, monkeypatch, caplog):
+    node = open_site(trial.path("east"))
+    hello = {"version": CONTROL_VERSION, "software": "x", "run_id": "full", "study": trial.study.digest,
+             "roster": trial.study.roster.digest}  # fmt: skip
+
+    def full(descriptor):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("securefed.site.folder.os.fsync", full)
+        reply = node.handle("Hello", encode_request(ControlStage.HELLO, hello))
+    node.close()
+    with pytest.raises(RefusedBySiteError, match=r"disk: the site cannot write its state \(No space left on device\)"):
+        decode_reply(ControlStage.HELLO, reply)
+    assert "east: refused Hello: " in caplog.text
+    assert "cannot be written (No space left on device); free space on this disk" in caplog.text
+    assert not list(trial.path("east").glob(".*.part"))
+
+
 def test_a_full_disk_makes_a_refusal_and_nothing_leaves(fresh, monkeypatch):
     original, full = SiteFolder.write, []
 
