@@ -74,7 +74,7 @@ def _engine_group(name: str, title: str) -> click.Group:
     )  # fmt: skip
     @click.option("--host", default="localhost", metavar="NAME", help="How the sites call the server. [localhost]")
     @click.option("--port", type=int, default=8002, metavar="N", help="Port at which sites reach it. [8002]")
-    @click.option("--listen", type=int, default=0, metavar="N", help="Its own, if --port is forwarded to it.")
+    @click.option("--listen", type=int, default=0, metavar="N", help="Its own port, if a firewall forwards to it.")
     @click.option("--site", "sites", multiple=True, metavar="NAME=FOLDER", help="A hospital on this machine.")
     @click.option("--timeout", type=float, default=600.0, metavar="S", help="Seconds after which a stage ends. [600]")
     @click.option("--grace", type=float, default=30.0, metavar="S", help="Seconds beyond the quorum. [30]")

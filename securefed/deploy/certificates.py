@@ -12,21 +12,24 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 VALID_DAYS: Final = 365
+_HERE: Final = ("127.0.0.1", "localhost")
+"""How processes beside the server can call it; a firewall's address is not its own."""
 _CURVE: Final = ec.SECP384R1()
 
 
 def make_authority_and_server(folder: Path, host: str) -> None:
-    """Write ca.key, ca.crt, server.key and server.crt; the server's certificate is for `host`, a name or an address.
+    """Write ca.key, ca.crt, server.key and server.crt; the server's certificate is for `host` and the machine itself.
 
     Args:
         folder: Where to; the keys get mode 0600.
-        host: How the sites call the server.
+        host: How the sites call the server, a name or an address.
 
     Raises:
         FileExistsError: A key of that name is there already.
     """
     authority, server = ec.generate_private_key(_CURVE), ec.generate_private_key(_CURVE)
     issuer = _name("SecureFed study authority")
+    names = [_alternative(name) for name in dict.fromkeys((host, *_HERE))]
     root = (
         _certificate(issuer, issuer, authority.public_key())
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
@@ -35,10 +38,10 @@ def make_authority_and_server(folder: Path, host: str) -> None:
         .sign(authority, hashes.SHA256())
     )
     leaf = (
-        _certificate(_name(host), issuer, server.public_key())
+        _certificate(_name("SecureFed study server"), issuer, server.public_key())
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(_usage(signs_certificates=False), critical=True)
-        .add_extension(x509.SubjectAlternativeName([_alternative(host)]), critical=False)
+        .add_extension(x509.SubjectAlternativeName(names), critical=False)
         .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
         .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(authority.public_key()), critical=False)
         .sign(authority, hashes.SHA256())

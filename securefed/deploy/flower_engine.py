@@ -32,13 +32,13 @@ class FlowerEngine:
 
     def start_server(self, folder: Path, plan: Plan, variables: Mapping[str, str]) -> None:
         """Start the SuperLink and register the sites' keys."""
-        start_link(folder, plan.host, plan.server_port, variables, party=SERVER)
+        start_link(folder, plan.host_here, plan.server_port, variables, party=SERVER, bind=plan.bind)
         register(folder, list(plan.sites))
 
     def start_site(self, folder: Path, plan: Plan, site: str, socket_path: Path) -> None:
         """Start a SuperNode."""
-        own_port = plan.port + 1 + list(plan.sites).index(site)
-        start_node(folder, site, f"{plan.host}:{plan.port}", own_port, socket_path, {})
+        own_port = plan.server_port + 1 + list(plan.sites).index(site)
+        start_node(folder, site, f"{plan.host_here}:{plan.server_port}", own_port, socket_path, {})
 
     def wait(self, folder: Path, plan: Plan, sites: Sequence[str]) -> None:
         """Wait until the sites are online."""

@@ -81,8 +81,16 @@ clientapp = "securefed_app.client_app:app"
 """
 
 
-def start_link(folder: Path, host: str, port: int, extra: Mapping[str, str], party: str = LINK) -> None:
+def start_link(folder: Path, host: str, port: int, extra: Mapping[str, str], party: str = LINK, bind: str = "") -> None:
     """Start the SuperLink; it keeps what it knows in `link.db`, so that it can be killed and started again.
+
+    Args:
+        folder: Folder of the deployment.
+        host: How processes of this machine call it.
+        port: Where it listens.
+        extra: What it finds in its environment beside.
+        party: The name of its processes.
+        bind: Address at which it listens; `host` unless given.
 
     Raises:
         DeploymentError: It does not answer within a minute, has ended, or its certificate is not valid.
@@ -96,7 +104,7 @@ def start_link(folder: Path, host: str, port: int, extra: Mapping[str, str], par
         "--ssl-keyfile",
         keys / "server.key",
     ]
-    command = [_program("flower-superlink"), "--host", host, "--port", str(port), *map(str, tls)]
+    command = [_program("flower-superlink"), "--host", bind or host, "--port", str(port), *map(str, tls)]
     command += ["--enable-supernode-auth", "--disable-runtime-dependency-installation"]
     command += ["--database", str(folder / "link.db")]
     nodes = {FLOWER_NODES: str(folder / "nodes.json")}

@@ -12,8 +12,12 @@ from securefed.errors import ConfigError
 from securefed.identity import check_hospital
 
 _HIGHEST_PORT: Final = 65535
-_HOST: Final = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
+_ALL: Final = "0.0.0.0"  # noqa: S104 (the sites come in through a firewall that forwards to it)
+_HERE: Final = "127.0.0.1"
+_HOST: Final = re.compile(r"[A-Za-z0-9_.:-]{1,253}")
 """Names and addresses that a certificate can be for."""
+_LONGEST_OVER_FLARE: Final = 64
+"""Characters of a host over FLARE, which makes it a certificate's common name."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +29,8 @@ class Plan:
         host: How the sites call the server.
         port: The only port at which the sites reach the server.
         sites: {site: its folder on this machine, or "" where it is elsewhere}.
-        listen: Port at which the server listens, where a firewall forwards `port` to it; 0: at `port`.
+        listen: Port at which the server listens, where a firewall forwards `port` of `host` to it; 0: at `port` of
+            `host`, which is then an address of the server's own.
     """
 
     engine: str
@@ -39,6 +44,16 @@ class Plan:
         """Port at which the server listens."""
         return self.listen or self.port
 
+    @property
+    def bind(self) -> str:
+        """Address at which the server listens: all of its own where `host` is a firewall's."""
+        return _ALL if self.listen else self.host
+
+    @property
+    def host_here(self) -> str:
+        """How processes of the server's machine call it."""
+        return _HERE if self.listen else self.host
+
     def check(self) -> None:
         """Refuse what cannot be meant.
 
@@ -48,12 +63,14 @@ class Plan:
         """
         if not _HOST.fullmatch(self.host):
             raise ConfigError("--host", f"{self.host!r} is no name or address of a server; write fl.example.org")
+        if self.engine == "flare" and len(self.host) > _LONGEST_OVER_FLARE:
+            raise ConfigError("--host", f"FLARE takes {_LONGEST_OVER_FLARE} characters at most: {self.host}")
         # Over Flower each site of this machine has a port of its own above the server's.
         highest = _HIGHEST_PORT - (len(self.sites) if self.engine == "flower" and any(self.sites.values()) else 0)
-        if not 1 <= self.port <= highest:
+        if not 1 <= self.port <= (_HIGHEST_PORT if self.listen else highest):
             raise ConfigError("--port", f"must be 1 to {highest}, is {self.port}")
-        if not 0 <= self.listen <= _HIGHEST_PORT:
-            raise ConfigError("--listen", f"must be 1 to {_HIGHEST_PORT}, is {self.listen}")
+        if not 0 <= self.listen <= highest:
+            raise ConfigError("--listen", f"must be 1 to {highest}, is {self.listen}")
         for site, path in self.sites.items():
             check_hospital(site, "--site")
             if path:

@@ -8,9 +8,12 @@ import threading
 import time
 
 import pytest
+from cryptography import x509
 
 from securefed.deploy import certificates, flower_run, processes
 from securefed.deploy.errors import DeploymentError
+from securefed.deploy.flower_engine import FlowerEngine
+from securefed.deploy.plan import Plan
 
 SLEEP = "import time; time.sleep(60)"
 A_MINUTE_AGO = -1 / (24 * 60)
@@ -69,3 +72,39 @@ def test_a_certificate_that_has_expired_is_named(folder, monkeypatch):
             flower_run._wait_for_health("127.0.0.1", listener.getsockname()[1], folder, "server")
         thread.join()
     assert processes.running(folder) == ()
+
+
+@pytest.mark.parametrize(
+    ("host", "listen", "bind", "here", "link"),
+    [
+        ("192.0.2.1", 9000, "0.0.0.0", "127.0.0.1", "127.0.0.1:9000"),
+        ("127.0.0.1", 0, "127.0.0.1", "127.0.0.1", "127.0.0.1:8002"),
+    ],
+)
+def test_a_server_behind_a_firewall_is_reached_here_at_an_address_of_its_own(
+    folder, monkeypatch, host, listen, bind, here, link
+):
+    plan = Plan("flower", host, 8002, {"near": str(folder / "near")}, listen)
+    commands, asked = {}, []
+    monkeypatch.setattr(flower_run, "_program", lambda name: name)
+    monkeypatch.setattr(flower_run, "start_party", lambda _, party, command, *more: commands.update({party: command}))
+    monkeypatch.setattr(flower_run, "_wait_for_health", lambda *arguments: asked.append(arguments[:2]))
+    monkeypatch.setattr("securefed.deploy.flower_engine.register", lambda *_: None)
+    FlowerEngine().make(folder, plan)
+    FlowerEngine().start_server(folder, plan, {})
+    FlowerEngine().start_site(folder, plan, "near", folder / "near" / "node.sock")
+    assert commands["server"][1:5] == ["--host", bind, "--port", str(plan.server_port)]
+    assert asked == [(here, plan.server_port)]
+    assert f'address = "{link}"' in (folder / "home" / "lead" / "flower" / "config.toml").read_text()
+    assert commands["near"][1:3] == ["--superlink", link]
+    assert commands["near"][-1] == str(plan.server_port + 1)
+
+
+def test_the_servers_certificate_is_for_its_host_and_for_its_own_machine(tmp_path):
+    host = ".".join(["long" * 15] * 4)
+    Plan("flower", host, 8002, {"far": ""}).check()
+    certificates.make_authority_and_server(tmp_path, host)
+    certificate = x509.load_pem_x509_certificate((tmp_path / "server.crt").read_bytes())
+    names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    assert names.get_values_for_type(x509.DNSName) == [host, "localhost"]
+    assert [str(address) for address in names.get_values_for_type(x509.IPAddress)] == ["127.0.0.1"]
