@@ -7,6 +7,7 @@ from typing import Any
 
 from audit.accounting.mechanisms import Adjacency, Composition, Repeated
 from audit.accounting.views import against_broken_aggregation, against_colluders
+from audit.bounds import at_most
 from audit.errors import EvidenceError, NothingToCompareError
 from audit.history import RunHistory
 from audit.log import Event
@@ -71,7 +72,7 @@ def check_epsilon(folder: Path, history: RunHistory) -> str | None:
     if not last and worst is None:
         raise NothingToCompareError("the log records what was released, and nothing in it states an epsilon yet")
     found = f"{len(last)} of {len(stated)} stated values recomputed (the last of each hospital, view and delta)"
-    return found if worst is None else f"{found}; epsilon {worst:.4g} as summary.json says"
+    return found if worst is None else f"{found}; epsilon {at_most(worst)} as summary.json says"
 
 
 def _last_of_each(stated: tuple[Event, ...]) -> list[Event]:

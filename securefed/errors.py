@@ -14,6 +14,8 @@ SecureFedError
 
 from collections.abc import Collection, Mapping, Sequence
 
+from audit.bounds import at_most
+
 
 class SecureFedError(Exception):
     """Base of all errors that `securefed` raises on purpose; `exit_code` is what the command line returns."""
@@ -73,8 +75,8 @@ class TargetEpsilonError(SecureFedError):
                 "with --set privacy.spare_rounds=1 or more"
             )
         super().__init__(
-            f"round {round_number} would bring epsilon to {epsilon:.4g}, above the target {target:g}; nothing of it "
-            f"was released. {affordable} rounds fit this noise: {hint}"
+            f"round {round_number} would bring epsilon to {at_most(epsilon)}, above the target {target:g}; nothing of "
+            f"it was released. {affordable} rounds fit this noise: {hint}"
         )
         self.round_number = round_number
         self.epsilon = epsilon

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from audit.accounting import mechanism_of, rdp_epsilon, upper_epsilon
+from audit.bounds import at_most
 from audit.errors import EvidenceError
 from audit.ledger.entries import Spent
 from audit.ledger.ledger import Ledger
@@ -44,7 +45,7 @@ def count_agreeing(path: Path, logs: Mapping[str, Sequence[Event]], named: Calla
                 continue
             epsilon = upper_epsilon(composition, budget.delta, budget.adjacency)
             if epsilon > budget.epsilon:
-                raise EvidenceError(-1, f"{line.hospital} spent {epsilon:.4g} of a budget of {budget.epsilon:g}")
+                raise EvidenceError(-1, f"{line.hospital} spent {at_most(epsilon)} of a budget of {budget.epsilon:g}")
     counted = 0
     for run_id, events in logs.items():
         logged: set[str] = set()

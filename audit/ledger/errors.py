@@ -7,6 +7,7 @@ AuditError
 
 from pathlib import Path
 
+from audit.bounds import at_most
 from audit.errors import AuditError
 
 
@@ -34,7 +35,8 @@ class BudgetExceededError(AuditError):
     def __init__(self, hospital: str, unit: str, epsilon: float, budget: float) -> None:
         super().__init__(
             f"the privacy budget of {hospital} ({unit} level) is {budget:g} and this release would bring it to "
-            f"{epsilon:.4g}; nothing was sent. Use more noise or fewer rounds, or have the budget renewed by its signer"
+            f"{at_most(epsilon)}; nothing was sent. Use more noise or fewer rounds, or have the budget renewed by its "
+            "signer"
         )
         self.hospital = hospital
         self.unit = unit

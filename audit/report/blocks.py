@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from audit.bounds import at_least, at_most
 from audit.report.drawing import Drawing
 
 
@@ -115,6 +116,16 @@ def decimal(value: float | None, digits: int = 4) -> Number:
     return Number(value, "" if value is None else f"{value:.{digits}g}")
 
 
+def upper(value: float | None, digits: int = 4) -> Number:
+    """Return an upper bound with significant digits, rounded up."""
+    return Number(value, "" if value is None else at_most(value, digits))
+
+
+def lower(value: float | None, digits: int = 4) -> Number:
+    """Return a lower bound with significant digits, rounded down."""
+    return Number(value, "" if value is None else at_least(value, digits))
+
+
 def percent(value: float | None) -> Number:
     """Return a share in per cent."""
     return Number(value, "" if value is None else f"{100 * value:.1f} %")
@@ -171,11 +182,15 @@ def plain(cell: Cell) -> str:
 
 
 def in_words(values: Mapping[str, object]) -> str:
-    """Return recorded values in one line, numbers with few digits."""
+    """Return recorded values in one line, numbers with few digits, lower bounds rounded down."""
 
     def shown(value: object) -> str:
         if isinstance(value, list):
             return " and ".join(map(shown, value))
         return f"{value:.4g}" if isinstance(value, float) else str(value)
 
+    values = {
+        name: at_least(value) if "lower" in name and isinstance(value, float) else value
+        for name, value in values.items()
+    }
     return ", ".join(f"{name.replace('_', ' ')} {shown(value)}" for name, value in values.items())

@@ -1,6 +1,6 @@
 """Charts: lines, stacked bars, bars with limits, a grid of losses; colours that differ on paper too."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from math import ceil, floor, log10
 
 from audit.report.drawing import Box, Dot, Drawing, Label, Shape, Stroke
@@ -94,7 +94,14 @@ def stacked_bars(
     return _drawing(title, description, body, HEIGHT, parts)
 
 
-def bars(title: str, description: str, values: Mapping[str, tuple[float, float | None]], *, unit: str) -> Drawing:
+def bars(
+    title: str,
+    description: str,
+    values: Mapping[str, tuple[float, float | None]],
+    *,
+    unit: str,
+    label: Callable[[float], str] | None = None,
+) -> Drawing:
     """Return horizontal bars, each with an optional limit mark.
 
     Args:
@@ -102,6 +109,7 @@ def bars(title: str, description: str, values: Mapping[str, tuple[float, float |
         description: What the chart shows, in words.
         values: {name: (value, limit)}.
         unit: What the values are.
+        label: How a value is written at its bar; None writes four digits.
     """
     highest = max((max(value, limit or 0.0) for value, limit in values.values()), default=0.0) or 1.0
     left = 20 + _CHARACTER * min(44, max(map(len, values), default=0))
@@ -116,9 +124,13 @@ def bars(title: str, description: str, values: Mapping[str, tuple[float, float |
             x = left + limit * scale
             body.append(Stroke(((x, y - 4), (x, y + 24)), _ALARM, 3))
         end = left + max(value, limit or 0.0) * scale
-        body.append(Label(end + 6, y + 15, f"{value:,.4g}" if value < 1e4 else f"{value:,.0f}", "start"))
+        body.append(Label(end + 6, y + 15, (label or _rounded)(value), "start"))
     body.append(Label(left, height - 10, unit, "start"))
     return _drawing(title, description, body, height, [])
+
+
+def _rounded(value: float) -> str:
+    return f"{value:,.4g}" if value < 1e4 else f"{value:,.0f}"
 
 
 def timeline(title: str, description: str, rows: Mapping[str, Sequence[str | None]]) -> Drawing:

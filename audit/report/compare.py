@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from audit.bounds import at_most
+
 COLUMNS = (
     ("run_id", "run"),
     ("verified", "record"),
@@ -106,6 +108,8 @@ def _shown(key: str, value: Any) -> str:
         return f"{100 * value:.1f}"
     if isinstance(value, bool):
         return "yes" if value else "no"
+    if key == "epsilon":
+        return at_most(value)
     if isinstance(value, float):
         return f"{value:,.0f}" if key.startswith(("up", "down")) else f"{value:.4g}"
     return f"{value:,}" if isinstance(value, int) and key != "rounds" else str(value)

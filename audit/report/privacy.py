@@ -8,6 +8,7 @@ from audit.accounting.calibrate import upper_epsilon
 from audit.accounting.epsilon import Epsilon, account
 from audit.accounting.mechanisms import Adjacency, Composition
 from audit.accounting.views import against_broken_aggregation, against_colluders
+from audit.bounds import at_most, percent_at_most
 from audit.check_epsilon import composition_of
 from audit.empirical.tradeoff import ProfileCurve
 from audit.history import RunHistory
@@ -108,7 +109,7 @@ def _observer(stated: dict[str, Any]) -> str:
 
 def _participant(epsilon: float) -> str:
     """What the claim is worth where a hospital that took part, and so knows its own share of the noise, looks on."""
-    cost = f"epsilon is {epsilon:.4g}" if math.isfinite(epsilon) else "nothing is promised"
+    cost = f"epsilon is {at_most(epsilon)}" if math.isfinite(epsilon) else "nothing is promised"
     return f" Against a hospital that took part, which knows its own noise, or a server that it helps, {cost}."
 
 
@@ -116,11 +117,11 @@ def _statement(epsilon: float, delta: float, change: str, attacker: Sequence[dic
     """The claim as a formula, and for who does not think in exponentials."""
     if not math.isfinite(epsilon):
         return "The releases of this run cannot be accounted: their cost is infinite, nothing follows from the claim."
-    wrong, found = (100 * attacker[1][name] for name in ("false_positives", "true_positives"))
+    wrong, found = 100 * attacker[1]["false_positives"], percent_at_most(attacker[1]["true_positives"])
     return (
-        f"The chance of any outcome that {observer} may see changes by a factor of at most exp({epsilon:.4g}), apart "
-        f"from a probability of {delta:g}, by {change} at a hospital. In other words: whoever tries to tell what was "
-        f"in the data, and is wrong about {wrong:g} % of what was not, finds at most {found:.1f} % of what was."
+        f"The chance of any outcome that {observer} may see changes by a factor of at most exp({at_most(epsilon)}), "
+        f"apart from a probability of {delta:g}, by {change} at a hospital. In other words: whoever tries to tell what "
+        f"was in the data, and is wrong about {wrong:g} % of what was not, finds at most {found} of what was."
     )
 
 

@@ -5,6 +5,7 @@ They follow the evaluation of differential privacy guarantees in NIST SP 800-226
 
 from typing import Any
 
+from audit.bounds import at_most
 from audit.history import RunHistory
 from audit.report.privacy import IN_SHARES, ONLY_SUMS
 from audit.report.purpose import declared
@@ -52,7 +53,7 @@ def questions_section(history: RunHistory, claim: dict[str, Any], utility: dict[
 
 def _claimed(history: RunHistory, claim: dict[str, Any]) -> list[str]:
     """The answers about the formal guarantee where there is one: questions 1 to 7 and 11."""
-    epsilon = "infinite" if claim["epsilon"] is None else f"{claim['epsilon']:.4g}"
+    epsilon = "infinite" if claim["epsilon"] is None else at_most(claim["epsilon"])
     stated = f"epsilon {epsilon} at delta {claim['delta']:g} by {claim['accountant']}"
     against = f" {ONLY_SUMS}" if claim["mode"] in IN_SHARES else ""
     charged = len({event.fields["release_id"] for event in history.of_kind("charge")})

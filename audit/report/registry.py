@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from audit.bounds import at_most
 from audit.errors import AuditError
 
 _DETAILS = {"image": "record-level", "patient": "patient-level", "hospital": "hospital-level"}
@@ -132,7 +133,7 @@ def _mechanisms(claim: Mapping[str, Any]) -> str:
 
 
 def _actor(row: Mapping[str, Any]) -> str:
-    cost = "no bound by noise" if row["epsilon"] is None else f"epsilon {row['epsilon']:.4g}"
+    cost = "no bound by noise" if row["epsilon"] is None else f"epsilon {at_most(row['epsilon'])}"
     return f"{row['adversary']} sees {row['sees']}. {row['protection']} ({cost})"
 
 

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from audit.bounds import at_most
 from audit.history import RunHistory
 from audit.report.privacy import IN_SHARES, ONLY_SUMS, is_claimed
 from audit.verify import Verification
@@ -33,7 +34,9 @@ def hospital_sentence(name: str, entry: dict[str, Any], rounds: int, *, masked: 
     elif entry["epsilon"] is None:
         privacy = "Its differential privacy could not be accounted: nothing may be concluded from the claim."
     else:
-        privacy = f"Its {claim['unit']}s are protected with epsilon {entry['epsilon']:.3g} at delta {claim['delta']:g}"
+        privacy = (
+            f"Its {claim['unit']}s are protected with epsilon {at_most(entry['epsilon'])} at delta {claim['delta']:g}"
+        )
         privacy += f" {ONLY_SUMS}, and with a larger one against hospitals." if claim["mode"] in IN_SHARES else "."
         if entry["budget"] is not None:
             privacy += f" Its budget over all runs is {entry['budget']:g}."
@@ -107,7 +110,7 @@ def _privacy(history: RunHistory, verification: Verification, claim: dict[str, A
         return _line(subject, "FAIL", "The stated epsilon is not the one that the recorded events give.")
     target = claim["target_epsilon"]
     if target is not None and claim["epsilon"] > target:
-        return _line(subject, "FAIL", f"epsilon is {claim['epsilon']:.4g}, above the target of {target:g}.")
+        return _line(subject, "FAIL", f"epsilon is {at_most(claim['epsilon'])}, above the target of {target:g}.")
     for event in history.of_kind("attack"):
         if event.fields["name"] == "one-run audit" and event.fields["outcome"] == "FAIL":
             return _line(subject, "FAIL", "An attack on a copy of the run found more leakage than the claim allows.")

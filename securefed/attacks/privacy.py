@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from audit.accounting import Adjacency, Composition, upper_epsilon
+from audit.bounds import at_most
 from audit.check_epsilon import composition_of
 from audit.empirical import MIN_CANARIES, audit_scores, curve_of, membership
 from audit.history import RunHistory
@@ -88,9 +89,9 @@ def judge(
     failed = bool(found.refuted) or found.epsilon > claimed
     rates = membership(scores[included], scores[~included])
     told = (
-        f"More was found than the claim of epsilon {claimed:.4g} allows: the claim does not hold."
+        f"More was found than the claim of epsilon {at_most(claimed)} allows: the claim does not hold."
         if failed
-        else f"Nothing above the claim of epsilon {claimed:.4g} was found, which does not prove it."
+        else f"Nothing above the claim of epsilon {at_most(claimed)} was found, which does not prove it."
     )
     if len(scores) < MIN_CANARIES:
         told += f" With {len(scores)} canaries instead of {MIN_CANARIES} hardly anything could have been found."

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from audit.bounds import at_least, at_most
 from securefed.commands.console import stdout_console
 from securefed.commands.options import json_option
 from securefed.errors import ConfigError
@@ -48,8 +49,8 @@ def show_command(*, ledger: Path, hospital: str | None, as_json: bool) -> None:
             line["unit"],
             "all" if line["data"] is None else line["data"][:12],
             f"{line['budget']:g}",
-            "infinite" if line["spent"] is None else f"{line['spent']:.4g}",
-            f"{line['remaining']:.4g}",
+            "infinite" if line["spent"] is None else at_most(line["spent"]),
+            at_least(line["remaining"]),
             f"{line['delta']:g}",
             str(line["runs"]),
             str(line["charges"]),
@@ -152,7 +153,7 @@ def history_command(*, ledger: Path, hospital: str | None, as_json: bool) -> Non
 
 def _what(entry: dict[str, Any]) -> str:
     if entry["kind"] == "refused":
-        cost = "infinite" if entry["epsilon"] is None else f"{entry['epsilon']:.4g}"
+        cost = "infinite" if entry["epsilon"] is None else at_most(entry["epsilon"])
         return f"epsilon would be {cost}, the budget is {entry['budget']:g}"
     if entry["budget"] is not None:
         because = f": {entry['reason']}" if entry["reason"] else ""

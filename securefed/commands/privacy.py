@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from audit.bounds import at_most
 from securefed.commands.options import PRIVACY_FLAGS, config_option, json_option, privacy_options, resolve_config
 
 _FLAGS = {**PRIVACY_FLAGS, "rounds": "federation.rounds", "method": "federation.method", "profile": "training.profile"}
@@ -98,7 +99,7 @@ def _print(described: dict[str, Any]) -> None:
     click.echo(f"  noise multiplier      {described['noise_multiplier']:.4g}")
     click.echo(f"  sampling rate         {described['sampling_rate']:g}")
     click.echo(f"  rounds, steps         {described['rounds']}, {described['steps']}")
-    checks = ", ".join(f"{name} {value:.4g}" for name, value in described["cross_checks"].items())
+    checks = ", ".join(f"{name} {at_most(value)}" for name, value in described["cross_checks"].items())
     click.echo(f"  epsilon               {_number(described['epsilon'])} ({described['accountant']}; {checks})")
     click.echo(f"  replacing one unit    {_number(described['epsilon_replace_one'])}")
     if "noise" in described:
@@ -120,7 +121,7 @@ def _print(described: dict[str, Any]) -> None:
             click.echo(f"    rate {row['sampling_rate']:<5g} needs multiplier {row['noise_multiplier']:.3g}")
     if "noise_over_units" in described:
         click.echo(f"  noise in one direction over what all units can add up to: {described['noise_over_units']:.3g}")
-    points = ", ".join(f"{point['rounds']}: {point['epsilon']:.3g}" for point in described["by_rounds"])
+    points = ", ".join(f"{point['rounds']}: {at_most(point['epsilon'])}" for point in described["by_rounds"])
     click.echo(f"  epsilon by rounds     {points}")
     for line in described["recommended"]:
         click.echo(f"  recommended: {line}")
@@ -129,7 +130,7 @@ def _print(described: dict[str, Any]) -> None:
 
 
 def _number(value: float) -> str:
-    return f"{value:.4g}" if math.isfinite(value) else "infinite"
+    return at_most(value) if math.isfinite(value) else "infinite"
 
 
 def _plain(value: Any) -> Any:

@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from audit.bounds import at_least
 from securefed.commands.options import json_option
 
 _FOLDER = click.Path(path_type=Path)
@@ -140,4 +141,4 @@ def status_command(*, folder: Path, as_json: bool) -> None:
         end = f"; model {run['kept']['fam_sha256'][:16]}... kept" if run["kept"] else ""
         click.echo(f"run       {run_id}: round {run['round']}, {run['witnessed']} events witnessed{end}")
     for line in status["budget"]:
-        click.echo(f"budget    {line['remaining']:.4g} of {line['budget']:g} left for the unit {line['unit']}")
+        click.echo(f"budget    {at_least(line['remaining'])} of {line['budget']:g} left for the unit {line['unit']}")

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 from audit.accounting import Adjacency
+from audit.bounds import at_most
 from securefed.config import PrivacyConfig, RunConfig
 from securefed.privacy.mechanism import epsilon_of, local_cost, step_settings
 
@@ -63,7 +64,7 @@ def target_or_cost(privacy: PrivacyConfig, cost: Callable[[], float]) -> float:
 
 def too_large(epsilon: float) -> str:
     """Return why an epsilon above LARGEST_CLAIM is not claimed."""
-    size = f"it may come to {epsilon:,.4g}" if math.isfinite(epsilon) else "it is too large to be computed"
+    size = f"it may come to {at_most(epsilon)}" if math.isfinite(epsilon) else "it is too large to be computed"
     return (
         f"no meaningful epsilon: {size}, and above {LARGEST_CLAIM:g} a bound excludes nothing (docs/privacy.md); raise "
         "privacy.noise_multiplier or give a smaller --epsilon"

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from audit.accounting import Adjacency, Repeated, against_colluders, upper_epsilon
+from audit.bounds import at_most
 from protocols.noise import NoisePlan
 from protocols.parameters import default_corrupt
 from securefed.config import RunConfig
@@ -136,8 +137,8 @@ def _beyond_colluders(config: RunConfig, plan: NoisePlan, helpers: int) -> str:
     epsilon = upper_epsilon(seen, privacy.delta, Adjacency(privacy.adjacency))
     whom = "a hospital that takes part" if helpers == 1 else f"{helpers} hospitals that take part"
     return (
-        f"against {whom}, or a server with their help, epsilon of all rounds may come to {epsilon:.4g}, as each knows "
-        f"its own noise; privacy.max_colluders={helpers} holds the target against them too"
+        f"against {whom}, or a server with their help, epsilon of all rounds may come to {at_most(epsilon)}, as each "
+        f"knows its own noise; privacy.max_colluders={helpers} holds the target against them too"
     )
 
 

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Final
 
+from audit.bounds import at_least
 from audit.errors import EvidenceError, KeyFileError
 from audit.heads import read_heads
 from audit.log import Event, read_events
@@ -190,7 +191,7 @@ def _budget(folder: SiteFolder, settings: SiteSettings, study: Study | None) -> 
             lines = budget_lines(ledger)
     except (LedgerError, EvidenceError) as error:
         return SiteFinding("budget", Level.WRONG, str(error))
-    said = [f"{line['remaining']:.3g} of {line['budget']:g} left for the unit {line['unit']}" for line in lines]
+    said = [f"{at_least(line['remaining'])} of {line['budget']:g} left for the unit {line['unit']}" for line in lines]
     empty = any(line["remaining"] <= 0 for line in lines)
     return SiteFinding("budget", Level.WRONG if empty else Level.OK, "; ".join(said) or "no budget line")
 

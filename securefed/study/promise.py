@@ -1,6 +1,7 @@
 """What a study promises about private data, in words and figures that are computed from the study alone."""
 
 from audit.accounting import Adjacency, Composition, Repeated, upper_epsilon
+from audit.bounds import at_most
 from protocols.noise import NoisePlan
 from securefed.config import RunConfig
 from securefed.privacy.claim import reason, unprotected, verdict
@@ -35,7 +36,7 @@ def _local(config: RunConfig) -> str:
     privacy, rounds = config.privacy, config.federation.rounds
     cost = local_cost(privacy, rounds)
     epsilon = upper_epsilon(cost.of_rounds(rounds), privacy.delta, Adjacency(privacy.adjacency))
-    return f"All {rounds} rounds cost a hospital epsilon {epsilon:.4g}, against everybody{_target(config)}."
+    return f"All {rounds} rounds cost a hospital epsilon {at_most(epsilon)}, against everybody{_target(config)}."
 
 
 def _shared(config: RunConfig, plan: NoisePlan) -> list[str]:
@@ -44,7 +45,7 @@ def _shared(config: RunConfig, plan: NoisePlan) -> list[str]:
 
     def cost(a_round: Composition) -> str:
         whole = [Repeated(part.mechanism, rounds) for part in a_round]
-        return f"{upper_epsilon(whole, delta, adjacency):.4g}"
+        return at_most(upper_epsilon(whole, delta, adjacency))
 
     quietest = [Repeated(quietest_sum(plan, rate))]
     known = f"{request.noise_multiplier:.4g} clip norms of noise on a sum, added in shares ({request.dropout.value})"

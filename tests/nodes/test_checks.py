@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from audit.accounting import Repeated, upper_epsilon
+from audit.bounds import at_least
 from audit.heads import SignedHead, TreeHead
 from audit.ledger import Ledger
 from securefed.config import DataConfig
@@ -65,7 +66,7 @@ def test_what_is_left_of_a_budget_is_said(north):
     spend(folder, epsilon=3.0)
     found = finding(folder, "budget")
     left = 3.0 - upper_epsilon([Repeated(NOISE, 1)], 1e-5)
-    assert (found.level, found.text) == (Level.OK, f"{left:.3g} of 3 left for the unit image")
+    assert (found.level, found.text) == (Level.OK, f"{at_least(left)} of 3 left for the unit image")
 
 
 def test_a_spent_budget_is_wrong(north):

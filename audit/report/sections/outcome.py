@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from audit.bounds import at_least, at_most
 from audit.report.blocks import (
     Blocks,
     SignOff,
@@ -104,7 +105,13 @@ def _claimed_and_found(report: Mapping[str, Any]) -> Blocks:
         return []
     claimed = report["claim"]["epsilon"]
     values = found if claimed is None else {"claimed, upper bound": (claimed, None), **found}
-    drawing = bars("Claimed and found epsilon", "a mark at the claim", values, unit="epsilon")
+    drawing = bars(
+        "Claimed and found epsilon",
+        "a mark at the claim",
+        values,
+        unit="epsilon",
+        label=lambda value: at_most(value) if value == claimed else at_least(value),
+    )
     return figure(drawing, "What attacks found is a lower bound; past the mark the claim would be refuted.")
 
 

@@ -3,9 +3,11 @@
 from collections.abc import Mapping
 from typing import Any
 
+from audit.bounds import at_most, percent_at_most
 from audit.report.blocks import (
     Blocks,
     Cell,
+    Number,
     Paragraph,
     Verdict,
     bullets,
@@ -13,10 +15,12 @@ from audit.report.blocks import (
     figure,
     heading,
     in_words,
+    lower,
     pairs,
     paragraph,
     percent,
     table,
+    upper,
     whole,
 )
 from audit.report.charts import bars, line_chart
@@ -31,13 +35,13 @@ def claim(report: Mapping[str, Any]) -> Blocks:
     facts: list[tuple[str, Cell]] = [
         ("unit", stated["unit"]),
         ("neighbours by", stated["adjacency"]),
-        ("epsilon, upper bound", decimal(stated["epsilon"], 5)),
-        ("epsilon, lower bound of the accountant", decimal(stated["lower"], 5)),
+        ("epsilon, upper bound", upper(stated["epsilon"], 5)),
+        ("epsilon, lower bound of the accountant", lower(stated["lower"], 5)),
         ("delta", decimal(stated["delta"])),
         ("accountant", stated["accountant"]),
         ("target", decimal(stated["target_epsilon"])),
     ]
-    facts += [(f"cross-check by {name}", decimal(value, 5)) for name, value in stated["cross_checks"].items()]
+    facts += [(f"cross-check by {name}", upper(value, 5)) for name, value in stated["cross_checks"].items()]
     events = [
         (
             event["hospital"] or "all",
@@ -47,8 +51,11 @@ def claim(report: Mapping[str, Any]) -> Blocks:
         )
         for event in stated["events"]
     ]
-    profile = [(decimal(entry["delta"]), decimal(entry["epsilon"], 5)) for entry in stated["by_delta"]]
-    attacker = [(percent(entry["false_positives"]), percent(entry["true_positives"])) for entry in stated["attacker"]]
+    profile = [(decimal(entry["delta"]), upper(entry["epsilon"], 5)) for entry in stated["by_delta"]]
+    attacker = [
+        (percent(entry["false_positives"]), Number(entry["true_positives"], percent_at_most(entry["true_positives"])))
+        for entry in stated["attacker"]
+    ]
     return [
         *parts,
         *(Paragraph(line, "alarm") for line in stated["contradictions"]),
@@ -89,13 +96,13 @@ def scope(report: Mapping[str, Any]) -> Blocks:
 
 def trust(report: Mapping[str, Any]) -> Blocks:
     """Return the guarantee against each adversary."""
-    rows = [(row["adversary"], row["sees"], row["protection"], decimal(row["epsilon"])) for row in report["trust"]]
+    rows = [(row["adversary"], row["sees"], row["protection"], upper(row["epsilon"])) for row in report["trust"]]
     parts = table(
         "Guarantee by adversary; a dash is no guarantee by noise", ("who", "sees", "what protects", "epsilon"), rows
     )
     costs = {row["adversary"]: (row["epsilon"], None) for row in report["trust"] if row["epsilon"] is not None}
     if costs:
-        drawing = bars("epsilon by adversary", "one bar an adversary", costs, unit="epsilon")
+        drawing = bars("epsilon by adversary", "one bar an adversary", costs, unit="epsilon", label=at_most)
         parts += figure(drawing, "The same run, against each adversary; less is better.")
     return parts
 
@@ -105,8 +112,8 @@ def budgets(report: Mapping[str, Any]) -> Blocks:
     rows = [
         (
             entry["name"],
-            decimal(entry["epsilon"]),
-            decimal(entry["epsilon_after"]),
+            upper(entry["epsilon"]),
+            upper(entry["epsilon_after"]),
             decimal(entry["budget"]),
             whole(entry["charges"]),
             whole(entry["refused"]),
@@ -122,7 +129,9 @@ def budgets(report: Mapping[str, Any]) -> Blocks:
         if entry["epsilon"] is not None
     }
     if spent:
-        drawing = bars("Spent by hospital", "one bar a hospital, a mark at its budget", spent, unit="epsilon")
+        drawing = bars(
+            "Spent by hospital", "one bar a hospital, a mark at its budget", spent, unit="epsilon", label=at_most
+        )
         parts += figure(drawing, "The mark is the budget over all runs, where there is one.")
     return parts
 
@@ -134,7 +143,7 @@ def _by_round(report: Mapping[str, Any]) -> Blocks:
     limits = [entry["budget"] for entry in report["hospitals"] if entry["budget"] is not None]
     drawing = line_chart(
         "epsilon by round",
-        f"epsilon grows to {points[-1][1]:.4g} in round {points[-1][0]}",
+        f"epsilon grows to {at_most(points[-1][1])} in round {points[-1][0]}",
         {"epsilon": points},
         x_label="round",
         y_label="epsilon",
@@ -147,9 +156,10 @@ def _profile(stated: Mapping[str, Any]) -> Blocks:
     points = sorted((entry["epsilon"], entry["delta"]) for entry in stated["by_delta"] if entry["epsilon"] is not None)
     if len(points) < 2:
         return []
+    (least, largest), (most, smallest) = points[0], points[-1]
     drawing = line_chart(
         "delta by epsilon",
-        f"at epsilon {points[0][0]:.4g} delta is {points[0][1]:g}, at {points[-1][0]:.4g} it is {points[-1][1]:g}",
+        f"at epsilon {at_most(least)} delta is {largest:g}, at {at_most(most)} it is {smallest:g}",
         {"delta": points},
         x_label="epsilon",
         y_label="delta",

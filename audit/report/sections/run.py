@@ -18,6 +18,7 @@ from audit.report.blocks import (
     pairs,
     paragraph,
     table,
+    upper,
     whole,
 )
 from audit.report.charts import bars, timeline
@@ -111,7 +112,7 @@ def rounds(report: Mapping[str, Any]) -> Blocks:
             Joined((whole(entry["survivors"]), " of ", whole(entry["cohort"]))),
             ", ".join(f"{name} ({stage})" for name, stage in entry["dropouts"].items()),
             entry["noise"],
-            decimal(entry["epsilon"]),
+            upper(entry["epsilon"]),
             whole(entry["bytes"]["up"]),
             whole(entry["bytes"]["down"]),
             Code(entry["aggregate_digest"][:12]),

@@ -20,6 +20,7 @@ from audit.report import (
     build_report,
     decode_report,
     encode_report,
+    privacy,
     questions,
     render,
     render_html,
@@ -27,9 +28,11 @@ from audit.report import (
     verdict_lines,
     write_report,
 )
+from audit.report.compare import compare_reports, comparison_table
 from audit.report.form import REPORT
 from audit.report.privacy import true_positives
 from audit.report.schema import json_schema
+from audit.report.verdicts import hospital_sentence
 from tests.audit.runs import SITES, STEP, STEPS, Run, rechained, roster_of, signed_again
 
 VOID = {"meta", "line", "rect", "circle", "polyline", "br"}
@@ -374,3 +377,18 @@ def test_the_tradeoff_of_a_claim_bounds_every_attack():
     assert true_positives(0.1, [(0.5, 0.0)]) == pytest.approx(0.6)
     assert true_positives(0.1, [(1e-5, float("inf"))]) == 1
     assert true_positives(0.1, [(1e-5, 1000.0)]) == 1
+
+
+@pytest.mark.parametrize("epsilon", [7.999418588, 0.80726244, 1.0004, 12.34567])
+def test_no_stated_epsilon_is_below_the_one_that_was_accounted(private_report, epsilon):
+    report = private_report
+    attacker = [{"false_positives": 0.001, "true_positives": 0.5}, {"false_positives": 0.01, "true_positives": 0.99914}]
+    report["claim"] |= {"epsilon": epsilon, "statement": privacy._statement(epsilon, 1e-5, "x", attacker, "y")}
+    entry = report["hospitals"][0] | {"epsilon": epsilon}
+    sentence = hospital_sentence("north", entry, 2, masked=True, claim=report["claim"])
+    statement = report["claim"]["statement"]
+    stated = [re.search(r"exp\(([0-9.]+)\)", statement)[1], re.search("epsilon ([0-9.]+) at", sentence)[1]]
+    stated.append(comparison_table(compare_reports([report]))[1][10])
+    shown = re.search(r"epsilon, upper bound \| ([0-9.]+)", render_markdown(report))
+    assert all(epsilon <= float(text) <= 1.002 * epsilon for text in [*stated, shown[1]])
+    assert float(re.search("at most ([0-9.]+) % of what was", statement)[1]) >= 99.914
