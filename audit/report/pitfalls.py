@@ -42,11 +42,7 @@ def pitfalls_section(history: RunHistory, claim: dict[str, Any]) -> list[dict[st
             "PASS" if claim["epsilon"] is not None else "FAIL",
             "epsilon was composed from the recorded mechanisms, each with its sampling",
         ),
-        (
-            "accountants agree",
-            "FAIL" if claim["contradictions"] else "PASS",
-            "; ".join(claim["contradictions"]) or "the bounds of all accountants contain one another",
-        ),
+        ("accountants agree", *_agreement(claim)),
         (
             "neighbouring relation is stated",
             "PASS" if "adjacency" in stated else "FAIL",
@@ -73,3 +69,14 @@ def pitfalls_section(history: RunHistory, claim: dict[str, Any]) -> list[dict[st
         outcome = "NOT SHOWN" if shown is None else ("PASS" if shown else "FAIL")
         rows.append((name, outcome, "the run recorded nothing of it" if shown is None else "as the run recorded it"))
     return [{"name": name, "outcome": outcome, "detail": detail} for name, outcome, detail in rows]
+
+
+def _agreement(claim: dict[str, Any]) -> tuple[str, str]:
+    """Return the outcome and how it is shown: an accountant by itself agrees with nobody."""
+    if claim["contradictions"]:
+        return "FAIL", "; ".join(claim["contradictions"])
+    if claim["epsilon"] is None:
+        return "NOT SHOWN", "no finite epsilon was computed: there is nothing to compare"
+    if not claim["cross_checks"]:
+        return "NOT SHOWN", f"one accountant only, {claim['accountant']}: no other has computed these mechanisms"
+    return "PASS", f"the bounds of {', '.join([claim['accountant'], *claim['cross_checks']])} contain one another"

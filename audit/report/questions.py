@@ -26,10 +26,11 @@ QUESTIONS = (
     "Is the collection of these data necessary?",
 )
 _OPEN = "open: to be answered by the controller"
-_LIBRARIES = (
-    "Epsilon is computed by dp-accounting and checked against two independent implementations. Clipping and noise "
-    "are this project's own, with tests that show that faults of each kind are noticed."
-)
+_ACCOUNTANTS = {
+    "PLD": "dp-accounting (privacy loss distributions)",
+    "RDP": "this project's Renyi bounds",
+    "PRV": "this project's privacy random variables",
+}
 _NONE = "No differential privacy is claimed."
 
 
@@ -68,9 +69,19 @@ def _claimed(history: RunHistory, claim: dict[str, Any]) -> list[str]:
         if history.charges_elsewhere
         else "This run was charged to no ledger: other runs on the same data add to what it reveals.",
         "; ".join(claim["unprotected"]),
-        _LIBRARIES,
+        _libraries(claim),
         "Noise comes from a cryptographic generator; continuous noise is computed in floating point.",
     ]
+
+
+def _libraries(claim: dict[str, Any]) -> str:
+    """Name who computed epsilon, and who else did, as far as the claim shows it."""
+    checks = [_ACCOUNTANTS[name] for name in claim["cross_checks"]]
+    checked = f"checked against {' and '.join(checks)}" if checks else "by no other: it is checked against nothing"
+    return (
+        f"Epsilon is computed by {_ACCOUNTANTS[claim['accountant']]}, {checked}. Clipping and noise are this project's "
+        "own, with tests that show that faults of each kind are noticed."
+    )
 
 
 def _delta(history: RunHistory, delta: float) -> str:

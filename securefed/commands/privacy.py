@@ -99,7 +99,9 @@ def _print(described: dict[str, Any]) -> None:
     click.echo(f"  noise multiplier      {described['noise_multiplier']:.4g}")
     click.echo(f"  sampling rate         {described['sampling_rate']:g}")
     click.echo(f"  rounds, steps         {described['rounds']}, {described['steps']}")
-    checks = ", ".join(f"{name} {at_most(value)}" for name, value in described["cross_checks"].items())
+    checks = (
+        ", ".join(f"{name} {at_most(value)}" for name, value in described["cross_checks"].items()) or "no cross-check"
+    )
     click.echo(f"  epsilon               {_number(described['epsilon'])} ({described['accountant']}; {checks})")
     click.echo(f"  replacing one unit    {_number(described['epsilon_replace_one'])}")
     if "noise" in described:

@@ -7,14 +7,19 @@ from audit.log import EventLog
 from audit.report.pitfalls import CONSTANTS, RECORDED, pitfalls_section
 
 CLAIM = {"claim": "CLAIMED", "epsilon": 1.0, "contradictions": [], "adjacency": "add-or-remove-one", "unit": "image"}
+CLAIM |= {"accountant": "PLD", "cross_checks": {"RDP": 1.1, "PRV": 1.01}}
 
 
-def checklist(tmp_path, **values):
+def checklist_of(tmp_path, claim, **values):
     with EventLog.create(tmp_path / "audit.jsonl", {"run_id": "r", "operation": "simulation"}) as log:
         fields = {"mode": "local", "claim": "CLAIMED", "reason": "x", "adjacency": "add-or-remove-one"}
         log.append("privacy_claim", {**fields, "values": values})
         history = read_history(log.events)
-    rows = pitfalls_section(history, {**CLAIM, "unprotected": []})
+    return pitfalls_section(history, {**claim, "unprotected": []})
+
+
+def checklist(tmp_path, **values):
+    rows = checklist_of(tmp_path, CLAIM, **values)
     return {row["name"]: row["outcome"] for row in rows}
 
 
@@ -40,3 +45,19 @@ def test_what_the_run_states_passes(tmp_path):
 )
 def test_what_the_run_denies_fails(tmp_path, values, name):
     assert checklist(tmp_path, **values)[name] == "FAIL"
+
+
+@pytest.mark.parametrize(
+    ("changes", "outcome", "detail"),
+    [
+        ({}, "PASS", "the bounds of PLD, RDP, PRV contain one another"),
+        ({"accountant": "RDP", "cross_checks": {}}, "NOT SHOWN", "one accountant only, RDP"),
+        ({"epsilon": None, "cross_checks": {"RDP": 1e6}}, "NOT SHOWN", "no finite epsilon was computed"),
+        ({"contradictions": ["the accountants disagree"]}, "FAIL", "the accountants disagree"),
+    ],
+)
+def test_accountants_agree_where_there_is_more_than_one(tmp_path, changes, outcome, detail):
+    rows = checklist_of(tmp_path, {**CLAIM, **changes})
+    found = next(row for row in rows if row["name"] == "accountants agree")
+    assert found["outcome"] == outcome
+    assert detail in found["detail"]

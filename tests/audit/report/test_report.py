@@ -304,6 +304,7 @@ def test_delta_is_held_against_the_declared_counts(declared, said):
         last=lambda _: SimpleNamespace(fields=fields), of_kind=lambda _: (), charges_elsewhere=False
     )
     claim = {"claim": "CLAIMED", "mode": "local", "epsilon": 8.0, "delta": 1e-5, "accountant": "PLD", "unit": "image"}
+    claim |= {"cross_checks": {}}
     answers = questions._claimed(history, claim | {"adjacency": "replace-one", "unprotected": []})
     assert said in answers[1]
 
@@ -392,3 +393,14 @@ def test_no_stated_epsilon_is_below_the_one_that_was_accounted(private_report, e
     shown = re.search(r"epsilon, upper bound \| ([0-9.]+)", render_markdown(report))
     assert all(epsilon <= float(text) <= 1.002 * epsilon for text in [*stated, shown[1]])
     assert float(re.search("at most ([0-9.]+) % of what was", statement)[1]) >= 99.914
+
+
+@pytest.mark.parametrize(
+    ("accountant", "checks", "said"),
+    [
+        ("PLD", {"RDP": 9.0, "PRV": 8.0}, "checked against this project's Renyi bounds and this project's privacy"),
+        ("RDP", {}, "by this project's Renyi bounds, by no other: it is checked against nothing"),
+    ],
+)
+def test_no_cross_check_is_claimed_that_was_not_made(accountant, checks, said):
+    assert said in questions._libraries({"accountant": accountant, "cross_checks": checks})
