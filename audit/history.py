@@ -43,8 +43,7 @@ class RoundRecord:
 
     def total(self, way: str) -> int:
         """Return the bytes sent `up` or `down` in the round."""
-        stages = (kinds for ways in self.bytes.values() for kinds in ways.get(way, {}).values())
-        return sum(sum(kinds.values()) for kinds in stages)
+        return _total(self.bytes, way)
 
     def byte_rows(self, client: str | None = None) -> Iterable["ByteCount"]:
         """Yield every count of the round, or those of one client."""
@@ -54,6 +53,31 @@ class RoundRecord:
                 for stage, kinds in stages.items():
                     for kind, count in kinds.items():
                         yield ByteCount(self.number, name, way, stage, kind, count)
+
+
+@dataclass(frozen=True)
+class AbortedRound:
+    """One attempt at a round that ended without a sum.
+
+    Attributes:
+        seq: Its event.
+        number: The round.
+        stage: Where it ended.
+        cause: Why.
+        dropouts: {hospital: stage} of those that were lost.
+        bytes: {client: {up or down: {stage: {kind: bytes}}}} of what had been sent.
+    """
+
+    seq: int
+    number: int
+    stage: str
+    cause: str
+    dropouts: Mapping[str, str]
+    bytes: Fields
+
+    def total(self, way: str) -> int:
+        """Return the bytes sent `up` or `down` before it ended."""
+        return _total(self.bytes, way)
 
 
 @dataclass(frozen=True)
@@ -117,8 +141,15 @@ class RunHistory:
         return tuple(record for record in self.rounds if not record.superseded)
 
     def byte_total(self, way: str, *, all_sent: bool = False) -> int:
-        """Return the bytes sent `up` or `down`; `all_sent` counts rounds that were done again twice."""
-        return sum(record.total(way) for record in (self.rounds if all_sent else self.results))
+        """Return the bytes sent `up` or `down`; `all_sent` counts rounds done again twice, and aborted ones too."""
+        if not all_sent:
+            return sum(record.total(way) for record in self.results)
+        return sum(record.total(way) for record in (*self.rounds, *self.aborted))
+
+    @property
+    def aborted(self) -> tuple[AbortedRound, ...]:
+        """The attempts at rounds that ended without a sum, in order."""
+        return tuple(map(_aborted, self.of_kind("round_aborted")))
 
 
 def read_history(events: Sequence[Event]) -> RunHistory:
@@ -309,3 +340,21 @@ def _number(record: Event) -> int:
     number = record.fields["round"]
     assert isinstance(number, int)  # noqa: S101 (narrows the type)
     return number
+
+
+def _aborted(event: Event) -> AbortedRound:
+    fields: Fields = event.fields
+    return AbortedRound(
+        seq=event.seq,
+        number=fields["round"],
+        stage=fields["stage"],
+        cause=fields["cause"],
+        dropouts=fields.get("dropouts", {}),
+        bytes=fields.get("bytes", {}),
+    )
+
+
+def _total(counts: Fields, way: str) -> int:
+    """Sum the bytes of one way over all clients, stages and kinds."""
+    stages = (kinds for ways in counts.values() for kinds in ways.get(way, {}).values())
+    return sum(sum(kinds.values()) for kinds in stages)

@@ -59,6 +59,7 @@ def build_report(folder: Path, *, roster: Path | None = None, heads: Sequence[Pa
         "trust": trust_section(history),
         "hospitals": _hospitals(history, claim),
         "rounds": _rounds(history),
+        "aborted": _aborted(history),
         "communication": communication,
         "empirical": _empirical(history),
         "utility": utility,
@@ -211,6 +212,20 @@ def _rounds(history: RunHistory) -> list[Report]:
             "bytes": {"up": record.total("up"), "down": record.total("down")},
         }
         for record in history.rounds
+    ]
+
+
+def _aborted(history: RunHistory) -> list[Report]:
+    return [
+        {
+            "round": attempt.number,
+            "stage": attempt.stage,
+            "cause": attempt.cause,
+            "dropouts": dict(attempt.dropouts),
+            "bytes": {"up": attempt.total("up"), "down": attempt.total("down")},
+            "event": attempt.seq,
+        }
+        for attempt in history.aborted
     ]
 
 

@@ -122,6 +122,16 @@ _ROUND = Record(
         "bytes": _BYTES,
     }
 )
+_ABORTED = Record(
+    {
+        "round": Integer(1),
+        "stage": NAME,
+        "cause": PROSE,
+        "dropouts": MapOf(NAME),
+        "bytes": _BYTES,
+        "event": _COUNT,
+    }
+)
 _COMMUNICATION = Record(
     {
         "total": _BYTES,
@@ -171,6 +181,7 @@ REPORT: Rule = Record(
         "trust": ListOf(_TRUST),
         "hospitals": ListOf(_HOSPITAL),
         "rounds": ListOf(_ROUND),
+        "aborted": ListOf(_ABORTED),
         "communication": _COMMUNICATION,
         "empirical": ListOf(_EMPIRICAL),
         "utility": _UTILITY,

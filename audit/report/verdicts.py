@@ -75,10 +75,14 @@ def _aggregation(history: RunHistory) -> dict[str, str]:
     subject = "Secure aggregation"
     protocol = history.last("protocol_described")
     if protocol is None or not history.rounds:
-        return _line(subject, "NOT CLAIMED", "Nothing was aggregated in this run.")
+        return _line(subject, "NOT CLAIMED", f"Nothing was aggregated in this run.{_aborted(history)}")
     fields: Any = protocol.fields
     if not fields["secure_aggregation"]:
-        return _line(subject, "NOT CLAIMED", "Updates were sent in clear: the server could read each of them.")
+        return _line(
+            subject,
+            "NOT CLAIMED",
+            f"Updates were sent in clear: the server could read each of them.{_aborted(history)}",
+        )
     threshold = history.threshold or 1
     short = [record.number for record in history.rounds if record.opened_by < threshold]
     if short:
@@ -94,8 +98,15 @@ def _aggregation(history: RunHistory) -> dict[str, str]:
         subject,
         "PASS",
         f"In all {len(history.results)} rounds updates were summed under pairwise masks; a server {model} sees the sum "
-        f"of at least {threshold} hospitals and no single update.{losses}",
+        f"of at least {threshold} hospitals and no single update.{losses}{_aborted(history)}",
     )
+
+
+def _aborted(history: RunHistory) -> str:
+    count = len(history.aborted)
+    if not count:
+        return ""
+    return f" {count} {'attempt at a round was' if count == 1 else 'attempts at rounds were'} aborted without a sum."
 
 
 def _privacy(history: RunHistory, verification: Verification, claim: dict[str, Any]) -> dict[str, str]:

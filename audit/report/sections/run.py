@@ -120,8 +120,9 @@ def rounds(report: Mapping[str, Any]) -> Blocks:
         )
         for entry in report["rounds"]
     ]
+    aborted = _aborted(report)
     if not rows:
-        return paragraph("The hospitals did not train together in this run.")
+        return aborted or paragraph("The hospitals did not train together in this run.")
     header = ["round", "in the sum", "lost (stage)", "noise", "epsilon so far", "bytes up", "bytes down"]
     header += ["digest (begins)", "note"]
     empty = [place for place in (2, 3, 4, 8) if all(_is_empty(row[place]) for row in rows)]
@@ -139,7 +140,24 @@ def rounds(report: Mapping[str, Any]) -> Blocks:
         }
         drawing = timeline("Losses", f"{lost} losses over {len(rows)} rounds", stages)
         parts += figure(drawing, "A dark square is a loss, with the first letter of the stage.")
-    return parts
+    return [*parts, *aborted]
+
+
+def _aborted(report: Mapping[str, Any]) -> Blocks:
+    rows: list[tuple[Cell, ...]] = [
+        (
+            whole(entry["round"]),
+            entry["stage"],
+            entry["cause"],
+            ", ".join(f"{name} ({stage})" for name, stage in entry["dropouts"].items()),
+            whole(entry["bytes"]["up"]),
+            whole(entry["bytes"]["down"]),
+            whole(entry["event"]),
+        )
+        for entry in report["aborted"]
+    ]
+    header = ("round", "ended at", "cause", "lost (stage)", "bytes up", "bytes down", "event")
+    return table("Attempts that were aborted: no sum was opened", header, rows, numbers=(4, 5, 6))
 
 
 def _is_empty(cell: Cell) -> bool:

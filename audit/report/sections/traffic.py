@@ -19,7 +19,7 @@ def communication(report: Mapping[str, Any]) -> Blocks:
     facts: list[tuple[str, Cell]] = [
         ("sent by all hospitals", whole(section["total"]["up"])),
         ("received by all hospitals", whole(section["total"]["down"])),
-        ("sent, rounds done again included", whole(section["all_sent"]["up"])),
+        ("sent, rounds aborted or done again included", whole(section["all_sent"]["up"])),
         ("a hospital sends in a round", _bytes(mean["up"])),
         ("a hospital receives in a round", _bytes(mean["down"])),
     ]

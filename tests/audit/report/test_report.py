@@ -33,6 +33,7 @@ from audit.report.form import REPORT
 from audit.report.privacy import true_positives
 from audit.report.schema import json_schema
 from audit.report.verdicts import hospital_sentence
+from audit.verify import verify_run
 from tests.audit.runs import SITES, STEP, STEPS, Run, rechained, roster_of, signed_again
 
 VOID = {"meta", "line", "rect", "circle", "polyline", "br"}
@@ -404,3 +405,37 @@ def test_no_stated_epsilon_is_below_the_one_that_was_accounted(private_report, e
 )
 def test_no_cross_check_is_claimed_that_was_not_made(accountant, checks, said):
     assert said in questions._libraries({"accountant": accountant, "cross_checks": checks})
+
+
+def test_attempts_that_were_aborted_are_told_with_their_bytes(tmp_path):
+    run = Run(tmp_path / "r", rounds=0)
+    run.log.append("protocol_described", PROTOCOL)
+    run.round(1)
+    run.start(2)
+    sent = {"north": {"up": {"AdvertiseKeys": {"keys": 173}}, "down": {"AdvertiseKeys": {"payload": 7001}}}}
+    ended = {"round": 2, "stage": "AdvertiseKeys", "cause": "1 client is left", "dropouts": {"west": "AdvertiseKeys"}}
+    run.log.append("round_aborted", {**ended, "bytes": sent})
+    run.log.append("resumed", {"round": 1})
+    run.round(2)
+    folder = run.complete(2)
+    assert verify_run(folder).is_verified
+    report = build_report(folder)
+    assert report["aborted"] == [{**ended, "bytes": {"up": 173, "down": 7001}, "event": report["aborted"][0]["event"]}]
+    total, sent = report["communication"]["total"], report["communication"]["all_sent"]
+    assert (sent["up"] - total["up"], sent["down"] - total["down"]) == (173, 7001)
+    assert "1 attempt at a round was aborted without a sum." in report["verdicts"][1]["sentence"]
+    words = " ".join(Page(render_html(report)).text)
+    assert "1 client is left" in words
+    assert "west (AdvertiseKeys)" in words
+
+
+def test_a_run_that_only_aborted_says_so(tmp_path):
+    run = Run(tmp_path / "r", rounds=0)
+    run.log.append("protocol_described", PROTOCOL)
+    run.start(1)
+    run.log.append("round_aborted", {"round": 1, "stage": "ShareKeys", "cause": "nobody is left"})
+    run.log.close()
+    page = render_markdown(build_report(run.folder))
+    assert "Nothing was aggregated in this run. 1 attempt at a round was aborted without a sum." in page
+    assert "nobody is left" in page
+    assert "did not train together" not in page
