@@ -54,7 +54,7 @@ By several hospitals; updates were {masks}. No image and no feature of one has l
 
 {_purpose(summary["config"]["purpose"])}## Evaluation
 
-{_evaluation(summary["sites"])}
+{_evaluation(summary["sites"], summary["global_site"])}
 
 ## Privacy
 
@@ -68,7 +68,7 @@ def _purpose(purpose: Mapping[str, Any]) -> str:
     return "\n".join([*stated, "", ""]) if stated else ""
 
 
-def _evaluation(sites: Mapping[str, Any]) -> str:
+def _evaluation(sites: Mapping[str, Any], held_out: Mapping[str, Any] | None) -> str:
     if not sites:
         return "Test metrics stay at the hospitals; each has its own in its copy of this card."
     lines = [
@@ -77,8 +77,12 @@ def _evaluation(sites: Mapping[str, Any]) -> str:
         f"| hospital | images | {' | '.join(_METRICS.values())} |",
         f"|---|---:|{'---:|' * len(_METRICS)}",
     ]
-    for site, parts in sites.items():
-        found = parts["test"]["ensemble"]
+    rows = {site: parts["test"]["ensemble"] for site, parts in sites.items()}
+    last = "Nothing is known of it at hospitals that did not take part."
+    if held_out is not None:
+        rows[f"{held_out['site']} (held out)"] = held_out["ensemble"]
+        last = f"{held_out['site']} took no part: it has the shared model alone. Nothing is known of it elsewhere."
+    for site, found in rows.items():
         shown = ["-" if found[key] is None else f"{100 * found[key]:.1f}" for key in _METRICS]
         lines.append(f"| {site} | {found['num_images']} | {' | '.join(shown)} |")
-    return "\n".join([*lines, "", "Nothing is known of it at hospitals that did not take part."])
+    return "\n".join([*lines, "", last])

@@ -37,7 +37,7 @@ from securefed.privacy.run import LocalPrivacy, require_libraries, start_privacy
 from securefed.privacy.shared_run import SharedPrivacy
 from securefed.run_folder import MetricRow, RunFolder
 from securefed.sum_terms import SumTerms
-from securefed.summary import privacy_off
+from securefed.summary import measured, privacy_off
 
 Now = Callable[[], datetime]
 
@@ -213,7 +213,7 @@ class _Run:
             raise
         seconds = {"encode": bundle.encode_seconds, **outcome.seconds, "total": time.perf_counter() - self._start}
         summary = write_outcome(folder, self._config, bundle, outcome, seconds, self._keyed(folder, bundle))
-        evidence.evaluated(outcome.chosen_round, {site: parts["test"] for site, parts in summary["sites"].items()})
+        evidence.evaluated(outcome.chosen_round, measured(summary))
         evidence.completed(
             rounds=outcome.rounds,
             chosen_round=outcome.chosen_round,

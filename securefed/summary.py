@@ -98,6 +98,13 @@ def communication(rows: Sequence[ByteRow], rounds: int) -> dict[str, Any]:
     }
 
 
+def measured(summary: Mapping[str, Any]) -> dict[str, Any]:
+    """Return {site: {part: metrics}} of all sites of a summary that have test metrics, the held-out one the last."""
+    found = {site: parts["test"] for site, parts in summary["sites"].items()}
+    held_out = dict(summary.get("global_site") or {})
+    return {**found, held_out.pop("site"): held_out} if held_out else found
+
+
 def privacy_off(config: RunConfig) -> dict[str, Any]:
     """Return what a run without noise claims: nothing; and why that matters."""
     if not config.aggregates:

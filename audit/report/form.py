@@ -161,6 +161,7 @@ _UTILITY = Record(
         "source": NAME,
         "round": Nullable(Integer(-1)),
         "sites": MapOf(_METRICS),
+        "held_out": MapOf(_METRICS),
         "mean": _METRICS,
         "worst": MapOf(Record({"site": NAME, "value": Real()})),
     }

@@ -10,7 +10,7 @@ _LOWER_IS_BETTER = ("ece",)
 
 
 def utility_section(history: RunHistory) -> dict[str, Any]:
-    """Return the test metrics of the log's last evaluation."""
+    """Return the test metrics of the log's last evaluation; those of a site that was held out stand by themselves."""
     logged = [event for event in history.of_kind("evaluation") if event.fields["split"] == "test"]
     sites: dict[str, Any] = {}
     source, number = "not recorded", None
@@ -21,7 +21,11 @@ def utility_section(history: RunHistory) -> dict[str, Any]:
         site: {part: {name: metrics.get(name) for name in _METRICS} for part, metrics in parts.items()}
         for site, parts in sites.items()
     }
-    return {"source": source, "round": number, "sites": kept, "mean": _mean(kept), "worst": _worst(kept)}
+    data = history.last("data_described")
+    guest = None if data is None else data.fields.get("held_out_site")
+    held_out = {site: kept.pop(site) for site in list(kept) if site == guest}
+    means = {"mean": _mean(kept), "worst": _worst(kept)}
+    return {"source": source, "round": number, "sites": kept, "held_out": held_out, **means}
 
 
 def _mean(sites: dict[str, Any]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import yaml
 from securefed.config import config_from_mapping
 from securefed.model_card import model_card
 from securefed.simulation import simulate
+from securefed.summary import measured
 
 
 @pytest.fixture(scope="module")
@@ -39,3 +40,16 @@ def test_a_card_of_a_server_shows_no_metric_and_one_of_updates_in_clear_says_so(
     assert "AUROC" not in card
     assert "updates were not masked" in card
     assert "2 classes: oak, pine" in card
+
+
+def test_a_site_that_was_held_out_is_in_the_card_and_what_is_known_elsewhere_is_said_to_be_nothing(run):
+    summary = json.loads(run.summary.read_text())
+    elsewhere = "Nothing is known of it at hospitals that did not take part."
+    assert elsewhere in model_card("north", ["oak", "pine"], summary)
+    found = {"num_images": 12, "accuracy": 0.25, "balanced_accuracy": 0.5, "macro_f1": None, "auroc": 0.75}
+    card = model_card("north", ["oak", "pine"], {**summary, "global_site": {"site": "yew", "ensemble": found}})
+    assert "| yew (held out) | 12 | 25.0 | 50.0 | - | 75.0 |" in card
+    assert "yew took no part" in card
+    assert elsewhere not in card
+    assert measured({**summary, "global_site": {"site": "yew", "ensemble": found}})["yew"] == {"ensemble": found}
+    assert list(measured(summary)) == list(summary["sites"])

@@ -283,6 +283,7 @@ def rich_run(tmp_path):
     lost = {**round_fields(2), "dropouts": {"west": "Unmasking"}}
     run.log.append("round_completed", lost)
     values = {site: {"ensemble": {"accuracy": 0.5 + 0.1 * place, "ece": 0.1}} for place, site in enumerate(SITES)}
+    values["east"] = {"ensemble": {"accuracy": 0.125, "ece": 0.9}}
     append_events(
         run,
         ("evaluation", {"round": 2, "split": "test", "leaves_hospital": False, "values": values}),
@@ -323,6 +324,9 @@ def test_everything_that_a_run_can_record_is_shown(tmp_path):
     assert report["utility"]["worst"]["accuracy"] == {"site": "north", "value": 0.5}
     assert report["utility"]["worst"]["ece"]["value"] == 0.1
     assert report["utility"]["mean"]["ensemble"]["accuracy"] == pytest.approx(0.6)
+    assert report["utility"]["held_out"]["east"]["ensemble"]["accuracy"] == 0.125
+    assert list(report["utility"]["sites"]) == list(SITES)
+    assert "east (held out: took no part)" in words
     assert report["hospitals"][0]["refused"] == 1
     assert verdicts(report)["Secure aggregation"] == "PASS"
     assert verdicts(report)["Attacks tried"] == "PASS"
