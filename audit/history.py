@@ -140,11 +140,15 @@ class RunHistory:
         """The rounds that the result stands on, in order."""
         return tuple(record for record in self.rounds if not record.superseded)
 
+    @property
+    def training(self) -> tuple[RoundRecord, ...]:
+        """Those of the results that moved the model; a round after them only sums scores of the last one."""
+        return tuple(record for record in self.results if record.model_digest is not None)
+
     def byte_total(self, way: str, *, all_sent: bool = False) -> int:
         """Return the bytes sent `up` or `down`; `all_sent` counts rounds done again twice, and aborted ones too."""
-        if not all_sent:
-            return sum(record.total(way) for record in self.results)
-        return sum(record.total(way) for record in (*self.rounds, *self.aborted))
+        finished = sum(record.total(way) for record in (self.rounds if all_sent else self.results))
+        return finished + (sum(attempt.total(way) for attempt in self.aborted) if all_sent else 0)
 
     @property
     def aborted(self) -> tuple[AbortedRound, ...]:

@@ -216,6 +216,11 @@ class RunEvidence:
         self._log.append("protocol_described", dict(described))
         self._log.append("privacy_claim", dict(claim))
 
+    def claim(self, claim: Mapping[str, Any]) -> None:
+        """Record what privacy is claimed of a run that sums nothing, once."""
+        if not self.has("privacy_claim"):
+            self._log.append("privacy_claim", dict(claim))
+
     def round_started(self, number: int, cohort: Sequence[str], model_digest: str) -> None:
         """Record that a round begins, before anything is sent."""
         self._log.append("round_started", {"round": number, "cohort": list(cohort), "model_digest": model_digest})

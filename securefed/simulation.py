@@ -37,7 +37,7 @@ from securefed.privacy.run import LocalPrivacy, require_libraries, start_privacy
 from securefed.privacy.shared_run import SharedPrivacy
 from securefed.run_folder import MetricRow, RunFolder
 from securefed.sum_terms import SumTerms
-from securefed.summary import measured, privacy_off
+from securefed.summary import measured, privacy_off, unclaimed
 
 Now = Callable[[], datetime]
 
@@ -201,6 +201,7 @@ class _Run:
                 if self._config.aggregates:
                     outcome = self._federate(folder, evidence, bundle, device, dataset)
                 else:
+                    evidence.claim(unclaimed(self._config))
                     outcome = self._train_alone(folder, bundle, device)
         except KeyboardInterrupt:
             evidence.interrupted(self._round, "stopped by the user")
@@ -268,8 +269,8 @@ class _Run:
             evidence.check_same_model(self._round, vector_digest(checkpoint.current.vector))
             federation.restore(checkpoint)
             checkpoint = None  # it may be large, and the hospitals have what they need
-        claim = {"mode": "off", "claim": "NOT CLAIMED", "reason": privacy_off(config)["claim"]}
-        evidence.protocol_or_resumed(terms.describe(), private.claim() if private else claim, self._round)
+        claim = private.claim() if private else unclaimed(config)
+        evidence.protocol_or_resumed(terms.describe(), claim, self._round)
         if private is not None:
             private.check_run(config.federation.rounds)
         folder.keep_rows_until(folder.metrics, self._round)

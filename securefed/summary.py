@@ -105,6 +105,11 @@ def measured(summary: Mapping[str, Any]) -> dict[str, Any]:
     return {**found, held_out.pop("site"): held_out} if held_out else found
 
 
+def unclaimed(config: RunConfig) -> dict[str, Any]:
+    """Return the fields of the event `privacy_claim` of a run without noise."""
+    return {"mode": "off", "claim": "NOT CLAIMED", "reason": privacy_off(config)["claim"]}
+
+
 def privacy_off(config: RunConfig) -> dict[str, Any]:
     """Return what a run without noise claims: nothing; and why that matters."""
     if not config.aggregates:

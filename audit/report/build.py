@@ -11,9 +11,9 @@ from audit.canonical import encode_canonical
 from audit.check_epsilon import composition_of
 from audit.errors import EvidenceError
 from audit.history import RunHistory
-from audit.log import Event
 from audit.report.communication import communication_section
 from audit.report.form import REPORT, REPORT_FORMAT
+from audit.report.method import method_of
 from audit.report.noise import noise_section, round_noise
 from audit.report.pitfalls import pitfalls_section
 from audit.report.privacy import claim_section, epsilon_by_round, hospitals_of, is_claimed, trust_section
@@ -99,7 +99,7 @@ def _identity(history: RunHistory, verification: Verification) -> Report:
     return {
         "run_id": history.run_id,
         "operation": header["operation"],
-        "method": _method(config),
+        "method": method_of(history),
         "started": history.started.time,
         "ended": None if ended is None else ended.time,
         "seeded": bool(header.get("seeded", False)),
@@ -108,7 +108,7 @@ def _identity(history: RunHistory, verification: Verification) -> Report:
         "software": dict(header.get("software", {})),
         "config_digest": None if config is None else config.fields["digest"],
         "model_digest": final.get("model_digest"),
-        "rounds": final.get("rounds", len(history.results)),
+        "rounds": final.get("rounds", len(history.training)),
         "chosen_round": final.get("chosen_round"),
         "events": verification.events,
         "root": verification.root,
@@ -123,12 +123,6 @@ def _identity(history: RunHistory, verification: Verification) -> Report:
         "server_key": keys.get("server"),
         "hospital_keys": dict(keys.get("hospitals", {})),
     }
-
-
-def _method(config: Event | None) -> str | None:
-    values: Any = {} if config is None else config.fields["values"]
-    method = values.get("federation", {}).get("method")
-    return method if isinstance(method, str) else None
 
 
 def _data(history: RunHistory) -> Report:
@@ -159,15 +153,13 @@ def _protocol(history: RunHistory) -> Report:
 
 
 def _hospitals(history: RunHistory, claim: Report) -> list[Report]:
-    protocol = history.last("protocol_described")
-    masked = protocol is not None and bool(protocol.fields["secure_aggregation"])
     found = []
     for name in hospitals_of(history):
         rows = [row for record in history.results for row in record.byte_rows(name)]
         charges: Any = [event.fields for event in history.of_kind("charge") if event.fields["hospital"] == name]
         entry = {
             "name": name,
-            "rounds": sum(name in record.survivors for record in history.results),
+            "rounds": sum(name in record.survivors for record in history.training),
             "sent": sum(row.bytes for row in rows if row.way == "up"),
             "received": sum(row.bytes for row in rows if row.way == "down"),
             "epsilon": _epsilon_of(history, name),
@@ -177,8 +169,7 @@ def _hospitals(history: RunHistory, claim: Report) -> list[Report]:
             "refused": sum(event.fields.get("hospital") == name for event in history.of_kind("refused")),
             "renewals": sum(event.fields["hospital"] == name for event in history.of_kind("budget_renewed")),
         }
-        sentence = hospital_sentence(name, entry, len(history.results), masked=masked, claim=claim)
-        found.append({**entry, "sentence": sentence})
+        found.append({**entry, "sentence": hospital_sentence(entry, history, claim)})
     return found
 
 
@@ -209,6 +200,7 @@ def _rounds(history: RunHistory) -> list[Report]:
             "epsilon": stated.get(record.number),
             "aggregate_digest": record.aggregate_digest,
             "superseded": record.superseded,
+            "trains": record.model_digest is not None,
             "bytes": {"up": record.total("up"), "down": record.total("down")},
         }
         for record in history.rounds

@@ -119,6 +119,7 @@ _ROUND = Record(
         "epsilon": _EPSILON,
         "aggregate_digest": DIGEST,
         "superseded": Flag(),
+        "trains": Flag(),
         "bytes": _BYTES,
     }
 )

@@ -12,11 +12,20 @@ from audit.bounds import at_most, percent_at_most
 from audit.check_epsilon import composition_of
 from audit.empirical.tradeoff import ProfileCurve
 from audit.history import RunHistory
+from audit.report.method import is_shared, shared_model
 
 _DELTAS = (1e-4, 1e-5, 1e-6, 1e-7, 1e-8)
 _FALSE_POSITIVES = (0.001, 0.01, 0.1)
 _POINTS = 12
-_UNITS = {"image": "one image", "patient": "all images of one patient", "hospital": "all data of one hospital"}
+_UNITS = {
+    "image": "one image at a hospital",
+    "patient": "all images of one patient at a hospital",
+    "hospital": "all data of one hospital",
+}
+_NOTHING_LEFT = (
+    "No differential privacy is claimed. Nothing left the hospitals in this run; whatever is published of it may "
+    "reveal something about the people in their data."
+)
 _NEIGHBOURS = {"add-or-remove-one": "adding or removing", "replace-one": "replacing"}
 IN_SHARES = ("distributed", "hospital")
 """Modes in which no hospital adds all of the noise: each knows its share, and a promise holds less against it."""
@@ -54,7 +63,9 @@ def claim_section(history: RunHistory) -> dict[str, Any]:
         "mode": stated.get("mode", "off"),
         "claim": "NOT CLAIMED",
         "reason": stated.get("reason", "the log states no privacy claim"),
-        "statement": (
+        "statement": _NOTHING_LEFT
+        if not is_shared(history)
+        else (
             "No differential privacy is claimed. What left the hospitals, and the shared model, may reveal something "
             "about the people in their data; a sum alone leaks."
         ),
@@ -120,7 +131,7 @@ def _statement(epsilon: float, delta: float, change: str, attacker: Sequence[dic
     wrong, found = 100 * attacker[1]["false_positives"], percent_at_most(attacker[1]["true_positives"])
     return (
         f"The chance of any outcome that {observer} may see changes by a factor of at most exp({at_most(epsilon)}), "
-        f"apart from a probability of {delta:g}, by {change} at a hospital. In other words: whoever tries to tell what "
+        f"apart from a probability of {delta:g}, by {change}. In other words: whoever tries to tell what "
         f"was in the data, and is wrong about {wrong:g} % of what was not, finds at most {found} of what was."
     )
 
@@ -161,7 +172,9 @@ def epsilon_by_round(history: RunHistory) -> dict[int, float]:
 
 
 def trust_section(history: RunHistory) -> list[dict[str, Any]]:
-    """Return who sees what, what protects against each, and epsilon where one is claimed."""
+    """Return who sees what, what protects against each, and epsilon where one is claimed; nobody where nothing left."""
+    if not is_shared(history):
+        return []
     protocol = history.last("protocol_described")
     values: Any = {} if protocol is None else protocol.fields
     masked = bool(values.get("secure_aggregation", False))
@@ -199,7 +212,7 @@ def trust_section(history: RunHistory) -> list[dict[str, Any]]:
         },
         {
             "adversary": "whoever gets the shared model",
-            "sees": "the final FAM and nothing of a round",
+            "sees": f"the final {shared_model(history)} and nothing of a round",
             "protection": "What protects the sum protects the model made of it.",
             "epsilon": costs["aggregate"],
         },

@@ -7,6 +7,7 @@ from typing import Any
 
 from audit.bounds import at_most
 from audit.history import RunHistory
+from audit.report.method import is_shared
 from audit.report.privacy import IN_SHARES, ONLY_SUMS
 from audit.report.purpose import declared
 
@@ -36,12 +37,12 @@ _NONE = "No differential privacy is claimed."
 
 def questions_section(history: RunHistory, claim: dict[str, Any], utility: dict[str, Any]) -> list[dict[str, Any]]:
     """Return each question with its answer and whether it is open."""
-    formal = _claimed(history, claim) if claim["claim"] == "CLAIMED" else _unclaimed(claim)
+    formal = _claimed(history, claim) if claim["claim"] == "CLAIMED" else _unclaimed(history, claim)
     answers = [
         *formal[:7],
         _utility(utility),
         _trust(history),
-        "A model is released once; the run answers no queries.",
+        "A model is released once; the run answers no queries." if is_shared(history) else "No model is shared.",
         formal[7],
         declared(history, "access_control"),
         declared(history, "necessity"),
@@ -99,8 +100,9 @@ def _delta(history: RunHistory, delta: float) -> str:
     )
 
 
-def _unclaimed(claim: dict[str, Any]) -> list[str]:
-    released = "; ".join(claim["unprotected"]) or "Everything was: nothing that left a hospital carried noise."
+def _unclaimed(history: RunHistory, claim: dict[str, Any]) -> list[str]:
+    bare = "Everything was: nothing that left a hospital carried noise."
+    released = "; ".join(claim["unprotected"]) or (bare if is_shared(history) else "Nothing left a hospital.")
     return [
         *[_NONE] * 5,
         released,

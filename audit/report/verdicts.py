@@ -4,8 +4,11 @@ from typing import Any
 
 from audit.bounds import at_most
 from audit.history import RunHistory
+from audit.report.method import alone, is_shared, scoring_rounds, training_rounds, what_stays
 from audit.report.privacy import IN_SHARES, ONLY_SUMS, is_claimed
 from audit.verify import Verification
+
+_PROTECTED = {"image": "Its images are", "patient": "Its patients are", "hospital": "All of its data, as one, are"}
 
 
 def verdicts_section(
@@ -22,25 +25,39 @@ def verdicts_section(
     ]
 
 
-def hospital_sentence(name: str, entry: dict[str, Any], rounds: int, *, masked: bool, claim: dict[str, Any]) -> str:
+def hospital_sentence(entry: dict[str, Any], history: RunHistory, claim: dict[str, Any]) -> str:
     """Return what the run means for one hospital, in words."""
-    if not rounds:
-        return f"{name} trained on its own; nothing left it."
-    took = f"{name} took part in {entry['rounds']} of {rounds} rounds, sent {megabytes(entry['sent'])} and received "
-    took += f"{megabytes(entry['received'])}. Its images, features and private classifier are in no kind of message. "
+    name = entry["name"]
+    if not is_shared(history):
+        return f"{name} {alone(history)}"
+    if not history.results:
+        return f"{name} took part in no round that reached its end."
+    masked = history.threshold is not None
+    took = f"{name} took part in {_participation(name, history)}, sent {megabytes(entry['sent'])} and received "
+    took += f"{megabytes(entry['received'])}. {what_stays(history)} "
     how = "Its updates left under masks that only a sum removes. " if masked else "Its updates left in clear. "
+    return took + how + _protection(entry, claim, masked=masked)
+
+
+def _participation(name: str, history: RunHistory) -> str:
+    """Count the rounds in whose sum a hospital is, those that only score apart."""
+    trained = [name in record.survivors for record in history.training]
+    scored = sum(name in record.survivors for record in history.results) - sum(trained)
+    took = f"{sum(trained)} of {training_rounds(len(trained))}"
+    return f"{took} and in {scoring_rounds(scored)}" if scored else took
+
+
+def _protection(entry: dict[str, Any], claim: dict[str, Any], *, masked: bool) -> str:
+    """Return what bounds that one learns something about a hospital's patients from what it sent."""
     if claim["claim"] != "CLAIMED":
-        privacy = "No differential privacy is claimed: the sum may reveal something about its patients."
-    elif entry["epsilon"] is None:
-        privacy = "Its differential privacy could not be accounted: nothing may be concluded from the claim."
-    else:
-        privacy = (
-            f"Its {claim['unit']}s are protected with epsilon {at_most(entry['epsilon'])} at delta {claim['delta']:g}"
-        )
-        privacy += f" {ONLY_SUMS}, and with a larger one against hospitals." if claim["mode"] in IN_SHARES else "."
-        if entry["budget"] is not None:
-            privacy += f" Its budget over all runs is {entry['budget']:g}."
-    return took + how + privacy
+        read = "the sum" if masked else "each of its updates, read in clear,"
+        return f"No differential privacy is claimed: {read} may reveal something about its patients."
+    if entry["epsilon"] is None:
+        return "Its differential privacy could not be accounted: nothing may be concluded from the claim."
+    cost = f"epsilon {at_most(entry['epsilon'])} at delta {claim['delta']:g}"
+    privacy = f"{_PROTECTED[claim['unit']]} protected with {cost}"
+    privacy += f" {ONLY_SUMS}, and with a larger one against hospitals." if claim["mode"] in IN_SHARES else "."
+    return privacy if entry["budget"] is None else f"{privacy} Its budget over all runs is {entry['budget']:g}."
 
 
 def megabytes(count: float) -> str:
@@ -97,9 +114,15 @@ def _aggregation(history: RunHistory) -> dict[str, str]:
     return _line(
         subject,
         "PASS",
-        f"In all {len(history.results)} rounds updates were summed under pairwise masks; a server {model} sees the sum "
+        f"In all {_all_rounds(history)}, updates were summed under pairwise masks; a server {model} sees the sum "
         f"of at least {threshold} hospitals and no single update.{losses}{_aborted(history)}",
     )
+
+
+def _all_rounds(history: RunHistory) -> str:
+    training = len(history.training)
+    scoring = len(history.results) - training
+    return f"{training_rounds(training)}{f' and {scoring_rounds(scoring)}' if scoring else ''}"
 
 
 def _aborted(history: RunHistory) -> str:

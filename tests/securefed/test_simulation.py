@@ -271,7 +271,10 @@ def test_the_result_does_not_depend_on_how_many_hospitals_work_at_once(small_run
 
 @pytest.mark.parametrize("method", ["local", "zero-shot", "linear-probe"])
 def test_methods_that_share_nothing_send_nothing(small_run, tmp_path, method):
-    summary = run(small_run(federation={"method": method}), tmp_path).summary
+    result = run(small_run(federation={"method": method}), tmp_path)
+    summary, report = result.summary, json.loads((result.folder.path / "report.json").read_text())
+    assert report["claim"]["reason"] == summary["privacy"]["claim"]
+    assert report["trust"] == []
     assert summary["fam_sha256"] is None
     assert summary["communication"]["upload_bytes"] == 0
     assert summary["secure_aggregation"]["enabled"] is False

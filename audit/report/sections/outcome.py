@@ -55,10 +55,11 @@ def utility(report: Mapping[str, Any]) -> Blocks:
     """Return the test metrics of every hospital, the mean, a held-out site, and where it is worst."""
     measured = report["utility"]
     header = ("hospital", "part", *_METRICS.values())
+    names = _PARTS | ({"mlp": "classifier alone"} if report["identity"]["method"] == "fedavg-mlp" else {})
     blocks = [*measured["sites"].items(), ("mean over hospitals", measured["mean"])]
     blocks += [(f"{site} (held out: took no part)", parts) for site, parts in measured["held_out"].items()]
     rows = [
-        (site, _PARTS.get(part, part), *(percent(metrics[name]) for name in _METRICS))
+        (site, names.get(part, part), *(percent(metrics[name]) for name in _METRICS))
         for site, parts in blocks
         for part, metrics in parts.items()
     ]

@@ -100,6 +100,8 @@ def trust(report: Mapping[str, Any]) -> Blocks:
     parts = table(
         "Guarantee by adversary; a dash is no guarantee by noise", ("who", "sees", "what protects", "epsilon"), rows
     )
+    if not parts:
+        return paragraph("Nothing was sent to anybody in this run.")
     costs = {row["adversary"]: (row["epsilon"], None) for row in report["trust"] if row["epsilon"] is not None}
     if costs:
         drawing = bars("epsilon by adversary", "one bar an adversary", costs, unit="epsilon", label=at_most)

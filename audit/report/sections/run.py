@@ -38,7 +38,7 @@ def identity(report: Mapping[str, Any]) -> Blocks:
         ("method", about["method"]),
         ("begun", about["started"]),
         ("ended", about["ended"]),
-        ("rounds", whole(about["rounds"])),
+        ("rounds of training", whole(about["rounds"])),
         ("model kept from round", whole(about["chosen_round"])),
         ("SHA-256 of the model", code(about["model_digest"])),
         ("SHA-256 of the configuration", code(about["config_digest"])),
@@ -116,7 +116,7 @@ def rounds(report: Mapping[str, Any]) -> Blocks:
             whole(entry["bytes"]["up"]),
             whole(entry["bytes"]["down"]),
             Code(entry["aggregate_digest"][:12]),
-            "done again later" if entry["superseded"] else "",
+            "done again later" if entry["superseded"] else "" if entry["trains"] else "only scores",
         )
         for entry in report["rounds"]
     ]
