@@ -112,9 +112,11 @@ def open_noise(
     if dealt is None or len(dealt.commitments) != components:
         return None
     shares = open_noise_shares(key, dealt.sealed, session_id, dealer, holder, components)
-    if shares is None or _commitments(shares, session_id, dealer, holder) != dealt.commitments:
-        return None
-    return shares
+    if shares is None or _commitments(shares, session_id, dealer, holder) == dealt.commitments:
+        return shares
+    for share in shares:
+        share.erase()
+    return None
 
 
 def return_noise(held: HeldNoise, survivors: SurvivorSet, parameters: RoundParameters) -> HeldNoise:

@@ -71,6 +71,8 @@ class SharesDealt(State):
         self._mask_publics = mask_publics
         self._incoming = incoming
         self._noise = noise
+        self._opened: list[Secret] = []
+        """Shares of others, from when they are opened until the next state has them."""
 
     @property
     def expects(self) -> Stage:
@@ -93,6 +95,9 @@ class SharesDealt(State):
             theirs = noise[dealer]
             if shares is not None and theirs is not None:
                 usable[dealer], usable_noise[dealer] = shares, theirs
+                continue
+            for secret in (*(shares or ()), *(theirs or ())):
+                secret.erase()
         unusable = tuple(dealer for dealer in dealt if dealer not in usable)
         if self._own_share is not None:
             usable[self.session.position] = (self._own_share, None)
@@ -102,7 +107,7 @@ class SharesDealt(State):
         following = InputMasked(session, self._keys.keys_digest, frozenset(dealt), usable, held)
         for secret in (self._mask_key, self._seed, *self._incoming.values(), *self._noise.seeds):
             secret.erase()
-        self._own_share, self._noise = None, OwnNoise()
+        self._own_share, self._noise, self._opened = None, OwnNoise(), []
         return following, MaskedInputReply(unusable, parameters.ring_bits, parameters.vector_length, masked.encode())
 
     def _read(self, data: bytes) -> tuple[Mapping[int, DealtShares], Mapping[int, DealtNoise]]:
@@ -119,7 +124,9 @@ class SharesDealt(State):
         excess, here = self.session.parameters.excess, self.session
         if not excess:
             return ()
-        return open_noise(self._incoming[dealer], dealt, here.session_id, dealer, here.position, excess)
+        shares = open_noise(self._incoming[dealer], dealt, here.session_id, dealer, here.position, excess)
+        self._opened += shares or ()
+        return shares
 
     def _check_dealers(self, dealt: Mapping[int, DealtShares]) -> None:
         parameters = self.session.parameters
@@ -138,8 +145,13 @@ class SharesDealt(State):
         shares = open_shares(self._incoming[dealer], dealt.sealed, identifier, dealer, me)
         if shares is None:
             return None
+        self._opened += shares
         bindings = tuple(commit_to_share(share, identifier, dealer, me) for share in shares)
-        return shares if bindings == (dealt.self_mask_commitment, dealt.mask_key_commitment) else None
+        if bindings == (dealt.self_mask_commitment, dealt.mask_key_commitment):
+            return shares
+        for share in shares:
+            share.erase()
+        return None
 
     def _check_vector(self, encoded: EncodedVector) -> None:
         parameters = self.session.parameters
@@ -162,7 +174,7 @@ class SharesDealt(State):
 
     def _secrets(self) -> Iterable[Secret]:
         own = () if self._own_share is None else (self._own_share,)
-        return (self._mask_key, self._seed, *self._incoming.values(), *own, *self._noise.secrets())
+        return (self._mask_key, self._seed, *self._incoming.values(), *own, *self._noise.secrets(), *self._opened)
 
     def _fields(self) -> Iterable[bytes | memoryview]:
         own = b"" if self._own_share is None else self._own_share.expose()

@@ -46,6 +46,19 @@ def secrets_of(machine) -> list[Secret]:
     return [] if machine._state is None else list(machine._state._secrets())
 
 
+def made_from_now_on(monkeypatch) -> list[Secret]:
+    """The secrets that are made from here on, in the order in which they are."""
+    made: list[Secret] = []
+    initialise = Secret.__init__
+
+    def counted(secret, data):
+        initialise(secret, data)
+        made.append(secret)
+
+    monkeypatch.setattr(Secret, "__init__", counted)
+    return made
+
+
 def advertise_frame(federation, parameters: bytes, number=1, payload=DEFAULT_PAYLOAD, session=None) -> bytes:
     if session is None:
         session = session_id(RoundParameters.decode(parameters), payload_digest(payload))

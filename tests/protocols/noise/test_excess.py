@@ -30,12 +30,13 @@ from protocols.messages.consistency import SurvivorSet
 from protocols.messages.noise_shares import DealtNoise
 from protocols.noise.sampler import draw
 from protocols.noise.tables import noise_table
-from protocols.secret_values import NoiseSeed, NoiseShare
+from protocols.secret_values import NoiseSeed, NoiseShare, SelfMaskShare
 from protocols.server.machine import ServerMachine
 from protocols.simulator import Alter, Recorder, rewrite
 from protocols.stages import Stage
 from protocols.traffic import expected_traffic
 from protocols.transport import Patience
+from tests.protocols.hostile_server import at, flip, made_from_now_on
 from tests.protocols.noise.checks import WrongNoiseError, check_deviation, check_white
 from tests.protocols.noise.federation import NoisyFederation, excess_federation
 
@@ -340,6 +341,17 @@ def test_seeds_are_erased_at_masking_and_shares_after_unmasking(monkeypatch):
     assert all(machine._state is None for machine in other.machines.values())
     federation.machines["site-001"].abandon()
     assert all(secret.is_erased for secret in held)
+
+
+def test_shares_of_a_dealer_whose_noise_does_not_open_are_erased(monkeypatch):
+    federation = excess_federation(CLIENTS, MIN_SURVIVORS)
+    machine, request = at(federation, Stage.MASKED_INPUT_COLLECTION)
+    made = made_from_now_on(monkeypatch)
+    machine.handle(Stage.MASKED_INPUT_COLLECTION.value, flip(request, len(request) - 1))
+    held = {id(secret) for secret in machine._state._secrets()}
+    left = [secret for secret in made if not secret.is_erased and id(secret) not in held]
+    assert sum(isinstance(secret, SelfMaskShare) for secret in made) == CLIENTS - 1
+    assert not left
 
 
 @pytest.mark.parametrize("stage", [Stage.MASKED_INPUT_COLLECTION, Stage.CONSISTENCY_CHECK, Stage.UNMASKING])
