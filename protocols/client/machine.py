@@ -41,7 +41,8 @@ class ClientMachine:
 
     Rules of the machine:
 
-    - AdvertiseKeys of a round above every earlier one is accepted in any state; an unfinished round is erased first.
+    - AdvertiseKeys of a round above all in which shares were dealt, and not the one begun last, is accepted in any
+      state; an unfinished round is erased first.
     - Any other request must be of the expected stage, round and session, else it is refused and nothing changes.
     - An expected request that is refused ends the round: its secrets are erased and the round cannot be repeated.
     - After Unmasking nothing of the round is left.
@@ -54,7 +55,8 @@ class ClientMachine:
         entropy: Cryptographic source.
         verifier: Checks signatures.
         digest: Hashes what it receives; `payload_digest` by default.
-        last_round: The last round of this run that the client took part in, -1 before the first.
+        last_round: The last round of this run in which the client dealt shares, -1 before the first.
+        begun: The last round for which it advertised keys, -1 before the first.
         participation: The sums that it has helped to open; new by default.
         rings: Nonces that it has revealed since it last helped to open a sum.
 
@@ -75,6 +77,7 @@ class ClientMachine:
         last_round: int = -1,
         participation: Participation | None = None,
         rings: int = 0,
+        begun: int = -1,
     ) -> None:
         name = roster.name_of(identity.public)
         self.participation = participation or Participation(policy.min_honest_survivors)
@@ -92,6 +95,7 @@ class ClientMachine:
         self._state: State | None = None
         self._last_round = last_round
         self._rings = rings
+        self._begun = begun
 
     @property
     def name(self) -> str:
@@ -105,8 +109,8 @@ class ClientMachine:
 
     @property
     def last_round(self) -> int:
-        """The last round that this client took part in."""
-        return self._last_round
+        """The largest round that this client knows of: the last in which it dealt shares, or the last begun."""
+        return max(self._last_round, self._begun)
 
     def handle(self, stage: str, data: bytes) -> bytes:
         """Answer one request.
@@ -132,7 +136,7 @@ class ClientMachine:
 
     def answer(self, stage: str, data: bytes) -> bytes:
         """Answer one request, with a refusal frame where `handle` raises a `ProtocolError`; the log here says why."""
-        state, last_round = self._state, self._last_round
+        state, last_round = self._state, self.last_round
         try:
             return self.handle(stage, data)
         except ProtocolError as error:
@@ -158,7 +162,7 @@ class ClientMachine:
         """
         state = b"" if self._state is None or not secrets else self._state.dump()
         sums = self.participation.encode(self._environment.roster)
-        head = _DUMP_MAGIC + u64(self._last_round + 1) + u32(self._rings) + u32(len(sums)) + sums
+        head = _DUMP_MAGIC + u64(self._last_round + 1) + u64(self._begun + 1) + u32(self._rings) + u32(len(sums)) + sums
         return head + u8(1 if state else 0) + state
 
     @classmethod
@@ -181,7 +185,7 @@ class ClientMachine:
         reader = Reader(data)
         if reader.take(len(_DUMP_MAGIC)) != _DUMP_MAGIC:
             raise DecodeError("not a client's state")
-        last_round, rings = reader.u64() - 1, reader.u32()
+        last_round, begun, rings = reader.u64() - 1, reader.u64() - 1, reader.u32()
         sums = Participation.decode(reader.view(reader.u32()), policy.min_honest_survivors, roster)
         machine = cls(
             identity,
@@ -193,6 +197,7 @@ class ClientMachine:
             last_round=last_round,
             participation=sums,
             rings=rings,
+            begun=begun,
         )
         if reader.u8():
             kind = _STATES.get(reader.u8())
@@ -206,13 +211,13 @@ class ClientMachine:
         header, reader = decode_frame(data, FIRST_REQUEST_LIMIT)
         if header.type is not FrameType.ADVERTISE_KEYS_REQUEST:
             raise DecodeError("another type of frame than expected here")
-        if header.round <= self._last_round:
-            raise StageOrderError(f"a round after {self._last_round}", f"round {header.round}")
+        if header.round <= self._last_round or header.round == self._begun:
+            raise StageOrderError(f"a round after {self._last_round}, not begun before", f"round {header.round}")
         request = AdvertiseKeysRequest.parse(reader)
         reader.done()
         state, reply = accept_round(request, header, self._environment)
         self.abandon()
-        self._last_round = header.round
+        self._begun = header.round
         self._state = state
         return self._frame(state, reply)
 
@@ -237,6 +242,8 @@ class ClientMachine:
             if not succeeded:
                 self.abandon()
         self._state = following
+        if state.expects is Stage.SHARE_KEYS:  # only now: the request that begins a round is signed by nobody
+            self._last_round = state.session.parameters.round
         if following is None:
             state.erase()
             self._rings = 0

@@ -34,6 +34,7 @@ class ControlStage(StrEnum):
 
 
 _ROUND = Integer(0, (1 << 32) - 1)
+_LAST_ROUND = Integer(-1, (1 << 32) - 1)
 _HEAD = Record(
     {
         "format": Choice(("securefed-tree-head/1",)),
@@ -59,7 +60,7 @@ REQUESTS: Final[Mapping[ControlStage, Record]] = {
 
 REPLIES: Final[Mapping[ControlStage, Record]] = {
     ControlStage.HELLO: Record(
-        {"version": Integer(), "software": NAME, "last_round": Integer(-1), "witnessed": Integer(), "data": DIGEST}
+        {"version": Integer(), "software": NAME, "last_round": _LAST_ROUND, "witnessed": Integer(), "data": DIGEST}
     ),
     ControlStage.CLOSE_ROUND: Record({}),
     ControlStage.COUNTERSIGN: Record({"witnessed": Integer(), "signature": Text(128, "([0-9a-f]{128})?", "signature")}),

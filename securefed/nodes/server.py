@@ -26,7 +26,7 @@ from securefed.federation import Federation, OutOfSight, RoundReport
 from securefed.model_card import model_card
 from securefed.model_file import save_vector, vector_digest
 from securefed.nodes.control import ControlStage, encode_request
-from securefed.nodes.numbering import ROUND_BITS
+from securefed.nodes.numbering import next_attempt
 from securefed.nodes.parties import RemoteParties
 from securefed.nodes.start import StudyStart
 from securefed.observer import Observer, RoundView
@@ -161,7 +161,7 @@ class _ServerRun:
 
     def _rounds(self, folder: RunFolder, evidence: RunEvidence) -> dict[str, Any]:
         config = self._study.config
-        aggregator = Aggregator(self._terms, self._transport, patience=self._patience, attempt=self._attempt())
+        aggregator = Aggregator(self._terms, self._transport, patience=self._patience, attempt=self._attempt(evidence))
         privacy = server_privacy(config, evidence.log, self._sites, self._terms.noise)
         federation = Federation(OutOfSight(), aggregator, self._terms.initial_vector, config.federation.select)
         checkpoint = load_checkpoint(folder)
@@ -249,10 +249,18 @@ class _ServerRun:
         delete_checkpoint(folder)
         return summary
 
-    def _attempt(self) -> int:
-        """A number of attempts above that of every round which some hospital has seen."""
-        last = [reply["last_round"] for reply in self._parties.said_hello.values()]
-        return max((number >> ROUND_BITS) + 1 if number >= 0 else 0 for number in last)
+    def _attempt(self, evidence: RunEvidence) -> int:
+        """A number of attempts above that of every round which some hospital has seen, as far as it is borne out."""
+        last = {name: reply["last_round"] for name, reply in self._parties.said_hello.items()}
+        taken_up = 1 + sum(event.kind == "resumed" for event in evidence.log.events)
+        attempt, ahead = next_attempt(last, taken_up)
+        for name in ahead:
+            reason = (
+                f"says it has seen round {last[name]}, far beyond the others; its node's state has to be looked into"
+            )
+            self._refused(name, "last_round", reason)
+        self._note_refusals(evidence)
+        return attempt
 
     def _fingerprint(self) -> str:
         """One digest over what the hospitals call their data: keyed digests, which tell nothing without the keys."""

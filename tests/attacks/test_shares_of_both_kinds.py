@@ -1,6 +1,5 @@
 """A1. Each attack once against the build, once against the build without the one defence that stops it."""
 
-import protocols.parameters
 from protocols.client.machine import ClientMachine
 from protocols.participation import Participation
 
@@ -33,5 +32,6 @@ def test_server_splitting_the_holders_between_both_kinds_is_refused(refused):
 
 
 def test_split_holders_open_the_vector_where_two_quorums_need_not_share_an_honest_holder(broken, monkeypatch):
-    monkeypatch.setattr(protocols.parameters, "least_threshold", lambda *_: 3)
+    for module in ("parameters", "policy"):
+        monkeypatch.setattr(f"protocols.{module}.least_threshold", lambda *_: 3)
     broken("A1b")

@@ -29,7 +29,7 @@ from protocols.messages import (
 from protocols.roster import Roster
 from protocols.simulator import Recorder, rewrite
 from protocols.stages import Stage
-from tests.protocols.hostile_server import RING, advertise_frame, at, refuses
+from tests.protocols.hostile_server import RING, advertise_frame, at, made_from_now_on, refuses
 
 # Round parameters and policy
 
@@ -199,6 +199,26 @@ def test_a_round_is_not_repeated(cohort, number):
         reloaded.handle(Stage.ADVERTISE_KEYS.value, request)
 
 
+def test_a_forged_number_keeps_a_client_out_of_no_later_round(cohort):
+    federation = cohort(4)
+    federation.run(number=1)
+    forged = federation.server(number=(1 << 32) - 1).requests(Stage.ADVERTISE_KEYS.value)["site-000"]
+    machine = federation.machines["site-000"]
+    machine.handle(Stage.ADVERTISE_KEYS.value, forged)
+    assert machine.last_round == (1 << 32) - 1
+    with pytest.raises(StageOrderError):
+        machine.handle(Stage.ADVERTISE_KEYS.value, forged)
+    federation.machines["site-000"] = type(machine).load(
+        machine.dump(secrets=False),
+        federation.identities["site-000"],
+        federation.roster,
+        federation.policy,
+        federation.contribute,
+    )
+    result = federation.run(number=2, server=federation.server(number=2, payload=b"the next model"))
+    assert "site-000" in result.survivors
+
+
 @pytest.mark.parametrize("stage", [s for s in Stage if s is not Stage.PLAIN_INPUT_COLLECTION])
 def test_requests_out_of_order_change_nothing(cohort, stage):
     """[M-16] A request for another stage, round or session than the expected one MUST be refused and MUST NOT change
@@ -250,6 +270,20 @@ def test_training_that_fails_ends_the_round(cohort, failure):
     federation.machines["site-000"] = federation.machine("site-000", contribute=contribute)
     machine, request = at(federation, Stage.MASKED_INPUT_COLLECTION)
     refuses(machine, Stage.MASKED_INPUT_COLLECTION, request, failure)
+
+
+def test_no_share_of_another_is_left_where_training_fails(cohort, monkeypatch):
+    def contribute(context):
+        raise ZeroDivisionError
+
+    federation = cohort(5)
+    federation.machines["site-000"] = federation.machine("site-000", contribute=contribute)
+    machine, request = at(federation, Stage.MASKED_INPUT_COLLECTION)
+    made = made_from_now_on(monkeypatch)
+    with pytest.raises(ZeroDivisionError):
+        machine.handle(Stage.MASKED_INPUT_COLLECTION.value, request)
+    assert len(made) >= 8
+    assert all(secret.is_erased for secret in made)
 
 
 def test_a_contribution_of_another_codec_ends_the_round(cohort):
