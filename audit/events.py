@@ -58,7 +58,6 @@ KINDS: Mapping[str, Record] = MappingProxyType(
             {"name": NAME, "fingerprint": DIGEST, "sites": _NAMES, "classes": ListOf(NAME, unique=True)},
             {
                 "keyed": Flag(),
-                "declared_counts": MapOf(MapOf(_COUNT)),
                 "warnings": ListOf(PROSE),
                 "held_out_site": NAME,
             },

@@ -136,7 +136,6 @@ def _data(history: RunHistory) -> Report:
         "hospitals": hospitals_of(history),
         "held_out": known.get("held_out_site"),
         "classes": list(known.get("classes", [])),
-        "declared_counts": dict(known.get("declared_counts", {})),
         "warnings": list(known.get("warnings", [])),
         "encoder": frozen.get("name"),
         "encoder_digest": frozen.get("digest"),

@@ -65,7 +65,6 @@ _DATA = Record(
         "hospitals": ListOf(NAME),
         "held_out": _MAYBE_NAME,
         "classes": ListOf(NAME),
-        "declared_counts": MapOf(MapOf(_COUNT)),
         "warnings": ListOf(PROSE),
         "encoder": _MAYBE_NAME,
         "encoder_digest": _MAYBE_NAME,

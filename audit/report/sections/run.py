@@ -70,14 +70,9 @@ def purpose(report: Mapping[str, Any]) -> Blocks:
         ("frozen encoder", data["encoder"]),
         ("SHA-256 of the encoder", code(data["encoder_digest"])),
     ]
-    counts = [
-        (site, ", ".join(f"{split} {count}" for split, count in splits.items()))
-        for site, splits in data["declared_counts"].items()
-    ]
     return [
         *table("Declared in the configuration; a dash is an open item", ("field", "declared", "duty"), fields),
         *pairs("Data and encoder", facts),
-        *table("Numbers of images that the hospitals declared public", ("hospital", "images"), counts),
         *bullets([f"Found in the data: {line}" for line in data["warnings"]]),
     ]
 
