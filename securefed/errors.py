@@ -135,12 +135,13 @@ class RoundAbortedError(SecureFedError):
 
     Attributes:
         round_number: The round.
-        stage: Where it ended.
+        stage: The protocol stage at which it ended.
         cause: Why.
         dropouts: {site: stage} of the sites that were lost.
         byte_rows: Every message that had passed (securefed.run_folder.ByteRow).
         diverged: Those of the sites that refused what they had trained themselves, because it is not finite.
         planned: Those that the run's configuration loses in this round.
+        unpaid: Sites that take no part because their privacy budget does not bear it.
     """
 
     def __init__(
@@ -152,18 +153,8 @@ class RoundAbortedError(SecureFedError):
         byte_rows: Sequence[object] = (),
         diverged: Sequence[str] = (),
         planned: Collection[str] = (),
+        unpaid: Sequence[str] = (),
     ) -> None:
-        why = cause.removesuffix(": nothing was revealed")
-        if set(dropouts or {}) - set(diverged) - set(planned) or not (diverged or planned):
-            step = (
-                "The finished rounds are kept: bring the lost sites back and go on with simulate --resume, deploy "
-                "submit or the same sweep again"
-            )
-        elif diverged:
-            step = f"Training diverged at {', '.join(diverged)}, where the update is not finite: {_LOWER_RATES}"
-        else:
-            step = "The run itself loses these sites (simulation.drop): start a new run that loses fewer in this round"
-        super().__init__(f"round {round_number} was aborted and nothing was revealed: {why}. {step}")
         self.round_number = round_number
         self.stage = stage
         self.cause = cause
@@ -171,3 +162,28 @@ class RoundAbortedError(SecureFedError):
         self.byte_rows = tuple(byte_rows)
         self.diverged = tuple(diverged)
         self.planned = tuple(planned)
+        self.unpaid = tuple(unpaid)
+        why = cause.removesuffix(": nothing was revealed")
+        super().__init__(f"round {round_number} was aborted and nothing was revealed: {why}. {self._next_step()}")
+
+    def for_want_of_budget(self, unpaid: Sequence[str]) -> "RoundAbortedError":
+        """Return the same error, whose message says that these sites cannot pay."""
+        lost = self.dropouts, self.byte_rows, self.diverged, self.planned
+        return RoundAbortedError(self.round_number, self.stage, self.cause, *lost, unpaid)
+
+    def _next_step(self) -> str:
+        if self.unpaid:
+            return (
+                f"The finished rounds are kept, but {', '.join(self.unpaid)} cannot pay for another (their refusals "
+                "say why), and to bring them back is of no use. A ledger's budget can be renewed by its signer, then "
+                "submit; where the study's own epsilon is used up, it cannot go on: make a new one, with noise in "
+                "shares with privacy.spare_rounds"
+            )
+        if set(self.dropouts) - set(self.diverged) - set(self.planned) or not (self.diverged or self.planned):
+            return (
+                "The finished rounds are kept: bring the lost sites back and go on with simulate --resume, deploy "
+                "submit or the same sweep again"
+            )
+        if self.diverged:
+            return f"Training diverged at {', '.join(self.diverged)}, where the update is not finite: {_LOWER_RATES}"
+        return "The run itself loses these sites (simulation.drop): start a new run that loses fewer in this round"

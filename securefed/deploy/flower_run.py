@@ -261,8 +261,8 @@ def _wait_for_health(host: str, port: int, folder: Path, party: str) -> None:
             refuse_ended(folder, party)
             stop_parties(folder, party)
             raise DeploymentError(
-                f"what answers at {host}:{port} has no valid certificate of {folder / 'keys'}: {error.verify_message}; "
-                "how to get new ones: docs/engines.md"
+                f"what answers at {host}:{port} has no valid certificate of {folder / 'keys'}: {error.verify_message}. "
+                "Another server has that port, or the certificates need to be made anew (docs/engines.md)"
             ) from error
         except OSError:
             refuse_ended(folder, party)

@@ -60,8 +60,10 @@ def test_a_server_that_asks_for_more_than_the_study_gets_nothing(tmp_path):
     with Folders(trial) as folders:
         wire = FolderWire(folders)
         trial.serve("run", wire)
-        with pytest.raises(RoundAbortedError):
+        every = ", ".join(sorted(NAMES))
+        with pytest.raises(RoundAbortedError, match=rf"but {every} cannot pay for another .* make a new one") as caught:
             trial.serve("again", wire)
+    assert "bring the lost sites back" not in str(caught.value)
     for name in NAMES:
         assert len(trial.charges(name)) == 2
     refused = of_kind(read_events(trial.root / "again" / "audit.jsonl"), "refused")
