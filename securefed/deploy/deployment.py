@@ -18,7 +18,7 @@ from protocols.transport import Patience
 from securefed.deploy.errors import DeploymentError
 from securefed.deploy.node_process import SOCKET_NAME
 from securefed.deploy.plan import Plan, check_patience
-from securefed.deploy.processes import is_alive, refuse_ended, running, start_party, stop_parties
+from securefed.deploy.processes import is_alive, log_of, refuse_ended, running, start_party, stop_parties
 from securefed.engines.names import SERVER_FOLDER
 from securefed.engines.server_folder import ServerFolder
 from securefed.nodes.owed import owed_signatures
@@ -157,9 +157,12 @@ class Deployment:
         Sites that run on this machine are waited for: after a restart of the server they need a while to come back.
 
         Raises:
-            DeploymentError: The study runs, or is completed and lacks no countersignature; or no hospital is connected.
+            DeploymentError: The server has ended, the study runs, or is completed and lacks no countersignature, or no
+                hospital is connected.
             EvidenceError: The record of a completed study is damaged.
         """
+        if log_of(self.folder, SERVER).exists() and not is_alive(self.folder, SERVER):
+            raise DeploymentError(f"the server has ended; start it with: {self._call('start')} {SERVER}, then submit")
         before = list(self.progress())
         if self.server.is_in_use() or self._is_on_its_way(len(before)):
             raise DeploymentError(f"the study is running already; follow it with: {self._call('status')} --watch")

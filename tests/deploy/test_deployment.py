@@ -97,6 +97,15 @@ def test_a_study_that_runs_or_is_completed_is_not_submitted_again(far, monkeypat
     assert far.submit() == "job-1"
 
 
+def test_a_study_is_not_submitted_to_a_server_that_was_killed(far):
+    processes.start_party(far.folder, "server", [sys.executable, "-c", SLEEP], dict(os.environ), far.folder)
+    assert far.submit() == "job-1"
+    processes.kill_party(far.folder, "server")
+    far.server.path.mkdir()
+    with locked(far.server.lock), pytest.raises(DeploymentError, match=r"the server has ended; .* server, then submit"):
+        far.submit()
+
+
 @pytest.mark.parametrize(("state", "refused"), [("RUNNING", True), ("pending", True), ("FINISHED:ABANDONED", False)])
 def test_a_job_that_has_yet_to_begin_is_not_followed_by_another(far, monkeypatch, state, refused):
     monkeypatch.setattr(SlowEngine, "state", lambda *_: state)
