@@ -1,7 +1,9 @@
 """What a consortium lead asks of the protocol before a study, in plain values."""
 
+import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from protocols.plan import plan
@@ -72,7 +74,19 @@ def run_attacks(ids: Sequence[str]) -> list[dict[str, Any]]:
         raise ConfigError(
             "--id", f"{unknown[0]!r} is no attack of the catalogue; use {families}, or an id of the table"
         )
-    return [report.to_dict() for report in run_catalogue(ids or None)]
+    with refusals_unseen():
+        return [report.to_dict() for report in run_catalogue(ids or None)]
+
+
+@contextmanager
+def refusals_unseen() -> Iterator[None]:
+    """Keep what attacked clients log about their refusals off stderr; who listens to the log gets it all the same."""
+    clients, nowhere = logging.getLogger("protocols"), logging.NullHandler()
+    clients.addHandler(nowhere)
+    try:
+        yield
+    finally:
+        clients.removeHandler(nowhere)
 
 
 def _finite(value: float) -> float | None:

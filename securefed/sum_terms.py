@@ -118,8 +118,7 @@ class SumTerms:
             "secure_aggregation": secure.enabled,
             "clients": parameters.clients,
             "dimension": self.initial_vector.size,
-            "ring_bits": parameters.ring_bits,
-            "value_bits": self._value_bits,
+            **({} if self._is_float16 else {"ring_bits": parameters.ring_bits, "value_bits": self._value_bits}),
             "values": {"compression": self.compression.scheme, "vector_length": parameters.vector_length},
         }
         if self.noise is not None:
@@ -141,8 +140,8 @@ class SumTerms:
             "threshold": parameters.threshold if secure.enabled else None,
             "corrupt": parameters.corrupt if secure.enabled else None,
             "clients": parameters.clients,
-            "ring_bits": parameters.ring_bits,
-            "value_bits": self._value_bits,
+            "ring_bits": None if self._is_float16 else parameters.ring_bits,
+            "value_bits": None if self._is_float16 else self._value_bits,
             "compression": self.compression.scheme,
             "dropouts": {stage: dropouts.get(stage, 0) for stage in STAGES},
         }
@@ -151,6 +150,11 @@ class SumTerms:
     def example(self) -> RoundParameters:
         """The parameters of the first round; those that are stated are the same in every round."""
         return self.parameters(self.channels.server().codec, 1)
+
+    @property
+    def _is_float16(self) -> bool:
+        """Whether updates are sent as floats, in clear: no ring has a part in that."""
+        return parse_scheme(self.compression.scheme).kind is SchemeKind.FLOAT16_ZLIB
 
     @property
     def _value_bits(self) -> int:

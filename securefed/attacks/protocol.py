@@ -1,9 +1,8 @@
 """The attack catalogue of the protocol, as findings."""
 
-import logging
-
 from protocols.attacks import run_catalogue
 from securefed.attacks.findings import Finding
+from securefed.planning import refusals_unseen
 
 NAME = "protocol attack"
 
@@ -13,13 +12,8 @@ def attack_protocol() -> list[Finding]:
 
     What the attacked clients log about refusals is what the findings say, and is not shown as well.
     """
-    clients = logging.getLogger("protocols")
-    before = clients.level
-    clients.setLevel(logging.ERROR)
-    try:
+    with refusals_unseen():
         reports = run_catalogue()
-    finally:
-        clients.setLevel(before)
     return [
         Finding(
             f"{NAME} {report.id}",

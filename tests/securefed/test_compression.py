@@ -1,6 +1,7 @@
 """Compressed updates through the main job: the same with and without masks, over losses and restarts; what is sent."""
 
 import dataclasses
+import json
 import struct
 from pathlib import Path
 
@@ -338,6 +339,10 @@ def test_a_budget_below_the_smallest_scheme_is_refused():
 def test_float16_zlib_runs_in_clear_and_is_refused_under_masks(small_run, tmp_path):
     result = run(small_run(secure_aggregation={"compression": "float16-zlib", "enabled": False}), tmp_path)
     assert result.summary["secure_aggregation"]["compression"] == "float16-zlib"
+    assert result.summary["secure_aggregation"]["ring_bits"] is None
+    report = json.loads((result.folder.path / "report.json").read_text())
+    assert not [entry for entry in report["communication"]["comparison"] if "ring bits" in entry["name"]]
+    assert "ring_bits" not in report["protocol"]
     assert result.summary["mean"]["fam"]["accuracy"] > 0
     with pytest.raises(ConfigError, match="cannot be summed under masks"):
         config_from_mapping({"secure_aggregation": {"compression": "float16-zlib"}})
