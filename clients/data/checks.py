@@ -73,7 +73,10 @@ def _classes(dataset: ImageDataset) -> list[DataWarning]:
     trained = dataset.class_counts(split="train")
     untrained = [label for label, count in trained.items() if count == 0]
     if untrained:
-        text = f"{len(untrained)} classes have no training image at any site, so only the prompts know them"
+        where = "at any site, so only the prompts know them"
+        if len(dataset.all_sites) == 1:  # the part of one hospital, which knows nothing of the others
+            where = "here; other hospitals may have some, or only the prompts know them"
+        text = f"{len(untrained)} classes have no training image {where}"
         findings.append(finding("class_not_in_training", untrained, text))
     return findings
 

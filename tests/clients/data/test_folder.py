@@ -1,5 +1,6 @@
 """The layout <site>/<class>/<image>, with and without a table beside it."""
 
+import dataclasses
 import os
 
 import pytest
@@ -16,6 +17,7 @@ from clients.data import (
     SourceFormatError,
     SourceNotFoundError,
     UnknownSplitError,
+    check_dataset,
     load_dataset,
 )
 
@@ -255,6 +257,7 @@ def test_small_and_empty_splits_and_untrained_classes(make_folder, write_csv):
     assert found["empty_split"].examples == ("north: val", "south: test", "south: val")
     assert found["small_split"].examples == ("north: test (4)", "south: train (3)")
     assert found["class_not_in_training"].examples == ("malignant",)
+    assert "at any site" in found["class_not_in_training"].message
     assert "site_without_training" not in found
     write_csv(
         root / "metadata.csv", ("path", "split"), [(path, "val" if "south" in path else split) for path, split in rows]
@@ -319,3 +322,14 @@ def test_a_named_column_without_a_table_is_refused(make_folder, name):
     root = make_folder(TWO_SITES)
     with pytest.raises(ColumnError, match="there is no such table"):
         load_dataset(str(root), DataOptions(**{f"{name}_column": "fold"}))
+
+
+def test_of_one_hospital_by_itself_nothing_is_said_of_others(make_folder, write_csv):
+    root = make_folder(TWO_SITES)
+    rows = [(path, "test" if "malignant" in path else "train") for path in listed(root)]
+    write_csv(root / "metadata.csv", ("path", "split"), rows)
+    dataset, _ = load_dataset(str(root))
+    own = dataclasses.replace(dataset, records=tuple(r for r in dataset.records if r.site == "north"))
+    message = kinds(check_dataset(own))["class_not_in_training"].message
+    assert "no training image here; other hospitals may have some" in message
+    assert "any site" not in message
