@@ -1,6 +1,8 @@
 """The model card says what summary.json says, and nothing that it does not."""
 
 import json
+import re
+from pathlib import Path
 
 import pytest
 import yaml
@@ -53,3 +55,14 @@ def test_a_site_that_was_held_out_is_in_the_card_and_what_is_known_elsewhere_is_
     assert elsewhere not in card
     assert measured({**summary, "global_site": {"site": "yew", "ensemble": found}})["yew"] == {"ensemble": found}
     assert list(measured(summary)) == list(summary["sites"])
+
+
+def test_every_file_of_a_run_folder_is_explained_and_the_secret_ones_are_marked(run):
+    page = (Path(__file__).resolve().parents[2] / "docs/run-folder.md").read_text()
+    rows = re.findall(r"^\| ((?:`[^`]+`(?:, )?)+) \| (.+) \|$", page.split("## summary.json")[0], re.MULTILINE)
+    explained = {name: text for names, text in rows for name in re.findall("`([^`]+)`", names)}
+    for path in run.path.rglob("*"):
+        if path.is_file():
+            name = re.sub(r"^sites/[^/]+/", "sites/<site>/", path.relative_to(run.path).as_posix())
+            text = explained[name]
+            assert ("**secret, do not share**" in text) == (path.stat().st_mode & 0o077 == 0), name
