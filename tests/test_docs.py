@@ -1,12 +1,18 @@
 """What the documents show is run as written; what they name exists."""
 
+import hashlib
 import os
 import re
 import subprocess
 import sys
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
+from pyarrow import parquet
+
+from clients.data import DataOptions
+from clients.data.splits import split_by_hash
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
@@ -83,3 +89,32 @@ def test_decisions_are_numbered_once_each():
     assert [int(page.name[:4]) for page in pages] == list(range(1, len(pages) + 1))
     for page in pages:
         assert page.read_text().startswith(f"# {int(page.name[:4])}. "), page
+
+
+def test_the_table_of_a_sweep_is_read_as_the_page_shows(tmp_path, monkeypatch, capsys):
+    (program,) = blocks((ROOT / "docs/sweep.md").read_text(), "python")
+    lines = [("fedmedclip", "a", 0.1), *(("fedmedclip", "mean over sites", value) for value in (0.5, 0.7))]
+    columns = dict(zip(("federation.method", "site", "value"), map(list, zip(*lines, strict=True)), strict=True))
+    columns |= {"part": ["ensemble"] * 3, "metric": ["accuracy"] * 3}
+    (tmp_path / "sweeps/grid").mkdir(parents=True)
+    parquet.write_table(pa.table(columns), tmp_path / "sweeps/grid/results.parquet")
+    monkeypatch.chdir(tmp_path)
+    exec(program, {})
+    assert "'value_mean': 0.6," in capsys.readouterr().out
+
+
+def test_the_readme_sets_in_bold_what_is_highest_in_its_column():
+    rows = [line.strip("|\n").split("|")[1:] for line in README.splitlines() if re.search(r"\d \(\d+\.\d\)", line)]
+    rows = [row for row in rows if len(row) == 2]
+    assert len(rows) == 7
+    for column in zip(*rows, strict=True):
+        accuracy = [float(re.search(r"\d+\.\d", cell)[0]) for cell in column]
+        assert [value for value, cell in zip(accuracy, column, strict=True) if "**" in cell] == [max(accuracy)]
+
+
+def test_the_page_on_splits_says_the_hash_that_is_taken():
+    said = re.search(r"SHA-256 over `(securefed/split/v1/0/)<patient>`", (ROOT / "docs/data.md").read_text())[1]
+    digest = hashlib.sha256(f"{said}p7".encode()).digest()
+    place = int.from_bytes(digest[:8], "big") / 2**64
+    expected = "train" if place < 0.6 else "val" if place < 0.8 else "test"
+    assert split_by_hash("p7", DataOptions().split_shares, DataOptions().split_seed) == expected
