@@ -228,7 +228,10 @@ class RunEvidence:
     def round_completed(
         self, number: int, opened: OpenedRound, cohort: Sequence[str], model_digest: str | None = None
     ) -> None:
-        """Record survivors, digest of the opened sum and every byte of a round; and the model, where it moved."""
+        """Record survivors, digest of the opened sum and every byte of a round; and the model, where it moved.
+
+        What was clamped is summed as a share: the count that is recorded is that share of all coordinates in the sum.
+        """
         fields: dict[str, JSON] = {
             "round": number,
             "cohort": list(cohort),
@@ -240,6 +243,9 @@ class RunEvidence:
         }
         if model_digest is not None:
             fields["model_digest"] = model_digest
+        clamped = round(opened.mean_clamped * opened.mean_update.size * len(opened.survivors))
+        if clamped:
+            fields["clamped"] = clamped
         if opened.rejected:
             fields["rejected"] = dict(opened.rejected)
         self._log.append("round_completed", fields)

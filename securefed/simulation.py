@@ -35,6 +35,7 @@ from securefed.preparation import encode_sites, load_sites, resolve_device
 from securefed.privacy.rules import check_privacy, require_patients
 from securefed.privacy.run import LocalPrivacy, require_libraries, start_privacy
 from securefed.privacy.shared_run import SharedPrivacy
+from securefed.round_rows import ClampingWatch, round_rows
 from securefed.run_folder import MetricRow, RunFolder
 from securefed.sum_terms import SumTerms
 from securefed.summary import measured, privacy_off, unclaimed
@@ -262,6 +263,7 @@ class _Run:
         images = {site.site: len(site.train.labels) for site in bundle.sites}
         sites = SimulatedSites(self._identities, terms, hospitals, self._workers, images)
         aggregator = Aggregator(terms, sites, sites, verifier=sites.verifier)
+        clamping = ClampingWatch(terms, self._observer)
         federation = Federation(hospitals, aggregator, terms.initial_vector, config.federation.select)
         checkpoint = load_checkpoint(folder)
         self._round = checkpoint.current.number if checkpoint else 0
@@ -293,7 +295,8 @@ class _Run:
             if private is None and (diverged := hospitals.diverged()):
                 evidence.sign(report.number)
                 raise DivergedError(diverged, report.number)
-            folder.append_rows(folder.metrics, _round_rows(report))
+            folder.append_rows(folder.metrics, round_rows(report))
+            clamping.see(report.number, report.opened.mean_clamped)
             if checkpoints.finish(report.checkpoint):
                 evidence.checkpoint(report.number, digest)
             evidence.sign(report.number)
@@ -371,20 +374,6 @@ def _require_validation(bundle: FeatureBundle) -> None:
             f"best-val needs validation images at every site and {', '.join(empty)} has none; "
             "use --set federation.select=last or another split",
         )
-
-
-def _round_rows(report: RoundReport) -> list[MetricRow]:
-    rows = [
-        MetricRow(report.number, site, "val", part, "accuracy", value)
-        for site, parts in report.val_accuracy.items()
-        for part, value in parts.items()
-    ]
-    rows += [
-        MetricRow(report.number, site, "train", part, "keep_ratio", value)
-        for site, parts in report.keep_ratios.items()
-        for part, value in parts.items()
-    ]
-    return rows
 
 
 def _view(report: RoundReport, rounds: int) -> RoundView:

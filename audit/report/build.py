@@ -229,6 +229,14 @@ def _empirical(history: RunHistory) -> list[Report]:
     return found
 
 
+def _most_clamped(history: RunHistory) -> float:
+    """Return the largest share, in [0, 1], of the coordinates in a round's sum that hospitals had clamped."""
+    protocol = history.last("protocol_described")
+    size: Any = protocol.fields["dimension"] if protocol else 0
+    rounds: Any = [event.fields for event in history.of_kind("round_completed") if "clamped" in event.fields]
+    return max((round_["clamped"] / max(1, size * len(round_["survivors"])) for round_ in rounds), default=0.0)
+
+
 def _limitations(history: RunHistory, verification: Verification) -> list[str]:
     found = []
     if history.started.fields["operation"] == "simulation":
@@ -237,6 +245,11 @@ def _limitations(history: RunHistory, verification: Verification) -> list[str]:
         found.append("The roster of keys came with the run: whoever made the run may have made the keys.")
     if not is_claimed(history):
         found.append("A sum over few hospitals can reveal much about each of them; only noise bounds that.")
+    if clamped := _most_clamped(history):
+        found.append(
+            f"Hospitals clamped up to {clamped:.2%} of the coordinates of a round's updates to their public range: "
+            "what was beyond it did not move the model in that round."
+        )
     if history.last("encoder_described") is not None:
         found.append("The frozen encoder was trained on other data, whose privacy is not a matter of this record.")
     found.append("The record shows what the software wrote; it cannot show that the machine ran this software.")

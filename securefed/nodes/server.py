@@ -31,6 +31,7 @@ from securefed.nodes.parties import RemoteParties
 from securefed.nodes.start import StudyStart
 from securefed.observer import Observer, RoundView
 from securefed.privacy.at_server import server_privacy
+from securefed.round_rows import ClampingWatch
 from securefed.run_folder import RunFolder, read_byte_rows
 from securefed.sum_terms import SumTerms
 from securefed.summary import summarise
@@ -162,6 +163,7 @@ class _ServerRun:
     def _rounds(self, folder: RunFolder, evidence: RunEvidence) -> dict[str, Any]:
         config = self._study.config
         aggregator = Aggregator(self._terms, self._transport, patience=self._patience, attempt=self._attempt(evidence))
+        clamping = ClampingWatch(self._terms, self._observer)
         privacy = server_privacy(config, evidence.log, self._sites, self._terms.noise)
         federation = Federation(OutOfSight(), aggregator, self._terms.initial_vector, config.federation.select)
         checkpoint = load_checkpoint(folder)
@@ -188,6 +190,7 @@ class _ServerRun:
             evidence.sign(report.number)
             aggregator.close_again(self._parties.reached)
             self._note_refusals(evidence)
+            clamping.see(report.number, report.opened.mean_clamped)
             self._observer.round_finished(self._view(report))
 
         aggregator.before_round, aggregator.before_opening = before, privacy.before_opening
