@@ -167,9 +167,8 @@ class Hospital:
     def predict(self, global_vector: Vector, of: str | Features = "test") -> dict[str, npt.NDArray[np.float32]]:
         """Return the probabilities float32[N, C] of each part with the given shared parameters.
 
-        Parts: `fam`, `mlp` and `ensemble` where the method has them; baselines have `ensemble` alone. With the
-            setting `ensemble = "pool"` the parts are
-        calibrated on the hospital's validation images first.
+        Parts: `fam`, `mlp` and `ensemble` where the method has them; baselines have `ensemble` alone. With the setting
+        `ensemble = "pool"` the parts are calibrated on the hospital's validation images first.
 
         Args:
             global_vector: float32[d].
@@ -181,7 +180,7 @@ class Hospital:
         if self.method == "linear-probe":
             return {"ensemble": (self._probe or self._fit_probe()).predict(features)}
         assert self._private is not None  # noqa: S101 (narrows the type)
-        if of == "val" and self.method != "fedavg-mlp":
+        if isinstance(of, str) and of == "val" and self.method != "fedavg-mlp":
             return self._validate(global_vector, self._private)
         with self._benches.lend() as bench:
             bench.load(global_vector, self._private)

@@ -207,8 +207,8 @@ class TrainingSettings:
         )
 
     def _at_least(self, field: str, least: float) -> None:
-        if not getattr(self, field) >= least:
-            raise SettingsError(field, f"must be at least {least}, is {getattr(self, field)}")
+        if not least <= getattr(self, field) < float("inf"):
+            raise SettingsError(field, f"must be at least {least} and finite, is {getattr(self, field)}")
 
     def _positive(self, *fields: str) -> None:
         for field in fields:

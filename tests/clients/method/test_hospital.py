@@ -192,6 +192,14 @@ def test_a_state_of_other_settings_is_refused():
         make_hospital().load_private_state(state)
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_features_that_are_given_are_predicted_like_those_of_a_split(method):
+    hospital, vector = make_hospital(method=method), start(method=method)
+    hospital.train_round(vector, 1)
+    given = hospital.predict(vector, hospital.site.val.features)
+    np.testing.assert_equal(given, hospital.predict(vector, "val"))
+
+
 def test_metrics_of_a_split():
     hospital = make_hospital()
     metrics = hospital.evaluate(start(), "val")
