@@ -4,6 +4,7 @@ Only a masked vector has a wire format inside a secure round; pads exist only wh
 """
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,15 +14,20 @@ from protocols.packing import pack, packed_bytes, unpack
 from protocols.ring import Lanes, lane_dtype
 
 
-def check_update(update: NDArray[np.float32], length: int) -> None:
+def check_update(update: NDArray[np.floating[Any]], length: int, *, double: bool = False) -> None:
     """Refuse what is no update.
+
+    Args:
+        update: float32[length].
+        length: Its coordinates.
+        double: Whether float64 will do as well.
 
     Raises:
         ShapeError, DtypeError, NonFiniteError: It is not float32[length] of finite numbers.
     """
     if update.shape != (length,):
         raise ShapeError((length,), update.shape)
-    if update.dtype != np.float32:
+    if update.dtype != np.float32 and not (double and update.dtype == np.float64):
         raise DtypeError("float32", str(update.dtype))
     finite = np.isfinite(update)
     if not finite.all():

@@ -21,6 +21,7 @@ from protocols.plain import run_plain_round
 from protocols.result import Direction, FrameRecord, RoundResult, refusals
 from protocols.roster import Ed25519Verifier, SignatureVerifier
 from protocols.server.machine import ServerMachine
+from protocols.stages import Stage
 from protocols.transport import DEFAULT_PATIENCE, Patience, Transport
 from securefed.channels import HalfServer
 from securefed.compression import ChannelState, ServerChannel
@@ -179,8 +180,9 @@ class Aggregator:
             result = self._run(channel, parameters, self._updates.payload(vector), lost)
         except _NotOpenedError as error:
             self._close(parameters.round, None, 0)
-            rows, dropouts = _byte_rows(error.frames, number), {**error.dropouts, **lost}
-            diverged, planned = sorted(error.diverged & set(dropouts)), self._planned(number) & set(lost)
+            reached = {site: stage for site, stage in lost.items() if Stage(stage).rank <= Stage(error.stage).rank}
+            rows, dropouts = _byte_rows(error.frames, number), {**error.dropouts, **reached}
+            diverged, planned = sorted(error.diverged & set(dropouts)), self._planned(number) & set(reached)
             raise RoundAbortedError(
                 number, error.stage, str(error.__cause__), dropouts, rows, diverged, planned
             ) from error.__cause__

@@ -1,7 +1,9 @@
 """A hospital that trains with differential privacy."""
 
+import copy
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -22,7 +24,7 @@ from clients.privacy.randomness import Randomness
 from clients.privacy.replay import made_up_records, require_sensitivity
 from clients.privacy.sampling import sampled_rows, units_of_images
 from clients.privacy.settings import PrivacySettings
-from clients.privacy.step import LeanClipping
+from clients.privacy.step import ROWS_AT_A_TIME, LeanClipping
 from clients.privacy.trained import group_names, trained_parameters
 
 _MOMENTUM = "momentum."
@@ -33,11 +35,13 @@ class ContributionSum:
     """What a hospital adds to a step of `distributed` differential privacy, before any noise.
 
     Attributes:
-        vector: float32[d], sum over the sampled units of their clipped gradients with respect to the shared vector.
+        vector: float[d], sum over the sampled units of their clipped gradients with respect to the shared vector.
+            float32 over at most `ROWS_AT_A_TIME` images, float64 over more: in float32 the rounding of a large sum
+            moves by more than what sensitivities leave room for (protocols/noise/SPEC.md, section 1).
         clip_norm: L2 sensitivity of `vector` to adding or removing one unit.
     """
 
-    vector: Vector
+    vector: npt.NDArray[np.floating[Any]]
     clip_norm: float
 
 
@@ -179,12 +183,21 @@ class PrivateHospital(Hospital):
         source = Randomness.of_the_system() if randomness is None else randomness
         self._load_shared(global_vector)
         clip_norm = self._privacy.clip_norms[0]
-        fam = tuple(p for p in self._private_model.fam.parameters() if p.requires_grad)
-        summed = self._sum_of_a_sample((Group(fam, clip_norm),), source)
+        features, labels, units = self._sampled(source)
+        if many := len(labels) > ROWS_AT_A_TIME:
+            model, features = copy.deepcopy(self._private_model).double(), features.double()
+        else:
+            model = self._private_model
+        fam = tuple(p for p in model.fam.parameters() if p.requires_grad)
+        groups = (Group(fam, clip_norm),)
+        if many:
+            summed = LeanClipping(model, groups)(features, labels, units)
+        else:
+            summed = self._sum(groups, features, labels, units)
         by_parameter = dict(zip(fam, summed.gradients[0], strict=True))
-        shared = shared_part(self._private_model, self.method)
-        zero_filled = [(name, by_parameter.get(p, torch.zeros_like(p))) for name, p in shared]
-        return ContributionSum(flatten(zero_filled), clip_norm)
+        shared = shared_part(model, self.method)
+        zero_filled = [by_parameter.get(p, torch.zeros_like(p)).reshape(-1).cpu() for _, p in shared]
+        return ContributionSum(torch.cat(zero_filled).numpy(), clip_norm)
 
     def train_mlp(self, round_number: int) -> None:
         """Train the MLP without noise on the FAM of the vector that was received last; it stays and is not covered."""
@@ -226,9 +239,13 @@ class PrivateHospital(Hospital):
         )
 
     def _sum_of_a_sample(self, groups: tuple[Group, ...], source: Randomness) -> ClippedSum:
+        return self._sum(groups, *self._sampled(source))
+
+    def _sampled(self, source: Randomness) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Return features and labels of a Poisson sample of units, and the unit of each row where it is a patient."""
         features, labels = self._rows()
         rows, units = self._sample(source)
-        return self._sum(groups, features[rows], labels[rows], units if self._privacy.unit == "patient" else None)
+        return features[rows], labels[rows], units if self._privacy.unit == "patient" else None
 
     def _sample(self, source: Randomness) -> tuple[Tensor, Tensor]:
         """Return the rows of a Poisson sample of units, and the unit of each row."""

@@ -8,6 +8,7 @@ coordinate never enlarges a difference, and rounding is bounded in rounding.py.
 import hashlib
 import struct
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,7 +30,7 @@ _DESCRIPTION = struct.Struct("<BBBBHHHQQQdddd32s")
 
 
 class NoisyCodec:
-    """Encodes float32 vectors with each client's share of the noise.
+    """Encodes float32 or float64 vectors with each client's share of the noise.
 
     Args:
         plan: Grid, ring and noise.
@@ -85,11 +86,13 @@ class NoisyCodec:
         factor = min(1.0, self.plan.request.clip_norm / norm) if norm else 1.0
         return (vector * factor).astype(np.float32)
 
-    def encode(self, vector: NDArray[np.float32], entropy: Entropy, excess: Sequence[NoiseSeed] = ()) -> NoisyVector:
+    def encode(
+        self, vector: NDArray[np.floating[Any]], entropy: Entropy, excess: Sequence[NoiseSeed] = ()
+    ) -> NoisyVector:
         """Return the vector as integers with this client's noise.
 
         Args:
-            vector: float32 [d]; a whole vector must be clipped, a sum of clipped records may have any norm.
+            vector: float32 or float64 [d]; a whole vector must be clipped, a sum of clipped records may have any norm.
             entropy: Cryptographic source of rounding and of the share that stays.
             excess: Seeds of the components 1, 2, ... that may be removed; as many as the plan says.
 
@@ -109,9 +112,9 @@ class NoisyCodec:
             noise += self.component(component, given)
         return NoisyVector(values.astype(np.uint64), self.max_coordinate, noise)
 
-    def integers(self, vector: NDArray[np.float32], entropy: Entropy) -> Integers:
+    def integers(self, vector: NDArray[np.floating[Any]], entropy: Entropy) -> Integers:
         """Return int64 [d], the rotated, scaled, clamped and rounded vector, without noise: private."""
-        check_update(vector, self.vector_length)
+        check_update(vector, self.vector_length, double=True)
         plan = self.plan
         if plan.request.whole_vector:
             norm = float(np.linalg.norm(vector.astype(np.float64)))

@@ -33,9 +33,9 @@ RARE_BETA = 2.0**-80
 less than 1e-22."""
 
 LEEWAY = 1 + 2.0**-14
-"""Factor on the clip norm that covers float32 arithmetic in clipping, rotating, and summing up to some 3,000 records.
+"""Factor on the clip norm that covers float32 arithmetic in clipping and in sums over up to 1,024 images.
 
-Sums over more records in a round round more coarsely than that (noise/SPEC.md, section 1)."""
+Larger sums are made in float64 (noise/SPEC.md, section 1)."""
 
 WORTHWHILE_INFLATION = 1.002
 """An automatically chosen ring is wide enough that rounding raises the norm by at most this factor."""

@@ -5,6 +5,7 @@ sum leaves before.
 """
 
 from collections.abc import Mapping, Sequence
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from clients.encoders import FeatureBundle
 from clients.privacy import PrivacySettings, PrivateHospital, Randomness
 from clients.privacy.fleet import PrivateFleet
+from clients.privacy.step import ROWS_AT_A_TIME
 from securefed.config import PrivacyConfig, RunConfig
 from securefed.hospitals import Hospitals
 from securefed.privacy.ahead import Ahead
@@ -32,6 +34,7 @@ class SummingHospitals(Hospitals):
         workers: Sites that are evaluated at the same time.
         pay: Pays for a vector.
         together: Whether the sums of a round are made for all sites in one batched computation; None for that on a GPU.
+            Where a site has more than `ROWS_AT_A_TIME` images they are made one by one.
     """
 
     def __init__(
@@ -51,7 +54,8 @@ class SummingHospitals(Hospitals):
         self._seed = seed if config.privacy.noise == "seeded" else None
         self._pay = pay
         self._fleet: PrivateFleet | None = None
-        if device == "cuda" if together is None else together:
+        few = all(len(site.train.labels) <= ROWS_AT_A_TIME for site in bundle.sites)  # a fleet sums in float32
+        if few and (device == "cuda" if together is None else together):
             self._fleet = private_fleet(bundle, config, device, step)
         self._sums: Ahead[Vector] | None = None if self._fleet is None else Ahead(self._sum_all)
 
@@ -61,13 +65,16 @@ class SummingHospitals(Hospitals):
             self._sums.expect(number, sites)
 
     def train(self, site: str, received: Vector, number: int) -> Vector:
-        """Return the clipped sum float32[d] of a site's gradients at the received model; the MLP learns as well."""
+        """Return the clipped sum float[d] of a site's gradients at the received model; the MLP learns as well.
+
+        It is float64 over many images, as the channel with noise takes it (`ContributionSum`).
+        """
         hospital = self._private[site]
         with self._work.running():
             self._scored.pop(site, None)
             ahead = self._sums.take(site, received, number) if self._sums is not None else None
             if ahead is None:
-                summed = hospital.clipped_sum(received, number, self._randomness(site, number)).vector
+                summed = cast("Vector", hospital.clipped_sum(received, number, self._randomness(site, number)).vector)
             else:
                 summed = ahead
                 hospital.receive(received)

@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
@@ -13,9 +14,11 @@ from clients.encoders import export_features
 from securefed import simulation
 from securefed.config import config_from_mapping
 from securefed.errors import ConfigError, TargetEpsilonError
+from securefed.model_file import load_model
 from securefed.nodes.simulated import SimulatedSites
 from securefed.noisy import NoisySite
 from securefed.observer import Observer
+from securefed.privacy.shared_hospitals import SummingHospitals
 from securefed.simulation import resume_run, simulate
 from tests.audit.ledger.money import stopped_after_reserving
 from tests.securefed.conftest import bundle
@@ -301,3 +304,31 @@ def test_a_whole_hospital_as_the_unit_is_said_to_be_poor(noise_in_shares, tmp_pa
 
     simulate(noise_in_shares("hospital"), output=tmp_path / "run", observer=Listening())
     assert any("Few hospitals cannot hide one of them" in note for note in notes)
+
+
+def test_sums_over_many_images_go_to_the_grid_in_double_precision(tmp_path, monkeypatch):
+    """Also where hospitals would be summed together: a fleet sums in single precision."""
+    path, seen, encode = tmp_path / "many.safetensors", [], NoisySite.encode
+    data = bundle(sites=3, train=1100)
+    export_features(data, path)
+
+    def watched(self, number, digest, given, *rest):
+        seen.append(given.update.dtype)
+        return encode(self, number, digest, given, *rest)
+
+    monkeypatch.setattr(NoisySite, "encode", watched)
+    tree = {
+        "data": {"source": f"features:{path}"},
+        "encoder": {"name": f"features:{path}"},
+        "privacy": {"mode": "distributed", "noise_multiplier": 4.0, "sampling_rate": 1.0},
+        "training": {"fam_width": 4},
+        "federation": {"rounds": 1, "device": "cpu"},
+    }
+    config = config_from_mapping(tree)
+    run = simulate(config, output=tmp_path / "run")
+    assert seen == [np.float64] * 3
+    assert np.isfinite(load_model(run.folder).vector).all()
+    verify_run(tmp_path / "run", roster=tmp_path / "run" / "roster.json").require()
+    fleet = SummingHospitals(data, config, "cpu", {}, together=True)
+    fleet.expect(1, ("site0",))
+    assert fleet.train("site0", load_model(run.folder).vector, 1).dtype == np.float64

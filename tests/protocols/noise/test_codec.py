@@ -203,7 +203,7 @@ def test_seeds_are_fresh_and_erased(monkeypatch):
     ("vector", "error"),
     [
         (np.zeros(DIMENSION - 1, np.float32), ShapeError),
-        (np.zeros(DIMENSION, np.float64), DtypeError),
+        (np.zeros(DIMENSION, np.float16), DtypeError),
         (np.full(DIMENSION, np.nan, np.float32), NonFiniteError),
         (np.full(DIMENSION, np.inf, np.float32), NonFiniteError),
     ],
@@ -214,6 +214,17 @@ def test_bad_vectors_are_refused(vector, error):
         codec.encode(vector, source("x"))
     with pytest.raises(error):
         codec.clip(vector)
+
+
+def test_a_vector_in_double_precision_is_not_rounded_to_single_first():
+    """Sums that differ by less than single precision tells apart come out as different as they are."""
+    codec, step = codec_of(), 2.0**-30
+    assert np.float32(1 + step) == np.float32(1)
+    grid = [codec._rotation.apply(np.full(DIMENSION, value)) for value in (1.0, 1 + step)]
+    assert np.linalg.norm(grid[1] - grid[0]) == pytest.approx(step * DIMENSION**0.5, rel=1e-4)
+    vector = np.random.default_rng(3).normal(size=DIMENSION) / DIMENSION
+    one, other = (codec.integers(v, source("same")) for v in (vector, vector.astype(np.float32)))
+    assert np.abs(one - other).max() <= 1
 
 
 def test_excess_seeds_are_as_many_as_the_plan_says():
