@@ -211,7 +211,7 @@ class _Run:
             evidence.round_aborted(error)
             raise
         except DivergedError as error:
-            evidence.interrupted(self._round, str(error))
+            evidence.interrupted(error.round_number, str(error))
             raise
         seconds = {"encode": bundle.encode_seconds, **outcome.seconds, "total": time.perf_counter() - self._start}
         summary = write_outcome(folder, self._config, bundle, outcome, seconds, self._keyed(folder, bundle))

@@ -182,15 +182,16 @@ def plain(cell: Cell) -> str:
 
 
 def in_words(values: Mapping[str, object]) -> str:
-    """Return recorded values in one line, numbers with few digits, lower bounds rounded down."""
+    """Return recorded values in one line, numbers with few digits, lower bounds rounded down, claims up."""
 
     def shown(value: object) -> str:
         if isinstance(value, list):
             return " and ".join(map(shown, value))
         return f"{value:.4g}" if isinstance(value, float) else str(value)
 
+    sides = {"lower": at_least, "claimed": at_most}
     values = {
-        name: at_least(value) if "lower" in name and isinstance(value, float) else value
+        name: next((side(value) for word, side in sides.items() if word in name and isinstance(value, float)), value)
         for name, value in values.items()
     }
     return ", ".join(f"{name.replace('_', ' ')} {shown(value)}" for name, value in values.items())

@@ -7,6 +7,7 @@ from typing import Any
 
 from audit.accounting.calibrate import upper_epsilon
 from audit.accounting.mechanisms import Adjacency
+from audit.bounds import percent_at_most
 from audit.canonical import encode_canonical
 from audit.check_epsilon import composition_of
 from audit.errors import EvidenceError
@@ -233,7 +234,9 @@ def _most_clamped(history: RunHistory) -> float:
     """Return the largest share, in [0, 1], of the coordinates in a round's sum that hospitals had clamped."""
     protocol = history.last("protocol_described")
     size: Any = protocol.fields["dimension"] if protocol else 0
-    rounds: Any = [event.fields for event in history.of_kind("round_completed") if "clamped" in event.fields]
+    seqs = {record.seq for record in history.results}
+    completed = [event for event in history.of_kind("round_completed") if event.seq in seqs]
+    rounds: Any = [event.fields for event in completed if "clamped" in event.fields]
     return max((round_["clamped"] / max(1, size * len(round_["survivors"])) for round_ in rounds), default=0.0)
 
 
@@ -247,8 +250,8 @@ def _limitations(history: RunHistory, verification: Verification) -> list[str]:
         found.append("A sum over few hospitals can reveal much about each of them; only noise bounds that.")
     if clamped := _most_clamped(history):
         found.append(
-            f"Hospitals clamped up to {clamped:.2%} of the coordinates of a round's updates to their public range: "
-            "what was beyond it did not move the model in that round."
+            f"Hospitals clamped up to {percent_at_most(clamped)} of the coordinates of a round's updates to their "
+            "public range: what was beyond it did not move the model in that round."
         )
     if history.last("encoder_described") is not None:
         found.append("The frozen encoder was trained on other data, whose privacy is not a matter of this record.")

@@ -87,7 +87,8 @@ def _warnings(reports: Sequence[Mapping[str, Any]], rows: Sequence[Mapping[str, 
     differ = len({report["data"]["fingerprint"] for report in reports}) > 1
     if differ and any(report["data"]["keyed"] for report in reports):
         found.append(
-            "private runs name their data under keys of their own: see for yourself that all are on the same data"
+            "runs with --dp and deployments name their data under keys of their own, so that these cannot be compared: "
+            "see for yourself that all are on the same data"
         )
     elif differ:
         found.append("the runs are not all on the same data: their utility is not comparable")

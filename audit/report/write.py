@@ -11,7 +11,7 @@ from audit.heads import covered_events
 from audit.report.build import Report, build_report, decode_report, encode_report
 from audit.report.html import render_html
 from audit.report.markdown import render_markdown
-from audit.report_signature import SIGNATURE_FILE, read_signed_report, sign_report
+from audit.report_signature import SIGNATURE_FILE, SignedReport, read_signed_report, sign_report
 from audit.roster import public_hex
 from audit.signing_key import load_key
 
@@ -80,14 +80,17 @@ def write_report(
     report = build_report(folder, roster=roster, heads=heads)
     target = output or folder
     signing = None if key is None else _server_key(key, report)
-    if signing is not None:  # what is signed is signed together
+    if signing is not None or _is_outdated(folder, target, report):  # what is signed is signed, or goes, together
         formats = tuple(dict.fromkeys((*FORMATS, *formats)))
     paths = {name: target / f"report.{_ENDINGS.get(name, name)}" for name in formats}
     contents = {path.name: render(report, name) for name, path in paths.items()}
-    if signing is None:
-        _keep_signed(folder, target, report, contents)
+    replaced = signing is None and _is_outdated(folder, target, report)
+    if signing is None and not replaced:
+        _keep_signed(target, report, contents)
     for path in paths.values():
         _write(path, contents[path.name])
+    if replaced:  # the signature is over none of these, and failed for what it was over
+        (target / SIGNATURE_FILE).unlink()
     if signing is not None:
         paths["signature"] = target / SIGNATURE_FILE
         encoded = contents.pop("report.json")
@@ -104,19 +107,33 @@ def _server_key(path: Path, report: Report) -> Ed25519PrivateKey:
     return key
 
 
-def _keep_signed(folder: Path, target: Path, report: Report, contents: Mapping[str, bytes]) -> None:
-    """Refuse to replace what a signature in the target is over, and what says all that was signed by now."""
-    server = report["identity"]["server_key"]
+def _signed(target: Path, report: Report) -> SignedReport | None:
+    """Return what the server has signed in a folder; None where no signature holds."""
     try:
-        signed = read_signed_report(target, server)
-        if signed is None:
-            return
-        stated = decode_report(signed.encoded)["identity"]["events"]
-        is_outdated = stated < covered_events(folder / "heads.jsonl")
+        return read_signed_report(target, report["identity"]["server_key"])
     except EvidenceError:
-        return  # the signature holds no more: there is nothing to keep
-    if is_outdated:  # it fails verification, and would be of none of the new files
-        (target / SIGNATURE_FILE).unlink()
+        return None
+
+
+def _is_outdated(folder: Path, target: Path, report: Report) -> bool:
+    """Return whether a signed report says less than the signed heads cover, so that it fails verification.
+
+    Heads that cannot be read say nothing against what is signed.
+    """
+    signed = _signed(target, report)
+    if signed is None:
+        return False
+    try:
+        stated: int = decode_report(signed.encoded)["identity"]["events"]
+        return stated < covered_events(folder / "heads.jsonl")
+    except EvidenceError:
+        return False
+
+
+def _keep_signed(target: Path, report: Report, contents: Mapping[str, bytes]) -> None:
+    """Refuse to replace what a signature in the target is over by something else."""
+    signed = _signed(target, report)
+    if signed is None:
         return
     for name, content in contents.items():
         kept = hashlib.sha256(signed.encoded).hexdigest() if name == "report.json" else signed.pages.get(name)

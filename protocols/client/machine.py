@@ -1,6 +1,7 @@
 """The client: bytes in, bytes out, exactly one state at a time, secrets erased when a state is left for good."""
 
 import logging
+from collections.abc import Sequence
 from typing import Self
 
 from protocols.client.input_masked import InputMasked
@@ -33,6 +34,8 @@ _STATES: dict[int, type[State]] = {
     state.TAG: state for state in (KeysAdvertised, NonceRevealed, SharesDealt, InputMasked, SurvivorsSigned)
 }
 _DUMP_MAGIC = b"SFC2"
+_REMEMBERED = 64
+"""Rounds that were begun and not dealt for, of which a request that comes again is known."""
 _log = logging.getLogger(__name__)
 
 
@@ -56,7 +59,7 @@ class ClientMachine:
         verifier: Checks signatures.
         digest: Hashes what it receives; `payload_digest` by default.
         last_round: The last round of this run in which the client dealt shares, -1 before the first.
-        begun: The last round for which it advertised keys, -1 before the first.
+        begun: Rounds above `last_round` for which it advertised keys.
         participation: The sums that it has helped to open; new by default.
         rings: Nonces that it has revealed since it last helped to open a sum.
 
@@ -77,7 +80,7 @@ class ClientMachine:
         last_round: int = -1,
         participation: Participation | None = None,
         rings: int = 0,
-        begun: int = -1,
+        begun: Sequence[int] = (),
     ) -> None:
         name = roster.name_of(identity.public)
         self.participation = participation or Participation(policy.min_honest_survivors)
@@ -95,7 +98,7 @@ class ClientMachine:
         self._state: State | None = None
         self._last_round = last_round
         self._rings = rings
-        self._begun = begun
+        self._begun = tuple(begun)
 
     @property
     def name(self) -> str:
@@ -110,7 +113,7 @@ class ClientMachine:
     @property
     def last_round(self) -> int:
         """The largest round that this client knows of: the last in which it dealt shares, or the last begun."""
-        return max(self._last_round, self._begun)
+        return max((self._last_round, *self._begun))
 
     def handle(self, stage: str, data: bytes) -> bytes:
         """Answer one request.
@@ -162,7 +165,8 @@ class ClientMachine:
         """
         state = b"" if self._state is None or not secrets else self._state.dump()
         sums = self.participation.encode(self._environment.roster)
-        head = _DUMP_MAGIC + u64(self._last_round + 1) + u64(self._begun + 1) + u32(self._rings) + u32(len(sums)) + sums
+        begun = u32(len(self._begun)) + b"".join(map(u64, self._begun))
+        head = _DUMP_MAGIC + u64(self._last_round + 1) + begun + u32(self._rings) + u32(len(sums)) + sums
         return head + u8(1 if state else 0) + state
 
     @classmethod
@@ -185,7 +189,8 @@ class ClientMachine:
         reader = Reader(data)
         if reader.take(len(_DUMP_MAGIC)) != _DUMP_MAGIC:
             raise DecodeError("not a client's state")
-        last_round, begun, rings = reader.u64() - 1, reader.u64() - 1, reader.u32()
+        last_round, begun = reader.u64() - 1, [reader.u64() for _ in range(reader.u32())]
+        rings = reader.u32()
         sums = Participation.decode(reader.view(reader.u32()), policy.min_honest_survivors, roster)
         machine = cls(
             identity,
@@ -211,13 +216,16 @@ class ClientMachine:
         header, reader = decode_frame(data, FIRST_REQUEST_LIMIT)
         if header.type is not FrameType.ADVERTISE_KEYS_REQUEST:
             raise DecodeError("another type of frame than expected here")
-        if header.round <= self._last_round or header.round == self._begun:
+        if header.round <= self._last_round or header.round in self._begun:
             raise StageOrderError(f"a round after {self._last_round}, not begun before", f"round {header.round}")
         request = AdvertiseKeysRequest.parse(reader)
         reader.done()
         state, reply = accept_round(request, header, self._environment)
+        if state.expects is Stage.REVEAL_NONCES and self._rings >= self._environment.policy.max_rings:
+            state.erase()  # before it commits: a nonce that is missing later ends the round for all (M-37)
+            raise self._too_many_rings()
         self.abandon()
-        self._begun = header.round
+        self._begun = (*self._begun, header.round)[-_REMEMBERED:]
         self._state = state
         return self._frame(state, reply)
 
@@ -234,9 +242,12 @@ class ClientMachine:
         """Commit the next state on success; on every failure, of whatever kind, erase the round."""
         succeeded = False
         try:
-            self._count_ring(state)
+            reveals = state.expects is Stage.REVEAL_NONCES
+            if reveals and self._rings >= self._environment.policy.max_rings:
+                raise self._too_many_rings()
             following, reply = state.handle(data, self._environment)
             frame = self._frame(state, reply)
+            self._rings += reveals
             succeeded = True
         finally:
             if not succeeded:
@@ -244,18 +255,15 @@ class ClientMachine:
         self._state = following
         if state.expects is Stage.SHARE_KEYS:  # only now: the request that begins a round is signed by nobody
             self._last_round = state.session.parameters.round
+            self._begun = tuple(number for number in self._begun if number > self._last_round)
         if following is None:
             state.erase()
             self._rings = 0
         return frame
 
-    def _count_ring(self, state: State) -> None:
-        if state.expects is not Stage.REVEAL_NONCES:
-            return
+    def _too_many_rings(self) -> PolicyError:
         most = self._environment.policy.max_rings
-        if self._rings >= most:
-            raise PolicyError("rings in a row that opened nothing", self._rings, f"at most {most}; begin a new run")
-        self._rings += 1
+        return PolicyError("rings in a row that opened nothing", self._rings, f"fewer than {most}; begin a new study")
 
     def _frame(self, state: State, reply: Message) -> bytes:
         return encode_message(reply, state.session.parameters.round, state.session.session_id)

@@ -1,7 +1,7 @@
 """What an attack found, and how it enters the signed record of the run that was attacked."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from audit.canonical import JSON
@@ -39,6 +39,22 @@ class Finding:
         found: dict[str, JSON] = {"name": self.name, "setting": self.setting[:200], "outcome": self.outcome}
         found["values"] = values
         return found | ({"reason": self.reason[:4000]} if self.reason else {})
+
+
+def coarse(finding: Finding) -> Finding:
+    """Return a finding of a private run with two decimals, and a word that no noise is on it.
+
+    An exact rate counts the images that it is over, and would confirm the last one that somebody does not know. In two
+    decimals it says less, not nothing: the run's list of what no noise covers has it.
+    """
+    values: dict[str, Value] = {}
+    for name, value in finding.values.items():
+        if isinstance(value, list):
+            values[name] = [round(number, 2) for number in value]
+        else:
+            values[name] = round(value, 2) if isinstance(value, float) else value
+    told = f"{finding.reason} Measured on training images, without noise, and therefore in two decimals only."
+    return replace(finding, values=values, reason=told.strip())
 
 
 def record_findings(folder: RunFolder, findings: Sequence[Finding], clock: Clock = system_clock) -> None:

@@ -9,7 +9,7 @@ from audit.log import read_events
 from audit.report import write_report
 from clients.encoders import FeatureBundle
 from clients.method.layout import initial_vector
-from securefed.attacks.findings import Finding, record_findings
+from securefed.attacks.findings import Finding, coarse, record_findings
 from securefed.attacks.inversion import invert_gradients
 from securefed.attacks.members import infer_members
 from securefed.attacks.protocol import attack_protocol
@@ -98,11 +98,12 @@ def _on_data(
     if "epsilon" in attacks:
         initial = initial_vector(bundle.embed_dim, config.training, seed, method, len(bundle.classes))
         findings += _audit(config, bundle, history, initial, chosen, canaries)
+    exact: list[Finding] = []
     if "members" in attacks:
-        findings += infer_members(config, bundle, vector)
+        exact += infer_members(config, bundle, vector)
     if "inversion" in attacks:
-        findings += invert_gradients(config, bundle, vector, noise_multiplier=_recorded_noise(history))
-    return findings
+        exact += invert_gradients(config, bundle, vector, noise_multiplier=_recorded_noise(history))
+    return findings + (list(map(coarse, exact)) if config.privacy.enabled else exact)
 
 
 def _audit(

@@ -33,6 +33,7 @@ def start_party(
     if is_alive(folder, party):
         raise DeploymentError(f"{party} is running already; stop it first: deploy ... stop")
     stop_parties(folder, party)
+    _pid_file(folder, party).unlink(missing_ok=True)
     path = log_of(folder, party)
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("ab") as log:
@@ -46,7 +47,9 @@ def start_party(
             start_new_session=True,
         )
     _children.append(process)
-    _pid_file(folder, party).write_text(f"{process.pid}\n", encoding="utf-8")
+    part = _pid_file(folder, party).with_suffix(".part")
+    part.write_text(f"{process.pid}\n", encoding="utf-8")
+    part.replace(_pid_file(folder, party))
     _await_mark(process, folder, party)
     return process.pid
 
@@ -54,7 +57,8 @@ def start_party(
 def is_alive(folder: Path, party: str) -> bool:
     """Return whether the command that a party was started with runs; what that has started in turn can outlive it."""
     pids, path = running(folder, party), _pid_file(folder, party)
-    return int(path.read_text(encoding="utf-8")) in pids if pids and path.exists() else bool(pids)
+    started = path.read_text(encoding="utf-8").strip() if path.exists() else ""
+    return int(started) in pids if started.isdigit() else bool(pids)
 
 
 def refuse_ended(folder: Path, party: str) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final, Protocol
 
+from protocols.stages import Stage
 from protocols.transport import Exchanged, Patience, Replies
 from securefed.engines.names import NO_REPLY
 
@@ -82,6 +83,8 @@ class EngineTransport:
         deadline = self._clock() + patience.timeout
         mail = self._courier.send(stage, asked, round_id=round_id, lifetime=patience.timeout)
         quorum = max(self.fewest, round(len(requests) * patience.quorum))
+        if stage == Stage.REVEAL_NONCES.value:
+            quorum = len(requests)  # one nonce that is missing ends the round for all (protocols/SPEC.md, M-37)
         return self._gather(mail, set(asked), failures, deadline, quorum, patience.grace), failures
 
     def _gather(

@@ -39,7 +39,8 @@ def serve_study(transport: EngineTransport) -> None:
     with locked(folder.lock, _LETS_GO_SECONDS) as held:
         if not held:
             raise DeploymentError(f"another job runs the study of {folder.path}; wait until it has ended")
-        completed = any(line["event"] == "completed" for line in folder.journal())
+        lines = list(folder.journal())
+        completed = bool(lines) and lines[-1]["event"] == "completed"
         if not completed or owed_signatures(folder.run_folder()):
             _serve(folder, transport)
 
@@ -51,12 +52,12 @@ def _serve(folder: ServerFolder, transport: EngineTransport) -> None:
         key=load_key(folder.key),
     )
     patience = Patience(**json.loads(folder.patience.read_text(encoding="utf-8")))
-    transport.fewest = terms_of(start.study).example.min_survivors
     folder.runs.mkdir(exist_ok=True)
     with folder.open_journal() as stream:
         journal = Journal(stream)
         journal.write("started", run=folder.run_folder().name, hospitals=sorted(transport.nodes()))
         try:
+            transport.fewest = terms_of(start.study).example.min_survivors
             summary = serve(start, folder.run_folder(), transport, patience=patience, observer=journal)
             if owed := owed_signatures(folder.run_folder()):
                 names = ", ".join(owed)

@@ -200,7 +200,8 @@ class _ServerRun:
         except RoundAbortedError as error:
             self._note_refusals(evidence)
             evidence.round_aborted(error)
-            if unpaid := sorted({hospital for hospital, code, _ in self._refusals if code == "budget"}):
+            unpaid = sorted({hospital for hospital, code, _ in self._refusals if code == "budget"})
+            if len(self._sites) - len(unpaid) < self._terms.example.min_survivors:
                 raise error.for_want_of_budget(unpaid) from error
             raise
         closing = aggregator.closing_round

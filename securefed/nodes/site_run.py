@@ -18,7 +18,7 @@ from protocols.labels import VERSION
 
 Vector = NDArray[np.float32]
 
-CONTROL_VERSION: Final = 100 * VERSION + 1
+CONTROL_VERSION: Final = 100 * VERSION + 2
 """Version of the messages: of the protocol's frames, and of those beside the rounds."""
 
 

@@ -13,7 +13,7 @@ from protocols.errors import DecodeError
 from securefed.nodes.memory import RoundMemory
 from securefed.run_folder import Arrays
 
-_FORMAT: Final = b"securefed-site-state/1"
+_FORMAT: Final = b"securefed-site-state/2"
 
 
 @dataclass(frozen=True)

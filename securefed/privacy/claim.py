@@ -81,7 +81,11 @@ def unprotected(config: RunConfig, *, deployed: bool = False) -> list[str]:
         "how long a step takes at a hospital",
     ]
     if not deployed:
-        listed.append("which kinds of problems there are in the data, such as broken images; not how many")
+        listed += [
+            "which kinds of problems there are in the data, such as broken images; not how many",
+            "how long it took to encode the images, which the times of the record tell",
+            "what attacks find on training images and in copies of the training, where audit attack has recorded them",
+        ]
     if config.training.ensemble == "pool":
         listed.append(
             "temperatures and exponents of the ensemble, fitted on validation images without noise; they stay at the "

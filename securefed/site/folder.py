@@ -95,7 +95,8 @@ class SiteFolder:
 
     def exposed(self) -> list[Path]:
         """Return what others than the owner may read or write; the public key is for everybody."""
-        private = [self.path, self.key, self.features, self.heads, self.runs, self.state, self.ledger, self.privacy]
+        private = [self.path, self.key, self.data_key, self.data, self.features, self.heads, self.runs, self.state]
+        private += [self.ledger, self.privacy]
         return [path for path in private if path.exists() and stat.S_IMODE(path.stat().st_mode) & _PRIVATE]
 
     def heads_of(self, run_id: str) -> Path:

@@ -107,6 +107,8 @@ def _node(folder: SiteFolder, state: bytes | None) -> SiteNode:
     terms = terms_of(study)
     refuse_objections(settings, study, terms)
     approved = approved_data(folder)
+    if not folder.data_key.exists():
+        raise ConfigError("data", f"{folder.data_key} is not there; run `site approve` again")
     agreement = Agreement(study.digest, study.roster.digest, named_data(folder.data_key, approved, study.digest))
     config = with_local(study.config, device=_device(settings), charge=settings.policy.charge)
 

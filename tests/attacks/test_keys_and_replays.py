@@ -75,7 +75,7 @@ def test_round_is_played_twice_by_a_client_that_forgets_its_rounds(broken, monke
     begin = ClientMachine._begin
 
     def forgetful(machine, data):
-        machine._last_round = machine._begun = -1
+        machine._last_round, machine._begun = -1, ()
         return begin(machine, data)
 
     monkeypatch.setattr(ClientMachine, "_begin", forgetful)
@@ -127,7 +127,7 @@ def test_requests_of_an_earlier_round_are_answered_where_rounds_and_sessions_are
     begin = ClientMachine._begin
 
     def forgetful(machine, data):
-        machine._last_round = machine._begun = -1
+        machine._last_round, machine._begun = -1, ()
         return begin(machine, data)
 
     monkeypatch.setattr(ClientMachine, "_check_order", lambda *_: None)

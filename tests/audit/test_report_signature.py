@@ -151,6 +151,24 @@ def test_a_report_that_is_older_than_the_signed_record_is_replaced_without_a_key
     assert "nobody signed the report" in found.detail
 
 
+def test_an_older_report_is_replaced_as_a_whole_whatever_format_is_asked_for(signed):
+    attacked(signed)
+    write_report(signed, ("md",))
+    assert json.loads((signed / "report.json").read_bytes())["identity"]["events"] == 12
+    assert {path.name for path in signed.glob("report.*")} == {"report.html", "report.json", "report.md"}
+
+
+def test_heads_that_cannot_be_read_do_not_give_a_signed_report_away(signed):
+    before = {path.name: path.read_bytes() for path in signed.glob("report.*")}
+    heads = (signed / "heads.jsonl").read_bytes()
+    (signed / "heads.jsonl").write_bytes(heads + b"garbage\n")
+    with pytest.raises(LogWriteError, match="is signed"):
+        write_report(signed)
+    assert {path.name: path.read_bytes() for path in signed.glob("report.*")} == before
+    (signed / "heads.jsonl").write_bytes(heads)
+    assert report_check(signed).outcome is Outcome.PASS
+
+
 def test_a_report_of_another_run_fails(signed, tmp_path):
     other = Run(tmp_path / "other", run_id="r2").complete()
     write_report(other, ("json",), key=tmp_path / "server.key")

@@ -157,7 +157,9 @@ def test_a_ring_whose_order_may_have_been_chosen(cohort):
 
 
 def test_rings_that_are_begun_and_left(cohort):
-    """[M-42] A client MUST NOT reveal a nonce when it has revealed 16 since it last helped to open a sum."""
+    """[M-42] A client MUST NOT reveal a nonce when it has revealed 16 since it last helped to open a sum, and then MUST
+    refuse a ring before it commits to one.
+    """
     federation = cohort(12, length=4, choices=RING)
     machine = federation.machines["site-000"]
     for number in range(1, 17):
@@ -172,8 +174,21 @@ def test_rings_that_are_begun_and_left(cohort):
     )
     for number, begun in ((17, machine), (18, reloaded)):
         federation.machines["site-000"] = begun
-        requests = federation.run_until(Stage.REVEAL_NONCES, server=federation.server(number=number))
-        refuses(begun, Stage.REVEAL_NONCES, requests["site-000"], PolicyError)
+        requests = federation.run_until(Stage.ADVERTISE_KEYS, server=federation.server(number=number))
+        with pytest.raises(PolicyError, match="rings in a row"):
+            begun.handle(Stage.ADVERTISE_KEYS.value, requests["site-000"])
+    full, late = cohort(12, length=4, choices=RING), Stage.REVEAL_NONCES
+    machine, request = at(full, late)
+    machine._rings = 16  # as of rings that were revealed after this one was committed to
+    refuses(machine, late, request, PolicyError)
+
+
+def test_a_hospital_that_has_begun_its_last_ring_ends_no_round_of_the_others(cohort):
+    federation = cohort(12, length=4, choices=RING)
+    policy = dataclasses.replace(federation.policy, max_rings=0)
+    federation.machines["site-000"] = federation.machine("site-000", policy=policy)
+    for number in (1, 2):
+        assert len(federation.run(number=number).survivors) == 11
 
 
 def test_an_opened_sum_makes_room_for_other_rings(cohort):

@@ -305,3 +305,21 @@ def test_an_update_with_nan_drops_its_client_and_nobody_else(cohort):
     assert result.rejections[0].error.refusal_code == InputError.code == NonFiniteError.code
     survivors = [name for name in federation.names if name != "site-002"]
     assert np.array_equal(result.total.integers(), federation.expected(survivors))
+
+
+def test_a_request_that_comes_again_ends_no_later_round(cohort):
+    """Its number is below that of the round in progress, and nobody has dealt shares in either."""
+    federation = cohort(4, length=4)
+    machine = federation.machines["site-000"]
+    frames = {
+        number: federation.run_until(Stage.ADVERTISE_KEYS, server=federation.server(number=number))["site-000"]
+        for number in (5, 6)
+    }
+    for number in (5, 6):
+        machine.handle(Stage.ADVERTISE_KEYS.value, frames[number])
+    before = machine.dump()
+    for again in (5, 6):
+        with pytest.raises(StageOrderError):
+            machine.handle(Stage.ADVERTISE_KEYS.value, frames[again])
+    assert machine.dump() == before
+    assert machine.last_round == 6

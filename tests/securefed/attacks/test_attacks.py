@@ -198,3 +198,20 @@ def test_arguments_that_mean_nothing_are_refused(small_run, tmp_path):
         attack_run(run.folder.path, attacks=("espilon",))
     with pytest.raises(ConfigError, match="did not train"):
         attack_run(run.folder.path, attacks=("members",), site="nowhere")
+
+
+def test_what_is_found_on_training_images_of_a_private_run_is_coarse(small_run, tmp_path):
+    """An exact rate over all of them would count them, and confirm the last one that somebody does not know."""
+    run = simulate(
+        small_run(privacy={"mode": "local", "epsilon": 8.0}, federation={"rounds": 1}), output=tmp_path / "r"
+    )
+    attack_run(run.folder.path, attacks=("members", "inversion"))
+    found = [event.fields for event in read_events(run.folder.log) if event.kind == "attack"]
+    assert {entry["name"] for entry in found} == {"membership inference", "gradient inversion"}
+    for entry in found:
+        numbers = [n for value in entry["values"].values() for n in (value if isinstance(value, list) else [value])]
+        assert numbers
+        assert numbers == [round(number, 2) for number in numbers]
+        assert entry["reason"].endswith("in two decimals only.")
+    listed = next(event.fields for event in read_events(run.folder.log) if event.kind == "privacy_claim")["unprotected"]
+    assert any("audit attack" in text for text in listed)
