@@ -9,6 +9,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from audit.heads import Witness
 from audit.roster import Roster, public_hex
+from audit.verify import verify_run
 from clients.data import DataOptions
 from clients.encoders import export_features, load_features
 from protocols.roster import IdentityKey, IdentitySeed
@@ -132,3 +133,8 @@ class Deployment:
 
     def serve(self, **more):
         return serve(StudyStart(self.study, self.approvals, self.server_key), self.run, self.wire, **more)
+
+
+def verified(deployed):
+    verification = verify_run(deployed.run)
+    assert verification.is_verified, verification.failed

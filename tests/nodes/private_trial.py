@@ -2,7 +2,7 @@
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from deployed import KilledError
-from test_site import NAMES, Trial
+from site_trial import NAMES, Trial
 
 from audit.accounting import Adjacency
 from audit.ledger import Budget, BudgetLine, Ledger, Policy

@@ -4,17 +4,17 @@ import json
 
 import numpy as np
 import pytest
-from deployed import SITES, KilledError
+from deployed import SITES, KilledError, verified
 
 import securefed.nodes.server as server_module
-from audit.log import EventLog, read_events
+from audit.log import read_events
 from audit.verify import verify_run
 from protocols.errors import DecodeError
 from protocols.messages import frame_type
 from protocols.wire import FrameType
 from securefed.config import STAGES
 from securefed.deploy.errors import DeploymentError
-from securefed.errors import RoundAbortedError, RunFolderError
+from securefed.errors import RoundAbortedError
 from securefed.nodes.control import ControlStage, decode_reply, encode_request
 from securefed.nodes.numbering import training_round
 from securefed.nodes.site_run import Agreement
@@ -33,11 +33,6 @@ def undisturbed(tmp_path_factory):
     found = {"none": Deployment(root, "none").serve(), "ring": Deployment(root, "ring", **RING).serve()}
     patch.undo()
     return found
-
-
-def verified(deployed):
-    verification = verify_run(deployed.run)
-    assert verification.is_verified, verification.failed
 
 
 @pytest.mark.parametrize("scheme", ["none", "ring"])
@@ -194,56 +189,6 @@ def test_a_server_that_was_killed_after_the_last_event_is_finished_by_the_next_o
     assert not (deployed.run / "checkpoint").exists()
     assert (len(deployed.wire.log) > asked) == (moment == "unsigned")
     verified(deployed)
-
-
-@pytest.mark.parametrize("event", ["config", "roster", "purpose", "study", "data_described"])
-def test_a_server_that_was_killed_while_its_log_was_begun_goes_on_to_a_whole_record(deployment, monkeypatch, event):
-    deployed = deployment(federation={"rounds": 1}, purpose={"purpose": "triage of trees"})
-    append = EventLog.append
-
-    def stop(log, kind, fields):
-        if kind == event:
-            raise KeyboardInterrupt
-        return append(log, kind, fields)
-
-    monkeypatch.setattr(EventLog, "append", stop)
-    with pytest.raises(KeyboardInterrupt):
-        deployed.serve()
-    monkeypatch.undo()
-    deployed.serve()
-    kinds = [found.kind for found in read_events(deployed.run / "audit.jsonl")]
-    assert all(kinds.count(kind) == 1 for kind in ("config", "roster", "purpose", "study", "data_described"))
-    verified(deployed)
-
-
-BEGINNINGS = {
-    "no configuration": {"config.toml.part": b"half"},
-    "no study": {"config.toml": b"whole"},
-    "no log": {"config.toml": b"whole", "study.toml": b"whole"},
-    "an empty log": {"config.toml": b"whole", "study.toml": b"whole", "audit.jsonl": b""},
-    "half a first line": {"config.toml": b"whole", "study.toml": b"whole", "audit.jsonl": b'{"format"'},
-}
-
-
-@pytest.mark.parametrize("left", BEGINNINGS.values(), ids=BEGINNINGS.keys())
-def test_a_server_that_was_killed_before_the_first_line_of_its_log_begins_anew(deployment, left):
-    deployed = deployment(federation={"rounds": 1})
-    deployed.run.mkdir()
-    for name, content in left.items():
-        (deployed.run / name).write_bytes(content)
-    deployed.serve()
-    assert sorted(path.name for path in deployed.run.glob("*.part")) == []
-    verified(deployed)
-
-
-def test_a_folder_without_a_log_that_holds_more_than_a_beginning_is_left_as_it_is(deployment):
-    deployed = deployment(federation={"rounds": 1})
-    deployed.serve()
-    (deployed.run / "audit.jsonl").unlink()
-    before = sorted(deployed.run.iterdir())
-    with pytest.raises(RunFolderError, match=r"holds no log of a run and yet bytes\.csv, .*put the log back, or move"):
-        deployed.serve()
-    assert sorted(deployed.run.iterdir()) == before
 
 
 def test_a_line_that_was_cut_off_in_a_round_keeps_no_server_from_going_on(deployment, monkeypatch):

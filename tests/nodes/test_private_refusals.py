@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from test_site import NAMES, Folders, FolderWire, Trial, call
+from site_trial import NAMES, Folders, FolderWire, Trial, call
 
 from audit.ledger import run_in_ledgers
 from audit.log import read_events

@@ -4,7 +4,7 @@ import json
 
 import pytest
 from deployed import KilledError
-from test_site import NAMES, Folders, FolderWire, call
+from site_trial import NAMES, Folders, FolderWire, call
 
 import securefed.nodes.server as server_module
 from audit.accounting import Repeated, upper_epsilon

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from test_site import NAMES, Folders, FolderWire, call
+from site_trial import NAMES, Folders, FolderWire, call
 
 from audit.accounting import Repeated, mechanism_of, upper_epsilon
 from audit.ledger import check_ledger, run_in_ledgers

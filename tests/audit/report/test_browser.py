@@ -15,7 +15,7 @@ import pypdf
 import pytest
 
 from audit.report import build_report, render_html
-from tests.audit.report.test_report import rich_run
+from tests.audit.report.pages import rich_run
 
 CHROMIUM = next((path for path in map(shutil.which, ("chromium", "chromium-browser", "google-chrome")) if path), None)
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine; the page was not rendered")

@@ -4,7 +4,7 @@ import pytest
 
 from audit.report.charts import bars, line_chart, stacked_bars, timeline
 from audit.report.svg import to_svg
-from tests.audit.report.test_report import Page
+from tests.audit.report.pages import Page
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 50, 500])

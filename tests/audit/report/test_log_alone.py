@@ -5,7 +5,7 @@ import json
 import pytest
 
 from audit.report import build_report, encode_report, render_html
-from tests.audit.report.test_report import Page, rich_run
+from tests.audit.report.pages import Page, rich_run
 
 FROM_FILES = {"identity", "verdicts"}
 """Sections that also say whether the other files agree."""

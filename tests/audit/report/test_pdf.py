@@ -9,7 +9,7 @@ from audit.report import build_report, render
 from audit.report.blocks import Table, plain
 from audit.report.pdf import render_pdf
 from audit.report.sections import sections_of
-from tests.audit.report.test_report import rich_run
+from tests.audit.report.pages import rich_run
 
 
 def text_of(encoded):

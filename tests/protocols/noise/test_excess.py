@@ -8,9 +8,7 @@ import pytest
 import protocols.server.unmasking as server_unmasking
 from protocols import (
     DecodeError,
-    ParameterError,
     ReconstructionError,
-    RoundParameters,
     SurvivorSetError,
     ThreatModel,
     TooFewSurvivorsError,
@@ -28,10 +26,7 @@ from protocols.messages import (
 )
 from protocols.messages.consistency import SurvivorSet
 from protocols.messages.noise_shares import DealtNoise
-from protocols.noise.sampler import draw
-from protocols.noise.tables import noise_table
 from protocols.secret_values import NoiseSeed, NoiseShare, SelfMaskShare
-from protocols.server.machine import ServerMachine
 from protocols.simulator import Alter, Recorder, rewrite
 from protocols.stages import Stage
 from protocols.traffic import expected_traffic
@@ -378,31 +373,3 @@ def test_a_client_that_is_stored_between_stages_ends_with_the_same_sum(stage):
 
     federation.machines[name] = Stored()
     assert np.array_equal(federation.run().total.integers(), whole)
-
-
-def test_parameters_without_noise_or_of_another_number_of_losses_are_refused():
-    federation = excess_federation(CLIENTS, MIN_SURVIVORS)
-    for changes in ({"excess": 2}, {"excess": 4}, {"noise_tail": 0}, {"excess": 256}):
-        with pytest.raises(ParameterError):
-            federation.parameters(**changes)
-    with pytest.raises(ParameterError):
-        federation.parameters(neighbours=4, threshold=4)
-    with pytest.raises(ParameterError, match="codec"):
-        ServerMachine(federation.parameters(), federation.roster, b"")
-    with pytest.raises(ParameterError, match="secure aggregation"):
-        federation.run_plain()
-
-
-def test_an_excess_of_nothing_has_one_encoding():
-    parameters = excess_federation(CLIENTS, MIN_SURVIVORS).parameters()
-    with pytest.raises(DecodeError):
-        RoundParameters.decode(parameters.encode()[:-1] + b"\0")
-    with pytest.raises(DecodeError):
-        RoundParameters.decode(parameters.encode() + b"\0")
-
-
-def test_the_server_expands_what_the_client_added():
-    federation = excess_federation(CLIENTS, MIN_SURVIVORS)
-    plan, seed = federation.codec.plan, bytes(range(32))
-    table = noise_table(plan.request.kind, plan.component_variance(2))
-    assert np.array_equal(federation.codec.component(2, NoiseSeed(seed)), draw(table, NoiseSeed(seed), 64))

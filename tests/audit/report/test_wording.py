@@ -1,0 +1,170 @@
+"""What a report says in words is true of the run's claim, method, unit and rounds."""
+
+import re
+
+import pytest
+
+from audit.history import read_history
+from audit.log import read_events
+from audit.report import (
+    build_report,
+    privacy,
+    questions,
+    render_html,
+    render_markdown,
+)
+from audit.report.compare import compare_reports, comparison_table
+from audit.report.verdicts import hospital_sentence
+from audit.verify import verify_run
+from tests.audit.report.pages import PROTOCOL, Page, edited
+from tests.audit.runs import SITES, Run, round_fields
+
+
+@pytest.mark.parametrize("epsilon", [7.999418588, 0.80726244, 1.0004, 12.34567])
+def test_no_stated_epsilon_is_below_the_one_that_was_accounted(private_run, private_report, epsilon):
+    report = private_report
+    attacker = [{"false_positives": 0.001, "true_positives": 0.5}, {"false_positives": 0.01, "true_positives": 0.99914}]
+    report["claim"] |= {"epsilon": epsilon, "statement": privacy._statement(epsilon, 1e-5, "x", attacker, "y")}
+    entry = report["hospitals"][0] | {"epsilon": epsilon}
+    sentence = hospital_sentence(entry, read_history(read_events(private_run / "audit.jsonl")), report["claim"])
+    statement = report["claim"]["statement"]
+    stated = [re.search(r"exp\(([0-9.]+)\)", statement)[1], re.search("epsilon ([0-9.]+) at", sentence)[1]]
+    stated.append(comparison_table(compare_reports([report]))[1][10])
+    shown = re.search(r"epsilon, upper bound \| ([0-9.]+)", render_markdown(report))
+    assert all(epsilon <= float(text) <= 1.002 * epsilon for text in [*stated, shown[1]])
+    assert float(re.search("at most ([0-9.]+) % of what was", statement)[1]) >= 99.914
+
+
+@pytest.mark.parametrize(
+    ("accountant", "checks", "said"),
+    [
+        ("PLD", {"RDP": 9.0, "PRV": 8.0}, "checked against this project's Renyi bounds and this project's privacy"),
+        ("RDP", {}, "by this project's Renyi bounds, by no other: it is checked against nothing"),
+    ],
+)
+def test_no_cross_check_is_claimed_that_was_not_made(accountant, checks, said):
+    assert said in questions._libraries({"accountant": accountant, "cross_checks": checks})
+
+
+def test_attempts_that_were_aborted_are_told_with_their_bytes(tmp_path):
+    run = Run(tmp_path / "r", rounds=0)
+    run.log.append("protocol_described", PROTOCOL)
+    run.round(1)
+    run.start(2)
+    sent = {"north": {"up": {"AdvertiseKeys": {"keys": 173}}, "down": {"AdvertiseKeys": {"payload": 7001}}}}
+    ended = {"round": 2, "stage": "AdvertiseKeys", "cause": "1 client is left", "dropouts": {"west": "AdvertiseKeys"}}
+    run.log.append("round_aborted", {**ended, "bytes": sent})
+    run.log.append("resumed", {"round": 1})
+    run.round(2)
+    folder = run.complete(2)
+    assert verify_run(folder).is_verified
+    report = build_report(folder)
+    assert report["aborted"] == [{**ended, "bytes": {"up": 173, "down": 7001}, "event": report["aborted"][0]["event"]}]
+    total, sent = report["communication"]["total"], report["communication"]["all_sent"]
+    assert (sent["up"] - total["up"], sent["down"] - total["down"]) == (173, 7001)
+    assert "1 attempt at a round was aborted without a sum." in report["verdicts"][1]["sentence"]
+    words = " ".join(Page(render_html(report)).text)
+    assert "1 client is left" in words
+    assert "west (AdvertiseKeys)" in words
+
+
+def test_a_run_that_only_aborted_says_so(tmp_path):
+    run = Run(tmp_path / "r", rounds=0)
+    run.log.append("protocol_described", PROTOCOL)
+    run.start(1)
+    run.log.append("round_aborted", {"round": 1, "stage": "ShareKeys", "cause": "nobody is left"})
+    run.log.close()
+    page = render_markdown(build_report(run.folder))
+    assert "Nothing was aggregated in this run. 1 attempt at a round was aborted without a sum." in page
+    assert "nobody is left" in page
+    assert "did not train together" not in page
+
+
+def of_method(tmp_path, method, *, rounds=2, **protocol):
+    """The report of a run of a method; one without rounds sums nothing."""
+    run = Run(tmp_path / (method or "none"), rounds=0)
+    data = {"name": "scans", "fingerprint": "ab" * 32, "sites": list(SITES), "classes": ["a", "b"]}
+    run.log.append("data_described", data)
+    if rounds:
+        run.log.append("protocol_described", {**PROTOCOL, **protocol})
+    for number in range(1, rounds + 1):
+        run.round(number)
+    folder = run.complete(rounds) if rounds else run.folder
+    run.log.close()
+
+    def named(fields):
+        fields["values"]["federation"]["method"] = method
+
+    edited(folder, "config", named)
+    return build_report(folder)
+
+
+@pytest.mark.parametrize(
+    ("method", "stays", "model", "part"),
+    [
+        (
+            "fedmedclip",
+            "features and private classifier are in no kind of message",
+            "the final FAM and nothing",
+            "priv",
+        ),
+        ("fedclip", "Its images and features are in no kind of message. Its", "the final FAM and", "private"),
+        ("fedavg-mlp", "its classifier is part of its updates", "the final FAM and classifier and nothing", "class"),
+    ],
+)
+def test_what_stays_at_a_hospital_is_that_of_the_method(tmp_path, method, stays, model, part):
+    report = of_method(tmp_path, method)
+    assert stays in report["hospitals"][0]["sentence"]
+    assert ("private" in report["hospitals"][0]["sentence"]) == (method == "fedmedclip")
+    assert model in report["trust"][-1]["sees"]
+    report["utility"]["sites"] = {
+        "north": {"mlp": dict.fromkeys(("accuracy", "balanced_accuracy", "macro_f1", "auroc", "ece"))}
+    }
+    assert f"| north | {part}" in render_markdown(report)
+
+
+@pytest.mark.parametrize(("method", "said"), [("local", "trained on its own"), ("zero-shot", "trained nothing")])
+def test_of_a_run_that_shares_nothing_nothing_is_said_of_sums(tmp_path, method, said):
+    report = of_method(tmp_path, method, rounds=0)
+    assert said in report["hospitals"][0]["sentence"]
+    assert report["trust"] == []
+    page = render_markdown(report)
+    assert "Nothing left the hospitals in this run" in page
+    assert "a sum alone leaks" not in page
+    assert "sent in clear" not in page
+
+
+def test_updates_in_clear_are_not_said_to_be_in_a_sum(tmp_path):
+    sentence = of_method(tmp_path, "fedclip", secure_aggregation=False)["hospitals"][0]["sentence"]
+    assert "each of its updates, read in clear, may reveal something" in sentence
+    assert "the sum" not in sentence
+
+
+@pytest.mark.parametrize(
+    ("unit", "protected", "change"),
+    [
+        ("image", "Its images are protected", "adding or removing one image at a hospital."),
+        ("hospital", "All of its data, as one, are protected", "adding or removing all data of one hospital."),
+    ],
+)
+def test_the_unit_is_named_once(private_run, unit, protected, change):
+    edited(private_run, "privacy_claim", lambda fields: fields.update(unit=unit))
+    report = build_report(private_run)
+    assert protected in report["hospitals"][0]["sentence"]
+    assert change in report["claim"]["statement"]
+
+
+def test_a_round_that_only_scores_is_not_counted_as_training(tmp_path):
+    run = Run(tmp_path / "r", rounds=0)
+    run.log.append("protocol_described", PROTOCOL)
+    for number in (1, 2):
+        run.round(number)
+    run.start(3)
+    scores = {name: value for name, value in round_fields(3).items() if name != "model_digest"}
+    run.log.append("round_completed", scores)
+    report = build_report(run.complete(2))
+    assert report["identity"]["rounds"] == 2
+    assert "In all 2 rounds of training and one that only scores, updates" in report["verdicts"][1]["sentence"]
+    assert "took part in 2 of 2 rounds of training and in one that only scores" in report["hospitals"][0]["sentence"]
+    assert [entry["trains"] for entry in report["rounds"]] == [True, True, False]
+    assert "| only scores |" in render_markdown(report)
