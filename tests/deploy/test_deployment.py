@@ -148,27 +148,27 @@ def test_who_watches_what_was_never_submitted_is_told(far):
         list(far.watch(0.01))
 
 
-def test_who_watches_a_study_whose_server_was_killed_is_told_how_to_go_on(far, monkeypatch):
-    def silent(*_):
-        raise DeploymentError("connection refused")
+def begin_and_fall_silent(far, monkeypatch, reason):
+    """Submit a study that has begun when its engine answers no more."""
 
-    monkeypatch.setattr(deployment_module, "_SILENT_SECONDS", 0.05)
+    def silent(*_):
+        raise DeploymentError(reason)
+
+    monkeypatch.setattr(deployment_module, "_SILENT_SECONDS", 0.01)
     far.submit()
     write_journal(far, "started")
     monkeypatch.setattr(SlowEngine, "state", silent)
+
+
+def test_who_watches_a_study_whose_server_was_killed_is_told_how_to_go_on(far, monkeypatch):
+    begin_and_fall_silent(far, monkeypatch, "connection refused")
     again = r"does not answer, and the study does not run; start it with: .* server, then go on with: .* submit"
     with locked(far.server.lock), pytest.raises(DeploymentError, match=again):  # an orphan can hold the lock
         list(far.watch(0.01))
 
 
 def test_who_watches_a_study_that_runs_waits_for_a_server_that_is_slow_to_answer(far, monkeypatch):
-    def silent(*_):
-        raise DeploymentError("flwr ls did not end within 180 s")
-
-    monkeypatch.setattr(deployment_module, "_SILENT_SECONDS", 0.01)
-    far.submit()
-    write_journal(far, "started")
-    monkeypatch.setattr(SlowEngine, "state", silent)
+    begin_and_fall_silent(far, monkeypatch, "flwr ls did not end within 180 s")
     processes.start_party(far.folder, "server", [sys.executable, "-c", SLEEP], dict(os.environ), far.folder)
     with locked(far.server.lock):
         later = threading.Timer(0.5, write_journal, (far, "completed"))

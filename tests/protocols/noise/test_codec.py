@@ -11,6 +11,7 @@ from protocols.errors import DtypeError, NonFiniteError, OutOfRangeError, Parame
 from protocols.noise import DropoutNoise, NoiseKind, NoiseRequest, NoisyCodec, plan_noise
 from protocols.noise.tables import noise_table
 from protocols.secret_values import NoiseSeed
+from tests.protocols.hostile_server import made_from_now_on
 from tests.protocols.noise.checks import (
     WrongNoiseError,
     check_deviation,
@@ -177,15 +178,7 @@ def test_a_record_changes_the_integers_by_no_more_than_is_accounted(rest_norm):
 
 def test_seeds_are_fresh_and_erased(monkeypatch):
     """[N-2] A seed of noise MUST be erased when its noise is added, and MUST NOT be derived from a seed of the run."""
-    made: list[NoiseSeed] = []
-    initialise = NoiseSeed.__init__
-
-    def counted(seed, data):
-        initialise(seed, data)
-        made.append(seed)
-
-    monkeypatch.setattr(NoiseSeed, "__init__", counted)
-    drawn = []
+    made, drawn = made_from_now_on(monkeypatch), []
 
     def entropy(length):
         drawn.append(source("run")(32 * (len(drawn) + 1))[-length:])
@@ -194,7 +187,7 @@ def test_seeds_are_fresh_and_erased(monkeypatch):
     codec = codec_of()
     for vector in vectors_of(codec, 2):
         codec.encode(vector, entropy)
-    assert len(made) == 2
+    assert [type(secret) for secret in made] == [NoiseSeed] * 2
     assert all(seed.is_erased for seed in made)
     assert len({*drawn}) == len(drawn) == 4  # rounding and noise of two vectors
 

@@ -316,16 +316,10 @@ def test_seeds_are_erased_at_masking_and_shares_after_unmasking(monkeypatch):
     """[M-41] A client MUST erase its noise seeds when its vector is masked, and the shares that it holds after
     Unmasking.
     """
-    made: list[NoiseSeed] = []
-    initialise = NoiseSeed.__init__
-
-    def counted(seed, data):
-        initialise(seed, data)
-        made.append(seed)
-
-    monkeypatch.setattr(NoiseSeed, "__init__", counted)
+    secrets = made_from_now_on(monkeypatch)
     federation = excess_federation(CLIENTS, MIN_SURVIVORS)
     at_unmasking(federation, {})
+    made = [secret for secret in secrets if isinstance(secret, NoiseSeed)]
     assert len(made) == CLIENTS * 4
     assert all(seed.is_erased for seed in made)
     state = federation.machines["site-001"]._state
