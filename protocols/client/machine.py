@@ -44,8 +44,8 @@ class ClientMachine:
 
     Rules of the machine:
 
-    - AdvertiseKeys of a round above all in which shares were dealt, and not the one begun last, is accepted in any
-      state; an unfinished round is erased first.
+    - AdvertiseKeys of a round above all in which shares were dealt, and none of the last that were begun, is accepted
+      in any state; an unfinished round is erased first.
     - Any other request must be of the expected stage, round and session, else it is refused and nothing changes.
     - An expected request that is refused ends the round: its secrets are erased and the round cannot be repeated.
     - After Unmasking nothing of the round is left.
