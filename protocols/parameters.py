@@ -16,6 +16,9 @@ MIN_COHORT = 3
 MIN_THRESHOLD = 3
 MIN_HONEST_SURVIVORS = 3
 
+COMPLETE_UP_TO = 100
+"""Largest cohort for which the graph is complete without asking whether a smaller one would do."""
+
 _FIXED = struct.Struct("<BIHHHHBIQQ32s32s32s")
 _FIELDS = (
     "round",
@@ -55,6 +58,54 @@ def least_threshold(holders: int, corrupt: int, threat_model: ThreatModel) -> in
     return max(MIN_THRESHOLD, least)
 
 
+def ring_quorum(members: int, corrupt: int) -> int:
+    """Return how many clients must sign a survivor set before shares are returned on a k-regular graph.
+
+    Two thirds of roster and colluders together. More than half would make any two quorums share an honest client, so
+    that all who return shares have signed one set. The rest is for sums over one model (SPEC.md, M-24): those who
+    returned shares for an opened sum may be fewer than a quorum there, and still more than a third.
+
+    Args:
+        members: N, all clients of the roster: the server chooses whom of them it asks.
+        corrupt: C.
+    """
+    return -(-2 * (members + corrupt) // 3)
+
+
+def least_complete_threshold(
+    members: int, corrupt: int, threat_model: ThreatModel, complete_up_to: int = COMPLETE_UP_TO
+) -> int:
+    """Return the least t of a complete graph for which any two sums over one model share an honest client.
+
+    Active: 2 t > N + C; where a roster may use a ring, too, at least its quorum, since fewer may know of a sum there.
+
+    Args:
+        members: N, all clients of the roster.
+        corrupt: C.
+        threat_model: Against whom.
+        complete_up_to: Largest cohort for which the graph must be complete.
+    """
+    least = least_threshold(members, corrupt, threat_model)
+    if threat_model is ThreatModel.ACTIVE and members > complete_up_to:
+        return max(least, ring_quorum(members, corrupt))
+    return least
+
+
+def least_ring_threshold(members: int, corrupt: int, neighbours: int, min_survivors: int) -> int:
+    """Return the least t of an active ring for which an opened sum binds more than a third of roster and colluders.
+
+    Each of the honest clients of a sum, min_survivors - C or more, takes t shares, and who returns shares does so for k
+    clients at most: so t (min_survivors - C) / k - C honest clients or more returned shares, and know of the sum.
+
+    Args:
+        members: N, all clients of the roster.
+        corrupt: C.
+        neighbours: k.
+        min_survivors: Fewest clients in an opened sum, above C.
+    """
+    return neighbours * (members + corrupt) // (3 * (min_survivors - corrupt)) + 1
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RoundParameters:
     """One round's parameters.
@@ -66,7 +117,8 @@ class RoundParameters:
         neighbours: Degree of the graph of pads: len(cohort) - 1 (complete) or an even number below.
         threshold: Shares that rebuild a secret, t.
         corrupt: Colluding clients that the round tolerates, C.
-        min_survivors: Fewest clients whose sum is opened: at least C + 3, and t on a complete graph.
+        min_survivors: Fewest clients whose sum is opened: at least C + 3, and t on a complete graph; clients insist on
+            `quorum` of them.
         ring_bits: Width b of the ring, 1 to 62.
         vector_length: Coordinates of an encoded vector.
         max_coordinate: Largest value of one client's coordinate.
@@ -186,9 +238,12 @@ class RoundParameters:
         if threshold is None:
             if not complete:
                 raise ParameterError("threshold", "must be given for a k-regular graph: see plan()")
-            threshold = least_threshold(len(roster), corrupt, threat_model)
+            threshold = least_complete_threshold(len(roster), corrupt, threat_model)
         if min_survivors is None:
-            min_survivors = max(corrupt + MIN_HONEST_SURVIVORS, threshold if complete else 0)
+            quorum = ring_quorum(len(roster), corrupt) if threat_model is ThreatModel.ACTIVE else 0
+            if not complete and quorum > n:
+                raise ParameterError("cohort", f"has {n} of {len(roster)} clients: a ring needs a quorum of {quorum}")
+            min_survivors = max(corrupt + MIN_HONEST_SURVIVORS, threshold if complete else quorum)
         return cls(
             round=round,
             threat_model=threat_model,
@@ -226,6 +281,18 @@ class RoundParameters:
     def holders(self) -> int:
         """How many shares each secret is split into: n on a complete graph (the client keeps one), else k."""
         return self.clients if self.is_complete else self.neighbours
+
+    def quorum(self, members: int) -> int:
+        """Return how many signatures over the survivor set a client wants to see before it returns shares.
+
+        Active: the threshold on a complete graph, `ring_quorum` on a k-regular one; semi-honest: none.
+
+        Args:
+            members: Clients of the roster.
+        """
+        if self.threat_model is not ThreatModel.ACTIVE:
+            return 0
+        return self.threshold if self.is_complete else ring_quorum(members, self.corrupt)
 
     @property
     def stages(self) -> tuple[Stage, ...]:

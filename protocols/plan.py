@@ -14,7 +14,16 @@ from math import ceil, comb
 
 from protocols.codec import MAX_VALUE_BITS, MIN_VALUE_BITS
 from protocols.errors import NoSafePlanError, ParameterError
-from protocols.parameters import MIN_COHORT, MIN_HONEST_SURVIVORS, MIN_THRESHOLD, least_threshold
+from protocols.parameters import (
+    COMPLETE_UP_TO,
+    MIN_COHORT,
+    MIN_HONEST_SURVIVORS,
+    MIN_THRESHOLD,
+    least_complete_threshold,
+    least_ring_threshold,
+    least_threshold,
+    ring_quorum,
+)
 from protocols.ring import required_ring_bits
 from protocols.stages import Stage, ThreatModel
 from protocols.tails import disconnection, exposure, log2_of, severance, starvation, tail_above, tail_below
@@ -26,9 +35,6 @@ MAX_ORDERS_LOG2 = 64
 
 MAX_SECURITY = 256
 """Largest sigma and eta."""
-
-COMPLETE_UP_TO = 100
-"""Largest cohort for which the graph is complete without asking whether a smaller one would do."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +48,7 @@ class Plan:
         threat_model: Against whom.
         neighbours: k; n - 1 is the complete graph.
         threshold: t.
+        quorum: Signatures over the survivor set that a client wants to see, q; none in a semi-honest round.
         min_survivors: Fewest clients in an opened sum.
         ring_bits: Width of the ring.
         privacy_failure_log2: Base-2 logarithm of the bound on the chance that some client is exposed; -inf if certain.
@@ -56,6 +63,7 @@ class Plan:
     threat_model: ThreatModel
     neighbours: int
     threshold: int
+    quorum: int
     min_survivors: int
     ring_bits: int
     privacy_failure_log2: float
@@ -137,6 +145,9 @@ def plan(
     neighbours, threshold = found or (clients - 1, _complete_threshold(clients, colluders, losses, threat_model))
     ring_bits = required_ring_bits(clients, (1 << value_bits) - 2, noise_tail)
     privacy, correctness = Fraction(0), Fraction(0)
+    quorum = 0
+    if threat_model is ThreatModel.ACTIVE:
+        quorum = ring_quorum(clients, colluders) if found else threshold
     if found:
         privacy = privacy_failure(clients, colluders, losses, neighbours, threshold, threat_model)
         correctness = starvation(clients, losses, neighbours, threshold)
@@ -147,11 +158,12 @@ def plan(
         threat_model=threat_model,
         neighbours=neighbours,
         threshold=threshold,
+        quorum=quorum,
         min_survivors=clients - losses if found else max(threshold, colluders + MIN_HONEST_SURVIVORS),
         ring_bits=ring_bits,
         privacy_failure_log2=log2_of(privacy),
         correctness_failure_log2=log2_of(correctness),
-        traffic=expected_traffic(clients, neighbours, threshold, threat_model, vector_length, ring_bits, payload_bytes),
+        traffic=expected_traffic(clients, neighbours, quorum, threat_model, vector_length, ring_bits, payload_bytes),
     )
 
 
@@ -185,10 +197,16 @@ def privacy_failure(
 def find_ring(
     clients: int, corrupt: int, dropouts: int, sigma: int, eta: int, threat_model: ThreatModel
 ) -> tuple[int, int] | None:
-    """Return the least even k and its least t that meet all conditions, or None where only a complete graph could."""
-    limit = Fraction(1, 1 << sigma)
+    """Return the least even k and its least t that meet all conditions, or None where only a complete graph could.
+
+    Against an active server a ring needs a quorum of the whole cohort among those that may be left.
+    """
+    limit, active = Fraction(1, 1 << sigma), threat_model is ThreatModel.ACTIVE
+    if active and clients - dropouts < ring_quorum(clients, corrupt):
+        return None
     for neighbours, least, most in rings(clients, corrupt, dropouts, sigma, eta, threat_model):
-        too_few, enough = least - 1, most + 1
+        binding = least_ring_threshold(clients, corrupt, neighbours, clients - dropouts) if active else 0
+        too_few, enough = max(least, binding) - 1, most + 1
         while enough - too_few > 1:
             threshold = (too_few + enough) // 2
             if privacy_failure(clients, corrupt, dropouts, neighbours, threshold, threat_model) <= limit:
@@ -240,7 +258,7 @@ def _ring_threshold(clients: int, corrupt: int, neighbours: int, sigma: int, thr
 
 
 def _complete_threshold(clients: int, corrupt: int, dropouts: int, threat_model: ThreatModel) -> int:
-    threshold = max(MIN_THRESHOLD, least_threshold(clients, corrupt, threat_model))
+    threshold = max(MIN_THRESHOLD, least_complete_threshold(clients, corrupt, threat_model))
     if threshold > clients - dropouts:
         raise NoSafePlanError(
             "threshold",

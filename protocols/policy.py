@@ -4,14 +4,16 @@ from dataclasses import dataclass, field
 
 from protocols.errors import PolicyError
 from protocols.parameters import (
+    COMPLETE_UP_TO,
     MIN_COHORT,
     MIN_HONEST_SURVIVORS,
     MIN_THRESHOLD,
     RoundParameters,
     default_corrupt,
-    least_threshold,
+    least_complete_threshold,
+    least_ring_threshold,
 )
-from protocols.plan import COMPLETE_UP_TO, MAX_ORDERS_LOG2, orders, privacy_failure
+from protocols.plan import MAX_ORDERS_LOG2, orders, privacy_failure
 from protocols.ring import MAX_RING_BITS
 from protocols.roster import Roster
 from protocols.stages import ThreatModel
@@ -24,7 +26,8 @@ class ClientPolicy:
     The defaults allow the smallest federations (three hospitals) and rely on the rules that `RoundParameters` enforces
     for every size: an active round needs 2 t > n + C, a sum at least C + 3 clients. On a complete graph an active round
     needs 2 t > N + C for a roster of N, too: the quorums of any two cohorts then share an honest client, which knows of
-    the sum over the same model that it helped to open before.
+    the sum over the same model that it helped to open before. Where a roster is large enough for a k-regular one, t and
+    min_survivors have floors for the same reason (`least_complete_threshold`, `least_ring_threshold`).
 
     Attributes:
         min_cohort: Fewest clients asked to take part.
@@ -34,7 +37,7 @@ class ClientPolicy:
         min_honest_survivors: Fewest survivors beyond the tolerated colluders.
         complete_up_to: Up to this cohort the graph must be complete.
         min_sigma: Above it, the chance that the graph exposes some client must be at most 2**-min_sigma; None accepts
-            any graph, for simulations.
+            any graph and any t on it, for simulations.
         max_orders_log2: Orders of the ring that an adversary is thought able to compare between two stages, where it
             has several to choose from; binary logarithm.
         max_rings: Rings in a row of which this client knows the order and has helped to open no sum: each is another
@@ -70,7 +73,8 @@ class ClientPolicy:
         _at_least("threshold", parameters.threshold, self._least_threshold(parameters, len(roster)))
         least_corrupt = default_corrupt(len(roster)) if self.min_corrupt is None else self.min_corrupt
         _at_least("corrupt", parameters.corrupt, least_corrupt)
-        _at_least("min_survivors", parameters.min_survivors, parameters.corrupt + self.min_honest_survivors)
+        fewest = max(parameters.corrupt + self.min_honest_survivors, parameters.quorum(len(roster)))
+        _at_least("min_survivors", parameters.min_survivors, fewest)
         if parameters.threat_model not in self.threat_models:
             accepted = ", ".join(sorted(model.value for model in self.threat_models))
             raise PolicyError("threat_model", parameters.threat_model.value, accepted)
@@ -78,6 +82,7 @@ class ClientPolicy:
             if parameters.clients <= self.complete_up_to:
                 raise PolicyError("neighbours", parameters.neighbours, "a complete graph")
             self.check_ring(parameters, withheld=0)
+            self._check_binding(parameters, len(roster))
         if parameters.vector_length > self.max_vector_length:
             raise PolicyError("vector_length", parameters.vector_length, f"at most {self.max_vector_length}")
         if parameters.ring_bits > self.max_ring_bits:
@@ -94,7 +99,16 @@ class ClientPolicy:
     def _least_threshold(self, parameters: RoundParameters, members: int) -> int:
         if not parameters.is_complete or parameters.threat_model is not ThreatModel.ACTIVE:
             return self.min_threshold
-        return max(self.min_threshold, least_threshold(members, parameters.corrupt, parameters.threat_model))
+        complete_up_to = members if self.min_sigma is None else self.complete_up_to
+        least = least_complete_threshold(members, parameters.corrupt, parameters.threat_model, complete_up_to)
+        return max(self.min_threshold, least)
+
+    def _check_binding(self, parameters: RoundParameters, members: int) -> None:
+        """Refuse a ring that could open two sums over one model without an honest client that knows of both."""
+        p = parameters
+        if p.threat_model is ThreatModel.ACTIVE and self.min_sigma is not None:
+            least = least_ring_threshold(members, p.corrupt, p.neighbours, p.min_survivors)
+            _at_least("threshold", p.threshold, least)
 
     def check_ring(self, parameters: RoundParameters, withheld: int) -> None:
         """Refuse a k-regular graph that exposes some client too easily.

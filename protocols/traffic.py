@@ -32,7 +32,7 @@ class Traffic:
 def expected_traffic(
     clients: int,
     neighbours: int,
-    threshold: int,
+    quorum: int,
     threat_model: ThreatModel,
     vector_length: int,
     ring_bits: int,
@@ -44,7 +44,7 @@ def expected_traffic(
     Args:
         clients: n.
         neighbours: k.
-        threshold: t.
+        quorum: Signatures that a client is shown in an active round: t on a complete graph.
         threat_model: Decides on signatures.
         vector_length: d.
         ring_bits: b.
@@ -74,7 +74,7 @@ def expected_traffic(
         ),
         Stage.CONSISTENCY_CHECK: (survivors, 64),
         Stage.UNMASKING: (
-            survivors + 2 + (66 * threshold if active else 0),
+            survivors + 2 + (66 * quorum if active else 0),
             2 + (neighbours + own) * (3 + SelfMaskShare.length) + noise_removed,
         ),
     }

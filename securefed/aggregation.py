@@ -224,7 +224,7 @@ class Aggregator:
                 stage = error.stage if isinstance(error, TooFewSurvivorsError) else "Unmasking"
                 raise _NotOpenedError(stage, server.frames, server.dropouts, refusals(server.rejections)) from error
         try:
-            _check_survivors(parameters, lost)
+            _check_survivors(parameters, lost, len(roster))
             self.before_opening(training_round(parameters.round), parameters.min_survivors)
             if isinstance(channel, HalfServer):
                 return run_half_round(channel.codec, parameters, roster, payload, transport, self._patience)
@@ -265,7 +265,7 @@ class Aggregator:
                 self.refused(site, "message", str(error))
 
 
-def _check_survivors(parameters: RoundParameters, lost: Mapping[str, str]) -> None:
+def _check_survivors(parameters: RoundParameters, lost: Mapping[str, str], members: int) -> None:
     """Give up where the same losses would end a round under masks, so that both paths take part in the same rounds.
 
     Exact on a complete graph; on a ring a round under masks can also end where one hospital's neighbours are lost.
@@ -274,6 +274,8 @@ def _check_survivors(parameters: RoundParameters, lost: Mapping[str, str]) -> No
     for stage in STAGES:
         left -= sum(lost_at == stage for lost_at in lost.values())
         needed = parameters.min_survivors if stage in _BEFORE_THE_SUM else parameters.threshold
+        if stage == Stage.CONSISTENCY_CHECK.value:
+            needed = max(needed, parameters.quorum(members))
         if left < needed:
             raise TooFewSurvivorsError(stage, left, needed)
 

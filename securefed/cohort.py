@@ -2,8 +2,7 @@
 
 from collections.abc import Sequence
 
-from protocols.parameters import MIN_COHORT, MIN_HONEST_SURVIVORS, default_corrupt, least_threshold
-from protocols.plan import COMPLETE_UP_TO
+from protocols.parameters import COMPLETE_UP_TO, MIN_COHORT, MIN_HONEST_SURVIVORS, default_corrupt, least_threshold
 from protocols.stages import ThreatModel
 from securefed.config import RunConfig
 from securefed.errors import ConfigError

@@ -67,7 +67,7 @@ def upload_bytes(parameters: RoundParameters, *, in_clear: bool) -> int:
     traffic = expected_traffic(
         parameters.clients,
         parameters.neighbours,
-        parameters.threshold,
+        parameters.quorum(parameters.clients),
         parameters.threat_model,
         parameters.vector_length,
         parameters.ring_bits,

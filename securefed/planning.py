@@ -50,6 +50,7 @@ def plan_cohort(
         "dropouts": planned.dropouts,
         "neighbours": planned.neighbours,
         "threshold": planned.threshold,
+        "quorum": planned.quorum,
         "min_survivors": planned.min_survivors,
         "ring_bits": planned.ring_bits,
         "exposure_log2": _finite(planned.privacy_failure_log2),

@@ -14,8 +14,8 @@ from clients.method.layout import initial_vector, vector_layout
 from protocols.codec import Codec
 from protocols.compression.scheme import SchemeKind, parse_scheme
 from protocols.noise import NoisyCodec
-from protocols.parameters import MIN_HONEST_SURVIVORS, RoundParameters, default_corrupt
-from protocols.plan import COMPLETE_UP_TO, plan
+from protocols.parameters import COMPLETE_UP_TO, MIN_HONEST_SURVIVORS, RoundParameters, default_corrupt
+from protocols.plan import plan
 from protocols.policy import ClientPolicy
 from protocols.roster import Roster
 from protocols.stages import ThreatModel

@@ -34,11 +34,13 @@ def _steady_scene(clients: int = 6) -> Scene:
     """Clients whose contributions do not change from round to round."""
     scene = Scene(clients)
     for name in scene.names:
-        scene.replace(name, contribute=_steady(scene))
+        scene.replace(name, contribute=steady(scene))
     return scene
 
 
-def _steady(scene: Scene) -> Contribute:
+def steady(scene: Scene) -> Contribute:
+    """Return contributions that do not change from round to round."""
+
     def contribute(context: RoundContext) -> EncodedVector:
         steady = RoundContext(1, context.payload, context.parameters, context.client)
         return scene.federation.contribute(steady)
@@ -92,7 +94,7 @@ def overlapping_sums() -> Finding:
     return broken("four sums over one model that overlap in pairs were opened")
 
 
-class _Forgetful(Participation):
+class Forgetful(Participation):
     """The record of a colluder, which helps to open whatever it is asked for."""
 
     def check(self, model: bytes, survivors: Collection[str]) -> None:
@@ -103,7 +105,7 @@ def quorums_apart() -> Finding:
     """Open a sum with a threshold of clients, then one over the same model with the clients that were not asked."""
     scene, late = _steady_scene(6), Stage.CONSISTENCY_CHECK
     first, second, third, colluder, *rest = scene.names
-    scene.replace(colluder, contribute=_steady(scene), participation=_Forgetful(0))
+    scene.replace(colluder, contribute=steady(scene), participation=Forgetful(0))
     scene.play(lost=dict.fromkeys(rest, late))
     whole = scene.server.result
     scene.begin(2, cohort=[first, colluder, *rest], threshold=3, min_survivors=4)

@@ -71,9 +71,7 @@ class InputMasked(State):
         survivors = decode_message(ConsistencyCheckRequest, data, limit)[1].survivors
         self._check_survivors(survivors, environment)
         signature = environment.identity.sign(survivors_message(self._keys, survivors))
-        following = SurvivorsSigned(
-            self.session, self._keys.keys_digest, self._dealers, self._shares, self._noise, survivors
-        )
+        following = SurvivorsSigned(self.session, self._keys.keys_digest, self._shares, self._noise, survivors)
         self._shares, self._noise = {}, {}
         return following, ConsistencyCheckReply(signature)
 

@@ -33,7 +33,7 @@ _REQUESTS = {
 _STATES: dict[int, type[State]] = {
     state.TAG: state for state in (KeysAdvertised, NonceRevealed, SharesDealt, InputMasked, SurvivorsSigned)
 }
-_DUMP_MAGIC = b"SFC2"
+_DUMP_MAGIC = b"SFC3"
 _REMEMBERED = 64
 """Rounds that were begun and not dealt for, of which a request that comes again is known."""
 _log = logging.getLogger(__name__)

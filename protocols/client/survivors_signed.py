@@ -25,7 +25,6 @@ class SurvivorsSigned(State):
     Args:
         session: The round.
         keys_digest: 32 bytes.
-        dealers: Positions of the clients that share a pad with this one.
         shares: {owner: its shares}.
         noise: {owner: its shares of noise seeds}; empty where no noise is removed.
         survivors: The set that this client signed.
@@ -37,14 +36,12 @@ class SurvivorsSigned(State):
         self,
         session: ClientSession,
         keys_digest: bytes,
-        dealers: frozenset[int],
         shares: Mapping[int, ShareOf],
         noise: HeldNoise,
         survivors: SurvivorSet,
     ) -> None:
         super().__init__(session)
         self._keys = SessionKeys(session.session_id, keys_digest)
-        self._dealers = dealers
         self._shares = shares
         self._noise = noise
         self._survivors = survivors
@@ -65,13 +62,11 @@ class SurvivorsSigned(State):
         return None, return_all(self._shares, self._noise, self._survivors, self.session.parameters)
 
     def _verify_quorum(self, signatures: Mapping[int, bytes], environment: Environment) -> None:
-        parameters = self.session.parameters
-        own = {self.session.position} if parameters.is_complete else set()
-        eligible = (self._dealers | own) & self._survivors.positions
-        if not eligible >= signatures.keys():
-            raise SurvivorSetError("a signature is from no survivor that holds this client's shares")
-        if len(signatures) < parameters.threshold:
-            raise TooFewSurvivorsError(Stage.CONSISTENCY_CHECK.value, len(signatures), parameters.threshold)
+        needed = self.session.parameters.quorum(len(environment.roster))
+        if not self._survivors.positions >= signatures.keys():
+            raise SurvivorSetError("a signature is from no survivor")
+        if len(signatures) < needed:
+            raise TooFewSurvivorsError(Stage.CONSISTENCY_CHECK.value, len(signatures), needed)
         message = survivors_message(self._keys, self._survivors)
         for position, signature in signatures.items():
             key = self.session.identity_key(position, environment.roster)
@@ -83,7 +78,6 @@ class SurvivorsSigned(State):
 
     def _fields(self) -> Iterable[bytes]:
         yield self._keys.keys_digest + self._survivors.encode()
-        yield SurvivorSet.of(self.session.parameters.clients, self._dealers).encode()
         yield from share_fields(self._shares)
         yield from noise_fields(self._noise)
 
@@ -91,5 +85,4 @@ class SurvivorsSigned(State):
     def read(cls, session: ClientSession, reader: Reader) -> Self:
         """Rebuild the state from a dump."""
         keys_digest, survivors = reader.take(32), SurvivorSet.parse(reader)
-        dealers = SurvivorSet.parse(reader).positions
-        return cls(session, keys_digest, dealers, read_shares(reader), read_noise(reader), survivors)
+        return cls(session, keys_digest, read_shares(reader), read_noise(reader), survivors)

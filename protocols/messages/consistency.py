@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
+from functools import cached_property
 from typing import ClassVar, Self
 
 from protocols.errors import DecodeError
@@ -11,27 +12,31 @@ from protocols.roster import SIGNATURE_BYTES
 from protocols.wire import MAX_CLIENTS, FrameType, Reader, u16
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class SurvivorSet:
     """Which clients' masked vectors are in the sum, as one bit for each position.
 
     Attributes:
         clients: n, the size of the cohort.
-        positions: The survivors.
+        bits: Bit i is set if position i survived. Kept as it came: the positions take some hundred times the memory.
     """
 
     clients: int
-    positions: frozenset[int]
+    bits: int
 
     @classmethod
     def of(cls, clients: int, positions: AbstractSet[int]) -> Self:
         """Make the set."""
-        return cls(clients, frozenset(positions))
+        return cls(clients, sum(1 << position for position in positions))
+
+    @cached_property
+    def positions(self) -> frozenset[int]:
+        """The survivors."""
+        return frozenset(i for i, bit in enumerate(reversed(f"{self.bits:b}")) if bit == "1")
 
     def encode(self) -> bytes:
         """Return n and ceil(n / 8) bytes; bit i of the little-endian bit string is position i."""
-        bits = sum(1 << position for position in self.positions)
-        return u16(self.clients) + bits.to_bytes((self.clients + 7) // 8, "little")
+        return u16(self.clients) + self.bits.to_bytes((self.clients + 7) // 8, "little")
 
     @classmethod
     def parse(cls, reader: Reader) -> Self:
@@ -46,7 +51,7 @@ class SurvivorSet:
         bits = int.from_bytes(reader.view((clients + 7) // 8), "little")
         if bits >> clients:
             raise DecodeError("padding bits are not zero")
-        return cls(clients, frozenset(i for i in range(clients) if bits >> i & 1))
+        return cls(clients, bits)
 
 
 @dataclass(frozen=True, slots=True)

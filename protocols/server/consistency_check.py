@@ -50,12 +50,9 @@ class CheckingConsistency(ServerState):
         return reply
 
     def conclude(self) -> ServerState:
-        """Choose for each signer the quorum that it will be shown; who has no quorum is asked for nothing."""
-        parameters = self.session.parameters
-        self.require(len(self._signatures), parameters.threshold)
-        quorums: dict[int, dict[int, bytes]] = {}
-        for position in sorted(self._signatures):
-            signers = [holder for holder in self._dealings.holders(position) if holder in self._signatures]
-            if len(signers) >= parameters.threshold:
-                quorums[position] = {signer: self._signatures[signer] for signer in signers[: parameters.threshold]}
-        return Unmasking(self.session, self._dealings, self._sum, self.survivors, quorums)
+        """Choose the quorum that every signer will be shown."""
+        needed = self.session.quorum
+        self.require(len(self._signatures), needed)
+        signers = sorted(self._signatures)
+        quorum = {signer: self._signatures[signer] for signer in signers[:needed]}
+        return Unmasking(self.session, self._dealings, self._sum, self.survivors, signers, quorum)

@@ -71,9 +71,7 @@ class CollectingInputs(ServerState):
         survivors = SurvivorSet.of(parameters.clients, self._survivors)
         if self.session.is_active:
             return CheckingConsistency(self.session, self._dealings, self._sum, survivors)
-        return Unmasking(
-            self.session, self._dealings, self._sum, survivors, {key: {} for key in sorted(survivors.positions)}
-        )
+        return Unmasking(self.session, self._dealings, self._sum, survivors, sorted(survivors.positions), {})
 
     def _require_usable_shares(self) -> None:
         """End the round here where reports of unusable shares leave too few holders of some client's secrets."""

@@ -45,6 +45,11 @@ class ServerSession:
         """Whether signatures are made and checked."""
         return self.parameters.threat_model is ThreatModel.ACTIVE
 
+    @property
+    def quorum(self) -> int:
+        """Signatures over the survivor set that clients want to see."""
+        return self.parameters.quorum(len(self.roster))
+
     def name(self, position: int) -> str:
         """Return the name of the client at a position."""
         return self.roster.names[self.parameters.cohort[position]]

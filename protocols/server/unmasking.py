@@ -1,6 +1,6 @@
 """Unmasking: shares come in, secrets are rebuilt and verified, their pads taken out, and the sum is opened."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from protocols.commitments import commit_to_share
 from protocols.errors import DecodeError
@@ -19,14 +19,15 @@ from protocols.vectors import Aggregate
 
 
 class Unmasking(ServerState):
-    """Survivor set and quorums go out, shares come in.
+    """Survivor set and quorum go out, shares come in.
 
     Args:
         session: The round.
         dealings: The clients that share pads.
         running_sum: The sum of the survivors' masked vectors.
         survivors: Who is in it.
-        quorums: {client that is asked: {signer: signature}}.
+        asked: Who is asked for shares.
+        quorum: {signer: signature}; empty in a semi-honest round.
     """
 
     stage = Stage.UNMASKING
@@ -37,21 +38,23 @@ class Unmasking(ServerState):
         dealings: Dealings,
         running_sum: RunningSum,
         survivors: SurvivorSet,
-        quorums: Mapping[int, Mapping[int, bytes]],
+        asked: Sequence[int],
+        quorum: Mapping[int, bytes],
     ) -> None:
         super().__init__(session)
         self._dealings = dealings
         self._sum = running_sum
         self.survivors = survivors
-        self._quorums = quorums
+        self._asked = asked
+        self._quorum = quorum
         self._shares: dict[int, dict[int, bytes]] = {owner: {} for owner in dealings.dealt}
         self._noise = NoiseRemoval(session, dealings, survivors)
         self.wrong_shares: dict[int, tuple[int, ...]] = {}
         self.total: Aggregate | None = None
 
     def requests(self) -> Mapping[int, Message]:
-        """Each client gets the set and the quorum that covers its shares."""
-        return {position: UnmaskingRequest(self.survivors, quorum) for position, quorum in self._quorums.items()}
+        """The same set and quorum for all."""
+        return dict.fromkeys(self._asked, UnmaskingRequest(self.survivors, self._quorum))
 
     def absorb(self, position: int, data: bytes) -> Message:
         """Take in one holder's shares; wrong ones are left out and remembered, the others still count."""

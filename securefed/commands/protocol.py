@@ -42,6 +42,8 @@ def plan_command(*, as_json: bool, **choices: Any) -> None:
     click.echo(f"  lost at most          {planned['dropouts']}")
     click.echo(f"  neighbours k          {planned['neighbours']}")
     click.echo(f"  threshold t           {planned['threshold']}")
+    if planned["quorum"]:
+        click.echo(f"  signatures q          {planned['quorum']}")
     click.echo(f"  survivors at least    {planned['min_survivors']}")
     click.echo(f"  ring bits             {planned['ring_bits']}")
     click.echo(f"  somebody exposed      {_chance(planned['exposure_log2'])}")

@@ -87,3 +87,21 @@ def test_server_declaring_everybody_but_the_victim_dropped_out_is_refused(refuse
 def test_set_of_one_opens_its_vector_where_clients_do_not_look_at_the_set(broken, monkeypatch):
     monkeypatch.setattr(InputMasked, "_check_survivors", lambda *_: None)
     broken("A7c")
+
+
+def test_server_showing_two_halves_of_a_ring_two_sets_is_refused(refused):
+    refused("A2e")
+
+
+def test_both_halves_return_shares_where_neighbours_are_a_quorum(broken, monkeypatch):
+    monkeypatch.setattr(RoundParameters, "quorum", lambda parameters, _: parameters.threshold)
+    broken("A2e")
+
+
+def test_server_opening_a_second_sum_by_those_that_it_left_unasked_is_refused(refused):
+    refused("A18e")
+
+
+def test_those_left_unasked_open_a_second_sum_where_neighbours_are_a_quorum(broken, monkeypatch):
+    monkeypatch.setattr(RoundParameters, "quorum", lambda parameters, _: parameters.threshold)
+    broken("A18e")

@@ -29,6 +29,7 @@ from protocols.messages import (
     encode_message,
 )
 from protocols.messages.consistency import SurvivorSet
+from protocols.parameters import ring_quorum
 from protocols.secret_values import MaskKeyShare, SelfMaskShare
 from protocols.simulator import Alter, Recorder, rewrite
 from protocols.stages import Stage
@@ -135,7 +136,7 @@ def test_one_survivor_set_is_signed(cohort):
 
 def test_shares_without_a_quorum_over_the_signed_set(cohort):
     """[M-26] In an active round a client MUST NOT return any share before it has verified, over the very set that it
-    signed, the signatures of at least t different surviving holders of its shares.
+    signed, the signatures of at least q different clients of it.
     """
     for change, error in (
         (lambda m: dataclasses.replace(m, survivors=SurvivorSet.of(5, {0, 1, 2, 3})), SurvivorSetError),
@@ -151,6 +152,27 @@ def test_shares_without_a_quorum_over_the_signed_set(cohort):
         federation = cohort(5)
         machine, request = at(federation, Stage.UNMASKING)
         refuses(machine, Stage.UNMASKING, rewrite(request, UnmaskingRequest, change), error)
+
+
+def test_signatures_of_all_neighbours_make_no_quorum_on_a_ring(cohort):
+    """There the quorum is two thirds of roster and colluders, of any clients in the set."""
+    federation = cohort(12, length=4, choices=RING)
+    machine, request = at(federation, Stage.UNMASKING)
+    shown = decode_message(UnmaskingRequest, request, 10**6)[1].signatures
+    assert len(shown) == ring_quorum(12, 0) == 8 > RING["threshold"]
+    fewer = dict(sorted(shown.items())[1:])
+    frame = rewrite(request, UnmaskingRequest, lambda m: dataclasses.replace(m, signatures=fewer))
+    error = refuses(machine, Stage.UNMASKING, frame, TooFewSurvivorsError)
+    assert (error.survivors, error.required) == (7, 8)
+
+
+def test_a_ring_that_loses_its_quorum_reveals_nothing(cohort):
+    federation = cohort(12, length=4, choices=RING)
+    drops = dict.fromkeys(federation.names[:5], "ConsistencyCheck")
+    with pytest.raises(TooFewSurvivorsError) as caught:
+        federation.run(drops=drops)
+    assert (caught.value.stage, caught.value.survivors, caught.value.required) == ("ConsistencyCheck", 7, 8)
+    assert not any(machine.participation.rows for machine in federation.machines.values())
 
 
 def test_signatures_of_another_session_make_no_quorum(cohort):

@@ -3,8 +3,19 @@ from math import comb
 
 import numpy as np
 import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
 
-from protocols import ClientPolicy, FixedPointCodec, NoSafePlanError, ParameterError, RoundParameters, ThreatModel
+from protocols import (
+    ClientPolicy,
+    FixedPointCodec,
+    NoSafePlanError,
+    ParameterError,
+    PolicyError,
+    RoundParameters,
+    ThreatModel,
+)
+from protocols.parameters import least_complete_threshold, least_ring_threshold, ring_quorum
 from protocols.plan import find_ring, orders, plan, privacy_failure, rings
 from protocols.simulator import SimulatedFederation
 from protocols.tails import disconnection, log2_of, severance, tail_above, tail_below
@@ -187,7 +198,7 @@ def test_a_plan_becomes_parameters_and_its_traffic_is_what_frames_measure():
         expected = expected_traffic(
             clients,
             neighbours,
-            threshold,
+            parameters.quorum(clients),
             threat_model,
             parameters.vector_length,
             parameters.ring_bits,
@@ -198,6 +209,61 @@ def test_a_plan_becomes_parameters_and_its_traffic_is_what_frames_measure():
                 for direction, size in (("down", traffic.down), ("up", traffic.up)):
                     records = [f for f in result.frames if (f.client, f.stage, f.direction) == (name, stage, direction)]
                     assert sum(record.bytes for record in records) == size
+
+
+@settings(max_examples=300, deadline=None)
+@given(data=st.data(), members=st.integers(101, 16_384))
+def test_any_two_rounds_over_one_model_share_an_honest_client_that_knows_of_the_first(data, members):
+    """M-24 in detail: the counting, for every pair of rounds that the default policy lets pass."""
+    corrupt = data.draw(st.integers(0, members // 3))
+    quorum, complete = ring_quorum(members, corrupt), least_complete_threshold(members, corrupt, ACTIVE)
+    assume(quorum <= members)
+    survivors = data.draw(st.integers(quorum, members))
+    neighbours = 2 * data.draw(st.integers(2, 300))
+    threshold = least_ring_threshold(members, corrupt, neighbours, survivors)
+    shares = threshold * (survivors - corrupt)  # each honest client of the sum takes t; nobody returns more than k
+    know = min(-(-shares // neighbours), complete) - corrupt
+    sign = min(quorum, complete) - corrupt
+    assert know + sign > members - corrupt
+
+
+def test_a_threshold_below_two_thirds_is_refused_where_a_ring_is_possible():
+    names = SimulatedFederation(3).roster
+    roster = type(names)({f"s{i:03d}": i.to_bytes(32, "big") for i in range(120)})
+    terms = {"round": 1, "roster": roster, "codec": FixedPointCodec([4], [1.0], 8), "config_digest": bytes(32)}
+    cohort = roster.names[:100]
+    ClientPolicy().check(RoundParameters.choose(cohort=cohort, **terms), roster)
+    with pytest.raises(PolicyError, match="threshold is 73, this client accepts at least 96"):
+        ClientPolicy().check(RoundParameters.choose(cohort=cohort, threshold=73, **terms), roster)
+    ClientPolicy(complete_up_to=120).check(RoundParameters.choose(cohort=cohort, threshold=73, **terms), roster)
+
+
+def test_a_ring_of_fewer_clients_than_the_quorum_of_the_roster_is_named():
+    names = SimulatedFederation(3).roster
+    roster = type(names)({f"s{i:03d}": i.to_bytes(32, "big") for i in range(300)})
+    terms = {"round": 1, "roster": roster, "codec": FixedPointCodec([4], [1.0], 8), "config_digest": bytes(32)}
+    with pytest.raises(ParameterError, match="has 150 of 300 clients: a ring needs a quorum of 240"):
+        RoundParameters.choose(cohort=roster.names[:150], neighbours=64, threshold=49, **terms)
+
+
+def test_losses_that_leave_no_quorum_take_a_complete_graph_or_none():
+    assert plan(1000, 0.2, 0.2).neighbours < 999
+    assert plan(1000, 0.2, 0.2).min_survivors == ring_quorum(1000, 200)
+    with pytest.raises(NoSafePlanError, match="need a threshold of 800, but only 799"):
+        plan(1000, 0.2, 0.201)
+
+
+def test_a_ring_whose_threshold_binds_too_few_is_refused():
+    found = plan(200, 0.2, 0.1)
+    names = SimulatedFederation(3).roster
+    roster = type(names)({f"s{i:03d}": i.to_bytes(32, "big") for i in range(200)})
+    terms = {"round": 1, "roster": roster, "codec": FixedPointCodec([4], [1.0], 8), "config_digest": bytes(32)}
+    few = {**found.choices, "min_survivors": ring_quorum(200, 40) - 1}
+    with pytest.raises(PolicyError, match="min_survivors is 159, this client accepts at least 160"):
+        ClientPolicy().check(RoundParameters.choose(**terms, **few), roster)
+    wide = {**found.choices, "neighbours": 150, "threshold": 100, "min_survivors": 160}
+    with pytest.raises(PolicyError, match="threshold is 100, this client accepts at least 101"):
+        ClientPolicy().check(RoundParameters.choose(**terms, **wide), roster)
 
 
 def test_choices_of_a_plan_are_accepted_by_the_default_policy():

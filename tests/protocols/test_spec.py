@@ -108,19 +108,19 @@ def test_the_frame_shown_is_that_of_the_vectors():
 @pytest.mark.parametrize(("n", "k"), [(4, 3), (100, 99), (1000, 102)])
 def test_byte_formula(n, k, threat_model):
     """The table of section 16, evaluated."""
-    t, d, b, payload = 3 + k // 2, 1000, 23, 77
+    q, d, b, payload = 3 + k // 2, 1000, 23, 77
     complete, active = k == n - 1, threat_model is ThreatModel.ACTIVE
     names = {
         "n": n,
         "k": k,
-        "t": t if active else 0,
+        "q": q if active else 0,
         "payload": payload,
         "A": 65 + 32 * (not complete) + 64 * active,
         "o": int(complete),
         "S": 2 + -(-n // 8),
         "vector": -(-d * b // 8),
     }
-    expected = expected_traffic(n, k, t, threat_model, d, b, payload)
+    expected = expected_traffic(n, k, q, threat_model, d, b, payload)
     seen = set()
     for stage, down, up in table("16 Bytes"):
         if stage not in {s.value for s in expected}:
