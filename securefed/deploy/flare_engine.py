@@ -6,7 +6,16 @@ from pathlib import Path
 from securefed.deploy.deployment import SERVER
 from securefed.deploy.flare_policy import SERVER_CLASS, SITE_CLASS, harden_server, harden_site
 from securefed.deploy.flare_project import provision
-from securefed.deploy.flare_run import connected, job_state, start_kit, submit, wait_until_connected, write_job
+from securefed.deploy.flare_run import (
+    connected,
+    job_state,
+    refuse_taken,
+    start_kit,
+    submit,
+    wait_until_answering,
+    wait_until_connected,
+    write_job,
+)
 from securefed.deploy.plan import Plan
 from securefed.engines.names import SITE_SOCKET
 
@@ -21,8 +30,10 @@ class FlareEngine:
     def start_server(self, folder: Path, plan: Plan, variables: Mapping[str, str]) -> None:
         """Harden and start the server's kit."""
         kit = folder / "kits" / plan.host
+        refuse_taken(plan.server_port)
         harden_server(kit, folder / "storage")
         start_kit(folder, SERVER, kit, variables)
+        wait_until_answering(folder, folder / "kits", SERVER)
 
     def start_site(self, folder: Path, plan: Plan, site: str, socket_path: Path) -> None:
         """Harden and start a site's kit."""

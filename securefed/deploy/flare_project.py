@@ -14,6 +14,7 @@ from securefed.deploy.errors import DeploymentError
 
 PROJECT: Final = "securefed"
 LEAD: Final = "lead@study.org"
+_HERE: Final = "127.0.0.1"
 _SITE_NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,100}")
 
 
@@ -38,9 +39,7 @@ def provision(folder: Path, sites: Sequence[str], host: str, port: int, listen: 
         raise DeploymentError(f"{kits} exists already; new certificates would shut out everybody who has a kit")
     authority.mkdir(parents=True, mode=0o700, exist_ok=True)
     # JSON is YAML: no other writer is needed.
-    (authority / "project.yml").write_text(
-        json.dumps(_project(sites, host, port, listen or port), indent=1), encoding="utf-8"
-    )
+    (authority / "project.yml").write_text(json.dumps(_project(sites, host, port, listen), indent=1), encoding="utf-8")
     nvflare(folder, "provision", "-p", "project.yml", "-w", "workspace", directory=authority)
     shutil.move(authority / "workspace" / PROJECT / "prod_00", kits)
     for path in kits.rglob("*"):
@@ -49,8 +48,11 @@ def provision(folder: Path, sites: Sequence[str], host: str, port: int, listen: 
 
 
 def _project(sites: Sequence[str], host: str, port: int, listen: int) -> dict[str, Any]:
-    server = {"name": host, "type": "server", "org": "coordinator", "host_name": host, "fed_learn_port": listen}
-    lead = {"name": LEAD, "type": "admin", "org": "coordinator", "role": "lead"}
+    server: dict[str, Any] = {"name": host, "type": "server", "org": "coordinator", "fed_learn_port": listen or port}
+    lead: dict[str, Any] = {"name": LEAD, "type": "admin", "org": "coordinator", "role": "lead"}
+    if listen:  # `host` is a firewall's, which need not forward what comes from behind it
+        server["host_names"] = [_HERE]
+        lead["connect_to"] = {"host": _HERE, "port": listen}
     target = {"connect_to": {"host": host, "port": port}}
     clients = [{"name": site, "type": "client", "org": site.replace("-", "_"), **target} for site in sites]
     builder = "nvflare.lighter.impl."

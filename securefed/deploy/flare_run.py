@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import socket
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
@@ -11,7 +12,7 @@ from typing import Any, Final
 from securefed.deploy.errors import DeploymentError
 from securefed.deploy.flare_policy import CONTROLLER, EXECUTOR, harden_site
 from securefed.deploy.flare_project import LEAD, environment, nvflare
-from securefed.deploy.processes import refuse_ended, start_party
+from securefed.deploy.processes import last_words, log_of, refuse_ended, start_party
 from securefed.engines.names import SITE_SOCKET
 
 _COMMAND: Final = ("/usr/bin/env", "bash")
@@ -55,6 +56,35 @@ def connected(folder: Path, kits: Path) -> tuple[str, ...]:
     except DeploymentError:
         return ()
     return tuple(sorted(client["client_name"] for client in _find(answer, "clients")))
+
+
+def refuse_taken(port: int) -> None:
+    """Raise DeploymentError where something listens at a port of this machine: FLARE would try again for ever."""
+    with socket.socket() as line:
+        line.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            line.bind(("", port))
+        except OSError as error:
+            raise DeploymentError(f"cannot listen at port {port} ({error.strerror}); end what listens there") from error
+
+
+def wait_until_answering(folder: Path, kits: Path, party: str, seconds: float = 60.0) -> None:
+    """Wait until the server answers the lead.
+
+    Raises:
+        DeploymentError: It does not within `seconds`, or has ended.
+    """
+    deadline = time.monotonic() + seconds
+    while True:
+        refuse_ended(folder, party)
+        try:
+            _ask(folder, kits, "job", "list")
+        except DeploymentError as error:
+            if time.monotonic() > deadline:
+                said = f"{last_words(folder, party)} (all that it said: {log_of(folder, party)})"
+                raise DeploymentError(f"{party} does not answer: {said}") from error
+        else:
+            return
 
 
 def wait_until_connected(folder: Path, kits: Path, sites: Sequence[str], seconds: float = 120.0) -> None:

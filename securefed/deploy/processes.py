@@ -64,10 +64,15 @@ def is_alive(folder: Path, party: str) -> bool:
 def refuse_ended(folder: Path, party: str) -> None:
     """Raise DeploymentError, with the last line of its log, where the command of a party has ended."""
     if not is_alive(folder, party):
-        path = log_of(folder, party)
-        lines = path.read_text(encoding="utf-8", errors="replace").split("\n") if path.exists() else []
-        said = next((line.strip() for line in reversed(lines) if line.strip()), "it has left no word")
-        raise DeploymentError(f"{party} has ended: {said[-500:]} (all that it said: {path})")
+        said = last_words(folder, party)
+        raise DeploymentError(f"{party} has ended: {said} (all that it said: {log_of(folder, party)})")
+
+
+def last_words(folder: Path, party: str) -> str:
+    """Return the last line of a party's log, its last 500 characters at most."""
+    path = log_of(folder, party)
+    lines = path.read_text(encoding="utf-8", errors="replace").split("\n") if path.exists() else []
+    return next((line.strip()[-500:] for line in reversed(lines) if line.strip()), "it has left no word")
 
 
 def log_of(folder: Path, party: str) -> Path:

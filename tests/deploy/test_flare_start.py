@@ -1,0 +1,73 @@
+"""Starts over FLARE that fail, and where the lead's kit calls: no FLARE is needed."""
+
+import os
+import socket
+import sys
+import time
+
+import pytest
+
+from securefed.deploy import flare_run, processes
+from securefed.deploy.errors import DeploymentError
+from securefed.deploy.flare_engine import FlareEngine
+from securefed.deploy.flare_project import _project
+from securefed.deploy.plan import Plan
+
+SLEEP = "import time; time.sleep(60)"
+RETRIES = "import time; print('Retrying in 10 seconds', flush=True); time.sleep(60)"
+
+
+@pytest.fixture
+def folder(tmp_path):
+    yield tmp_path
+    processes.stop_parties(tmp_path)
+
+
+def play(folder, party, code):
+    processes.start_party(folder, party, [sys.executable, "-c", code], dict(os.environ), folder)
+
+
+def silent(*arguments):
+    raise DeploymentError("Failed to connect")
+
+
+def test_a_server_that_ends_at_once_is_not_waited_for(folder, monkeypatch):
+    monkeypatch.setattr(flare_run, "_ask", silent)
+    play(folder, "server", "exit('no certificate')")
+    began = time.monotonic()
+    with pytest.raises(DeploymentError, match="server has ended: no certificate"):
+        flare_run.wait_until_answering(folder, folder / "kits", "server")
+    assert time.monotonic() - began < 30
+
+
+def test_a_server_that_tries_for_ever_is_named_with_its_last_words(folder, monkeypatch):
+    monkeypatch.setattr(flare_run, "_ask", silent)
+    play(folder, "server", RETRIES)
+    with pytest.raises(DeploymentError, match=r"server does not answer: Retrying in 10 seconds .*server\.log"):
+        flare_run.wait_until_answering(folder, folder / "kits", "server", seconds=3)
+
+
+def test_a_server_that_answers_is_waited_for_no_longer(folder, monkeypatch):
+    answers = iter([silent, lambda *arguments: {"data": []}])
+    monkeypatch.setattr(flare_run, "_ask", lambda *arguments: next(answers)(*arguments))
+    play(folder, "server", SLEEP)
+    flare_run.wait_until_answering(folder, folder / "kits", "server")
+
+
+def test_a_port_that_is_taken_is_named_before_anything_starts(folder):
+    with socket.create_server(("", 0)) as line:
+        plan = Plan("flare", "fl.example.org", 8002, {}, line.getsockname()[1])
+        with pytest.raises(DeploymentError, match=f"port {plan.listen} .*; end what listens there"):
+            FlareEngine().start_server(folder, plan, {})
+    assert not processes.running(folder)
+
+
+@pytest.mark.parametrize(
+    ("listen", "host", "port"), [(0, None, None), (9000, "127.0.0.1", 9000), (8002, "127.0.0.1", 8002)]
+)
+def test_behind_a_firewall_the_lead_calls_the_server_and_not_the_firewall(listen, host, port):
+    server, near, lead = _project(["near"], "fl.example.org", 8002, listen)["participants"]
+    assert near["connect_to"] == {"host": "fl.example.org", "port": 8002}
+    assert server["fed_learn_port"] == (listen or 8002)
+    assert lead.get("connect_to", {"host": None, "port": None}) == {"host": host, "port": port}
+    assert host in server.get("host_names", [None])
