@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file, save
 
 from audit.data_name import DATA_KEY, named_data
 from audit.site_folder import site_folder_name
@@ -146,10 +146,15 @@ class RunFolder:
         return value
 
     def write_arrays(self, path: Path, arrays: Arrays, metadata: Mapping[str, str], *, private: bool = False) -> None:
-        """Write a safetensors file atomically; `private` gives access to its owner only."""
+        """Write a safetensors file atomically; `private` gives access to its owner only.
+
+        The same arrays and metadata give the same bytes.
+        """
         temporary = path.with_name(path.name + ".part")
         try:
-            save_file({name: np.asarray(array, order="C") for name, array in arrays.items()}, temporary, dict(metadata))
+            saved = save({name: np.asarray(array, order="C") for name, array in arrays.items()}, dict(metadata))
+            with temporary.open("wb") as stream:
+                stream.writelines(_ordered(saved))
             temporary.chmod(0o600 if private else 0o644)
             _sync(temporary)
             temporary.replace(path)
@@ -256,6 +261,20 @@ def unwritable(path: Path, error: OSError | SafetensorError) -> RunFolderError:
     """Return the error that says why a result cannot be written, and what to do."""
     reason = (error.strerror if isinstance(error, OSError) else None) or " ".join(str(error).split())[:120]
     return RunFolderError(path, f"cannot be written ({reason}); free space or name another --output")
+
+
+def _ordered(saved: bytes) -> tuple[bytes, memoryview]:
+    """Return head and tensors of a safetensors file, the metadata sorted: the library writes it in an order of chance.
+
+    The format: u64 length of a JSON object, the object filled up with spaces to a multiple of 8 bytes, the tensors.
+    """
+    length = int.from_bytes(saved[:8], "little")
+    head = json.loads(saved[8 : 8 + length])
+    if "__metadata__" in head:
+        head["__metadata__"] = dict(sorted(head["__metadata__"].items()))
+    text = json.dumps(head, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text, memoryview(saved)[8 + length :]
 
 
 def _sync(path: Path) -> None:

@@ -122,7 +122,7 @@ def test_what_a_crash_has_left_is_not_taken_for_a_round_that_is_repeated(folder,
 
 def test_an_error_in_the_thread_ends_the_save(folder, monkeypatch):
     begun(folder, Checkpoint(snapshot(1), None, -1.0, {}))
-    monkeypatch.setattr("securefed.run_folder.save_file", lambda *_: (_ for _ in ()).throw(OSError(28, "No space")))
+    monkeypatch.setattr("securefed.run_folder.save", lambda *_: (_ for _ in ()).throw(OSError(28, "No space")))
     with pytest.raises(RunFolderError, match="No space"):
         begun(folder, Checkpoint(snapshot(2), None, -1.0, {}))
     monkeypatch.undo()

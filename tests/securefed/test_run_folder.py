@@ -67,6 +67,17 @@ def test_rows_survive_the_way_to_disk_and_are_cut_by_round(tmp_path):
     assert read_metric_rows(folder.metrics) == metrics
 
 
+def test_the_same_arrays_and_metadata_give_the_same_bytes(tmp_path):
+    folder = RunFolder(tmp_path)
+    arrays, metadata = {"b": np.arange(3.0), "a": np.zeros(0)}, {f"k{i}": f"{i} é" for i in range(40)}
+    for turn in (metadata, dict(reversed(metadata.items()))):
+        folder.write_arrays(tmp_path / f"{len(list(tmp_path.iterdir()))}", arrays, turn)
+    first, second = sorted(tmp_path.iterdir())
+    assert first.read_bytes() == second.read_bytes()
+    assert folder.read_metadata(first) == metadata
+    assert list(folder.read_arrays(first)["b"]) == [0, 1, 2]
+
+
 def test_private_arrays_are_for_their_owner_only(tmp_path):
     folder = RunFolder.create(tmp_path, "x", NOW)
     path = folder.site("a") / "mlp.safetensors"
