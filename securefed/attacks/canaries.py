@@ -5,6 +5,8 @@ each clipping group that has one for it. Everything else of the copy is the trai
 noise too small, its sensitivity too large or its sampling other than claimed shows in what the auditor finds.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -33,14 +35,14 @@ class AuditedHospital(PrivateHospital):
         self._scores = np.zeros(len(self._taking_part))
         return self._taking_part
 
-    def watch(self, vector: Vector, rounds: int, source: Randomness | None = None) -> NDArray[np.float64]:
-        """Train rounds from a global vector float32[d] and return float64[m], the scores of the canaries.
+    def watch(self, vector: Vector, rounds: Sequence[int], source: Randomness | None = None) -> NDArray[np.float64]:
+        """Train rounds of these numbers from a global vector float32[d]; return float64[m], the scores of the canaries.
 
         The score of a canary is the sum of its coordinates in all noisy sums, less what all other records add there
         (the auditor knows them, as differential privacy allows) and half of what it would add itself, each over the
         variance of its noise: for Gaussian noise the log likelihood ratio of having been there in every step.
         """
-        for number in range(1, rounds + 1):
+        for number in rounds:
             randomness = Randomness.of_the_system() if source is None else source
             vector = vector + self.train_round(vector, number, randomness)
         return self._scores

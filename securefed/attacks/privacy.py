@@ -1,6 +1,6 @@
 """The privacy claim of a run against one-run auditing: does the noise hide what it is accounted to hide?"""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -47,8 +47,14 @@ def audit_privacy(
     assert history.claim is not None  # noqa: S101 (the caller has looked)
     fields: Mapping[str, Any] = history.claim.fields
     if fields["mode"] != "local" or fields["unit"] != "image":
-        return [_not_tried(f"canaries are planted at image level in the mode local; this run is {fields['mode']}")]
-    settings = private_settings(config, history, site)
+        run = f"of the mode {fields['mode']} at {fields['unit']} level"
+        return [_not_tried(f"canaries are planted in the mode local at image level; this run is {run}")]
+    released = releases_of(history, site)
+    if not released:
+        return [_not_tried(f"{site} released nothing in this run; name a hospital that did with --site")]
+    if any(event["mechanism"] != released[0]["mechanism"] for event in released):
+        return [_not_tried(f"the noise of {site} changes from one release to another; name another with --site")]
+    settings = private_settings(config, released[0]["mechanism"])
     hospital = AuditedHospital(
         next(found for found in bundle.sites if found.site == site),
         bundle.text_features,
@@ -60,7 +66,7 @@ def audit_privacy(
     )
     source = coins or Randomness.of_the_system()
     included = hospital.plant(canaries, source)
-    scores = hospital.watch(initial, len(history.results), coins)
+    scores = hospital.watch(initial, [event.get("round", place) for place, event in enumerate(released, 1)], coins)
     adjacency = Adjacency(fields.get("adjacency", "add-or-remove-one"))
     return [judge(scores, included, composition_of(history, site), fields["delta"], adjacency)]
 
@@ -113,17 +119,18 @@ def judge(
     )
 
 
-def private_settings(config: RunConfig, history: RunHistory, site: str) -> PrivacySettings:
-    """Return the private step of a recorded run: its noise and sampling from the log, the rest from its configuration.
+def releases_of(history: RunHistory, site: str) -> list[Mapping[str, Any]]:
+    """Return the privacy events of a site in the order of the log: what was accounted for it, round for round.
 
-    Raises:
-        ValueError: The log records another kind of noise than the mode `local` adds.
+    A hospital that was lost before it trained has none; a round that was done again with fresh noise has two.
     """
-    events: Sequence[Mapping[str, Any]] = [event.fields for event in history.of_kind("privacy_event")]
-    own = [fields["mechanism"] for fields in events if fields.get("hospital") in (None, site)]
-    if not own or any(mechanism != own[0] for mechanism in own):
-        raise ValueError(f"the log records no noise for {site}, or noise that changes from round to round")
-    mechanism, privacy = own[0], config.privacy
+    events = history.of_kind("privacy_event")
+    return [event.fields for event in events if event.fields.get("hospital") in (None, site)]
+
+
+def private_settings(config: RunConfig, mechanism: Mapping[str, Any]) -> PrivacySettings:
+    """Return the private step of a recorded run: noise and sampling from its log, the rest from its configuration."""
+    privacy = config.privacy
     several = mechanism.get("noise_multipliers") or [mechanism["noise_multiplier"]]
     norms = (privacy.fam_clip_norm, privacy.mlp_clip_norm) if privacy.clips_by_group else (privacy.clip_norm,)
     return PrivacySettings(

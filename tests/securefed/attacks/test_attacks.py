@@ -14,6 +14,7 @@ from clients.encoders import FeatureBundle
 from clients.method.layout import initial_vector
 from clients.privacy import Randomness
 from securefed.attacks import attack_run, record_findings
+from securefed.attacks.canaries import AuditedHospital
 from securefed.attacks.findings import Finding
 from securefed.attacks.inversion import invert_gradients
 from securefed.attacks.members import infer_members
@@ -72,15 +73,18 @@ PRIVATE = {
 }
 
 
-def private_history(tmp_path, mechanism, *, mode="local", rounds=2, steps=25):
+def private_history(tmp_path, mechanism, *, mode="local", rounds=2, steps=25, unit="image", released=None):
+    """A log of so many rounds; those of `released` (None for all) have a release of site0, the others one of site1."""
     with EventLog.create(tmp_path / "audit.jsonl", {"run_id": "r", "operation": "simulation"}) as log:
-        claim = {"mode": mode, "claim": "CLAIMED", "reason": "test", "unit": "image", "delta": 1e-5}
+        claim = {"mode": mode, "claim": "CLAIMED", "reason": "test", "unit": unit, "delta": 1e-5}
         log.append("privacy_claim", {**claim, "adjacency": "add-or-remove-one"})
         for number in range(1, rounds + 1):
-            log.append("round_started", {"round": number, "cohort": ["site0"], "model_digest": "ab" * 32})
-            noise = {"mechanism": mechanism_fields(mechanism), "repetitions": steps}
-            log.append("privacy_event", {**noise, "hospital": "site0", "round": number})
-            completed = {"round": number, "cohort": ["site0"], "survivors": ["site0"], "dropouts": {}, "bytes": {}}
+            site = "site0" if released is None or number in released else "site1"
+            log.append("round_started", {"round": number, "cohort": [site], "model_digest": "ab" * 32})
+            made = mechanism[number - 1] if isinstance(mechanism, list) else mechanism
+            noise = {"mechanism": mechanism_fields(made), "repetitions": steps}
+            log.append("privacy_event", {**noise, "hospital": site, "round": number})
+            completed = {"round": number, "cohort": [site], "survivors": [site], "dropouts": {}, "bytes": {}}
             log.append("round_completed", {**completed, "aggregate_digest": "cd" * 32})
         return read_history(log.events)
 
@@ -131,16 +135,40 @@ def test_few_canaries_are_said_to_show_little(bundle, tmp_path):
     assert "hardly anything could have been found" in found.reason
 
 
+def test_as_many_rounds_are_watched_as_the_hospital_released(bundle, tmp_path):
+    """It was lost in all others: what it never sent is no leak, and the rounds keep their numbers."""
+    history = private_history(tmp_path, Gaussian(4.0), rounds=12, released=(3,))
+    rounds = []
+    honest = AuditedHospital.train_round
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(AuditedHospital, "train_round", lambda h, v, n, r: rounds.append(n) or honest(h, v, n, r))
+        found = audited(bundle, history)
+    assert rounds == [3]
+    assert found.outcome == "PASS"
+    assert found.values["epsilon_lower"] < found.values["epsilon_claimed"]
+    assert found.values["epsilon_claimed"] == upper_epsilon([Repeated(Gaussian(4.0), 25)], 1e-5)
+
+
 def test_what_cannot_be_audited_is_said(bundle, tmp_path):
-    found = audited(bundle, private_history(tmp_path, Gaussian(4.0), mode="hospital"))
+    found = audited(bundle, private_history(tmp_path, Gaussian(4.0), mode="hospital", unit="hospital"))
     assert (found.outcome, found.setting) == ("MEASURED", "not tried")
+    (tmp_path / "b").mkdir()
+    found = audited(bundle, private_history(tmp_path / "b", Gaussian(4.0), unit="patient"))
+    assert found.setting == "not tried"
+    assert "this run is of the mode local at patient level" in found.reason
 
 
-def test_noise_that_the_log_does_not_hold_is_refused(bundle, tmp_path):
-    config = config_from_mapping(PRIVATE)
-    history = private_history(tmp_path, Gaussian(4.0), rounds=0)
-    with pytest.raises(ValueError, match="records no noise"):
-        audit_privacy(config, bundle, history, initial_vector(WIDTH, config.training, 0), site="site0", canaries=100)
+@pytest.mark.parametrize(
+    ("mechanism", "released", "told"),
+    [
+        (Gaussian(4.0), (), "site0 released nothing in this run; name a hospital that did with --site"),
+        ([Gaussian(4.0), Gaussian(5.0)], None, "the noise of site0 changes from one release to another"),
+    ],
+)
+def test_a_hospital_without_one_noise_is_not_tried(bundle, tmp_path, mechanism, released, told):
+    found = audited(bundle, private_history(tmp_path, mechanism, released=released))
+    assert (found.outcome, found.setting) == ("MEASURED", "not tried")
+    assert told in found.reason
 
 
 def test_the_feature_is_read_off_a_bare_update_and_not_off_a_masked_one(bundle):
