@@ -1,9 +1,11 @@
 """The first page: one line a claim, and one plain sentence a hospital."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from audit.bounds import at_most
 from audit.history import RunHistory
+from audit.log import Event
 from audit.report.method import alone, is_shared, scoring_rounds, training_rounds, what_stays
 from audit.report.privacy import IN_SHARES, ONLY_SUMS, is_claimed
 from audit.verify import Verification
@@ -182,9 +184,24 @@ def _attacks(history: RunHistory) -> dict[str, str]:
     if not found:
         return _line(subject, "NOT CLAIMED", "No attack was tried on this run.")
     failed = [str(event.fields["name"]) for event in found if event.fields["outcome"] == "FAIL"]
+    withstood = sum(event.fields["outcome"] == "PASS" for event in found)
+    beside = _beside(found)
     if failed:
-        return _line(subject, "FAIL", f"{len(failed)} of {len(found)} attacks succeeded: {', '.join(failed)}.")
-    return _line(subject, "PASS", f"None of {len(found)} attacks did better than the claims allow.")
+        told = f"{len(failed)} of {len(failed) + withstood} attacks succeeded: {', '.join(failed)}{beside}."
+        return _line(subject, "FAIL", told)
+    if not withstood:
+        return _line(subject, "NOT CLAIMED", f"No attack on a claim was tried{beside}.")
+    did = "The one attack on a claim did no" if withstood == 1 else f"None of {withstood} attacks on claims did"
+    return _line(subject, "PASS", f"{did} better than is claimed{beside}.")
+
+
+def _beside(found: Sequence[Event]) -> str:
+    """Count the attacks that hold nothing against a claim: those that only measure, and those that were not tried."""
+    without = [event.fields["setting"] for event in found if event.fields["outcome"] == "MEASURED"]
+    skipped = without.count("not tried")
+    counts = ((len(without) - skipped, "measured without a claim"), (skipped, "not tried"))
+    told = ", ".join(f"{count} {what}" for count, what in counts if count)
+    return f"; {told}" if told else ""
 
 
 def _bytes(verification: Verification, communication: dict[str, Any]) -> dict[str, str]:

@@ -222,6 +222,21 @@ def test_a_successful_attack_fails(tmp_path):
     assert "1 of 1 attacks succeeded: inversion" in report["verdicts"][4]["sentence"]
 
 
+@pytest.mark.parametrize(
+    ("attack", "told"),
+    [
+        ({"outcome": "MEASURED"}, "No attack on a claim was tried; 1 measured without a claim."),
+        ({"outcome": "MEASURED", "setting": "not tried"}, "No attack on a claim was tried; 1 not tried."),
+    ],
+)
+def test_an_attack_that_was_not_tried_or_has_no_claim_against_it_passes_nothing(tmp_path, attack, told):
+    folder = rich_run(tmp_path)
+    edited(folder, "attack", lambda f: f.update(attack))
+    report = build_report(folder)
+    assert verdicts(report)["Attacks tried"] == "NOT CLAIMED"
+    assert report["verdicts"][4]["sentence"] == told
+
+
 def test_no_file_name_and_no_value_of_a_patient_reaches_the_report(complete_run):
     (complete_run / "sites" / "north" / "PATIENT-4711.txt").write_text("PATIENT-4711")
     for name in FORMATS:

@@ -205,8 +205,11 @@ def test_a_run_is_attacked_recorded_signed_and_reported(small_run, tmp_path):
     assert json.loads((run.folder.path / "report.json").read_bytes()) == report
     names = {entry["name"] for entry in report["empirical"]}
     assert names == {"one-run audit", "membership inference", "gradient inversion"}
-    verdicts = {line["subject"]: line["verdict"] for line in report["verdicts"]}
-    assert verdicts["Attacks tried"] == "PASS"
+    (attacks,) = (line for line in report["verdicts"] if line["subject"] == "Attacks tried")
+    assert attacks["verdict"] == "PASS"
+    assert attacks["sentence"] == (
+        "The one attack on a claim did no better than is claimed; 5 measured without a claim, 1 not tried."
+    )
     page = render(report, "html").decode()
     assert "True against false positives" in page
     assert "gradient inversion" in page
