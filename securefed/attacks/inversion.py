@@ -38,7 +38,12 @@ _SIGMAS = 6.0
 
 
 def invert_gradients(
-    config: RunConfig, bundle: FeatureBundle, vector: Vector, *, noise_multiplier: float = 1.0
+    config: RunConfig,
+    bundle: FeatureBundle,
+    vector: Vector,
+    *,
+    noise_multiplier: float | None = None,
+    of_the_sum: float | None = None,
 ) -> list[Finding]:
     """Return the cosine of the recovered with the true feature of one image, in each setting.
 
@@ -49,7 +54,8 @@ def invert_gradients(
         config: Configuration of the run.
         bundle: Its data.
         vector: float32[d], the shared parameters from which the update is made.
-        noise_multiplier: Noise over the clip norm in the setting with differential privacy.
+        noise_multiplier: Noise in a single update over the clip norm; None for a run without any, of which 1 is shown.
+        of_the_sum: The same in an opened sum, where hospitals add the noise in shares; None where each adds all of it.
     """
     if config.federation.method not in ("fedmedclip", "fedclip"):
         return [Finding(NAME, "not tried", "MEASURED", {}, "Not tried: the method sends no FAM.")]
@@ -66,12 +72,17 @@ def invert_gradients(
 
     clear = gradients[victim].astype(np.float64)
     noise = np.random.default_rng().normal(size=clear.size)  # protects nobody: it shows what noise would do
+    known = noise_multiplier is not None
+    multiplier = 1.0 if noise_multiplier is None else noise_multiplier
+    of_what = "" if of_the_sum is None else "one share of the noise, "
     found = [
         finding("no protection", clear, "The update as it is: 1 is the very feature."),
         finding(
-            f"differential privacy, noise multiplier {noise_multiplier:.4g}",
-            clear + noise_multiplier * noise,
-            "The update, clipped and under the noise of one step.",
+            f"differential privacy, {of_what}noise multiplier {multiplier:.4g}{'' if known else ' (not of this run)'}",
+            clear + multiplier * noise,
+            "The update, clipped and under the noise of one step."
+            if of_the_sum is None
+            else "The clipped update under what is left of its share of the noise to one who opens single updates.",
         ),
     ]
     if len(gradients) >= 3:
@@ -90,6 +101,10 @@ def invert_gradients(
                 "resemble one another. A sum alone leaks.",
             ),
         ]
+        if of_the_sum is not None:
+            told = "What the server opens in this run: the sum with the noise of all shares."
+            setting = f"differential privacy, the sum under noise multiplier {of_the_sum:.4g}"
+            found.append(finding(setting, opened + of_the_sum * noise, told))
     others = np.mean([site.train.features[0] for site in sites[1:]] or [np.zeros_like(truth)], axis=0)
     baseline = Finding(
         NAME,

@@ -1,9 +1,20 @@
 """All attacks on one finished run, and their entry into its record."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
+from audit.accounting import (
+    DiscreteGaussian,
+    Gaussian,
+    GroupedSampledGaussian,
+    Mechanism,
+    Repeated,
+    SampledGaussian,
+    Skellam,
+    against_broken_aggregation,
+    mechanism_of,
+)
 from audit.history import RunHistory, read_history
 from audit.log import read_events
 from audit.report import write_report
@@ -102,7 +113,8 @@ def _on_data(
     if "members" in attacks:
         exact += infer_members(config, bundle, vector)
     if "inversion" in attacks:
-        exact += invert_gradients(config, bundle, vector, noise_multiplier=_recorded_noise(history))
+        of_update, of_sum = recorded_noise(history)
+        exact += invert_gradients(config, bundle, vector, noise_multiplier=of_update, of_the_sum=of_sum)
     return findings + (list(map(coarse, exact)) if config.privacy.enabled else exact)
 
 
@@ -119,11 +131,34 @@ def _audit(
     return audit_privacy(config, bundle, history, initial, site=site, canaries=canaries)
 
 
-def _recorded_noise(history: RunHistory) -> float:
-    """The noise multiplier of the FAM in the last private step that the log records; 1 where it records none."""
+def recorded_noise(history: RunHistory) -> tuple[float | None, float | None]:
+    """Return the noise of the last release over its clip norm: in a single update, and in a sum over shares of it.
+
+    None where there is no such noise. Of a share counts what is left to one who can open single updates; of groups that
+    are clipped apart the first one, the FAM.
+    """
     event = history.last("privacy_event")
-    mechanism: Any = {} if event is None else event.fields["mechanism"]
-    return float(mechanism.get("noise_multiplier", mechanism.get("noise_multipliers", [1.0])[0]))
+    if event is None:
+        return None, None
+    mechanism = mechanism_of(event.fields["mechanism"])
+    match mechanism:
+        case Gaussian() | SampledGaussian():
+            return mechanism.noise_multiplier, None
+        case GroupedSampledGaussian():
+            return mechanism.noise_multipliers[0], None
+        case Skellam() | DiscreteGaussian():
+            (single,) = against_broken_aggregation([Repeated(mechanism)])
+            return _over_norm(single.mechanism), _over_norm(mechanism)
+        case _:
+            return None, None
+
+
+def _over_norm(mechanism: Mechanism) -> float:
+    """The standard deviation of noise in shares over the L2 norm of one contribution, both in grid steps."""
+    if isinstance(mechanism, Skellam):
+        return math.sqrt(mechanism.shares * mechanism.share_variance) / mechanism.l2
+    assert isinstance(mechanism, DiscreteGaussian)  # noqa: S101 (the two kinds of noise in shares)
+    return math.sqrt(mechanism.shares) * mechanism.share_sigma / mechanism.l2
 
 
 def _bundle(config: RunConfig, cache_dir: Path | None, observer: Observer) -> FeatureBundle:

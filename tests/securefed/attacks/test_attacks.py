@@ -5,7 +5,16 @@ import json
 import numpy as np
 import pytest
 
-from audit.accounting import Gaussian, Repeated, SampledGaussian, mechanism_fields, upper_epsilon
+from audit.accounting import (
+    DiscreteGaussian,
+    Gaussian,
+    GroupedSampledGaussian,
+    Repeated,
+    SampledGaussian,
+    Skellam,
+    mechanism_fields,
+    upper_epsilon,
+)
 from audit.history import read_history
 from audit.log import EventLog, read_events
 from audit.report import build_report, render
@@ -19,6 +28,7 @@ from securefed.attacks.findings import Finding
 from securefed.attacks.inversion import invert_gradients
 from securefed.attacks.members import infer_members
 from securefed.attacks.privacy import audit_privacy
+from securefed.attacks.run import recorded_noise
 from securefed.config import config_from_mapping
 from securefed.errors import ConfigError
 from securefed.simulation import simulate
@@ -182,6 +192,31 @@ def test_the_feature_is_read_off_a_bare_update_and_not_off_a_masked_one(bundle):
     assert opened < clear
     assert blind < 0.9
     assert [finding.outcome for finding in found] == ["MEASURED", "PASS", "MEASURED", "MEASURED", "MEASURED"]
+
+
+def test_noise_in_shares_is_told_of_a_share_and_of_the_sum(bundle, tmp_path):
+    """By what the log has: 4 shares of variance 900 on contributions of norm 20, of which 400 cannot be removed."""
+
+    def noise_of(name, *mechanisms):
+        with EventLog.create(tmp_path / name, {"run_id": "r", "operation": "simulation"}) as log:
+            for mechanism in mechanisms:
+                log.append("privacy_event", {"mechanism": mechanism_fields(mechanism), "repetitions": 1})
+            return recorded_noise(read_history(log.events))
+
+    assert noise_of("a", Gaussian(1.0), Skellam(100.0, 20.0, 900.0, 4, 1.0, 400.0)) == (1.0, 3.0)
+    assert noise_of("b", DiscreteGaussian(9.0, 2.0, 4.0, 4, 7)) == (2.0, 4.0)
+    assert noise_of("c", GroupedSampledGaussian((4.0, 5.0), 1.0)) == (4.0, None)
+    assert noise_of("d") == (None, None)
+    config = config_from_mapping({})
+    vector = initial_vector(WIDTH, config.training, 0)
+    found = invert_gradients(config, bundle, vector, noise_multiplier=1.0, of_the_sum=3.0)
+    told = {finding.setting: finding for finding in found}
+    share = told["differential privacy, one share of the noise, noise multiplier 1"]
+    opened = told["differential privacy, the sum under noise multiplier 3"]
+    assert abs(opened.values["cosine"]) < 6 / np.sqrt(WIDTH) < told["no protection"].values["cosine"]
+    assert {share.outcome, opened.outcome} == {"MEASURED"}
+    (unknown,) = [f for f in invert_gradients(config, bundle, vector) if f.setting.startswith("differential")]
+    assert unknown.setting.endswith("noise multiplier 1 (not of this run)")
 
 
 def test_a_model_that_remembers_its_training_images_is_found_out(bundle):
