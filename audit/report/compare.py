@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from audit.bounds import at_most
+from audit.report.privacy import IN_SHARES
 
 COLUMNS = (
     ("run_id", "run"),
@@ -18,13 +19,19 @@ COLUMNS = (
     ("claim", "privacy"),
     ("epsilon", "epsilon"),
     ("delta", "delta"),
+    ("mode", "mode"),
     ("unit", "unit"),
+    ("adjacency", "neighbours"),
+    ("against", "against"),
     ("masked", "masks"),
     ("up_per_client_round", "bytes up / client round"),
     ("down_per_client_round", "bytes down / client round"),
     ("up_total", "bytes up, all"),
 )
 """Keys of a row and what people call them."""
+
+_PROMISED = {"unit": "unit", "adjacency": "neighbouring relation", "delta": "delta", "against": "adversary"}
+"""What an epsilon is stated for, by key: one says more than another only where all of these are the same."""
 
 _PERCENT = ("accuracy", "balanced_accuracy", "macro_f1", "worst_accuracy", "ece")
 
@@ -72,7 +79,10 @@ def _row(report: Mapping[str, Any]) -> dict[str, Any]:
         "claim": claim["claim"],
         "epsilon": claim["epsilon"],
         "delta": claim["delta"],
+        "mode": claim["mode"],
         "unit": claim["unit"],
+        "adjacency": claim["adjacency"],
+        "against": _against(claim),
         "masked": report["protocol"].get("secure_aggregation"),
         "up_per_client_round": communication["per_client_round"]["up"],
         "down_per_client_round": communication["per_client_round"]["down"],
@@ -95,9 +105,19 @@ def _warnings(reports: Sequence[Mapping[str, Any]], rows: Sequence[Mapping[str, 
     if len({report["data"]["encoder_digest"] for report in reports}) > 1:
         found.append("the runs do not all have the same encoder: their utility is not comparable")
     claimed = [row for row in rows if row["claim"] == "CLAIMED"]
-    if len({(row["unit"], row["delta"]) for row in claimed}) > 1:
-        found.append("epsilon is stated for different units or deltas: smaller is not simply better")
+    differ_in = [what for key, what in _PROMISED.items() if len({row[key] for row in claimed}) > 1]
+    if differ_in:
+        found.append(
+            f"epsilon is not stated for the same {' or '.join(differ_in)} in all runs: smaller is not simply better"
+        )
     return found
+
+
+def _against(claim: Mapping[str, Any]) -> str | None:
+    """Against whom a claimed epsilon holds."""
+    if claim["claim"] != "CLAIMED":
+        return None
+    return "sums only" if claim["mode"] in IN_SHARES else "everybody"
 
 
 def _shown(key: str, value: Any) -> str:

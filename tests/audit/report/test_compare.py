@@ -41,3 +41,28 @@ def test_what_is_not_comparable_is_said(reports):
     assert len(warnings) == 3
     assert warnings[0].startswith("r1 DOES NOT VERIFY")
     assert "- r1 DOES NOT VERIFY" in comparison_markdown(compare_reports(reports))
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"unit": "patient"}, "unit"),
+        ({"adjacency": "replace-one"}, "neighbouring relation"),
+        ({"delta": 1e-6}, "delta"),
+        ({"mode": "distributed"}, "adversary"),
+        ({"mode": "distributed", "adjacency": "replace-one"}, "neighbouring relation or adversary"),
+    ],
+)
+def test_epsilons_that_promise_different_things_are_not_set_beside_one_another_in_silence(reports, changes, told):
+    reports[1]["identity"]["run_id"] = "first"
+    other = {**reports[1], "claim": {**reports[1]["claim"], **changes}}
+    same, differ = (compare_reports([reports[1], second]) for second in (reports[1], other))
+    assert same["warnings"] == []
+    assert differ["warnings"] == [
+        f"epsilon is not stated for the same {told} in all runs: smaller is not simply better"
+    ]
+    header, first, second = comparison_table(differ)
+    shown = [dict(zip(header, line, strict=True)) for line in (first, second)]
+    assert [line["against"] for line in shown] == ["everybody", "sums only" if "mode" in changes else "everybody"]
+    assert shown[0]["neighbours"] == "add-or-remove-one"
+    assert shown[0]["mode"] == "local"
