@@ -1,9 +1,10 @@
 """Whether a run has begun: it has once its log holds one whole line. Before that nothing was promised to anybody."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from audit.log import parse_events
+from audit.log import Event, parse_events
 from securefed.errors import RunFolderError
 
 _BEFORE_THE_LOG: Final = frozenset(
@@ -20,9 +21,15 @@ def last_event(log: Path) -> str | None:
     Raises:
         EvidenceError: The log does not verify.
     """
+    events = whole_events(log)
+    return events[-1].kind if events else None
+
+
+def whole_events(log: Path) -> Sequence[Event]:
+    """Return a log's whole events, as `last_event` finds them; raises EvidenceError where it does not verify."""
     content = log.read_bytes() if log.exists() else b""
     whole = content[: content.rfind(b"\n") + 1]
-    return parse_events(whole)[-1].kind if whole else None
+    return parse_events(whole) if whole else []
 
 
 def clear_unbegun(path: Path) -> None:

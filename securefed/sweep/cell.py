@@ -2,14 +2,17 @@
 
 import itertools
 import json
+import shutil
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from securefed.begun import whole_events
 from securefed.ended import reported
 from securefed.errors import RunFolderError, SecureFedError
 from securefed.locks import locked
+from securefed.run_folder import RunFolder
 from securefed.sweep.plan import Cell
 
 FINISHED, FAILED, INTERRUPTED, WAITING = "finished", "failed", "interrupted", "waiting"
@@ -58,6 +61,31 @@ def look_up(folder: Path, cell: Cell) -> CellResult:
     return CellResult(cell.name, FINISHED, summary)
 
 
+def require_same_data(folder: Path, result: CellResult, fingerprint: str, encoder_digest: str) -> None:
+    """Refuse a finished cell of other data, or another encoder, than there are now: its line would stand beside theirs.
+
+    Args:
+        folder: Folder of all cells.
+        result: The cell's.
+        fingerprint: SHA-256 (hex) of the data as the cell would find them now.
+        encoder_digest: SHA-256 (hex) of the encoder.
+
+    Raises:
+        RunFolderError: It is one.
+        KeyFileError: The key is gone that its record names the data under.
+    """
+    path = folder / result.name
+    stated = (result.summary or {}).get("provenance", {})
+    named = RunFolder(path).name_of_data(fingerprint, keyed=bool(stated.get("data_keyed")))
+    for what, field, now in (("data", "data_fingerprint", named), ("encoder", "encoder_digest", encoder_digest)):
+        if stated.get(field) != now:
+            raise RunFolderError(
+                path,
+                f"is finished, and the {what} of its run differs from what cells that run now would find; restore it, "
+                "remove this folder to run the cell again, or name another folder with --output",
+            )
+
+
 def run_cell(folder: Path, cell: Cell, cache_dir: Path | None, workers: int) -> CellResult:
     """Run a cell, or go on with it where an earlier sweep was interrupted; errors of a run become its result.
 
@@ -86,8 +114,8 @@ def _summary(path: Path, cell: Cell, cache_dir: Path | None, workers: int) -> di
     if (path / "checkpoint" / "latest.json").exists() or (path / "summary.json").exists():
         result = resume_run(path, cache_dir=cache_dir, workers=workers)
     else:
-        if path.exists():  # interrupted before its first round was finished; its record is kept beside the new run
-            _put_aside(path)
+        if path.exists():  # it did not come to the end of its first round
+            _make_way(path)
         result = simulate(cell.config, output=path, cache_dir=cache_dir, workers=workers)
     if not result.is_verified:
         raise _unverified(path)
@@ -98,8 +126,13 @@ def _unverified(path: Path) -> RunFolderError:
     return RunFolderError(path, "holds a record that does not verify: see audit verify")
 
 
-def _put_aside(path: Path) -> None:
-    """Rename a run's folder; raises LogLockedError where a process is still at work in it."""
+def _make_way(path: Path) -> None:
+    """Keep the record of an interrupted run beside the new one; a run that was refused before its first round goes.
+
+    Raises:
+        LogLockedError: A process is still at work in it.
+        EvidenceError: Its log does not verify.
+    """
     from audit.errors import LogLockedError
 
     aside = (path.with_name(f"{path.name}.interrupted-{number}") for number in itertools.count(1))
@@ -107,4 +140,8 @@ def _put_aside(path: Path) -> None:
     with locked(log) if log.exists() else nullcontext(True) as held:
         if not held:
             raise LogLockedError(log)
-        path.rename(next(name for name in aside if not name.exists()))
+        kinds = {event.kind for event in whole_events(log)}
+        if "refused" in kinds and "round_started" not in kinds:  # nothing was released or charged
+            shutil.rmtree(path)
+        else:
+            path.rename(next(name for name in aside if not name.exists()))

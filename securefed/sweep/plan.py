@@ -9,6 +9,7 @@ from typing import Any
 
 from securefed.config import RunConfig, config_digest, config_from_mapping, overlay, read_toml
 from securefed.errors import ConfigError
+from securefed.privacy.rules import check_privacy
 
 GRID = "grid"
 MOST_CELLS = 100_000
@@ -59,7 +60,8 @@ def read_plan(path: Path, overrides: Mapping[str, Any] | None = None) -> SweepPl
         overrides: Dotted keys to values that replace those of the file in every cell.
 
     Raises:
-        ConfigError: The file cannot be read, the grid is not one, or a cell is no valid configuration.
+        ConfigError: The file cannot be read, the grid is not one, a cell is no valid configuration, or breaks a rule of
+            docs/privacy.md.
     """
     tree = read_toml(path, "sweep")
     axes = _axes(tree.pop(GRID, None), overrides or {})
@@ -105,6 +107,7 @@ def _cell(tree: Mapping[str, Any], overrides: Mapping[str, Any], values: Mapping
     overlay(here, overrides)
     try:
         config = config_from_mapping(here)
+        check_privacy(config)
     except ConfigError as error:
         where = ", ".join(f"{key}={value!r}" for key, value in values.items())
         raise ConfigError(error.key, f"{error.reason} (in the cell {where})") from error

@@ -13,7 +13,7 @@ from securefed.errors import RunFolderError
 from securefed.locks import locked
 from securefed.observer import Observer
 from securefed.preparation import encode_sites, load_sites, resolve_device
-from securefed.sweep.cell import FAILED, FINISHED, CellResult, look_up, run_cell
+from securefed.sweep.cell import FAILED, FINISHED, CellResult, look_up, require_same_data, run_cell
 from securefed.sweep.plan import Cell, SweepPlan
 from securefed.sweep.plots import plot_sweep
 from securefed.sweep.ray_cluster import run_on_ray
@@ -71,7 +71,8 @@ def run_sweep(
         finished: Called with each cell as it ends.
 
     Raises:
-        RunFolderError: The folder cannot be written, is that of other runs, or another sweep runs in it.
+        RunFolderError: The folder cannot be written, is that of other runs or holds cells of other data than there are
+            now, or another sweep runs in it.
         KeyboardInterrupt: Ctrl-C or SIGTERM.
         ConfigError: There is no such cluster.
         DataError, EncoderError: No features for a cell.
@@ -80,6 +81,7 @@ def run_sweep(
         results = look_up_all(plan, folder)
         left = [cell for cell in plan.cells if results[cell.name].status != FINISHED]
         encode_once([cell.config for cell in left], cache_dir, observer or Observer())
+        _check_finished(plan, results, folder / "cells", cache_dir, observer or Observer())
         if cluster is None:
             ended = _run_cells(left, folder / "cells", cache_dir, jobs)
         else:
@@ -110,6 +112,29 @@ def encode_once(configs: Sequence[RunConfig], cache_dir: Path | None, observer: 
         seen.add(key)
         dataset, _ = load_sites(data, config.federation.seed)
         encode_sites(config, dataset, resolve_device(config.federation.device), cache_dir, observer)
+
+
+def _check_finished(
+    plan: SweepPlan, results: Mapping[str, CellResult], folder: Path, cache_dir: Path | None, observer: Observer
+) -> None:
+    """Refuse finished cells of which data or encoder are not what cells that are left to run would find there."""
+    left = {_found(cell) for cell in plan.cells if results[cell.name].status != FINISHED}
+    named: dict[tuple[object, int], tuple[str, str]] = {}
+    for cell in plan.cells:
+        if results[cell.name].status != FINISHED or _found(cell) not in left:
+            continue
+        config = cell.config
+        key = (_found(cell), config.federation.seed if config.data.clients else 0)
+        if key not in named:
+            dataset, _ = load_sites(config.data, config.federation.seed)
+            bundle = encode_sites(config, dataset, resolve_device(config.federation.device), cache_dir, observer)
+            named[key] = bundle.data_fingerprint, bundle.encoder_digest
+        require_same_data(folder, results[cell.name], *named[key])
+
+
+def _found(cell: Cell) -> object:
+    """What decides which data and which encoder a cell finds, but for the seed that divides the data."""
+    return cell.config.data, cell.config.encoder
 
 
 def _run_cells(

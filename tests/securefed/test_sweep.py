@@ -124,6 +124,37 @@ def test_a_sweep_ends_in_one_table_and_is_not_run_twice(sweep_file, tmp_path, mo
     assert {name: r.summary for name, r in again.results.items()} == {n: r.summary for n, r in result.results.items()}
 
 
+@pytest.mark.parametrize("private", ["", '[privacy]\nmode = "local"\nepsilon = 8.0\n'])
+def test_cells_on_data_that_have_changed_do_not_stand_beside_new_ones(sweep_file, features_file, tmp_path, private):
+    """Two sites less and the same configuration: what was finished before is no result on the same data."""
+    path, folder = tmp_path / "changing.safetensors", tmp_path / "out"
+
+    def plan(seeds):
+        grid = sweep_file(f'"federation.seed" = {seeds}', private)
+        grid.write_text(grid.read_text().replace(str(features_file), str(path)))
+        return read_plan(grid)
+
+    export_features(bundle(), path)
+    assert run_sweep(plan([0]), folder, jobs=1).failed == 0
+    export_features(bundle(sites=3), path)
+    with pytest.raises(RunFolderError, match=r"the data of its run differs .* name another folder with --output"):
+        run_sweep(plan([0, 1]), folder, jobs=1)
+    assert len(list((folder / "cells").iterdir())) == 1
+    export_features(replace(bundle(), encoder_digest="1" * 64), path)
+    with pytest.raises(RunFolderError, match="the encoder of its run differs"):
+        run_sweep(plan([0, 1]), folder, jobs=1)
+    export_features(bundle(), path)
+    assert run_sweep(plan([0, 1]), folder, jobs=1).failed == 0
+
+
+def test_a_cell_that_breaks_a_rule_of_privacy_is_refused_before_anything_runs(sweep_file):
+    grid = '"federation.select" = ["last", "best-val"]'
+    with pytest.raises(
+        ConfigError, match=r"federation.select: best-val: .* \(in the cell federation.select='best-val'\)"
+    ):
+        read_plan(sweep_file(grid, '[privacy]\nmode = "local"\nepsilon = 8.0'))
+
+
 NAMES = ("St. Mary's (N)", "Köln 2", "K-ln-2", "K ln 2", "n" * 90)
 
 
@@ -236,6 +267,9 @@ def test_a_cell_that_a_budget_does_not_bear_fails_alone(sweep_file, tmp_path):
     result = run_sweep(plan, tmp_path / "out", jobs=1)
     assert [result.results[cell.name].status for cell in plan.cells] == [FAILED, FINISHED]
     assert result.results[plan.cells[0].name].error.startswith("BudgetExceededError: ")
+    for _ in range(2):  # tried again: nothing was interrupted, and nothing is left beside the cells
+        assert run_sweep(plan, tmp_path / "out", jobs=1).failed == 1
+    assert {path.name for path in (tmp_path / "out/cells").iterdir()} == {cell.name for cell in plan.cells}
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=["SIGTERM", "SIGKILL"])
