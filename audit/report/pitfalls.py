@@ -20,6 +20,9 @@ RECORDED = (
 )
 """Pitfalls, and the value of the privacy claim by which a run records that it avoids each."""
 
+_HOW = {"sensitivity_checked": "every hospital replayed its steps on made-up records before the first round"}
+"""In what way, where that is more than what the software states of itself."""
+
 
 def pitfalls_section(history: RunHistory, claim: dict[str, Any]) -> list[dict[str, Any]]:
     """Return the checklist; without a claim nothing of it applies."""
@@ -67,7 +70,8 @@ def pitfalls_section(history: RunHistory, claim: dict[str, Any]) -> list[dict[st
     for name, key in RECORDED:
         shown = values.get(key)
         outcome = "NOT SHOWN" if shown is None else ("PASS" if shown else "FAIL")
-        rows.append((name, outcome, "the run recorded nothing of it" if shown is None else "as the run recorded it"))
+        how = _HOW.get(key, "as the software states of itself") if shown else "the run recorded that it does not"
+        rows.append((name, outcome, "the run recorded nothing of it" if shown is None else how))
     return [{"name": name, "outcome": outcome, "detail": detail} for name, outcome, detail in rows]
 
 

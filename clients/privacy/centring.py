@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from clients.method.model import HospitalModel
+from clients.privacy.clipping import ClippedSum
 from clients.privacy.randomness import Randomness
 from clients.privacy.settings import PrivacySettings
 
@@ -134,3 +135,15 @@ def clipped_vectors(features: Tensor, units: Tensor) -> Tensor:
     summed = vectors.new_zeros(count, vectors.shape[1]).index_add_(0, units, vectors)
     clipped: Tensor = summed / summed.norm(dim=1, keepdim=True).clamp_min(1.0)
     return clipped
+
+
+def measured_sum(features: Tensor, labels: Tensor, units: Tensor | None) -> ClippedSum:
+    """Return the sum of a measuring step before its noise, as a sum of one group with the clip norm 1.
+
+    Args:
+        features: float32[B, D].
+        labels: int64[B], not used.
+        units: int64[B]; None where each row is one.
+    """
+    each = torch.arange(len(labels)) if units is None else units.cpu()
+    return ClippedSum(((clipped_vectors(features.cpu(), each).sum(0),),), len(torch.unique(each)), 0)

@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from clients.method.model import HospitalModel
 from clients.method.parts import PrivateState, shared_part
 from clients.method.settings import SettingsError, TrainingSettings
 from clients.method.training import make_optimizer, train_epochs
-from clients.privacy.centring import Centring, layer_centres
+from clients.privacy.centring import Centring, layer_centres, measured_sum
 from clients.privacy.clipping import ClippedSum, Group
 from clients.privacy.descent import NoisyDescent
 from clients.privacy.fleet import PrivatelyTrained, PrivateTrainee
@@ -68,11 +69,16 @@ class PrivateHospital(Hospital):
         seed: Seed of initial weights, and of nothing that protects.
         device: torch device to train on.
 
+    Attributes:
+        replayed: Whether it has replayed its steps (`clients.privacy.replay`).
+
     Raises:
         SettingsError: The settings leave the claim without ground.
-        SensitivityError: A step on made-up records moves further by one of them than its clip norm.
+        SensitivityError: A step on made-up records moves further by one unit of them than its clip norm.
         ValueError: Patients are needed and missing.
     """
+
+    replayed = False
 
     def __init__(
         self,
@@ -273,12 +279,20 @@ class PrivateHospital(Hospital):
         self._centres.update(layer_centres(mean, self._private_model, self._privacy))
 
     def _replay_a_step(self) -> None:
-        """Refuse a step whose clipped sum one record could move too far, tried on records that are nobody's."""
-        groups = self._groups()
+        """Refuse a step whose clipped sum one unit could move too far, tried on records that are nobody's.
+
+        Where the first steps measure, those are tried too, and steps around a mean that is made up.
+        """
+        groups, model = self._groups(), self._private_model
         features, labels = made_up_records(self._text_features.shape[1], len(self._text_features))
-        require_sensitivity(
-            lambda x, y: self._sum(groups, x, y, None), groups, features.to(self._device), labels.to(self._device)
-        )
+        features, labels = features.to(self._device), labels.to(self._device)
+        units = torch.arange(len(labels), device=labels.device) // 3 if self._privacy.unit == "patient" else None
+        require_sensitivity(partial(self._sum, groups), groups, features, labels, units)
+        if self._privacy.centring_steps:
+            centred = LeanClipping(model, groups, layer_centres(features.mean(0), model, self._privacy))
+            require_sensitivity(centred, groups, features, labels, units)
+            require_sensitivity(measured_sum, (Group((), 1.0),), features, labels, units)
+        self.replayed = True
 
     def _rows(self) -> tuple[Tensor, Tensor]:
         assert self._train is not None  # noqa: S101 (narrows the type)

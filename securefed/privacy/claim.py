@@ -96,8 +96,14 @@ def unprotected(config: RunConfig, *, deployed: bool = False) -> list[str]:
     return listed
 
 
-def claim_fields(config: RunConfig, *, deployed: bool = False) -> dict[str, Any]:
-    """Return the fields of the event `privacy_claim` of the mode `local`; `deployed` for hospitals of their own."""
+def claim_fields(config: RunConfig, *, deployed: bool = False, replayed: bool = False) -> dict[str, Any]:
+    """Return the fields of the event `privacy_claim` of the mode `local`.
+
+    Args:
+        config: The run's configuration.
+        deployed: Whether each hospital has a node of its own: what they replay there, nobody else sees.
+        replayed: Whether all hospitals have replayed their steps (`clients.privacy.replay`).
+    """
     privacy, settings = config.privacy, step_settings(config.privacy, config.federation.rounds)
     cost = local_cost(privacy, config.federation.rounds)
     fields: dict[str, Any] = {
@@ -117,8 +123,8 @@ def claim_fields(config: RunConfig, *, deployed: bool = False) -> dict[str, Any]
             "steps_a_round": cost.repetitions,
             "normaliser": privacy.normaliser,
             "centring_steps": privacy.centring_steps,
-            # What the private step does in any case: clients/privacy/hospital.py, replay.py and clipping.py
-            "sensitivity_checked": True,
+            **({"sensitivity_checked": True} if replayed else {}),
+            # What the private step does in any case: clients/privacy/hospital.py and clipping.py
             "per_example_validated": True,
             "empty_batches": True,
             "non_finite_dropped": True,
@@ -129,16 +135,19 @@ def claim_fields(config: RunConfig, *, deployed: bool = False) -> dict[str, Any]
     return fields
 
 
-def privacy_summary(config: RunConfig, epsilon: float | None, *, deployed: bool = False) -> dict[str, Any]:
+def privacy_summary(
+    config: RunConfig, epsilon: float | None, *, deployed: bool = False, replayed: bool = False
+) -> dict[str, Any]:
     """Return the block `privacy` of summary.json.
 
     Args:
         config: The run's configuration.
         epsilon: What the recorded releases cost the hospital that pays most; stated as None where that is infinite.
         deployed: Whether each hospital has a node of its own.
+        replayed: Whether all hospitals have replayed their steps.
     """
     privacy = config.privacy
-    fields = claim_fields(config, deployed=deployed)
+    fields = claim_fields(config, deployed=deployed, replayed=replayed)
     return {
         "mode": privacy.mode,
         "epsilon": epsilon if epsilon is not None and math.isfinite(epsilon) else None,

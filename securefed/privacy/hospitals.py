@@ -92,6 +92,11 @@ class PrivateHospitals(Hospitals):
         at_once = charge is not None and (self._fleet is not None or workers > 1)
         self._round: Ahead[PrivatelyTrained] | None = Ahead(self._charge_and_train) if at_once else None
 
+    @property
+    def replayed(self) -> bool:
+        """Whether each hospital has replayed its steps when it started."""
+        return all(hospital.replayed for hospital in self._private.values())
+
     def expect(self, number: int, sites: Sequence[str]) -> None:
         """Say which sites are about to train in a round."""
         if self._round is not None:

@@ -53,6 +53,7 @@ class LocalPrivacy:
         self._patients = {record.path: record.patient for record in dataset.records}
         self._ledger = open_ledger(config.privacy)
         self._releases = ReleaseStore(folder)
+        self._replayed = False
         self.spending = Spending(
             evidence.log,
             run_of_log(evidence.log.events),
@@ -67,7 +68,7 @@ class LocalPrivacy:
         """Return the hospitals, which charge what they release."""
         from securefed.privacy.hospitals import PrivateHospitals
 
-        return PrivateHospitals(
+        hospitals = PrivateHospitals(
             bundle,
             self._config,
             device,
@@ -77,6 +78,8 @@ class LocalPrivacy:
             workers,
             self.spending.charge,
         )
+        self._replayed = hospitals.replayed
+        return hospitals
 
     def check_run(self, rounds: int) -> None:
         """Refuse a run whose ledger could not pay for its rounds.
@@ -99,7 +102,7 @@ class LocalPrivacy:
 
     def claim(self) -> dict[str, Any]:
         """Return the fields of the event `privacy_claim`."""
-        return claim_fields(self._config)
+        return claim_fields(self._config, replayed=self._replayed)
 
     def notes(self) -> list[str]:
         """Return what a watcher should know before the first round."""
@@ -121,7 +124,7 @@ class LocalPrivacy:
         """Record epsilon against each adversary; return the block `privacy` of summary.json."""
         self.spending.state_epsilon(VIEWS)
         self._releases.discard(self._sites)
-        return privacy_summary(self._config, self.spending.epsilon())
+        return privacy_summary(self._config, self.spending.epsilon(), replayed=self._replayed)
 
     def close(self) -> None:
         """Close the ledger."""

@@ -356,6 +356,18 @@ def test_an_over_budget_run_is_refused_before_a_byte_is_sent(small_run, tmp_path
         assert [entry["kind"] for entry in ledger.entries("refused")] == ["refused"]
 
 
+def test_a_replay_is_recorded_where_hospitals_made_one(small_run, tmp_path, monkeypatch):
+    from securefed.privacy.claim import claim_fields
+
+    monkeypatch.setattr("clients.privacy.PrivateHospital._replay_a_step", lambda self: None)
+    done = run(small_run(privacy=LOCAL, federation={"rounds": 1}), tmp_path)
+    (claim,) = [event.fields for event in read_events(done.folder.log) if event.kind == "privacy_claim"]
+    assert "sensitivity_checked" not in claim["values"]
+    assert "sensitivity_checked" not in done.summary["privacy"]["mechanism"]
+    deployed = claim_fields(small_run(privacy=LOCAL), deployed=True)
+    assert "sensitivity_checked" not in deployed["values"]
+
+
 def test_the_report_of_a_private_run_is_whole(whole):
     from audit.report import build_report, render
 

@@ -61,3 +61,14 @@ def test_accountants_agree_where_there_is_more_than_one(tmp_path, changes, outco
     found = next(row for row in rows if row["name"] == "accountants agree")
     assert found["outcome"] == outcome
     assert detail in found["detail"]
+
+
+def test_a_replay_is_told_where_one_was_recorded(tmp_path):
+    for name, values, told in (
+        ("a", {"sensitivity_checked": True}, ("PASS", "every hospital replayed its steps")),
+        ("b", {}, ("NOT SHOWN", "the run recorded nothing of it")),
+    ):
+        (tmp_path / name).mkdir()
+        rows = checklist_of(tmp_path / name, CLAIM, **values)
+        found = next(row for row in rows if row["name"] == "sensitivity equals the clip norm")
+        assert (found["outcome"], found["detail"][: len(told[1])]) == told

@@ -15,6 +15,7 @@ from clients.method.parts import build_model
 from clients.method.settings import TrainingSettings
 from clients.privacy.clipping import ClippedSum, Group, clipped_sum
 from clients.privacy.replay import SensitivityError, made_up_records, require_sensitivity, sensitivity
+from clients.privacy.step import LeanClipping
 
 WIDTH, CLASSES, BATCH = 16, 3, 32
 CLIP = 0.05
@@ -32,7 +33,7 @@ def make_model(**changes):
 def naive_sum(groups, entries):
     """The sum over the entries of a loss of their clipped gradients, whatever the entries depend on."""
 
-    def sum_of(features, labels):
+    def sum_of(features, labels, units=None):
         totals = [[torch.zeros_like(p) for p in group.parameters] for group in groups]
         values = entries(features, labels)
         for value in values:
@@ -103,7 +104,7 @@ def test_noise_on_the_fam_alone_does_not_hide_who_taught_the_mlp():
     clip = 1e-6
     groups = []
 
-    def sum_of(x, y):
+    def sum_of(x, y, units=None):
         model = make_model(**form, **taught)
         optimizer = torch.optim.SGD(model.mlp.parameters(), lr=0.5)
         for _ in range(300):  # the MLP of the round before, without noise
@@ -130,7 +131,9 @@ def test_what_is_allowed_moves_by_one_clip_norm(changes, records):
         rng = np.random.default_rng(4)
         features = torch.nn.functional.normalize(torch.from_numpy(rng.normal(size=(BATCH, WIDTH))).float(), dim=1)
         labels = torch.from_numpy(rng.integers(0, CLASSES, BATCH))
-    ratio = sensitivity(lambda x, y: clipped_sum(model, groups, model.example_losses, x, y), groups, features, labels)
+    ratio = sensitivity(
+        lambda x, y, _: clipped_sum(model, groups, model.example_losses, x, y), groups, features, labels
+    )
     assert ratio == pytest.approx(1.0, abs=1e-3)
 
 
@@ -145,7 +148,38 @@ def test_the_replay_refuses_a_coupled_step():
         require_sensitivity(naive_sum(groups, entries), groups, *made_up_records(WIDTH, CLASSES, BATCH))
     assert refused.value.ratio > 1
     require_sensitivity(
-        lambda x, y: clipped_sum(model, joint_group(model), model.example_losses, x, y),
+        lambda x, y, _: clipped_sum(model, joint_group(model), model.example_losses, x, y),
         joint_group(model),
         *made_up_records(WIDTH, CLASSES),
     )
+
+
+def test_a_group_is_held_to_its_own_clip_norm():
+    """What the FAM does not use of its norm is nothing that the MLP may use: their noise may differ."""
+    model = make_model()
+    groups = [Group(tuple(model.fam.parameters()), CLIP), Group(tuple(model.mlp.parameters()), CLIP / 10)]
+
+    def sum_of(features, labels, units=None):
+        found = [[torch.zeros_like(p) for p in group.parameters] for group in groups]
+        found[1][0].view(-1)[0] = 1.4 * CLIP / 10 * len(labels)
+        return ClippedSum(tuple(map(tuple, found)), len(labels), 0)
+
+    assert sensitivity(sum_of, groups, *made_up_records(WIDTH, CLASSES)) == pytest.approx(1.4, rel=1e-4)
+    with pytest.raises(SensitivityError, match=r"by 1\.4 clip norms"):
+        require_sensitivity(sum_of, groups, *made_up_records(WIDTH, CLASSES))
+
+
+def test_a_patient_is_left_out_with_all_its_images():
+    """Images that are clipped one by one move the sum by more than one norm, and only patients show it."""
+    model = make_model()
+    groups = joint_group(model)
+    features, labels = made_up_records(WIDTH, CLASSES)
+    patients = torch.arange(len(labels)) // 3
+    by_patient = LeanClipping(model, groups)
+
+    def by_image(x, y, _):
+        return by_patient(x, y, None)
+
+    assert sensitivity(by_image, groups, features, labels) == pytest.approx(1, abs=1e-3)
+    assert sensitivity(by_image, groups, features, labels, patients) > 2
+    assert sensitivity(by_patient, groups, features, labels, patients) == pytest.approx(1, abs=1e-3)

@@ -9,7 +9,9 @@ import torch
 
 from clients.method.layout import flatten, initial_vector, shared_parameters
 from clients.method.settings import SettingsError, TrainingSettings
-from clients.privacy import PrivacySettings, PrivateHospital, Randomness, clipping
+from clients.privacy import PrivacySettings, PrivateHospital, Randomness, centring, clipping
+from clients.privacy import hospital as hospital_module
+from clients.privacy.ghost import GhostLinear
 from clients.privacy.replay import SensitivityError
 
 CLASSES, WIDTH = 3, 16
@@ -337,3 +339,26 @@ def test_settings_are_checked():
     ):
         with pytest.raises(ValueError):  # noqa: PT011 (the message names the field)
             PrivacySettings(**wrong)
+
+
+@pytest.mark.parametrize("of", ["image", "patient"])
+def test_every_kind_of_step_is_replayed_by_its_unit(monkeypatch, of):
+    """Training steps, those around a mean, and those that measure it; a fault of one of them is seen at the start."""
+    settings = dataclasses.replace(EVERYBODY, unit=of, centring_steps=1)
+    patients = [f"p{n % 7}" for n in range(60)]
+    asked, honest = [], hospital_module.require_sensitivity
+    with monkeypatch.context() as patch:
+        patch.setattr(hospital_module, "require_sensitivity", lambda *given: asked.append(given) or honest(*given))
+        assert make(settings, patients=patients).replayed
+    assert [given[1][0].clip_norm for given in asked] == [0.5, 0.5, 1.0]
+    assert {given[4] is None for given in asked} == {of == "image"}
+    clipped, norms = centring.clipped_vectors, GhostLinear.squared_norms
+    with monkeypatch.context() as patch:
+        patch.setattr(centring, "clipped_vectors", lambda x, units: 2 * clipped(x, units))
+        with pytest.raises(SensitivityError):
+            make(settings, patients=patients)
+    with monkeypatch.context() as patch:
+        patch.setattr(GhostLinear, "squared_norms", lambda s, u: norms(s, u) / (1 if s._centre is None else 9))
+        with pytest.raises(SensitivityError):
+            make(settings, patients=patients)
+        assert make(dataclasses.replace(settings, centring_steps=0), patients=patients).replayed
