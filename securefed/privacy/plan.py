@@ -28,11 +28,15 @@ from protocols.noise import NoisePlan
 from protocols.roster import IdentityKey, Roster
 from securefed.config import PrivacyConfig, RunConfig
 from securefed.errors import ConfigError
-from securefed.privacy.claim import LARGEST_CLAIM, too_large
+from securefed.privacy.claim import LARGEST_CLAIM, reached, too_large
+from securefed.privacy.rules import Broken
+from securefed.privacy.shared_claim import shared_reached
 from securefed.privacy.shared_noise import SHARED_MODES, dearest_sum, mechanism_of_sum, quietest_sum
 
 _RATES = (0.05, 0.1, 0.25, 0.5, 1.0)
 _POINTS = 12
+_EMBED_DIM = 512
+"""Width of features where none is named."""
 
 
 @dataclass(frozen=True)
@@ -101,6 +105,23 @@ def make_plan(run: RunConfig, hospitals: int, images: int, embed_dim: int) -> Pl
     rate = 1.0 if config.mode == "hospital" else config.sampling_rate
     filled = replace(config, noise_multiplier=noise.request.noise_multiplier, sampling_rate=rate)
     return Plan(run, filled, rounds, rounds, hospitals, images, embed_dim, noise)
+
+
+def unclaimable(run: RunConfig, hospitals: int | None) -> list[Broken]:
+    """Return why a configuration that breaks no rule would not be run, or would claim nothing; empty where it would.
+
+    Args:
+        run: The configuration.
+        hospitals: Hospitals in a round; None where that is not known: then nothing is found about noise in shares.
+    """
+    if not run.privacy.enabled or (run.privacy.mode in SHARED_MODES and hospitals is None):
+        return []
+    try:
+        noise = make_plan(run, hospitals or 1, 0, _EMBED_DIM).noise
+    except ConfigError as error:
+        return [Broken("noise", error.key, error.reason)]
+    epsilon = reached(run) if noise is None else shared_reached(run, noise)
+    return [Broken("claim", "privacy.epsilon", too_large(epsilon))] if epsilon > LARGEST_CLAIM else []
 
 
 def describe(plan: Plan) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from protocols.noise import DropoutNoise, NoiseKind, NoisePlan, NoiseRequest, pl
 from protocols.parameters import RoundParameters
 from securefed.config import PrivacyConfig, RunConfig
 from securefed.errors import ConfigError
+from securefed.privacy.rules import hindrances_of_xnoise, unaccountable
 
 SHARED_MODES = ("distributed", "hospital")
 """Modes in which hospitals add the noise in shares."""
@@ -41,6 +42,8 @@ def shared_noise(config: RunConfig, parameters: RoundParameters, dimension: int)
     privacy = config.privacy
     if privacy.mode not in SHARED_MODES:
         return None
+    if reason := unaccountable(privacy):
+        raise ConfigError("privacy.adjacency", reason)
     if privacy.max_colluders >= parameters.min_survivors:
         raise ConfigError(
             "privacy.max_colluders",
@@ -72,14 +75,9 @@ def dropout_noise(config: RunConfig, parameters: RoundParameters) -> DropoutNois
     Raises:
         ConfigError: xnoise is asked for where it cannot be.
     """
-    privacy, secure = config.privacy, config.secure_aggregation.enabled
-    hindrances = [
-        (not secure, "secure aggregation is off: seeds cannot be shared"),
-        (not parameters.is_complete, "with more than 100 hospitals shares go to neighbours only"),
-        (privacy.mechanism != "skellam", "only Skellam noise is closed under sums"),
-        (privacy.noise != "system", "what is removed comes from the protocol's entropy and is not reproducible"),
-    ]
-    reasons = [reason for hinders, reason in hindrances if hinders]
+    privacy, reasons = config.privacy, hindrances_of_xnoise(config)
+    if not parameters.is_complete:
+        reasons.append("with more than 100 hospitals shares go to neighbours only")
     if privacy.dropout_noise == "xnoise" and reasons:
         raise ConfigError("privacy.dropout_noise", f"xnoise: {reasons[0]}; use conservative")
     exact = privacy.dropout_noise == "xnoise" or (privacy.dropout_noise == "auto" and not reasons)

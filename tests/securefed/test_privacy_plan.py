@@ -113,3 +113,22 @@ def test_check_names_every_rule_that_is_broken_and_exits_2():
     result = CliRunner().invoke(command, ["check"], catch_exceptions=False)
     assert result.exit_code == 0
     assert "no rule is broken" in result.stdout
+
+
+def test_check_says_what_hospitals_cannot_make_and_that_it_hangs_on_how_many_there_are():
+    shared = ["check", "--dp", "distributed", "--epsilon", "8", "--rounds", "3", "--set", "training.fam_width=4"]
+    result = CliRunner().invoke(command, shared, catch_exceptions=False)
+    assert (result.exit_code, result.stdout.count("if its hospitals can make this noise: give --hospitals")) == (0, 1)
+    result = CliRunner().invoke(command, [*shared, "--hospitals", "5"], catch_exceptions=False)
+    assert (result.exit_code, "--hospitals" in result.stdout) == (0, False)
+    result = CliRunner().invoke(command, [*shared, "--hospitals", "5", "--max-colluders", "4"], catch_exceptions=False)
+    assert result.exit_code == 2
+    assert "noise  privacy.max_colluders: 4 of the 4 hospitals that a sum may be over" in result.stdout
+
+
+def test_a_plan_names_the_neighbouring_relation_that_no_noise_can_meet():
+    arguments = ["--dp", "distributed", "--epsilon", "8", "--set", "privacy.sampling_rate=0.5"]
+    with pytest.raises(ConfigError, match=r"privacy.adjacency: replace-one: .* use add-or-remove-one"):
+        CliRunner().invoke(
+            command, ["plan", *arguments, "--set", "privacy.adjacency=replace-one"], catch_exceptions=False
+        )

@@ -40,6 +40,20 @@ def configured(**changes):
         ({"training__mlp_dropout": 0.3, "training__mlp_layers": 1}, "P9", "training.mlp_dropout"),
         ({"privacy__mode": "distributed", "privacy__steps": 4}, "P11", "privacy.steps"),
         ({"privacy__mode": "distributed", "privacy__coupling": "joint"}, "P4", "privacy.coupling"),
+        (
+            {
+                "privacy__mode": "distributed",
+                "privacy__dropout_noise": "xnoise",
+                "privacy__mechanism": "discrete-gaussian",
+            },
+            "P19",
+            "privacy.dropout_noise",
+        ),
+        (
+            {"privacy__mode": "distributed", "privacy__adjacency": "replace-one", "privacy__sampling_rate": 0.5},
+            "P20",
+            "privacy.adjacency",
+        ),
         ({"federation__method": "fedavg-mlp"}, "P12", "federation.method"),
         ({"federation__method": "linear-probe"}, "P12", "federation.method"),
     ],
@@ -104,6 +118,10 @@ def test_the_profiles_of_the_method_are_refused_with_all_their_couplings():
         {"privacy__coupling": "one-way", "training__mlp_norm": "batch"},
         {"training__ensemble": "pool"},
         {"privacy__mode": "distributed"},
+        {"privacy__mode": "distributed", "privacy__dropout_noise": "xnoise"},
+        {"privacy__mode": "distributed", "privacy__adjacency": "replace-one", "privacy__sampling_rate": 1.0},
+        {"privacy__mode": "hospital", "privacy__adjacency": "replace-one", "privacy__sampling_rate": 0.5},
+        {"privacy__adjacency": "replace-one", "privacy__sampling_rate": 0.5},
     ],
 )
 def test_what_holds_is_allowed(changes):
