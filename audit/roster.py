@@ -113,7 +113,9 @@ def public_hex(key: Ed25519PrivateKey) -> str:
 
 
 def is_signed(public_key: str, signature: str, message: bytes) -> bool:
-    """Return whether `signature` (hex) over `message` is by the holder of `public_key` (hex)."""
+    """Return whether `signature` (hex) over `message` is by the holder of `public_key` (hex); a key has to have one."""
+    if is_small_order(public_key):
+        return False
     try:
         Ed25519PublicKey.from_public_bytes(bytes.fromhex(public_key)).verify(bytes.fromhex(signature), message)
     except (InvalidSignature, ValueError):

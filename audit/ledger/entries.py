@@ -12,6 +12,7 @@ from audit.ledger.accounts import ALL_DATA, Account, Budget, BudgetLine, Charge
 from audit.ledger.policy import ADJACENCY, RENEWAL_RULE, SignedRenewal, renewal_of
 from audit.log import GENESIS
 from audit.privacy_fields import DELTA, MECHANISM, UNIT
+from audit.roster import is_small_order
 from audit.rules import DIGEST, KEY, NAME, SIGNATURE, TIME, FieldError, Integer, Nullable, Real, Record, Rule, Tagged
 
 _ENVELOPE: dict[str, Rule] = {"seq": Integer(), "prev": DIGEST, "time": TIME}
@@ -135,6 +136,10 @@ class State:
                 if line in self.budgets:
                     raise EvidenceError(
                         seq, f"{line.hospital} has a budget for {line.unit} already; only a renewal changes it"
+                    )
+                if is_small_order(value["signer"]):
+                    raise EvidenceError(
+                        seq, f"anybody can renew the budget of {line.hospital}: its signer is a point of small order"
                     )
                 adjacency = Adjacency(value["adjacency"])
                 self.budgets[line] = Budget(value["epsilon"], value["delta"], adjacency, value["signer"])

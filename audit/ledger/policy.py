@@ -15,7 +15,7 @@ from audit.errors import EvidenceError
 from audit.ledger.accounts import ALL_DATA, Budget, BudgetLine
 from audit.ledger.errors import LedgerError
 from audit.privacy_fields import DELTA, UNIT
-from audit.roster import is_signed
+from audit.roster import is_signed, is_small_order
 from audit.rules import DIGEST, KEY, NAME, PROSE, SIGNATURE, Choice, FieldError, Integer, ListOf, Real, Record
 
 POLICY_FORMAT = "securefed-budget-policy/1"
@@ -54,7 +54,8 @@ class Policy:
         """Read a policy file (TOML).
 
         Raises:
-            LedgerError: It is missing, has unknown or missing keys, values out of range, or two budgets for one line.
+            LedgerError: It is missing, has unknown or missing keys, values out of range, two budgets for one line, or a
+                signer under whose key anybody can sign.
         """
         try:
             value = tomllib.loads(path.read_bytes().decode("utf-8"))
@@ -68,6 +69,9 @@ class Policy:
             line = BudgetLine(entry["hospital"], entry["unit"])
             if line in budgets:
                 raise LedgerError(path, f"gives {line.hospital} two budgets for the unit {line.unit}")
+            if is_small_order(entry["signer"]):
+                reason = f"names for {line.hospital} a signer under whose key anybody can sign (a point of small order)"
+                raise LedgerError(path, f"{reason}; ask its owner for the key in the .pub file of `keys new`")
             adjacency = Adjacency(entry["adjacency"])
             budgets[line] = Budget(entry["epsilon"], entry["delta"], adjacency, entry["signer"])
         return cls(budgets)

@@ -1,6 +1,8 @@
 """The budget across runs: composed by PLD, refused before it is exceeded, renewed only by its signer."""
 
+import re
 import sqlite3
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -17,6 +19,7 @@ from audit.ledger import (
     Renewal,
     SignedRenewal,
 )
+from audit.roster import _SMALL_ORDER
 from tests.audit.ledger.money import ACCOUNT, FINGERPRINT, LINE, NOISE, SIGNER, charge, policy
 from tests.audit.runs import key_of
 
@@ -223,6 +226,22 @@ def test_a_policy_with_an_error_is_refused(tmp_path, old, new):
     (tmp_path / "policy.toml").write_text(POLICY.replace(old, new))
     with pytest.raises(LedgerError):
         Policy.read(tmp_path / "policy.toml")
+
+
+@pytest.mark.parametrize("sign", [0, 0x80])
+@pytest.mark.parametrize("point", sorted(_SMALL_ORDER))
+def test_a_budget_that_anybody_could_renew_is_refused(tmp_path, path, point, sign):
+    """Under a key of small order the signature R = that key, S = 0 holds for every message, or for one in eight."""
+    weak = (point[:-1] + bytes([point[-1] | sign])).hex()
+    (tmp_path / "policy.toml").write_text(re.sub('(signer = )".*"', rf'\1"{weak}"', POLICY))
+    with pytest.raises(LedgerError, match=r"north a signer under whose key anybody can sign.*keys new"):
+        Policy.read(tmp_path / "policy.toml")
+    with Ledger(path) as ledger:
+        with pytest.raises(EvidenceError, match="anybody can renew the budget of north"):
+            ledger.install(Policy({LINE: replace(policy().budgets[LINE], signer=weak)}))
+        assert not ledger.budgets()
+    forged = (SignedRenewal(Renewal(LINE, serial, 99.0, "more"), weak + "00" * 32) for serial in range(1, 65))
+    assert not any(renewal.is_by(weak) for renewal in forged)
 
 
 def test_a_policy_that_repeats_a_line_or_is_missing_is_refused(tmp_path):
