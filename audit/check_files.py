@@ -86,7 +86,7 @@ def check_model(folder: Path, history: RunHistory) -> str | None:
 
 
 def check_bytes(folder: Path, history: RunHistory) -> str | None:
-    """Check bytes.csv and summary.json against the sums over the log's rounds.
+    """Check bytes.csv and summary.json against the sums over all that the log says was sent.
 
     Raises:
         EvidenceError: They do not add up.
@@ -94,11 +94,14 @@ def check_bytes(folder: Path, history: RunHistory) -> str | None:
     """
     if not history.rounds:
         return None
-    up, down = history.byte_total("up"), history.byte_total("down")
+    up, down = (history.byte_total(way, all_sent=True) for way in ("up", "down"))
+    counted = f"{up} bytes up and {down} down over {len(history.results)} rounds"
+    if again := len(history.attempts) - len(history.results):
+        counted += f" and {again} aborted or done again"
     table = folder / "bytes.csv"
     if history.completed is None:
-        counted = f"{up} bytes up and {down} down over {len(history.results)} rounds, by the log alone"
-        raise NothingToCompareError(f"{counted}: the run did not reach its end, and bytes.csv was not compared")
+        reason = "by the log alone: the run did not reach its end, and bytes.csv was not compared"
+        raise NothingToCompareError(f"{counted}, {reason}")
     if table.exists():
         _check_table(table, history)
     seq = history.completed.seq
@@ -108,15 +111,15 @@ def check_bytes(folder: Path, history: RunHistory) -> str | None:
     for name, total in (("upload_bytes", up), ("download_bytes", down)):
         if name in stated and stated[name] != total:
             raise EvidenceError(seq, f"summary.json states {name} {shown(stated[name])}, the log sums to {total}")
-    return f"{up} bytes up and {down} down over {len(history.results)} rounds, summed from the log"
+    return f"{counted}, summed from the log"
 
 
 def _check_table(path: Path, history: RunHistory) -> None:
     logged: Counter[tuple[int, str, str, str, str]] = Counter()
     events = {}
-    for record in history.results:
-        events[record.number] = record.seq
-        for row in record.byte_rows():
+    for attempt in history.attempts:
+        events[attempt.number] = attempt.seq
+        for row in attempt.byte_rows():
             logged[row.round, row.client, row.way, row.stage, row.kind] += row.bytes
     listed: Counter[tuple[int, str, str, str, str]] = Counter()
     try:

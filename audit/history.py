@@ -47,12 +47,7 @@ class RoundRecord:
 
     def byte_rows(self, client: str | None = None) -> Iterable["ByteCount"]:
         """Yield every count of the round, or those of one client."""
-        clients = self.bytes if client is None else {client: self.bytes.get(client, {})}
-        for name, ways in clients.items():
-            for way, stages in ways.items():
-                for stage, kinds in stages.items():
-                    for kind, count in kinds.items():
-                        yield ByteCount(self.number, name, way, stage, kind, count)
+        return _byte_rows(self.number, self.bytes, client)
 
 
 @dataclass(frozen=True)
@@ -78,6 +73,10 @@ class AbortedRound:
     def total(self, way: str) -> int:
         """Return the bytes sent `up` or `down` before it ended."""
         return _total(self.bytes, way)
+
+    def byte_rows(self, client: str | None = None) -> Iterable["ByteCount"]:
+        """Yield every count of the attempt, or those of one client."""
+        return _byte_rows(self.number, self.bytes, client)
 
 
 @dataclass(frozen=True)
@@ -147,13 +146,17 @@ class RunHistory:
 
     def byte_total(self, way: str, *, all_sent: bool = False) -> int:
         """Return the bytes sent `up` or `down`; `all_sent` counts rounds done again twice, and aborted ones too."""
-        finished = sum(record.total(way) for record in (self.rounds if all_sent else self.results))
-        return finished + (sum(attempt.total(way) for attempt in self.aborted) if all_sent else 0)
+        return sum(attempt.total(way) for attempt in (self.attempts if all_sent else self.results))
 
     @property
     def aborted(self) -> tuple[AbortedRound, ...]:
         """The attempts at rounds that ended without a sum, in order."""
         return tuple(map(_aborted, self.of_kind("round_aborted")))
+
+    @property
+    def attempts(self) -> tuple[RoundRecord | AbortedRound, ...]:
+        """Everything that was sent: all rounds and attempts, those done again among them, in the order of the log."""
+        return tuple(sorted((*self.rounds, *self.aborted), key=lambda attempt: attempt.seq))
 
 
 def read_history(events: Sequence[Event]) -> RunHistory:
@@ -356,6 +359,14 @@ def _aborted(event: Event) -> AbortedRound:
         dropouts=fields.get("dropouts", {}),
         bytes=fields.get("bytes", {}),
     )
+
+
+def _byte_rows(number: int, counts: Fields, client: str | None) -> Iterable[ByteCount]:
+    for name, ways in counts.items() if client is None else [(client, counts.get(client, {}))]:
+        for way, stages in ways.items():
+            for stage, kinds in stages.items():
+                for kind, count in kinds.items():
+                    yield ByteCount(number, name, way, stage, kind, count)
 
 
 def _total(counts: Fields, way: str) -> int:

@@ -9,11 +9,13 @@ from datetime import datetime
 from typing import Any, Protocol, Self
 
 from audit.canonical import JSON
+from audit.history import RunHistory, read_history
 from audit.log import Clock, EventLog
 from audit.parties import SimulatedParties
 from clients.data import DataWarning
 from clients.encoders import FeatureBundle
 from protocols.roster import IdentityKey, IdentitySeed
+from protocols.stages import Stage
 from securefed.aggregation import OpenedRound
 from securefed.config import RunConfig, config_digest, config_to_mapping
 from securefed.errors import ConfigError, RoundAbortedError, RunFolderError
@@ -21,6 +23,7 @@ from securefed.provenance import source_of, version_of
 from securefed.run_folder import ByteRow, RunFolder
 
 _WAYS = {"upload": "up", "download": "down"}
+_DIRECTIONS = {way: direction for direction, way in _WAYS.items()}
 
 
 class Parties(Protocol):
@@ -250,8 +253,8 @@ class RunEvidence:
             fields["rejected"] = dict(opened.rejected)
         self._log.append("round_completed", fields)
 
-    def round_aborted(self, error: RoundAbortedError) -> None:
-        """Record that a round ended without a sum."""
+    def round_aborted(self, error: RoundAbortedError) -> list[ByteRow]:
+        """Record that a round ended without a sum; return what had been sent."""
         fields: dict[str, JSON] = {"round": error.round_number, "stage": error.stage, "cause": error.cause[:4000]}
         if error.dropouts:
             fields["dropouts"] = dict(error.dropouts)
@@ -259,6 +262,19 @@ class RunEvidence:
         if rows:
             fields["bytes"] = byte_tree(rows)
         self._log.append("round_aborted", fields)
+        return rows
+
+    def history(self) -> RunHistory:
+        """Return what the log says so far."""
+        return read_history(self._log.events)
+
+    def sent(self) -> list[ByteRow]:
+        """Return the bytes of everything that the log says was sent: of rounds aborted or done again too."""
+        found: list[ByteRow] = []
+        for attempt in self.history().attempts:
+            rows = sorted(attempt.byte_rows(), key=lambda row: (Stage(row.stage).rank, row.way))
+            found += [ByteRow(r.round, r.client, _DIRECTIONS[r.way], r.stage, r.kind, r.bytes) for r in rows]
+        return found
 
     def checkpoint(self, number: int, model_digest: str) -> None:
         """Record that a round is final: a run that is taken up again goes on after it."""

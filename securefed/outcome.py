@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from audit.history import RoundRecord
 from clients.encoders import FeatureBundle
 from clients.method.hospital import Hospital
 from clients.method.layout import vector_layout
@@ -37,6 +38,7 @@ class Outcome:
         chosen_round: Round of the kept model, 0 where there is none.
         secure_aggregation: Parameters of the secure sum and dropouts by stage, for the summary.
         privacy: What is claimed and what it cost, for the summary.
+        training: The rounds of training that the result stands on, as the log has them.
         seconds: {train, aggregate, evaluate: seconds}.
         name: What the model card calls the run; the name of its folder unless given.
     """
@@ -47,6 +49,7 @@ class Outcome:
     chosen_round: int
     secure_aggregation: Mapping[str, Any]
     privacy: Mapping[str, Any]
+    training: Sequence[RoundRecord] = ()
     seconds: Mapping[str, float] = field(default_factory=dict)
     name: str = ""
 
@@ -87,6 +90,7 @@ def write_outcome(
         evaluations=evaluations,
         global_evaluation=held_out,
         byte_rows=read_byte_rows(folder.bytes),
+        training=outcome.training,
         rounds_completed=outcome.rounds,
         chosen_round=outcome.chosen_round,
         secure_aggregation=outcome.secure_aggregation,

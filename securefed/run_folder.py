@@ -191,6 +191,14 @@ class RunFolder:
         except OSError as error:
             raise unwritable(path, error) from error
 
+    def replace_rows(self, path: Path, rows: Iterable[MetricRow | ByteRow]) -> None:
+        """Write metrics.csv or bytes.csv anew; a crash in between leaves less, and whoever resumes does it again."""
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            raise unwritable(path, error) from error
+        self.append_rows(path, rows)
+
     def keep_rows_until(self, path: Path, round_number: int) -> None:
         """Drop the lines of rounds after `round_number` (they are made again by a resumed run)."""
         if not path.exists():

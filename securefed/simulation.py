@@ -208,7 +208,7 @@ class _Run:
             evidence.interrupted(self._round, "stopped by the user")
             raise
         except RoundAbortedError as error:
-            evidence.round_aborted(error)
+            folder.append_rows(folder.bytes, evidence.round_aborted(error))
             raise
         except DivergedError as error:
             evidence.interrupted(error.round_number, str(error))
@@ -276,7 +276,7 @@ class _Run:
         if private is not None:
             private.check_run(config.federation.rounds)
         folder.keep_rows_until(folder.metrics, self._round)
-        folder.keep_rows_until(folder.bytes, self._round)
+        folder.replace_rows(folder.bytes, evidence.sent())
 
         def before_round(number: int, digest: str) -> None:
             if private is not None:
@@ -325,6 +325,7 @@ class _Run:
             chosen_round=kept.number,
             secure_aggregation=terms.summary(evidence.dropouts_by_stage()),
             privacy=private.finish() if private else privacy_off(config),
+            training=evidence.history().training,
             seconds=federation.seconds,
         )
 

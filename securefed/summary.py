@@ -4,6 +4,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from audit.history import RoundRecord
 from securefed.config import RunConfig, config_digest, config_to_mapping
 from securefed.evaluation import SiteEvaluation, mean_over_sites, plain_metrics, worst_site
 from securefed.run_folder import ByteRow
@@ -22,6 +23,7 @@ def summarise(
     evaluations: Sequence[SiteEvaluation],
     global_evaluation: SiteEvaluation | None,
     byte_rows: Sequence[ByteRow],
+    training: Sequence[RoundRecord],
     rounds_completed: int,
     chosen_round: int,
     secure_aggregation: Mapping[str, Any],
@@ -36,7 +38,8 @@ def summarise(
         config: The resolved configuration.
         evaluations: Test metrics of the sites.
         global_evaluation: Metrics on the held-out site, where there is one.
-        byte_rows: Every message of the run.
+        byte_rows: Every message of the run, those of rounds aborted or done again among them.
+        training: The rounds of training that the result stands on.
         rounds_completed: Rounds of training that were finished.
         chosen_round: Round of the kept model; 0 where nothing was trained.
         secure_aggregation: Parameters of the secure sum and dropouts by stage.
@@ -58,7 +61,7 @@ def summarise(
         "global_site": None
         if global_evaluation is None
         else {"site": global_evaluation.site, **plain_metrics(global_evaluation.metrics)},
-        "communication": communication(byte_rows, rounds_completed),
+        "communication": communication(byte_rows, training),
         "secure_aggregation": dict(secure_aggregation),
         "privacy": dict(privacy),
         "timing": {f"{phase}_s": round(value, 3) for phase, value in seconds.items()},
@@ -67,12 +70,13 @@ def summarise(
     }
 
 
-def communication(rows: Sequence[ByteRow], rounds: int) -> dict[str, Any]:
+def communication(rows: Sequence[ByteRow], training: Sequence[RoundRecord]) -> dict[str, Any]:
     """Return bytes a client and round of training and where all of them went, counted on encoded frames.
 
     Args:
         rows: Every message of the run.
-        rounds: Rounds of training; a later one only scores the last model and counts in the totals alone.
+        training: The rounds of training that the result stands on. A round that only scores the last model, and what
+            was aborted or done again, counts in the totals alone.
     """
     totals: dict[str, int] = defaultdict(int)
     stages: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
@@ -81,11 +85,8 @@ def communication(rows: Sequence[ByteRow], rounds: int) -> dict[str, Any]:
         totals[row.direction] += row.bytes
         stages[row.stage][row.direction] += row.bytes
         kinds[row.kind][row.direction] += row.bytes
-    training = [row for row in rows if row.round <= rounds]
-    client_rounds = max(1, len({(row.site, row.round) for row in training}))
-    upload, download = (
-        sum(row.bytes for row in training if row.direction == way) / client_rounds for way in ("upload", "download")
-    )
+    client_rounds = max(1, sum(len(record.bytes) for record in training))
+    upload, download = (sum(record.total(way) for record in training) / client_rounds for way in ("up", "down"))
     return {
         "upload_bytes_per_client_round": upload,
         "download_bytes_per_client_round": download,

@@ -155,7 +155,7 @@ def _protocol(history: RunHistory) -> Report:
 def _hospitals(history: RunHistory, claim: Report) -> list[Report]:
     found = []
     for name in hospitals_of(history):
-        rows = [row for record in history.results for row in record.byte_rows(name)]
+        rows = [row for attempt in history.attempts for row in attempt.byte_rows(name)]
         charges: Any = [event.fields for event in history.of_kind("charge") if event.fields["hospital"] == name]
         entry = {
             "name": name,

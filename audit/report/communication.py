@@ -15,29 +15,27 @@ PAPER_FAM_BYTES = 1_426_063
 def communication_section(history: RunHistory) -> dict[str, Any]:
     """Return every total; `up` is from the hospitals to the server.
 
-    What a client sends a round is the mean over the rounds that moved the model; a round that only sums scores counts
-    in the totals.
+    `total` is of the rounds that the result stands on, all else of everything that was sent, rounds aborted or done
+    again among it. What a client sends a round is the mean over the rounds of the result that moved the model.
     """
     clients: dict[str, Counter[str]] = defaultdict(Counter)
     stages: dict[str, Counter[str]] = defaultdict(Counter)
     kinds: dict[str, Counter[str]] = defaultdict(Counter)
-    rounds: list[dict[str, Any]] = []
-    training: Counter[str] = Counter()
-    client_rounds = 0
-    for record in history.results:
-        per_kind: Counter[str] = Counter()
-        for row in record.byte_rows():
+    rounds: dict[int, Counter[str]] = defaultdict(Counter)
+    for attempt in history.attempts:
+        per_kind = rounds[attempt.number]
+        for row in attempt.byte_rows():
             clients[row.client][row.way] += row.bytes
             stages[row.stage][row.way] += row.bytes
             kinds[row.kind][row.way] += row.bytes
             if row.way == "up":
                 per_kind[row.kind] += row.bytes
-        if record.model_digest is not None:
-            client_rounds += len(record.bytes)
-            training.update({way: record.total(way) for way in ("up", "down")})
-        rounds.append({"round": record.number, "kinds": dict(per_kind)})
+    client_rounds = sum(len(record.bytes) for record in history.training)
+    mean = {
+        way: sum(record.total(way) for record in history.training) / client_rounds if client_rounds else 0.0
+        for way in ("up", "down")
+    }
     up, down = history.byte_total("up"), history.byte_total("down")
-    mean = {way: training[way] / client_rounds if client_rounds else 0.0 for way in ("up", "down")}
     return {
         "total": {"up": up, "down": down},
         "all_sent": {"up": history.byte_total("up", all_sent=True), "down": history.byte_total("down", all_sent=True)},
@@ -46,7 +44,7 @@ def communication_section(history: RunHistory) -> dict[str, Any]:
         "by_client": {name: _both(counts) for name, counts in sorted(clients.items())},
         "by_stage": {name: _both(counts) for name, counts in stages.items()},
         "by_kind": {name: _both(counts) for name, counts in sorted(kinds.items())},
-        "by_round": rounds,
+        "by_round": [{"round": number, "kinds": dict(per_kind)} for number, per_kind in sorted(rounds.items())],
         "comparison": _comparison(history, mean["up"]),
     }
 

@@ -86,7 +86,7 @@ def _row(report: Mapping[str, Any]) -> dict[str, Any]:
         "masked": report["protocol"].get("secure_aggregation"),
         "up_per_client_round": communication["per_client_round"]["up"],
         "down_per_client_round": communication["per_client_round"]["down"],
-        "up_total": communication["total"]["up"],
+        "up_total": communication["all_sent"]["up"],
     }
 
 

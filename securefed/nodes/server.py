@@ -171,7 +171,7 @@ class _ServerRun:
         if checkpoint is not None:
             federation.restore(checkpoint)
         evidence.protocol_or_resumed(self._terms.describe(), privacy.claim(), finished)
-        folder.keep_rows_until(folder.bytes, finished)
+        folder.replace_rows(folder.bytes, evidence.sent())
 
         def before(number: int, digest: str) -> None:
             self._round_began = time.perf_counter()
@@ -199,7 +199,7 @@ class _ServerRun:
             kept = federation.run(config.federation.rounds, after)
         except RoundAbortedError as error:
             self._note_refusals(evidence)
-            evidence.round_aborted(error)
+            folder.append_rows(folder.bytes, evidence.round_aborted(error))
             unpaid = sorted({hospital for hospital, code, _ in self._refusals if code == "budget"})
             if len(self._sites) - len(unpaid) < self._terms.example.min_survivors:
                 raise error.for_want_of_budget(unpaid) from error
@@ -225,6 +225,7 @@ class _ServerRun:
             evaluations=[],
             global_evaluation=None,
             byte_rows=read_byte_rows(folder.bytes),
+            training=evidence.history().training,
             rounds_completed=config.federation.rounds,
             chosen_round=kept.number,
             secure_aggregation=self._terms.summary(evidence.dropouts_by_stage()),

@@ -65,7 +65,10 @@ def plot_keep_ratios(rows: Sequence[MetricRow], folder: Path) -> None:
 
 
 def plot_bytes(rows: Sequence[ByteRow], folder: Path) -> None:
-    """Draw mean bytes a client and round, upload and download, stacked by kind, on a broken-down bar a stage."""
+    """Draw mean bytes a client and round, upload and download, stacked by kind, on a broken-down bar a stage.
+
+    A round that was sent twice is one round that took twice as much.
+    """
     if not rows:
         return
     clients = len({row.site for row in rows})

@@ -12,6 +12,7 @@ from audit import EventLog
 from audit.accounting import Repeated, SampledGaussian, mechanism_fields, upper_epsilon
 from audit.canonical import decode_canonical, encode_canonical
 from audit.heads import HeadBook, Witness
+from audit.history import read_history
 from audit.log import GENESIS
 from audit.roster import Roster
 
@@ -125,11 +126,9 @@ class Run:
         self.book.publish(number, self.witnesses)
 
     def complete(self, rounds=3, **changes):
-        sites = len(self.sites)
-        communication = {
-            "upload_bytes": sum(1074 + number for number in range(1, rounds + 1)) * sites,
-            "download_bytes": 2000 * rounds * sites,
-        }
+        history = read_history(self.log.events)
+        up, down = (history.byte_total(way, all_sent=True) for way in ("up", "down"))
+        communication = {"upload_bytes": up, "download_bytes": down}
         privacy = {"epsilon": None, "delta": None}
         if self.private:
             privacy = {"epsilon": upper_epsilon([Repeated(STEP, STEPS * rounds)], 1e-5), "delta": 1e-5}
@@ -140,11 +139,9 @@ class Run:
         with (self.folder / "bytes.csv").open("w", newline="") as stream:
             writer = csv.writer(stream)
             writer.writerow(["round", "site", "direction", "stage", "kind", "bytes"])
-            for number in range(1, rounds + 1):
-                for site, ways in round_fields(number, self.sites)["bytes"].items():
-                    for way, direction in (("up", "upload"), ("down", "download")):
-                        for stage, kinds in ways[way].items():
-                            writer.writerows([number, site, direction, stage, kind, n] for kind, n in kinds.items())
+            for row in (row for attempt in history.attempts for row in attempt.byte_rows()):
+                direction = {"up": "upload", "down": "download"}[row.way]
+                writer.writerow([row.round, row.client, direction, row.stage, row.kind, row.bytes])
         files = {name: self.digest(name) for name in ("config.toml", "summary.json", "fam.safetensors")}
         ended = {"rounds": rounds, "chosen_round": rounds, "files": files, "model_digest": model_digest(rounds)}
         self.log.append("run_completed", ended)

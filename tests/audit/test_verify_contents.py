@@ -114,6 +114,20 @@ def test_bytes_that_do_not_add_up_are_found(complete_run):
     assert "upload_bytes 9684, the log sums to 9685" in reason
 
 
+def test_bytes_of_rounds_done_again_are_not_left_out(tmp_path):
+    run = Run(tmp_path / "r")
+    run.log.append("resumed", {"round": 2})
+    run.round(3)
+    folder = run.complete()
+    (check,) = (check for check in verify_run(folder).checks if check.name == "bytes")
+    counted = "12915 bytes up and 24000 down over 3 rounds and 1 aborted or done again"
+    assert check.detail == f"{counted}, summed from the log"
+    table = (folder / "bytes.csv").read_text().splitlines(keepends=True)
+    (folder / "bytes.csv").write_text("".join(dict.fromkeys(table)))
+    reason = failure(folder)[1]
+    assert "round 3, north, down, AdvertiseKeys, payload: 2000 bytes in bytes.csv, 4000 in the log" in reason
+
+
 def test_an_event_after_the_end_or_twice_is_found(complete_run):
     lines = lines_of(complete_run)
     for site in SITES:

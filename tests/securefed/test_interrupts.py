@@ -12,13 +12,15 @@ from audit.heads import read_heads
 from audit.history import read_history
 from audit.log import EventLog, read_events
 from audit.parties import SimulatedParties
+from audit.report.compare import compare_reports
 from audit.signing_key import create_key
 from audit.verify import verify_run
 from securefed import ended, outcome, simulation
 from securefed.checkpoint import Checkpoints, load_checkpoint, save_checkpoint
 from securefed.config import write_config
-from securefed.errors import ConfigError, RunFolderError
+from securefed.errors import ConfigError, RoundAbortedError, RunFolderError
 from securefed.evidence import RunEvidence
+from securefed.nodes.simulated import SimulatedSites
 from securefed.run_folder import RunFolder, read_byte_rows
 from securefed.simulation import resume_run, simulate
 
@@ -173,8 +175,46 @@ def test_a_killed_run_makes_the_rounds_since_its_checkpoint_again(small_run, tmp
     history = read_history(read_events(resumed.folder.log))
     assert [record.number for record in history.rounds if record.superseded] == ([1, 2] if rarely else [])
     assert {row.round for row in read_byte_rows(resumed.folder.bytes)} == {1, 2, 3, 4}
+    states_what_was_sent(resumed)
     again = history.byte_total("up", all_sent=True) - history.byte_total("up")
     assert (again > 0) == bool(rarely)
+
+
+def states_what_was_sent(result):
+    """Hold every place that states all bytes of a run to its log: rounds aborted or done again were sent too."""
+    attempts = read_history(read_events(result.folder.log)).attempts
+    up, down = (sum(attempt.total(way) for attempt in attempts) for way in ("up", "down"))
+    stated = result.summary["communication"]
+    assert (stated["upload_bytes"], stated["download_bytes"]) == (up, down)
+    for table in ("by_stage", "by_kind"):
+        assert sum(both.get("upload", 0) for both in stated[table].values()) == up
+    assert sum(row.bytes for row in read_byte_rows(result.folder.bytes)) == up + down
+    checked = next(check for check in verify_run(result.folder.path).checks if check.name == "bytes")
+    assert checked.detail.startswith(f"{up} bytes up and {down} down over 4 rounds")
+    report = result.folder.read_json(result.folder.path / "report.json")
+    section = report["communication"]
+    assert section["all_sent"] == {"up": up, "down": down}
+    assert section["per_client_round"]["up"] == stated["upload_bytes_per_client_round"]
+    for table in ("by_client", "by_stage", "by_kind"):
+        assert sum(both["up"] for both in section[table].values()) == up
+    assert sum(sum(entry["kinds"].values()) for entry in section["by_round"]) == up
+    assert sum(entry["sent"] for entry in report["hospitals"]) == up
+    assert compare_reports([report])["runs"][0]["up_total"] == up
+
+
+def test_what_an_aborted_attempt_had_sent_is_counted(small_run, tmp_path, monkeypatch, whole):
+    """Two sites are lost in the second round, and are there again when the run is resumed."""
+    lost = {"site1": "ConsistencyCheck", "site2": "ShareKeys"}
+    with monkeypatch.context() as patched:
+        patched.setattr(SimulatedSites, "losses", lambda _, number: lost if number == 2 else {})
+        with pytest.raises(RoundAbortedError, match="round 2 was aborted"):
+            simulate(small_run(), output=tmp_path / "run", cache_dir=tmp_path / "cache")
+    aborted = [row for row in read_byte_rows(tmp_path / "run" / "bytes.csv") if row.round == 2]
+    resumed = resumes_as(whole, small_run, tmp_path, monkeypatch)
+    (attempt,) = read_history(read_events(resumed.folder.log)).aborted
+    assert sum(row.bytes for row in aborted) == attempt.total("up") + attempt.total("down") > 0
+    assert sum(row.round == 2 for row in read_byte_rows(resumed.folder.bytes)) > len(aborted)
+    states_what_was_sent(resumed)
 
 
 def test_every_round_of_a_run_has_a_signed_head(small_run, tmp_path, rarely):

@@ -17,9 +17,9 @@ def communication(report: Mapping[str, Any]) -> Blocks:
     comparison = [(entry["name"], _bytes(entry["bytes"]), decimal(entry["ratio"])) for entry in section["comparison"]]
     mean = section["per_client_round"]
     facts: list[tuple[str, Cell]] = [
-        ("sent by all hospitals", whole(section["total"]["up"])),
-        ("received by all hospitals", whole(section["total"]["down"])),
-        ("sent, rounds aborted or done again included", whole(section["all_sent"]["up"])),
+        ("sent by all hospitals", whole(section["all_sent"]["up"])),
+        ("received by all hospitals", whole(section["all_sent"]["down"])),
+        ("sent, without rounds aborted or done again", whole(section["total"]["up"])),
         ("a hospital sends in a round", _bytes(mean["up"])),
         ("a hospital receives in a round", _bytes(mean["down"])),
     ]
@@ -40,7 +40,7 @@ def communication(report: Mapping[str, Any]) -> Blocks:
     ]
     if any(entry["kinds"] for entry in section["by_round"]):
         columns = [(str(entry["round"]), entry["kinds"]) for entry in section["by_round"]]
-        sent = section["total"]["up"]
+        sent = section["all_sent"]["up"]
         drawing = stacked_bars(
             "Bytes sent by round",
             f"{sent:,} bytes over {len(columns)} rounds, one bar a round, stacked by kind",

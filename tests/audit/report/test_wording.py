@@ -60,7 +60,9 @@ def test_attempts_that_were_aborted_are_told_with_their_bytes(tmp_path):
     assert verify_run(folder).is_verified
     report = build_report(folder)
     assert report["aborted"] == [{**ended, "bytes": {"up": 173, "down": 7001}, "event": report["aborted"][0]["event"]}]
-    total, sent = report["communication"]["total"], report["communication"]["all_sent"]
+    section = report["communication"]
+    total, sent = section["total"], section["all_sent"]
+    assert sum(both["up"] for both in section["by_client"].values()) == sent["up"]
     assert (sent["up"] - total["up"], sent["down"] - total["down"]) == (173, 7001)
     assert "1 attempt at a round was aborted without a sum." in report["verdicts"][1]["sentence"]
     words = " ".join(Page(render_html(report)).text)
