@@ -118,7 +118,8 @@ class SumTerms:
             "secure_aggregation": secure.enabled,
             "clients": parameters.clients,
             "dimension": self.initial_vector.size,
-            **({} if self._is_float16 else {"ring_bits": parameters.ring_bits, "value_bits": self._value_bits}),
+            **({} if self._is_float16 else {"ring_bits": parameters.ring_bits}),
+            **({} if self._value_bits is None else {"value_bits": self._value_bits}),
             "values": {"compression": self.compression.scheme, "vector_length": parameters.vector_length},
         }
         if self.noise is not None:
@@ -141,7 +142,7 @@ class SumTerms:
             "corrupt": parameters.corrupt if secure.enabled else None,
             "clients": parameters.clients,
             "ring_bits": None if self._is_float16 else parameters.ring_bits,
-            "value_bits": None if self._is_float16 else self._value_bits,
+            "value_bits": self._value_bits,
             "compression": self.compression.scheme,
             "dropouts": {stage: dropouts.get(stage, 0) for stage in STAGES},
         }
@@ -157,8 +158,10 @@ class SumTerms:
         return parse_scheme(self.compression.scheme).kind is SchemeKind.FLOAT16_ZLIB
 
     @property
-    def _value_bits(self) -> int:
-        """Bits of a coordinate as it is encoded."""
+    def _value_bits(self) -> int | None:
+        """Bits of a coordinate as it is encoded; None of floats, and where the grid of the noise is that of values."""
+        if self._is_float16 or self.noise is not None:
+            return None
         return parse_scheme(self.compression.scheme).value_bits or self.config.secure_aggregation.value_bits
 
     def _choose_compression(self) -> Choice:

@@ -56,7 +56,8 @@ def _comparison(history: RunHistory, mean: float) -> list[dict[str, Any]]:
     if protocol is not None:
         fields: Any = protocol.fields
         if "ring_bits" in fields:
-            entries.append(("ring bits x coordinates / 8", fields["ring_bits"] * fields["dimension"] / 8))
+            sent = fields.get("values", {}).get("vector_length", fields["dimension"])
+            entries.append(("ring bits x coordinates / 8", fields["ring_bits"] * sent / 8))
         entries.append(("the same update in float32", 4.0 * fields["dimension"]))
     entries.append(("one FAM as the paper reports it", float(PAPER_FAM_BYTES)))
     entries.append(("FedAvg of the whole CLIP ViT-B/32", float(FEDAVG_CLIP_BYTES)))

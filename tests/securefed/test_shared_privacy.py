@@ -55,6 +55,9 @@ def test_a_run_ends_below_its_epsilon_and_its_record_gives_the_same(noise_in_sha
     assert privacy["unit"] == ("hospital" if mode == "hospital" else "image")
     assert privacy["epsilon_by_adversary"]["aggregate_only"] == privacy["epsilon"]
     assert privacy["epsilon_by_adversary"]["aggregation_broken"] > privacy["epsilon"]
+    (described,) = kinds(run.folder.path, "protocol_described")
+    assert "value_bits" not in described.fields  # the noise has a grid of its own, in `values`
+    assert run.summary["secure_aggregation"]["value_bits"] is None
     verify_run(tmp_path / "run", roster=tmp_path / "run" / "roster.json").require()
     stated = {
         (e.fields["view"], e.fields.get("colluders", 0)): e.fields["upper"] for e in kinds(run.folder.path, "epsilon")

@@ -70,6 +70,18 @@ def test_attempts_that_were_aborted_are_told_with_their_bytes(tmp_path):
     assert "west (AdvertiseKeys)" in words
 
 
+def test_the_formula_counts_the_coordinates_that_are_sent(tmp_path):
+    """With `subspace` a quarter of the update's, without compression the counters beside them."""
+    run = Run(tmp_path / "r", rounds=0)
+    values = {"compression": "ring:6,subspace:0.25", "vector_length": 260}
+    run.log.append("protocol_described", {**PROTOCOL, "ring_bits": 8, "dimension": 1000, "values": values})
+    run.round(1)
+    comparison = build_report(run.complete(1))["communication"]["comparison"]
+    assert {"ring bits x coordinates / 8": 260.0, "the same update in float32": 4000.0}.items() <= {
+        entry["name"]: entry["bytes"] for entry in comparison
+    }.items()
+
+
 def test_a_run_that_only_aborted_says_so(tmp_path):
     run = Run(tmp_path / "r", rounds=0)
     run.log.append("protocol_described", PROTOCOL)
