@@ -23,8 +23,11 @@ Every class has a `code`, which is all that travels to the other end. No error c
 free text from the wire.
 """
 
-from collections.abc import Mapping
-from typing import ClassVar
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    from protocols.result import FrameRecord
 
 
 class ProtocolError(Exception):
@@ -183,17 +186,26 @@ class SurvivorSetError(ProtocolError):
 class TooFewSurvivorsError(ProtocolError):
     """Fewer clients are left at `stage` than the round needs; nothing was revealed.
 
-    In clear, `refused` holds {client: class of its reason} of those that answered with a refusal.
+    In clear, `refused` holds {client: class of its reason} of those that answered with a refusal, and `frames` the
+    accounts of what had been sent.
     """
 
     code: ClassVar[int] = 12
 
-    def __init__(self, stage: str, survivors: int, required: int, refused: Mapping[str, int] | None = None) -> None:
+    def __init__(
+        self,
+        stage: str,
+        survivors: int,
+        required: int,
+        refused: Mapping[str, int] | None = None,
+        frames: Iterable["FrameRecord"] = (),
+    ) -> None:
         super().__init__(f"{survivors} clients are left at {stage}, {required} are needed: nothing was revealed")
         self.stage = stage
         self.survivors = survivors
         self.required = required
         self.refused = dict(refused or {})
+        self.frames = tuple(frames)
 
 
 class ReconstructionError(ProtocolError):

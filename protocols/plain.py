@@ -3,14 +3,16 @@
 The server sees every contribution. The path is there to compare with, and for data that needs no protection.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from protocols.client.session import Contribute, RoundContext
 from protocols.errors import (
+    AuthenticationError,
     DecodeError,
     ParameterError,
     ProtocolError,
     RefusedError,
+    SessionMismatchError,
     StageOrderError,
     TooFewSurvivorsError,
 )
@@ -25,7 +27,7 @@ from protocols.roster import Roster
 from protocols.stages import Stage
 from protocols.transport import DEFAULT_PATIENCE, Patience, Transport
 from protocols.vectors import MaskedVector, NoisyVector
-from protocols.wire import HEADER_BYTES, FrameType
+from protocols.wire import HEADER_BYTES, FrameType, decode_frame
 
 STAGE = Stage.PLAIN_INPUT_COLLECTION.value
 NO_SESSION = bytes(32)
@@ -84,20 +86,23 @@ def run_plain_round(
     if parameters.excess:
         raise ParameterError("excess", "noise is removed under secure aggregation only")
     names, frames, replies = ask_in_clear(parameters, roster, payload, transport, patience)
+    attendance = Attendance(names, parameters.round)
     running = RunningSum(parameters.vector_length, parameters.ring_bits)
     survivors: list[str] = []
     rejections: list[Rejection] = []
     for name, reply in replies:
         message: PlainInputReply | None = None
         try:
+            attendance.check(name, reply, reply_limit(Stage.PLAIN_INPUT_COLLECTION, parameters))
             message = _take(parameters, reply)
             running.add(_widen(message, parameters))
             survivors.append(name)
         except ProtocolError as error:
             rejections.append(Rejection(name, STAGE, error))
-        frames.extend(account(name, parameters.round, Direction.UP, STAGE, reply, message))
+        if name in names:
+            frames.extend(account(name, parameters.round, Direction.UP, STAGE, reply, message))
     if not survivors:
-        raise TooFewSurvivorsError(STAGE, 0, 1, refusals(rejections))
+        raise TooFewSurvivorsError(STAGE, 0, 1, refusals(rejections), frames)
     total = running.open(len(survivors), parameters.max_coordinate, parameters.noise_tail)
     dropouts = {name: STAGE for name in names if name not in survivors}
     ordered = tuple(name for name in names if name in survivors)
@@ -127,12 +132,45 @@ def ask_in_clear(
     return names, frames, replies
 
 
+class Attendance:
+    """Whose replies a round in clear takes: the first of each client that was asked, of this round (SPEC.md, M-30).
+
+    Args:
+        asked: Names of the clients.
+        number: The round.
+    """
+
+    def __init__(self, asked: Iterable[str], number: int) -> None:
+        self._asked = frozenset(asked)
+        self._number = number
+        self._answered: set[str] = set()
+
+    def check(self, name: str, reply: bytes, limit: int) -> None:
+        """Refuse a reply of at most `limit` bytes that is not to be taken; whatever it is, no other of its name is.
+
+        Raises:
+            AuthenticationError: It is of nobody who was asked.
+            StageOrderError: It is a second one, or of another round.
+            SessionMismatchError: It is of a round under masks.
+            RefusedError: It is a refusal.
+            DecodeError: It is no frame.
+        """
+        if name not in self._asked:
+            raise AuthenticationError("sender", "a client that was not asked")
+        if name in self._answered:
+            raise StageOrderError(f"one reply to {STAGE}", "a second one")
+        self._answered.add(name)
+        if frame_type(reply) is FrameType.REFUSAL:
+            raise RefusedError(decode_message(Refusal, reply, HEADER_BYTES + 4)[1].code, None)
+        header, _ = decode_frame(reply, limit)
+        if header.round != self._number:
+            raise StageOrderError(f"round {self._number}", f"round {header.round}")
+        if header.session_id != NO_SESSION:
+            raise SessionMismatchError(name)
+
+
 def _take(parameters: RoundParameters, reply: bytes) -> PlainInputReply:
-    if frame_type(reply) is FrameType.REFUSAL:
-        raise RefusedError(decode_message(Refusal, reply, HEADER_BYTES + 4)[1].code, None)
-    header, message = decode_message(PlainInputReply, reply, reply_limit(Stage.PLAIN_INPUT_COLLECTION, parameters))
-    if header.round != parameters.round:
-        raise StageOrderError(f"round {parameters.round}", f"round {header.round}")
+    _, message = decode_message(PlainInputReply, reply, reply_limit(Stage.PLAIN_INPUT_COLLECTION, parameters))
     if (message.width, message.length) != (plain_width(parameters), parameters.vector_length):
         raise DecodeError("the vector is of another width or length")
     return message

@@ -231,7 +231,8 @@ class Aggregator:
             return run_plain_round(parameters, roster, payload, transport, self._patience)
         except TooFewSurvivorsError as error:
             silent = () if error.survivors else self._terms.sites
-            raise _NotOpenedError(error.stage, (), dict.fromkeys(silent, error.stage), error.refused) from error
+            dropouts = dict.fromkeys(silent, error.stage)
+            raise _NotOpenedError(error.stage, error.frames, dropouts, error.refused) from error
 
     def _planned(self, number: int) -> set[str]:
         """Return the sites whose loss in a round the configuration names."""

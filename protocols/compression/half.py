@@ -18,15 +18,14 @@ from protocols.errors import (
     DtypeError,
     NonFiniteError,
     ProtocolError,
-    RefusedError,
     ShapeError,
     TooFewSurvivorsError,
 )
 from protocols.labels import Label
-from protocols.messages import FrameKind, PlainInputRequest, Refusal, decode_message, encode_message, frame_type
+from protocols.messages import FrameKind, PlainInputRequest, Refusal, decode_message, encode_message
 from protocols.messages.limits import FIRST_REQUEST_LIMIT
 from protocols.parameters import RoundParameters
-from protocols.plain import NO_SESSION, STAGE, ask_in_clear
+from protocols.plain import NO_SESSION, STAGE, Attendance, ask_in_clear
 from protocols.result import Direction, FrameRecord, Rejection, RoundResult, refusals
 from protocols.roster import Roster
 from protocols.transport import DEFAULT_PATIENCE, Patience, Transport
@@ -152,16 +151,22 @@ def run_half_round(
     total = np.zeros(codec.vector_length, dtype=np.int64)
     heard: set[str] = set()
     rejections: list[Rejection] = []
+    attendance = Attendance(names, parameters.round)
     for name, reply in replies:
+        body = 0
         try:
-            total += _take(codec, parameters, reply)
+            attendance.check(name, reply, _limit(codec))
+            total += _take(codec, reply)
             heard.add(name)
+            body = len(reply) - HEADER_BYTES
         except ProtocolError as error:
             rejections.append(Rejection(name, STAGE, error))
-        for kind, size in ((FrameKind.PAYLOAD, len(reply) - HEADER_BYTES), (FrameKind.OVERHEAD, HEADER_BYTES)):
-            frames.append(FrameRecord(name, parameters.round, Direction.UP, STAGE, kind, size))
+        if name in names:
+            for kind, size in ((FrameKind.PAYLOAD, body), (FrameKind.OVERHEAD, len(reply) - body)):
+                if size:
+                    frames.append(FrameRecord(name, parameters.round, Direction.UP, STAGE, kind, size))
     if not heard:
-        raise TooFewSurvivorsError(STAGE, 0, 1, refusals(rejections))
+        raise TooFewSurvivorsError(STAGE, 0, 1, refusals(rejections), frames)
     total[:-1] += len(heard) * _OFFSET
     survivors = tuple(name for name in names if name in heard)
     dropouts = {name: STAGE for name in names if name not in heard}
@@ -169,10 +174,13 @@ def run_half_round(
     return RoundResult(opened, survivors, dropouts, tuple(frames), tuple(rejections), {}, parameters, NO_SESSION)
 
 
-def _take(codec: HalfCodec, parameters: RoundParameters, reply: bytes) -> NDArray[np.int64]:
-    if frame_type(reply) is FrameType.REFUSAL:
-        raise RefusedError(decode_message(Refusal, reply, HEADER_BYTES + 4)[1].code, None)
-    header, reader = decode_frame(reply, HEADER_BYTES + 64 + 3 * codec.dimension)
-    if header.type is not FrameType.PLAIN_INPUT_REPLY or header.round != parameters.round:
-        raise DecodeError("another type of frame or round than expected here")
+def _limit(codec: HalfCodec) -> int:
+    """Largest reply in bytes."""
+    return HEADER_BYTES + 64 + 3 * codec.dimension
+
+
+def _take(codec: HalfCodec, reply: bytes) -> NDArray[np.int64]:
+    header, reader = decode_frame(reply, _limit(codec))
+    if header.type is not FrameType.PLAIN_INPUT_REPLY:
+        raise DecodeError("another type of frame than expected here")
     return codec.decode(reader.view(len(reply) - HEADER_BYTES))

@@ -15,7 +15,7 @@ from protocols import (
     run_plain_round,
     run_round,
 )
-from protocols.errors import InputError
+from protocols.errors import AuthenticationError, InputError, SessionMismatchError, StageOrderError
 from protocols.messages import PlainInputReply, encode_message
 from protocols.simulator import DEFAULT_PAYLOAD, InterceptedTransport
 
@@ -29,6 +29,15 @@ class Echo:
     def answer(self, stage, data):
         self.seen.append((stage, data))
         return self.name.encode() + data
+
+
+class Repeating(InProcessTransport):
+    """Delivers every reply twice, and the first one in the name of a stranger as well."""
+
+    def exchange(self, stage, requests, **arguments):
+        replies, failures = super().exchange(stage, requests, **arguments)
+        found = [pair for pair in replies for _ in range(2)]
+        return iter([*found, ("stranger", found[0][1])]), failures
 
 
 def in_process(clients, drops=None):
@@ -149,10 +158,37 @@ def test_a_plain_round_drops_who_breaks_the_rules(cohort):
     assert np.array_equal(result.total.integers(), federation.expected(result.survivors))
 
 
-def test_a_plain_round_without_any_reply_has_no_sum(cohort):
+def test_a_plain_round_takes_one_reply_of_each_client_that_was_asked(cohort):
+    federation = cohort(4)
+    clients = {name: PlainClient(name, federation.contribute) for name in federation.names}
+    masked = clients["site-003"].answer
+
+    class OfAnotherSession:
+        def answer(self, stage, data):
+            frame = masked(stage, data)
+            return frame[:8] + b"\1" * 32 + frame[40:]
+
+    clients["site-003"] = OfAnotherSession()
+    result = run_plain_round(federation.parameters(), federation.roster, DEFAULT_PAYLOAD, Repeating(clients))
+    assert result.survivors == ("site-000", "site-001", "site-002")
+    assert np.array_equal(result.total.integers(), federation.expected(result.survivors))
+    errors = [(rejection.client, type(rejection.error)) for rejection in result.rejections]
+    assert errors.count(("site-003", SessionMismatchError)) == 1
+    assert [client for client, error in errors if error is StageOrderError] == list(federation.names)
+    assert errors[-1] == ("stranger", AuthenticationError)
+    assert result.dropouts == {"site-003": "PlainInputCollection"}
+    up = {name: sum(f.bytes for f in result.frames if (f.client, f.direction) == (name, "up")) for name in clients}
+    assert set(up.values()) == {2 * (44 + 5 + 200 * 2)}
+    assert {frame.client for frame in result.frames} == set(clients)
+
+
+def test_a_plain_round_without_any_reply_has_no_sum_and_says_what_was_sent(cohort):
     federation = cohort(3)
-    with pytest.raises(TooFewSurvivorsError):
+    with pytest.raises(TooFewSurvivorsError) as caught:
         federation.run_plain(dict.fromkeys(federation.names, "AdvertiseKeys"))
+    assert {(frame.client, str(frame.direction)) for frame in caught.value.frames} == {
+        (name, "down") for name in federation.names
+    }
 
 
 def test_plain_bytes_are_recorded(cohort):

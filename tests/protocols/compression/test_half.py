@@ -3,8 +3,17 @@ import pytest
 
 from protocols import IdentityKey, InProcessTransport, Roster, RoundParameters, TooFewSurvivorsError, system_entropy
 from protocols.compression.half import HalfClient, HalfCodec, run_half_round
-from protocols.errors import DecodeError, DtypeError, NonFiniteError, ShapeError
+from protocols.errors import (
+    AuthenticationError,
+    DecodeError,
+    DtypeError,
+    NonFiniteError,
+    SessionMismatchError,
+    ShapeError,
+    StageOrderError,
+)
 from protocols.result import Direction
+from tests.protocols.test_transport import Repeating
 
 NAMES = ("a", "b", "c", "d")
 
@@ -58,6 +67,34 @@ def test_a_client_that_sends_something_else_is_left_out():
     )
     assert result.survivors == ("a", "c")
     assert {rejection.client for rejection in result.rejections} == {"b", "d"}
+
+
+def test_one_reply_of_each_client_that_was_asked_is_summed():
+    codec, parameters, roster, clients = federation(dict.fromkeys(NAMES, np.ones(4, np.float32)))
+
+    class OfAnotherSession:
+        def answer(self, stage, data):
+            frame = clients["d"].answer(stage, data)
+            return frame[:8] + b"\1" * 32 + frame[40:]
+
+    class Silent:
+        def answer(self, stage, data):
+            return b""
+
+    transport = Repeating({**clients, "c": Silent(), "d": OfAnotherSession()})
+    result = run_half_round(codec, parameters, roster, b"", transport)
+    assert result.survivors == ("a", "b")
+    assert codec.decode_sum(result.total, 2).tolist() == [2.0] * 4
+    assert codec.decode_counter(result.total) == 14
+    errors = {(rejection.client, type(rejection.error)) for rejection in result.rejections}
+    assert errors == {
+        *((name, StageOrderError) for name in NAMES),
+        ("c", DecodeError),
+        ("d", SessionMismatchError),
+        ("stranger", AuthenticationError),
+    }
+    assert all(frame.bytes > 0 for frame in result.frames)
+    assert "stranger" not in {frame.client for frame in result.frames}
 
 
 def test_what_float16_cannot_hold_is_refused():
