@@ -140,7 +140,8 @@ class CompressedCodec:
         kind: type[np.floating] = np.float32 if self.levels < _FLOAT32_LEVELS else np.float64
         half = self.levels / 2
         for group, start, stop, projected in self._sent_of(update):
-            grid = projected.astype(kind) * kind(half / self.ranges[group])
+            with np.errstate(over="ignore"):  # what is beyond float32 is clamped like all beyond the range
+                grid = projected.astype(kind) * kind(half / self.ranges[group])
             clamped[group] += int(np.count_nonzero(np.abs(grid) > half))
             np.clip(grid, -half, half, out=grid)
             grid += kind(0.5) if rounding is None else rounding.random(len(grid), dtype=kind)

@@ -11,6 +11,12 @@ from protocols.compression.basis import BASIS_BITS, Basis
 
 _EXACT_IN_FLOAT32 = 1 << 24
 
+_LARGE = np.float32(2.0**96)
+"""Below it no partial sum of a projection leaves float32, while rows * columns * k is at most 2**31."""
+
+_SCALED = np.float32(2.0**-64)
+"""What larger matrices are projected with: a power of two changes no bit."""
+
 _ROWS_AT_ONCE = 128
 """Of a product: fresh memory costs more than arithmetic, so that temporary arrays are kept small."""
 
@@ -59,9 +65,12 @@ class Part:
         return (self.shape[0] * self.bases.right.shape[1], self.bases.left.shape[1] * self.shape[1])
 
     def project(self, tensor: NDArray[np.float32]) -> tuple[NDArray[np.float32], ...]:
-        """Return what is sent of float32[rows * columns] by group, before rounding."""
+        """Return what is sent of float32[rows * columns], finite, by group, unrounded; infinity beyond float32."""
         if self.bases is None:
             return (tensor,)
+        if max(tensor.max(), -tensor.min()) >= _LARGE:  # partial sums could be infinite, and their difference NaN
+            with np.errstate(over="ignore"):
+                return tuple(part / _SCALED for part in self.project(tensor * _SCALED))
         matrix, scale = tensor.reshape(self.shape), np.float32(2.0**-BASIS_BITS)
         left: NDArray[Any] = self.bases.left.astype(np.float32) * scale
         right: NDArray[Any] = self.bases.right.astype(np.float32) * scale

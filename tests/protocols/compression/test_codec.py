@@ -177,6 +177,31 @@ def test_the_digest_differs_for_any_difference_of_the_description():
     assert made[0].digest == made_of(ranges=[1, 2, 3]).digest
 
 
+@pytest.mark.parametrize("text", ["ring:4,subspace:0.25", "ring:16,subspace:0.25", "ring:4"])
+@pytest.mark.parametrize("nearest", [True, False])
+def test_finite_updates_of_any_size_are_clamped_and_counted(text, nearest):
+    """Partial sums of a projection may leave float32 on both sides: infinity minus infinity is no number."""
+    codec, rng = state(text).codec(), np.random.default_rng(5)
+    spike = np.zeros(DIMENSION, np.float32)
+    spike[0], spike[1:11] = 3e38, -3e38
+    signs = rng.choice(np.array([-1, 1], np.float32), DIMENSION)
+    for update in (
+        spike,
+        signs * np.float32(3e38),
+        signs * np.float32(2.0**96),
+        np.full(DIMENSION, 3.4e38, np.float32),
+    ):
+        quantised = codec.quantise(update, None if nearest else rng)
+        assert quantised.levels.max() <= codec.levels
+        assert sum(quantised.clamped) > 0
+        codec.encode(quantised)
+    small = signs * np.float32(1e-3)
+    for part, start in ((part, sum(p.size for p in codec.parts[:i])) for i, part in enumerate(codec.parts)):
+        tensor = small[start : start + part.size]
+        huge = part.project(tensor * np.float32(2.0**110))
+        assert all(np.array_equal(a * np.float32(2.0**110), b) for a, b in zip(part.project(tensor), huge, strict=True))
+
+
 def test_inputs_that_are_no_update_are_refused():
     codec, rng = state("ring:4").codec(), np.random.default_rng(0)
     good = np.zeros(DIMENSION, np.float32)
