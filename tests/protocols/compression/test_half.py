@@ -1,3 +1,6 @@
+import struct
+import zlib
+
 import numpy as np
 import pytest
 
@@ -95,6 +98,18 @@ def test_one_reply_of_each_client_that_was_asked_is_summed():
     }
     assert all(frame.bytes > 0 for frame in result.frames)
     assert "stranger" not in {frame.client for frame in result.frames}
+
+
+def test_a_body_is_what_the_specification_says():
+    """SPEC.md, section 10, by hand: both byte planes of the float16 coordinates, the low bytes first."""
+    update = np.array([1, -2.5, 3e-5, 0, 65504], np.float32)
+    low, high = np.frombuffer(update.astype("<f2").tobytes(), np.uint8).reshape(-1, 2).T
+    packed = zlib.compress(low.tobytes() + high.tobytes())
+    codec, body = HalfCodec(5), struct.pack("<HI", 7, len(packed)) + packed
+    expected = [*(update.astype(np.float16).astype(np.float64) * 2**24), 7]
+    assert codec.decode(body).tolist() == codec.decode(codec.encode(update, 7)).tolist() == expected
+    sent = codec.encode(update, 7)
+    assert zlib.decompress(sent[6:]) == low.tobytes() + high.tobytes()
 
 
 def test_what_float16_cannot_hold_is_refused():
