@@ -207,7 +207,9 @@ def _beside(found: Sequence[Event]) -> str:
 def _bytes(verification: Verification, communication: dict[str, Any]) -> dict[str, str]:
     subject = "Communication"
     if not communication["client_rounds"]:
-        return _line(subject, "NOT CLAIMED", "Nothing was sent.")
+        sent, received = (megabytes(communication["all_sent"][way]) for way in ("up", "down"))
+        told = f"No round was finished: all hospitals sent {sent} and received {received} in attempts at one."
+        return _line(subject, "NOT CLAIMED", told if any(communication["all_sent"].values()) else "Nothing was sent.")
     failed = next((check for check in verification.failed if check.name == "bytes"), None)
     if failed is not None:
         return _line(subject, "FAIL", f"The bytes do not add up: {failed.detail}.")

@@ -86,9 +86,12 @@ def test_a_run_that_only_aborted_says_so(tmp_path):
     run = Run(tmp_path / "r", rounds=0)
     run.log.append("protocol_described", PROTOCOL)
     run.start(1)
-    run.log.append("round_aborted", {"round": 1, "stage": "ShareKeys", "cause": "nobody is left"})
+    sent = {"north": {"down": {"AdvertiseKeys": {"payload": 2_500_000}}}}
+    run.log.append("round_aborted", {"round": 1, "stage": "ShareKeys", "cause": "nobody is left", "bytes": sent})
     run.log.close()
     page = render_markdown(build_report(run.folder))
+    assert "No round was finished: all hospitals sent 0.00 kB and received 2.50 MB in attempts at one." in page
+    assert "Nothing was sent" not in page
     assert "Nothing was aggregated in this run. 1 attempt at a round was aborted without a sum." in page
     assert "nobody is left" in page
     assert "did not train together" not in page
