@@ -98,6 +98,23 @@ def save_vector(
     folder.write_arrays(folder.model, arrays, metadata)
 
 
+def load_vector(folder: RunFolder) -> NDArray[np.float32]:
+    """Return the parameters float32[d] of a server's fam.safetensors.
+
+    Raises:
+        RunFolderError: It is missing, damaged or no such file.
+    """
+    arrays, metadata = folder.read_arrays(folder.model), folder.read_metadata(folder.model)
+    try:
+        flat = [arrays[name].ravel() for name in json.loads(metadata["layout"])]
+    except (KeyError, ValueError) as error:
+        raise RunFolderError(folder.model, f"is damaged ({error}); put a copy of it back") from error
+    vector = np.concatenate(flat).astype(np.float32) if flat else np.zeros(0, np.float32)
+    if vector_digest(vector) != metadata.get("fam_sha256"):
+        raise RunFolderError(folder.model, "was changed: its parameters do not match the digest in it")
+    return vector
+
+
 def load_model(folder: RunFolder) -> SavedModel:
     """Read fam.safetensors; raises RunFolderError where it is missing, damaged or of another format."""
     path = folder.model

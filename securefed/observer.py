@@ -41,6 +41,10 @@ class Observer:
     def warned(self, text: str) -> None:
         """Something about the data or the encoder deserves a look."""
 
+    def refused(self, hospital: str, code: str, reason: str) -> None:
+        """A hospital refuses a message; `code` names why, `reason` is its own text."""
+        self.warned(f"{hospital} refuses ({code}): {reason}")
+
     def encoded(self, done: int, total: int) -> None:
         """`done` of `total` images have features."""
 

@@ -21,7 +21,7 @@ from securefed.deploy.plan import Plan, check_patience
 from securefed.deploy.processes import is_alive, log_of, refuse_ended, running, start_party, stop_parties
 from securefed.engines.names import SERVER_FOLDER
 from securefed.engines.server_folder import ServerFolder
-from securefed.nodes.owed import owed_signatures
+from securefed.nodes.owed import is_owed
 from securefed.nodes.start import StudyStart
 from securefed.study import read_approval, read_study
 
@@ -157,9 +157,9 @@ class Deployment:
         Sites that run on this machine are waited for: after a restart of the server they need a while to come back.
 
         Raises:
-            DeploymentError: The server has ended, the study runs, or is completed and lacks no countersignature, or no
-                hospital is connected.
-            EvidenceError: The record of a completed study is damaged.
+            DeploymentError: The server has ended, the study runs, or is completed, lacks no countersignature and owes
+                nobody the model, or no hospital is connected.
+            EvidenceError, RunFolderError: The record of a completed study is damaged.
         """
         if log_of(self.folder, SERVER).exists() and not is_alive(self.folder, SERVER):
             raise DeploymentError(f"the server has ended; start it with: {self._call('start')} {SERVER}, then submit")
@@ -168,7 +168,7 @@ class Deployment:
             raise DeploymentError(f"the study is running already; follow it with: {self._call('status')} --watch")
         if before and before[-1]["event"] == "completed":
             run = self.server.run_folder()
-            if not owed_signatures(run):
+            if not is_owed(run):
                 raise DeploymentError(f"the study is completed, its results are in {run}; another run is another study")
         here = [site for site, path in self.plan.sites.items() if path and is_alive(self.folder, site)]
         self._engine.wait(self.folder, self.plan, here)

@@ -14,7 +14,8 @@ from securefed.engines.exchange import EngineTransport
 from securefed.engines.names import SERVER_FOLDER
 from securefed.engines.server_folder import ServerFolder
 from securefed.locks import locked
-from securefed.nodes.owed import owed_signatures
+from securefed.nodes.advice import advice
+from securefed.nodes.owed import is_owed, owed_model, owed_signatures
 from securefed.nodes.server import serve
 from securefed.nodes.start import StudyStart
 from securefed.observer import Observer, RoundView
@@ -29,7 +30,7 @@ def serve_study(transport: EngineTransport) -> None:
     """Run the study of the folder that the server's administrator has named, or go on with it; write its report.
 
     Of a run that has ended and lacks its report, that is written. A study whose journal says `completed` is left alone,
-    unless its record lacks a countersignature: the hospitals are asked for it again.
+    unless its record lacks a countersignature, or a hospital has not confirmed the kept model: they are asked again.
 
     Raises:
         DeploymentError: Another job runs the study; nothing of its journal or run folder is touched.
@@ -41,7 +42,7 @@ def serve_study(transport: EngineTransport) -> None:
             raise DeploymentError(f"another job runs the study of {folder.path}; wait until it has ended")
         lines = list(folder.journal())
         completed = bool(lines) and lines[-1]["event"] == "completed"
-        if not completed or owed_signatures(folder.run_folder()):
+        if not completed or is_owed(folder.run_folder()):
             _serve(folder, transport)
 
 
@@ -59,12 +60,9 @@ def _serve(folder: ServerFolder, transport: EngineTransport) -> None:
         try:
             transport.fewest = terms_of(start.study).example.min_survivors
             summary = serve(start, folder.run_folder(), transport, patience=patience, observer=journal)
-            if owed := owed_signatures(folder.run_folder()):
-                names = ", ".join(owed)
-                journal.warned(
-                    f"the record does not verify: it lacks the countersignature of {names} over the last sum with its "
-                    f"update. Start the node of {names}, then submit again: it is asked for it, whenever that is"
-                )
+            run = folder.run_folder()
+            for text in advice(owed_signatures(run), owed_model(run), journal.refusals):
+                journal.warned(text)
             write_report(folder.run_folder(), key=folder.key)
         except Exception as error:
             journal.write("failed", error=type(error).__name__, reason=str(error))
@@ -73,10 +71,15 @@ def _serve(folder: ServerFolder, transport: EngineTransport) -> None:
 
 
 class Journal(Observer):
-    """Writes what happens as lines of JSON, each flushed at once."""
+    """Writes what happens as lines of JSON, each flushed at once.
+
+    Attributes:
+        refusals: {hospital: code of its last refusal} since the last round that was finished.
+    """
 
     def __init__(self, stream: IO[str]) -> None:
         self._stream = stream
+        self.refusals: dict[str, str] = {}
 
     def write(self, event: str, **fields: object) -> None:
         """Write one line."""
@@ -88,8 +91,14 @@ class Journal(Observer):
         """A hospital refuses, or something else deserves a look."""
         self.write("warning", text=text)
 
+    def refused(self, hospital: str, code: str, reason: str) -> None:
+        """A hospital refuses a message."""
+        super().refused(hospital, code, reason)
+        self.refusals[hospital] = code
+
     def round_finished(self, view: RoundView) -> None:
         """A round is final."""
+        self.refusals.clear()
         self.write(
             "round",
             round=view.number,

@@ -30,7 +30,7 @@ class ControlStage(StrEnum):
     """After every round: the log's signed tree head."""
 
     CLOSE_RUN = "CloseRun"
-    """At the end: the kept model."""
+    """At the end, and whenever a hospital that has not answered can be reached again: the kept model."""
 
 
 _ROUND = Integer(0, (1 << 32) - 1)
@@ -48,7 +48,7 @@ _HEAD = Record(
 
 REQUESTS: Final[Mapping[ControlStage, Record]] = {
     ControlStage.HELLO: Record(
-        {"version": Integer(), "software": NAME, "run_id": NAME, "study": DIGEST, "roster": DIGEST}
+        {"version": Integer(), "software": NAME, "run_id": NAME, "study": DIGEST, "roster": DIGEST}, {"ended": Flag()}
     ),
     ControlStage.CLOSE_ROUND: Record(
         {"round": _ROUND, "opened": Flag(), "survivors": ListOf(NAME, unique=True), "best": Integer()}
@@ -56,7 +56,9 @@ REQUESTS: Final[Mapping[ControlStage, Record]] = {
     ControlStage.COUNTERSIGN: Record({"head": _HEAD, "server": SIGNATURE, "from": Integer(), "proof": ListOf(DIGEST)}),
     ControlStage.CLOSE_RUN: Record({"run_id": NAME, "chosen_round": Integer()}),
 }
-"""Fields of each request; that of CloseRun is followed by the model, float32[d] little-endian."""
+"""Fields of each request. A Hello with `ended` says that no round of training is to come: it asks for nothing that
+costs privacy. Its other fields never change, so that versions that differ are refused by name. CloseRun is followed by
+the model, float32[d] little-endian."""
 
 REPLIES: Final[Mapping[ControlStage, Record]] = {
     ControlStage.HELLO: Record(

@@ -84,22 +84,34 @@ class SiteHospital:
     def keep(self, run_id: str, vector: Vector, chosen: int, state: Arrays) -> None:
         """Evaluate the kept model on this site's test images and write it, its MLP and all metrics into a folder.
 
-        The folder is one that `evaluate` and `predict` read. It replaces what an earlier, interrupted call left.
+        The folder is one that `evaluate` and `predict` read. It replaces what an earlier call left. A call that fails
+        leaves nothing, and the site's present state as it was.
 
         Args:
             run_id: The run; the folder's name.
             vector: float32[d], the kept shared parameters.
             chosen: Round of the kept model.
-            state: The site's private state after that round.
+            state: The site's private state after that round; {} of a site that trained in none.
+
+        Raises:
+            OSError, RunFolderError: The disk refuses.
         """
-        bundle, present = self._features(), self.private_state()
-        part = self._results / f".{run_id}.part"
+        present = self.private_state()
+        part, final = self._results / f".{run_id}.part", self._results / run_id
         shutil.rmtree(part, ignore_errors=True)
-        folder = RunFolder.create(part, "", _never(), part)
-        part.chmod(0o700)
-        hospitals = self._hospitals()
-        if state:
-            hospitals.load_private_states({self._site: state})
+        try:
+            self.load_private_state(state)
+            self._write(part, run_id, vector, chosen)
+            shutil.rmtree(final, ignore_errors=True)
+            part.rename(final)
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
+            self.load_private_state(present)
+
+    def _write(self, path: Path, run_id: str, vector: Vector, chosen: int) -> None:
+        bundle, hospitals = self._features(), self._hospitals()
+        folder = RunFolder.create(path, "", _never(), path)
+        path.chmod(0o700)
         start = time.perf_counter()
         write_config(self._config, folder.config)
         privacy = privacy_off(self._config) if self._privacy is None else self._privacy.summary()
@@ -107,10 +119,6 @@ class SiteHospital:
         outcome = Outcome(hospitals, vector, self._config.federation.rounds, chosen, secure, privacy, name=run_id)
         with one_thread_each():
             write_outcome(folder, self._config, bundle, outcome, {"total": time.perf_counter() - start})
-        self.load_private_state(present)
-        final = self._results / run_id
-        shutil.rmtree(final, ignore_errors=True)
-        part.rename(final)
 
     def _hospitals(self) -> Hospitals:
         if self._loaded is None:

@@ -53,11 +53,13 @@ class RoundMemory:
         return self.after(number - 1)
 
     def after(self, number: int) -> Arrays:
-        """Return the state after a round.
+        """Return the state after a round; {} of a site that was in none yet.
 
         Raises:
             StageOrderError: It is not kept any more.
         """
+        if not self._course:
+            return {}
         valid = max((trained for trained in self._course if trained <= number), default=_FRESH)
         if valid not in self._after:
             raise StageOrderError(f"a round after {self._course[-2]}", f"round {number + 1}")

@@ -1,11 +1,20 @@
-"""Which hospitals still owe the record of a run a countersignature; without it the record does not verify."""
+"""What is left of a run that has ended: countersignatures that hospitals owe its record, and the model owed to them.
 
+Without the signature of a hospital in a sum the record does not verify. A hospital that did not answer CloseRun may be
+without the model.
+"""
+
+from collections.abc import Collection
 from pathlib import Path
+from typing import Final
 
 from audit.heads import read_heads
 from audit.history import read_history
 from audit.log import read_events
+from securefed.errors import RunFolderError
 from securefed.run_folder import RunFolder
+
+_OWED_MODEL: Final = "owed_model.json"
 
 
 def owed_signatures(path: Path) -> tuple[str, ...]:
@@ -32,3 +41,39 @@ def owed_signatures(path: Path) -> tuple[str, ...]:
         for name, seq in sorted(last.items())
         if not any(size > seq and name in witnesses for size, witnesses in signed)
     )
+
+
+def owed_model(path: Path) -> tuple[str, ...]:
+    """Return the hospitals that have not said yet that they keep the model of a run.
+
+    Args:
+        path: The run folder.
+
+    Raises:
+        RunFolderError: The list of them is damaged.
+    """
+    folder, file = RunFolder(path), path / _OWED_MODEL
+    if not file.exists():
+        return ()
+    names = folder.read_json(file).get("hospitals")
+    if not isinstance(names, list):
+        raise RunFolderError(file, "is damaged; delete it and submit again if every hospital has its model")
+    return tuple(sorted(str(name) for name in names))
+
+
+def is_owed(path: Path) -> bool:
+    """Return whether another job would have something to fetch or to hand out; raises as the two above."""
+    return bool(owed_signatures(path) or owed_model(path))
+
+
+def note_owed_model(folder: RunFolder, hospitals: Collection[str]) -> None:
+    """Remember, beside the run's results, the hospitals that have not said yet that they keep the model.
+
+    Raises:
+        RunFolderError: The disk refuses.
+    """
+    file = folder.path / _OWED_MODEL
+    if hospitals:
+        folder.write_json(file, {"hospitals": sorted(hospitals)})
+    else:
+        file.unlink(missing_ok=True)

@@ -64,20 +64,28 @@ class RemoteParties:
         keys: dict[str, JSON] = {"server": self._roster.server, "hospitals": dict(self._roster.hospitals)}
         log.append("roster", {"digest": self._roster.digest, **keys})
 
-    def greet(self, run_id: str, round_id: int = 0) -> None:
-        """Say Hello to every hospital that has not greeted back yet."""
+    def greet(self, run_id: str, round_id: int = 0, *, ended: bool = False) -> dict[str, Mapping[str, Any]]:
+        """Say Hello to every hospital that has not greeted back yet; return the replies.
+
+        Args:
+            run_id: The run.
+            round_id: The round that is about to begin.
+            ended: Whether no round of training is to come: hospitals answer then whatever their budget bears.
+        """
         fields: dict[str, JSON] = {
             "version": CONTROL_VERSION,
             "software": software_version(),
             "run_id": run_id,
             "study": self._study,
             "roster": self._roster.digest,
+            **({"ended": True} if ended else {}),
         }
         absent = [name for name in self._roster.hospitals if name not in self.said_hello]
         frame = encode_request(ControlStage.HELLO, fields)
-        for name, reply in self.ask(ControlStage.HELLO, dict.fromkeys(absent, frame), round_id).items():
-            self.said_hello[name] = reply
-            self._witnessed[name] = reply["witnessed"]
+        replies = self.ask(ControlStage.HELLO, dict.fromkeys(absent, frame), round_id)
+        self.said_hello |= replies
+        self._witnessed |= {name: reply["witnessed"] for name, reply in replies.items()}
+        return replies
 
     def publish(self, log: EventLog, round: int, reachable: Sequence[str]) -> SignedHead:
         """Sign the log as it is, and have the hospitals that answer countersign and keep it.

@@ -6,11 +6,12 @@ the hospitals. A node that was stopped goes on from its folder with the next `se
 
 import hashlib
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from audit.heads import read_heads
 from audit.log import Clock, EventLog
@@ -24,9 +25,10 @@ from securefed.errors import RoundAbortedError
 from securefed.evidence import RunEvidence, software_versions, utc_now
 from securefed.federation import Federation, OutOfSight, RoundReport
 from securefed.model_card import model_card
-from securefed.model_file import save_vector, vector_digest
+from securefed.model_file import load_vector, save_vector, vector_digest
 from securefed.nodes.control import ControlStage, encode_request
 from securefed.nodes.numbering import next_attempt
+from securefed.nodes.owed import note_owed_model, owed_model
 from securefed.nodes.parties import RemoteParties
 from securefed.nodes.start import StudyStart
 from securefed.observer import Observer, RoundView
@@ -35,6 +37,8 @@ from securefed.round_rows import ClampingWatch
 from securefed.run_folder import RunFolder, read_byte_rows
 from securefed.sum_terms import SumTerms
 from securefed.summary import summarise
+
+Vector = NDArray[np.float32]
 
 DEFAULT_PATIENCE = Patience(timeout=600.0, grace=30.0, quorum=1.0)
 
@@ -131,20 +135,25 @@ class _ServerRun:
         evidence.study(self._study.name, self._study.digest, approvals)
 
     def _conclude(self, folder: RunFolder) -> dict[str, Any]:
-        """Do what a process that ended after the last event of its log has left: signatures, and the checkpoint's end.
+        """Do what was left when the last event of the log was written.
 
-        Hospitals have the kept model by then: it is sent before that event.
+        That is signatures, the kept model of hospitals that have not confirmed it, and the end of the checkpoint.
         """
         self._require_same_study(folder)
         with RunEvidence(EventLog.open(folder.log, self._now), self._sites, self._parties) as evidence:
             path = folder.path / "heads.jsonl"
             heads = read_heads(path) if path.exists() else []
             last = heads[-1] if heads else None
-            if last is None or last.head.size < len(evidence.log) or set(self._sites) - set(last.witnesses):
-                self._parties.greet(self._path.name)
+            unsigned = last is None or last.head.size < len(evidence.log) or set(self._sites) - set(last.witnesses)
+            owed, summary = owed_model(folder.path), folder.read_json(folder.summary)
+            if unsigned or owed:
+                self._parties.greet(self._path.name, ended=True)
+            if owed:
+                self._hand_out(folder, owed, summary["chosen_round"], load_vector(folder))
+            if unsigned:
                 evidence.sign(self._study.config.federation.rounds)
         delete_checkpoint(folder)
-        return folder.read_json(folder.summary)
+        return summary
 
     def _require_same_study(self, folder: RunFolder) -> None:
         written = hashlib.sha256((folder.path / "study.toml").read_bytes()).digest()
@@ -241,9 +250,8 @@ class _ServerRun:
         )
         folder.write_json(folder.summary, summary)
         folder.write_text(folder.card, model_card(self._path.name, self._study.classes, summary))
-        model = np.ascontiguousarray(kept.vector, dtype="<f4").tobytes()
-        frame = encode_request(ControlStage.CLOSE_RUN, {"run_id": self._path.name, "chosen_round": kept.number}, model)
-        self._parties.ask(ControlStage.CLOSE_RUN, dict.fromkeys(self._sites, frame), config.federation.rounds + 1)
+        self._parties.greet(self._path.name, config.federation.rounds, ended=True)
+        self._hand_out(folder, self._sites, kept.number, kept.vector)
         self._note_refusals(evidence)
         evidence.completed(
             rounds=config.federation.rounds,
@@ -255,6 +263,14 @@ class _ServerRun:
         )
         delete_checkpoint(folder)
         return summary
+
+    def _hand_out(self, folder: RunFolder, hospitals: Sequence[str], chosen: int, vector: Vector) -> None:
+        """Send the kept model, and remember the hospitals that do not say that they keep it."""
+        model = np.ascontiguousarray(vector, dtype="<f4").tobytes()
+        frame = encode_request(ControlStage.CLOSE_RUN, {"run_id": self._path.name, "chosen_round": chosen}, model)
+        last = self._study.config.federation.rounds + 1
+        kept = self._parties.ask(ControlStage.CLOSE_RUN, dict.fromkeys(hospitals, frame), last)
+        note_owed_model(folder, set(hospitals) - set(kept))
 
     def _attempt(self, evidence: RunEvidence) -> int:
         """A number of attempts above that of every round which some hospital has seen, as far as it is borne out."""
@@ -288,7 +304,7 @@ class _ServerRun:
 
     def _refused(self, hospital: str, code: str, reason: str) -> None:
         self._refusals.append((hospital, code, reason))
-        self._observer.warned(f"{hospital} refuses ({code}): {reason}")
+        self._observer.refused(hospital, code, reason)
 
     def _note_refusals(self, evidence: RunEvidence) -> None:
         for hospital, code, reason in self._refusals[self._noted :]:

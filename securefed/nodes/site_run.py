@@ -4,6 +4,7 @@ A simulation has none of this: it looks at its sites directly, and its parties s
 """
 
 import importlib.metadata
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -15,10 +16,13 @@ from audit.canonical import JSON
 from audit.errors import EvidenceError
 from audit.heads import TreeHead, Witness
 from protocols.labels import VERSION
+from securefed.errors import RunFolderError
 
 Vector = NDArray[np.float32]
 
-CONTROL_VERSION: Final = 100 * VERSION + 2
+_LOG = logging.getLogger("securefed.site")
+
+CONTROL_VERSION: Final = 100 * VERSION + 3
 """Version of the messages: of the protocol's frames, and of those beside the rounds."""
 
 
@@ -80,7 +84,8 @@ class SiteRun:
         """Check that both ends mean the same study and say where this site stands.
 
         Raises:
-            ControlRefusedError: `version`, `study` or `roster` differ, or the site's `budget` does not bear the run.
+            ControlRefusedError: `version`, `study` or `roster` differ, or the site's `budget` does not bear the run; of
+                a run that has `ended` only a signature and the kept model are wanted, which cost nothing.
         """
         if fields["version"] != CONTROL_VERSION:
             raise ControlRefusedError(
@@ -94,7 +99,7 @@ class SiteRun:
                     what, f"the server's {what} has the digest {fields[what][:16]}..., this site approved {own[:16]}..."
                 )
         run_id = str(fields["run_id"])
-        if objection := self.objection(run_id):
+        if not fields.get("ended", False) and (objection := self.objection(run_id)):
             self.run_id = "" if self.run_id == run_id else self.run_id
             raise ControlRefusedError("budget", objection)
         if run_id != self.run_id:
@@ -127,7 +132,7 @@ class SiteRun:
         """Keep the model that the run ends with.
 
         Raises:
-            ControlRefusedError: The run is another one, or the bytes are no model.
+            ControlRefusedError: The run is another one, the bytes are no model, or the `disk` does not take it.
         """
         if fields["run_id"] != self.run_id:
             raise ControlRefusedError("run", f"this site is in the run {self.run_id!r}, not in {fields['run_id']!r}")
@@ -136,7 +141,13 @@ class SiteRun:
         vector = np.frombuffer(model, dtype="<f4").astype(np.float32)
         if not np.isfinite(vector).all():
             raise ControlRefusedError("model", "the model holds NaN or infinity")
-        self._keep(self.run_id, vector, int(fields["chosen_round"]))
+        try:
+            self._keep(self.run_id, vector, int(fields["chosen_round"]))
+        except (OSError, RunFolderError) as error:
+            _LOG.error("the model of the run %s cannot be kept: %s", self.run_id, error)
+            cause = error if isinstance(error, OSError) else error.__cause__
+            reason = getattr(cause, "strerror", None) or type(cause).__name__
+            raise ControlRefusedError("disk", f"the site cannot keep the model ({reason})") from error
         return {}
 
     def _heads(self) -> Witness:

@@ -93,7 +93,7 @@ def test_a_study_that_runs_or_is_completed_is_not_submitted_again(far, monkeypat
     write_journal(far, "started", "completed")
     with pytest.raises(DeploymentError, match="the study is completed, its results are in"):
         far.submit()
-    monkeypatch.setattr(deployment_module, "owed_signatures", lambda run: ("far",))  # its record does not verify yet
+    monkeypatch.setattr(deployment_module, "is_owed", lambda run: True)  # its record does not verify yet
     assert far.submit() == "job-1"
 
 

@@ -14,8 +14,9 @@ from securefed.deploy.errors import DeploymentError
 from securefed.engines import study as job
 from securefed.engines.names import SERVER_FOLDER
 from securefed.engines.server_folder import ServerFolder
+from securefed.errors import RunFolderError
 from securefed.locks import locked
-from securefed.nodes.owed import owed_signatures
+from securefed.nodes.owed import owed_model, owed_signatures
 
 
 @pytest.fixture
@@ -116,3 +117,67 @@ def test_a_missing_countersignature_is_said_and_fetched_by_the_next_job(nodes, h
     assert owed_signatures(run) == ()
     assert verify_run(run).is_verified
     assert events(nodes)[-2:] == ["started", "completed"]
+
+
+def kept_by(nodes, site):
+    summary = nodes.folder / site / nodes.server.run_folder().name / "summary.json"
+    return json.loads(summary.read_text())["fam_sha256"] if summary.exists() else None
+
+
+def test_a_hospital_that_was_away_at_the_end_is_named_and_gets_the_model_from_the_next_job(nodes):
+    run = nodes.server.run_folder()
+
+    def away(way, stage, site, round_id, frame):
+        if (stage, site) == ("CloseRun", "site2"):
+            raise KilledError
+        return [frame]
+
+    nodes.wire.change.append(away)
+    job.serve_study(nodes.wire)
+    assert owed_model(run) == ("site2",)
+    assert events(nodes)[-2:] == ["warning", "completed"]
+    assert "site2 has not confirmed the kept model" in list(nodes.server.journal())[-2]["text"]
+    assert "start its node; submit again" in list(nodes.server.journal())[-2]["text"]
+    assert kept_by(nodes, "site2") is None
+    nodes.wire.change.clear()
+    asked = len(nodes.wire.log)
+    job.serve_study(nodes.wire)
+    assert owed_model(run) == ()
+    assert events(nodes)[-2:] == ["started", "completed"]
+    assert kept_by(nodes, "site2") == kept_by(nodes, "site0") == list(nodes.server.journal())[-1]["fam_sha256"]
+    assert [site for stage, site, *_ in nodes.wire.log[asked:] if stage == "CloseRun"] == ["site2"]
+    assert verify_run(run).is_verified
+
+
+def test_a_hospital_whose_disk_was_full_at_the_end_leaves_nothing_half_written_and_gets_the_model_later(
+    nodes, monkeypatch
+):
+    from securefed.nodes import hospital
+
+    right = hospital.write_outcome
+
+    def full(folder, *rest):
+        if folder.path.parent.name == "site2":
+            raise RunFolderError(folder.path, "cannot be written") from OSError(28, "No space left on device")
+        return right(folder, *rest)
+
+    monkeypatch.setattr(hospital, "write_outcome", full)
+    job.serve_study(nodes.wire)
+    said = [line["text"] for line in nodes.server.journal() if line["event"] == "warning"]
+    assert said[0] == "site2 refuses (disk): the site cannot keep the model (No space left on device)"
+    assert "site2 has to free space on its disk; submit again then" in said[1]
+    assert not [path for path in (nodes.folder / "site2").iterdir() if path.name.endswith(".part")]
+    trained = nodes.hospitals["site2"].private_state()
+    monkeypatch.setattr(hospital, "write_outcome", right)
+    job.serve_study(nodes.wire)
+    assert kept_by(nodes, "site2") == kept_by(nodes, "site0")
+    assert trained
+    assert all((value == trained[name]).all() for name, value in nodes.hospitals["site2"].private_state().items())
+
+
+def test_a_list_of_hospitals_without_the_model_that_is_damaged_is_named(nodes):
+    job.serve_study(nodes.wire)
+    file = nodes.server.run_folder() / "owed_model.json"
+    file.write_text('{"hospitals": "site2"}')
+    with pytest.raises(RunFolderError, match="is damaged; delete it and submit again"):
+        job.serve_study(nodes.wire)

@@ -3,12 +3,13 @@
 import json
 
 import pytest
-from deployed import BUNDLE, SITES
+from deployed import BUNDLE, SITES, KilledError
 
 from audit.verify import verify_run
 from clients.encoders import export_features
-from securefed.config import config_from_mapping
+from securefed.config import STAGES, config_from_mapping
 from securefed.model_file import load_model
+from securefed.nodes.owed import owed_model
 from securefed.run_folder import RunFolder
 from securefed.simulation import simulate
 
@@ -50,3 +51,19 @@ def test_a_deployment_gives_the_model_of_the_simulation_and_evidence_that_verifi
         assert own["sites"] == {site: same.summary["sites"][site]}
         assert load_model(kept).classes == BUNDLE.classes
         assert (kept.site(site) / "mlp.safetensors").stat().st_mode & 0o077 == 0
+
+
+def test_a_hospital_that_was_in_no_round_still_gets_the_shared_model(deployment):
+    deployed = deployment(federation={"rounds": 2})
+
+    def away(way, stage, site, round_id, frame):
+        if site == "site2" and (stage in STAGES or (stage == "Hello" and round_id < 2)):
+            raise KilledError
+        return [frame]
+
+    deployed.wire.change.append(away)
+    summary = deployed.serve()
+    assert deployed.nodes["site2"].state_after(summary["chosen_round"]) == {}
+    kept = json.loads((deployed.folder / "site2" / "server" / "summary.json").read_text())
+    assert kept["fam_sha256"] == summary["fam_sha256"]
+    assert owed_model(deployed.run) == ()

@@ -1,13 +1,17 @@
 """What a site with a ledger refuses: a budget that is gone, releases beyond the study, invalid configurations."""
 
+import json
+
 import numpy as np
 import pytest
+from deployed import KilledError
 from site_trial import NAMES, Folders, FolderWire, Trial, call
 
 from audit.ledger import run_in_ledgers
 from audit.log import read_events
 from securefed.errors import RoundAbortedError, TargetEpsilonError
 from securefed.nodes.numbering import training_round
+from securefed.nodes.owed import owed_signatures
 from securefed.site.opening import open_site, terms_of
 from securefed.study import read_study
 from tests.nodes.private_trial import LOCAL, PrivateTrial, hello, of_kind, spend, verified
@@ -155,3 +159,28 @@ def test_no_score_leaves_a_site_of_a_study_that_keeps_the_last_round(tmp_path):
         hello(trial, folders)
         with pytest.raises(RoundAbortedError):
             aggregator.open_scores(1, terms_of(trial.study).initial_vector)
+
+
+def test_a_countersignature_is_fetched_though_the_budget_is_spent_elsewhere(tmp_path):
+    """The run is over, and the hospital was not in all of its rounds: a signature costs nothing."""
+    trial = PrivateTrial(tmp_path, budgets={"west": 8.5}, **LOCAL)
+    with Folders(trial) as folders:
+        wire = FolderWire(folders)
+
+        def lose(way, stage, site, round_id, frame):
+            if site == "west" and (stage in ("CountersignHead", "CloseRun") or training_round(round_id) == 1):
+                raise KilledError
+            return [frame]
+
+        wire.change.append(lose)
+        summary = trial.serve("run", wire)
+        assert owed_signatures(tmp_path / "run") == ("west",)
+        spend(trial, "west")
+        folders.nodes["west"].close()
+        folders.nodes["west"] = open_site(trial.path("west"))
+        wire.change.clear()
+        trial.serve("run", wire)
+    verified(trial, "run")
+    kept = json.loads((trial.path("west") / "runs" / "run" / "summary.json").read_text())
+    assert kept["fam_sha256"] == summary["fam_sha256"]
+    assert [spent.charge.run_id for spent in trial.charges("west")][-1] == "earlier"
