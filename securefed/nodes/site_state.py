@@ -48,6 +48,14 @@ class SiteState:
             arrays |= {f"{part}/{name}": np.asarray(array, order="C") for name, array in values.items()}
         return save(arrays)
 
+    @staticmethod
+    def study_of(data: bytes) -> str:
+        """Return the digest (hex) of the study that a state belongs to; "" where the bytes are none."""
+        try:
+            return load(data)["study"].tobytes().hex()
+        except (SafetensorError, KeyError, ValueError):
+            return ""
+
     @classmethod
     def decode(cls, data: bytes, study: bytes) -> Self:
         """Read a state.

@@ -10,6 +10,7 @@ from audit.data_name import create_data_key
 from audit.signing_key import load_key
 from securefed.deploy.errors import DeploymentError
 from securefed.errors import ConfigError, RunFolderError
+from securefed.nodes.site_state import SiteState
 from securefed.site.checks import Level, check_site
 from securefed.site.folder import SiteFolder
 from securefed.site.opening import data_fingerprint
@@ -23,7 +24,8 @@ def approve_study(
 ) -> Approval:
     """Check the hospital for a study, keep the study and the data's fingerprint, sign.
 
-    A hospital that approves another study than before takes part in the former no more: its node state is put aside.
+    A hospital that approves another study than before takes part in the former no more: its node state is put aside,
+    and taken back when the former is approved again. It must never forget which sums it has opened.
 
     Args:
         folder: The hospital's folder.
@@ -42,8 +44,7 @@ def approve_study(
     settings = read_settings(folder.settings)
     approval = approve(study, settings.site.name, load_key(folder.key))
     with folder.alone():
-        if folder.state.exists() and _approved(folder) != study.digest:
-            folder.state.rename(folder.path / f"state-{now:%Y%m%dT%H%M%SZ}.safetensors")
+        _change_state(folder, study.digest)
         fingerprint = data_fingerprint(settings, study)
         if not folder.data_key.exists():
             create_data_key(folder.data_key)
@@ -61,6 +62,24 @@ def hand_out(folder: SiteFolder, output: Path) -> None:
         raise RunFolderError(
             output, f"cannot be written ({error.strerror}). The study is approved: hand {folder.approval} to the lead"
         ) from error
+
+
+def _change_state(folder: SiteFolder, study: str) -> None:
+    """Put aside the node's state in another study, and take back that of this one.
+
+    Until the new approval is written nothing is approved: a process that is killed on the way leaves no folder whose
+    node would begin a study anew that it has a state of.
+    """
+    held = folder.state.read_bytes() if folder.state.exists() else b""
+    of = (SiteState.study_of(held) or _approved(folder) or study) if held else ""
+    if of == study:
+        return
+    if of or folder.state_of(study).exists():
+        folder.approval.unlink(missing_ok=True)
+    if of:
+        folder.state.rename(folder.state_of(of))
+    if folder.state_of(study).exists():
+        folder.state_of(study).rename(folder.state)
 
 
 def _approved(folder: SiteFolder) -> str:

@@ -31,7 +31,7 @@ class SiteFolder:
         data: Fingerprint of the data at the time of approval.
         data_key: Key of the digest that others are told in place of it.
         features: Cache of the features of its images.
-        state: The node's state between messages, without secrets of a round.
+        state: The node's state between messages in the approved study, without secrets of a round.
         heads: Tree heads that it has countersigned, one file a run.
         runs: What it keeps of finished runs: models, MLP, metrics, plots, model card.
         ledger: The privacy budget over all runs.
@@ -96,8 +96,12 @@ class SiteFolder:
     def exposed(self) -> list[Path]:
         """Return what others than the owner may read or write; the public key is for everybody."""
         private = [self.path, self.key, self.data_key, self.data, self.features, self.heads, self.runs, self.state]
-        private += [self.ledger, self.privacy]
+        private += [self.ledger, self.privacy, *sorted(self.path.glob("state-*.safetensors"))]
         return [path for path in private if path.exists() and stat.S_IMODE(path.stat().st_mode) & _PRIVATE]
+
+    def state_of(self, study: str) -> Path:
+        """Return where the node's state in a study (digest, hex) lies while another study is approved."""
+        return self.path / f"state-{study[:32]}.safetensors"
 
     def heads_of(self, run_id: str) -> Path:
         """Return the heads file of a run.

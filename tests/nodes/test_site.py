@@ -335,6 +335,63 @@ def test_a_second_run_of_a_study_cannot_single_a_hospital_out(fresh):
             fresh.serve("second", wire)
 
 
+def approved_again(trial, name, digest):
+    trial.approve(name, "other.toml", digest=digest)
+    trial.approve(name)
+
+
+def test_a_hospital_that_approves_another_study_and_this_one_again_remembers_which_sums_it_opened(fresh):
+    other = fresh.new_study("other.toml", federation__seed=5)
+    with Folders(fresh) as folders:
+        fresh.serve("first", FolderWire(folders))
+    states = {name: SiteFolder(fresh.path(name)).state.read_bytes() for name in NAMES}
+    for name in NAMES:
+        approved_again(fresh, name, other)
+        assert SiteFolder(fresh.path(name)).state.read_bytes() == states[name]
+
+    def lose(way, stage, site, round_id, frame):
+        if site == "west":
+            raise KilledError
+        return [frame]
+
+    with Folders(fresh) as folders:
+        wire = FolderWire(folders)
+        wire.change.append(lose)
+        with pytest.raises(RoundAbortedError, match="nothing was revealed"):
+            fresh.serve("second", wire)
+
+
+def test_a_state_is_that_of_its_own_study_whatever_became_of_the_approval(fresh):
+    other = fresh.new_study("other.toml", federation__seed=5)
+    with Folders(fresh) as folders:
+        fresh.serve("first", FolderWire(folders))
+    folder = SiteFolder(fresh.path("west"))
+    state = folder.state.read_bytes()
+    folder.approval.write_bytes(b"damaged")
+    fresh.approve("west")
+    assert folder.state.read_bytes() == state
+    fresh.approve("west", "other.toml", digest=other)
+    assert not folder.state.exists()
+    assert folder.state_of(fresh.digest).read_bytes() == state
+    folder.state_of(fresh.digest).chmod(0o644)
+    assert folder.exposed() == [folder.state_of(fresh.digest)]
+
+
+def test_a_process_that_is_killed_while_it_changes_studies_leaves_nothing_that_forgets(fresh, monkeypatch):
+    other = fresh.new_study("other.toml", federation__seed=5)
+    with Folders(fresh) as folders:
+        fresh.serve("first", FolderWire(folders))
+    folder = SiteFolder(fresh.path("west"))
+    state = folder.state.read_bytes()
+    with monkeypatch.context() as patch:
+        patch.setattr("securefed.site.approving.data_fingerprint", lambda *_: 1 / 0)
+        fresh.approve("west", "other.toml", digest=other, code=1)
+    with pytest.raises(ConfigError, match="nothing is approved"):
+        open_site(folder.path)
+    fresh.approve("west")
+    assert folder.state.read_bytes() == state
+
+
 def test_the_site_and_study_commands_read_well():
     for command in (("site",), ("study",), ("site", "init"), ("site", "check"), ("site", "approve"), ("study", "init")):
         text = call(*command, "--help").output
