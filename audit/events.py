@@ -62,6 +62,7 @@ KINDS: Mapping[str, Record] = MappingProxyType(
                 "held_out_site": NAME,
             },
         ),
+        "data_of_hospital": Record({"hospital": NAME, "digest": DIGEST}, {"earlier": DIGEST}),
         "encoder_described": Record(
             {"name": NAME, "digest": NAME, "embed_dim": Integer(1)},
             {"images_encoded": _COUNT, "cache_hits": _COUNT, "seconds": Real(0)},

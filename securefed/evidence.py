@@ -158,13 +158,38 @@ class RunEvidence:
         """Return whether the log holds an event of a kind."""
         return any(event.kind == kind for event in self._log.events)
 
+    def describes(self, fingerprint: str) -> bool:
+        """Return whether the log describes data of this fingerprint."""
+        described = (event.fields["fingerprint"] for event in self._log.events if event.kind == "data_described")
+        return fingerprint in described
+
     def agreed(
-        self, name: str, fingerprint: str, sites: Sequence[str], classes: Sequence[str], encoder: tuple[str, str, int]
+        self,
+        name: str,
+        fingerprint: str,
+        absent: Sequence[str],
+        classes: Sequence[str],
+        encoder: tuple[str, str, int],
     ) -> None:
-        """Record what a deployment trains on: keyed digests of the hospitals; the encoder by name, digest and width."""
+        """Record what a deployment trains on: keyed digests of the hospitals; the encoder by name, digest and width.
+
+        Args:
+            name: Name of the study.
+            fingerprint: One digest over the keyed digests of the hospitals that are there.
+            absent: The hospitals that it leaves out.
+            classes: Names of the classes.
+            encoder: Name, digest and width.
+        """
         described: dict[str, JSON] = {"name": name, "fingerprint": fingerprint, "keyed": True}
-        self._log.append("data_described", {**described, "sites": list(sites), "classes": list(classes)})
+        if absent:
+            described["warnings"] = [f"the digest leaves out {', '.join(absent)}, not there when the run began"]
+        self._log.append("data_described", {**described, "sites": list(self._sites), "classes": list(classes)})
         self._log.append("encoder_described", {"name": encoder[0], "digest": encoder[1], "embed_dim": encoder[2]})
+
+    def data_of(self, hospital: str, digest: str, earlier: str | None) -> None:
+        """Record what a hospital calls its data that came later, or that called other data (`earlier`) its own."""
+        fields: dict[str, JSON] = {"hospital": hospital, "digest": digest}
+        self._log.append("data_of_hospital", fields if earlier is None else {**fields, "earlier": earlier})
 
     def refused(self, hospital: str, code: str, reason: str) -> None:
         """Record that a hospital refused a message, in its own words."""

@@ -12,6 +12,7 @@ from audit.canonical import encode_canonical
 from audit.check_epsilon import composition_of
 from audit.errors import EvidenceError
 from audit.history import RunHistory
+from audit.log import Event
 from audit.report.communication import communication_section
 from audit.report.form import REPORT, REPORT_FORMAT
 from audit.report.method import method_of
@@ -137,11 +138,17 @@ def _data(history: RunHistory) -> Report:
         "hospitals": hospitals_of(history),
         "held_out": known.get("held_out_site"),
         "classes": list(known.get("classes", [])),
-        "warnings": list(known.get("warnings", [])),
+        "warnings": [*known.get("warnings", []), *map(_came_later, history.of_kind("data_of_hospital"))],
         "encoder": frozen.get("name"),
         "encoder_digest": frozen.get("digest"),
         "embed_dim": frozen.get("embed_dim"),
     }
+
+
+def _came_later(event: Event) -> str:
+    said: Any = event.fields
+    what = "stated its data later" if "earlier" not in said else "approved again with other data while the run went on"
+    return f"{said['hospital']} {what} (event {event.seq})"
 
 
 def _protocol(history: RunHistory) -> Report:

@@ -65,11 +65,14 @@ REPLIES: Final[Mapping[ControlStage, Record]] = {
         {"version": Integer(), "software": NAME, "last_round": _LAST_ROUND, "witnessed": Integer(), "data": DIGEST}
     ),
     ControlStage.CLOSE_ROUND: Record({}),
-    ControlStage.COUNTERSIGN: Record({"witnessed": Integer(), "signature": Text(128, "([0-9a-f]{128})?", "signature")}),
+    ControlStage.COUNTERSIGN: Record(
+        {"witnessed": Integer(), "signature": Text(128, "([0-9a-f]{128})?", "signature"), "data": DIGEST}
+    ),
     ControlStage.CLOSE_RUN: Record({}),
 }
 """Fields of each reply. `witnessed` is the size of the log under the last head that the site signed; a reply to
-CountersignHead without a signature asks for a proof from there."""
+CountersignHead without a signature asks for a proof from there. `data` is what the site calls the data that it has
+approved: said after every round, since its node may have been started anew."""
 
 _REFUSAL = Record({"refused": NAME, "reason": PROSE})
 

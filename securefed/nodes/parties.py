@@ -34,6 +34,7 @@ class RemoteParties:
     Attributes:
         said_hello: {hospital: its reply} of those that have greeted back since this process started.
         reached: Hospitals that have signed the last head.
+        data: {hospital: what it calls its data}, as it said last.
     """
 
     def __init__(
@@ -57,6 +58,7 @@ class RemoteParties:
         self._witnessed: dict[str, int] = {}
         self.said_hello: dict[str, Mapping[str, Any]] = {}
         self.reached: frozenset[str] = frozenset()
+        self.data: dict[str, str] = {}
 
     def announce(self, log: EventLog) -> None:
         """Write the roster's file and record it in the log of a new run."""
@@ -84,6 +86,7 @@ class RemoteParties:
         frame = encode_request(ControlStage.HELLO, fields)
         replies = self.ask(ControlStage.HELLO, dict.fromkeys(absent, frame), round_id)
         self.said_hello |= replies
+        self.data |= {name: reply["data"] for name, reply in replies.items()}
         self._witnessed |= {name: reply["witnessed"] for name, reply in replies.items()}
         return replies
 
@@ -108,6 +111,7 @@ class RemoteParties:
                 frames = {name: self._frame(unsigned, self._witnessed[name], proof) for name in asked}
                 replies = self.ask(ControlStage.COUNTERSIGN, frames, round)
                 asked = [name for name in asked if name in self.reached and name not in replies]
+                self.data |= {name: reply["data"] for name, reply in replies.items()}
                 for name, reply in replies.items():
                     elsewhere = reply["witnessed"] != self._witnessed[name]
                     self._witnessed[name] = reply["witnessed"]

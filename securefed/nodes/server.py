@@ -18,7 +18,7 @@ from audit.log import Clock, EventLog
 from protocols.transport import Patience, Transport
 from securefed.aggregation import Aggregator
 from securefed.begun import clear_unbegun, last_event
-from securefed.checkpoint import Snapshot, delete_checkpoint, load_checkpoint, save_checkpoint
+from securefed.checkpoint import Checkpoint, Snapshot, delete_checkpoint, load_checkpoint, save_checkpoint
 from securefed.config import write_config
 from securefed.deploy.errors import DeploymentError
 from securefed.errors import RoundAbortedError
@@ -27,6 +27,7 @@ from securefed.federation import Federation, OutOfSight, RoundReport
 from securefed.model_card import model_card
 from securefed.model_file import load_vector, save_vector, vector_digest
 from securefed.nodes.control import ControlStage, encode_request
+from securefed.nodes.data_digests import DataDigests, one_digest
 from securefed.nodes.numbering import next_attempt
 from securefed.nodes.owed import note_owed_model, owed_model
 from securefed.nodes.parties import RemoteParties
@@ -107,18 +108,47 @@ class _ServerRun:
             return self._conclude(folder)
         evidence = self._reopen(folder) if resumed else self._create(folder)
         with evidence:
-            self._parties.greet(self._path.name)
-            self._note_refusals(evidence)
+            data, checkpoint = DataDigests(folder), load_checkpoint(folder)
+            finished = checkpoint.current.number if checkpoint else 0
+            self._greet(evidence, 0, ended=finished == self._study.config.federation.rounds)
             self._require_enough()
-            if not evidence.has("data_described"):
-                evidence.agreed(
-                    self._study.name,
-                    self._fingerprint(),
-                    self._sites,
-                    self._study.classes,
-                    (self._study.encoder, self._study.encoder_digest, self._study.embed_dim),
-                )
-            return self._rounds(folder, evidence)
+            self._describe_data(evidence, data)
+            return self._rounds(folder, evidence, data, checkpoint)
+
+    def _greet(self, evidence: RunEvidence, round_id: int, *, ended: bool = False) -> None:
+        """Say Hello to hospitals that have not greeted back yet.
+
+        Raises:
+            DeploymentError: Most of those that are there have signed more of the run's log than there is of it here.
+        """
+        replies = self._parties.greet(self._path.name, round_id, ended=ended)
+        ahead = {name: reply["witnessed"] for name, reply in replies.items() if reply["witnessed"] > len(evidence.log)}
+        if 2 * len(ahead) > len(self._parties.said_hello):
+            raise DeploymentError(
+                f"{', '.join(sorted(ahead))} signed up to {max(ahead.values())} events of the run {self._path.name}, "
+                f"and its log in {self._path} has {len(evidence.log)}: the study was run from another folder, or this "
+                "one was put back from an earlier copy. Go on in the folder with the whole log; a second run needs a "
+                "study of its own (another name or seed), approved anew"
+            )
+        for name in sorted(ahead):
+            self._refused(
+                name, "evidence", f"has signed {ahead[name]} events of this run, {len(evidence.log)} are here"
+            )
+        self._note_refusals(evidence)
+
+    def _describe_data(self, evidence: RunEvidence, data: DataDigests) -> None:
+        """Have the record say whose data it covers, as far as hospitals have said by now."""
+        said = self._parties.data
+        if not evidence.has("data_described"):
+            absent = [name for name in self._sites if name not in said]
+            encoder = (self._study.encoder, self._study.encoder_digest, self._study.embed_dim)
+            evidence.agreed(self._study.name, one_digest(said), absent, self._study.classes, encoder)
+        elif data.known or not evidence.describes(one_digest(said)):
+            for name, digest in data.news(said).items():
+                if name in data.known:
+                    self._observer.warned(f"{name} has approved the study again with other data; the record says so")
+                evidence.data_of(name, digest, data.known.get(name))
+        data.keep(said)
 
     def _create(self, folder: RunFolder) -> RunEvidence:
         write_config(self._study.config, folder.config)
@@ -169,13 +199,14 @@ class _ServerRun:
                 self._record_study(evidence)
         return evidence
 
-    def _rounds(self, folder: RunFolder, evidence: RunEvidence) -> dict[str, Any]:
+    def _rounds(
+        self, folder: RunFolder, evidence: RunEvidence, data: DataDigests, checkpoint: Checkpoint | None
+    ) -> dict[str, Any]:
         config = self._study.config
         aggregator = Aggregator(self._terms, self._transport, patience=self._patience, attempt=self._attempt(evidence))
         clamping = ClampingWatch(self._terms, self._observer)
         privacy = server_privacy(config, evidence.log, self._sites, self._terms.noise)
         federation = Federation(OutOfSight(), aggregator, self._terms.initial_vector, config.federation.select)
-        checkpoint = load_checkpoint(folder)
         finished = checkpoint.current.number if checkpoint else 0
         if checkpoint is not None:
             federation.restore(checkpoint)
@@ -185,8 +216,8 @@ class _ServerRun:
         def before(number: int, digest: str) -> None:
             self._round_began = time.perf_counter()
             privacy.check_round(number)
-            self._parties.greet(self._path.name, number)
-            self._note_refusals(evidence)
+            self._greet(evidence, number)
+            self._describe_data(evidence, data)
             evidence.round_started(number, self._sites, digest)
             privacy.round_started(number, digest)
 
@@ -217,6 +248,7 @@ class _ServerRun:
         if closing is not None:
             evidence.round_completed(config.federation.rounds + 1, closing, self._sites)
             folder.append_rows(folder.bytes, closing.byte_rows)
+        self._describe_data(evidence, data)
         return self._finish(folder, evidence, kept, federation.seconds, privacy.finish())
 
     def _finish(
@@ -284,12 +316,6 @@ class _ServerRun:
             self._refused(name, "last_round", reason)
         self._note_refusals(evidence)
         return attempt
-
-    def _fingerprint(self) -> str:
-        """One digest over what the hospitals call their data: keyed digests, which tell nothing without the keys."""
-        replies = self._parties.said_hello
-        text = "".join(f"{name} {replies[name]['data']}\n" for name in sorted(replies))
-        return hashlib.sha256(text.encode()).hexdigest()
 
     def _require_enough(self) -> None:
         needed = self._terms.parameters(self._terms.channels.server().codec, 1).min_survivors

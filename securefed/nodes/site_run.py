@@ -121,12 +121,12 @@ class SiteRun:
         witness, value = self._heads(), fields["head"]
         head = TreeHead(value["run_id"], value["round"], value["size"], value["root"], value["time"])
         if fields["from"] != witness.size and witness.size <= head.size:
-            return {"witnessed": witness.size, "signature": ""}
+            return {"witnessed": witness.size, "signature": "", "data": self._agreement.data}
         try:
             signature = witness.countersign(head, fields["server"], [bytes.fromhex(node) for node in fields["proof"]])
         except EvidenceError as error:
             raise ControlRefusedError("evidence", str(error)) from error
-        return {"witnessed": witness.size, "signature": signature}
+        return {"witnessed": witness.size, "signature": signature, "data": self._agreement.data}
 
     def close_run(self, fields: Mapping[str, Any], model: bytes) -> Mapping[str, JSON]:
         """Keep the model that the run ends with.
