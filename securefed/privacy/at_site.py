@@ -7,12 +7,13 @@ rounds, and none beyond the study's epsilon.
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 from audit.errors import AuditError
 from audit.ledger import Account, Charge, Ledger, run_in_ledgers
-from audit.log import Clock, EventLog
+from audit.log import Clock, EventLog, read_events
 from clients.encoders import FeatureBundle
 from protocols.noise import NoisePlan
 from securefed.config import RunConfig
@@ -30,6 +31,44 @@ from securefed.run_folder import RunFolder
 
 T = TypeVar("T")
 Patients = Mapping[str, str | None]
+
+
+@dataclass(frozen=True)
+class Vectors:
+    """How many vectors a hospital has paid for in a study with noise in shares.
+
+    Attributes:
+        paid: Vectors that were paid for, also those of rounds that were begun again.
+        left: Vectors that it may still pay for.
+        finished: The round of the last head that it signed.
+        rounds: Rounds of the study.
+    """
+
+    paid: int
+    left: int
+    finished: int
+    rounds: int
+
+    @property
+    def suffice(self) -> bool:
+        """Whether what is left bears the rounds after the last head."""
+        return self.left >= self.rounds - self.finished
+
+    @property
+    def are_gone(self) -> bool:
+        """Whether rounds are left, as far as the hospital knows, and it can send nothing more in any of them."""
+        return not self.left and self.finished < self.rounds
+
+    @property
+    def text(self) -> str:
+        """What is so and, where the rounds are not borne, what to do."""
+        said = f"{self.paid} of {self.paid + self.left} vectors paid, last head: round {self.finished} of {self.rounds}"
+        if self.suffice:
+            return said
+        return (
+            f"{said}; rounds that were begun again have used up the others. If the study has not ended it has to be "
+            "made anew, with more privacy.spare_rounds"
+        )
 
 
 class SitePrivacy:
@@ -75,11 +114,12 @@ class SitePrivacy:
 
         return PrivateHospitals(bundle, self._config, device, self._patients(), self, ReleaseStore(self._folder))
 
-    def objection(self, run_id: str, *, record: bool = True) -> str:
+    def objection(self, run_id: str, finished: int | None = None, *, record: bool = True) -> str:
         """Return why the hospital cannot pay for what is left of a run; "" where it can.
 
         Args:
             run_id: The run.
+            finished: The round of the last head that the hospital signed in it; None asks for the budget only.
             record: Whether ledger and private log record a refusal; the same one is recorded once by a process.
         """
         try:
@@ -88,10 +128,33 @@ class SitePrivacy:
                 return ""
             with self._books(run_id) as book:
                 book.check_run(self._config.federation.rounds, record=record and run_id not in self._refused)
+            vectors = None if finished is None else self.vectors(run_id, finished)
         except AuditError as error:
             self._refused.add(run_id)
             return str(error)
-        return ""
+        return vectors.text if vectors is not None and vectors.are_gone else ""
+
+    def vectors(self, run_id: str, finished: int) -> "Vectors | None":
+        """Return what the hospital has paid in vectors with a share of noise; None where it adds none, or has none yet.
+
+        Args:
+            run_id: The run.
+            finished: The round of the last head that the hospital signed.
+        """
+        if self._plan is None or not self._folder.log.exists():
+            return None
+        with self._books(run_id) as book:
+            assert isinstance(book, SharedCharges)  # noqa: S101 (narrows the type)
+            left = book.left_of(self._site)
+            assert left is not None  # noqa: S101 (a study's rounds are a limit)
+            return Vectors(book.vectors_of(self._site), left, finished, self._config.federation.rounds)
+
+    def runs(self) -> frozenset[str]:
+        """Return the runs of the study, as ledgers name them, in which the hospital was charged."""
+        if not self._folder.log.exists():
+            return frozenset()
+        charges = (event.fields for event in read_events(self._folder.log) if event.kind == "charge")
+        return frozenset(str(fields["release_id"]).partition("/")[0] for fields in charges)
 
     def release_id(self, site: str, number: int, model_digest: str) -> str:
         """Return the name of the hospital's release in a round, for a received model (SHA-256, hex).

@@ -136,6 +136,10 @@ class SharedCharges:
         """Return how many vectors a hospital has paid for, over all runs in the log and this run in the ledger."""
         return len(self._paid(site))
 
+    def left_of(self, site: str) -> int | None:
+        """Return for how many more vectors a hospital may pay; None without a limit."""
+        return None if self._most is None else max(0, self._most - self.vectors_of(site))
+
     def views(self, site: str) -> dict[str, Any]:
         """Return the block `epsilon_by_adversary` of summary.json for what a hospital has paid for.
 

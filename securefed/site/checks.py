@@ -18,7 +18,7 @@ from clients.encoders import EncoderError
 from securefed.errors import ConfigError, SecureFedError
 from securefed.site.data import own_dataset, own_features, unknown_classes
 from securefed.site.folder import SiteFolder
-from securefed.site.opening import data_fingerprint, site_privacy, terms_of
+from securefed.site.opening import data_fingerprint, last_round, site_privacy, terms_of
 from securefed.site.settings import SiteSettings, read_settings
 from securefed.study.form import Study
 
@@ -87,6 +87,7 @@ def check_site(
     found += [
         _budget(folder, settings, study if usable else None),
         *_charges(folder),
+        *_vectors(folder, settings, study if usable else None),
         _clock(folder, now),
         _disk(folder),
         _device(settings),
@@ -211,6 +212,23 @@ def _charges(folder: SiteFolder) -> Iterator[SiteFinding]:
     except (LedgerError, EvidenceError) as error:
         text = f"ledger and private log differ: {error}; was one of them put back from a backup?"
         yield SiteFinding("charges", Level.WRONG, text)
+
+
+def _vectors(folder: SiteFolder, settings: SiteSettings, study: Study | None) -> Iterator[SiteFinding]:
+    """Say how many vectors with a share of noise are paid, and whether the others bear the rounds that are left."""
+    from audit.ledger import LedgerError, run_in_ledgers
+
+    if study is None or not study.config.privacy.enabled:
+        return
+    privacy = site_privacy(folder, settings, study, terms_of(study), data_fingerprint(settings, study))
+    try:
+        runs = privacy.runs()
+        paths = [path for path in folder.heads.glob("*.jsonl") if run_in_ledgers(path.stem, study.digest) in runs]
+        vectors = privacy.vectors("check", max(map(last_round, paths), default=0))
+    except (LedgerError, EvidenceError):
+        return  # the findings on budget, charges and clock name it
+    if vectors is not None:
+        yield SiteFinding("vectors", Level.OK if vectors.suffice else Level.WRONG, vectors.text)
 
 
 def _clock(folder: SiteFolder, now: datetime) -> SiteFinding:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from audit.data_name import named_data
-from audit.heads import Witness
+from audit.heads import Witness, read_heads
 from audit.signing_key import load_key
 from clients.data import fingerprint
 from clients.encoders import FeatureBundle
@@ -122,7 +122,7 @@ def _node(folder: SiteFolder, state: bytes | None) -> SiteNode:
     privacy = None
     if study.config.privacy.enabled:
         privacy = site_privacy(folder, settings, study, terms, approved, lambda: run.run_id)
-        run.objection = privacy.objection
+        run.objection = _objection(folder, privacy)
     hospital = SiteHospital(
         settings.site.name, lambda: _features(folder, settings, study, approved), config, folder.runs, privacy
     )
@@ -139,6 +139,23 @@ def _node(folder: SiteFolder, state: bytes | None) -> SiteNode:
     elif folder.state.exists():
         node.load(folder.state.read_bytes())
     return node
+
+
+def _objection(folder: SiteFolder, privacy: SitePrivacy) -> Callable[[str], str]:
+    def objection(run_id: str) -> str:
+        return privacy.objection(run_id, last_round(folder.heads_of(run_id)))
+
+    return objection
+
+
+def last_round(path: Path) -> int:
+    """Return the round of the last head in a hospital's heads file, 0 where there is none.
+
+    Raises:
+        EvidenceError: The file is damaged.
+    """
+    heads = read_heads(path) if path.exists() else []
+    return heads[-1].head.round if heads else 0
 
 
 def site_privacy(

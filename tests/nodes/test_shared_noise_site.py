@@ -8,11 +8,13 @@ from site_trial import NAMES, Folders, FolderWire, call
 from audit.accounting import Repeated, mechanism_of, upper_epsilon
 from audit.ledger import check_ledger, run_in_ledgers
 from audit.log import read_events
+from securefed.deploy.errors import DeploymentError
 from securefed.nodes.numbering import training_round
 from securefed.site.folder import SiteFolder
 from tests.nodes.private_trial import (
     PrivateTrial,
     ServerKilledError,
+    hello,
     of_kind,
     only_once,
     verified,
@@ -100,3 +102,37 @@ def test_a_share_can_be_charged_in_place_of_the_sum(tmp_path):
     costs = {name: upper_epsilon([Repeated(s.charge.mechanism) for s in trial.charges(name)], 1e-5) for name in NAMES}
     assert trial.charges("west")[0].charge.mechanism.shares == 1
     assert costs["west"] > costs["north"] * 1.5
+
+
+def test_a_hospital_whose_vectors_are_used_up_says_so_before_a_round(tmp_path):
+    """Both were paid in round 1, which a killed server began twice: round 2 cannot be."""
+    settings = {"privacy__mode": "distributed", "privacy__epsilon": 8.0, "training__fam_width": 4}
+    trial = PrivateTrial(tmp_path, **settings)
+
+    def killed(way, stage, site, number):
+        return (way, stage, number) == ("down", "ConsistencyCheck", 1)
+
+    killed.kills = False
+    with Folders(trial) as folders:
+        for _ in range(2):
+            wire = FolderWire(folders)
+            wire.change.append(only_once(killed))
+            with pytest.raises(ServerKilledError):
+                trial.serve("run", wire)
+    said = call("site", "check", trial.path("west"), code=1).output
+    assert "2 of 2 vectors paid, last head: round 0 of 2; rounds that were begun again have used up the others" in said
+    trial.approve("west")
+    with Folders(trial) as folders:
+        wire = FolderWire(folders)
+        with pytest.raises(DeploymentError, match="west: budget: 2 of 2 vectors paid, last head: round 0 of 2"):
+            trial.serve("run", wire)
+        assert {stage for stage, *_ in wire.log} == {"Hello"}
+
+
+def test_vectors_that_are_all_paid_when_a_study_has_ended_are_as_they_should_be(tmp_path):
+    settings = {"privacy__mode": "distributed", "privacy__epsilon": 8.0, "training__fam_width": 4}
+    trial = PrivateTrial(tmp_path, **settings)
+    with Folders(trial) as folders:
+        trial.serve("run", FolderWire(folders))
+        hello(trial, folders)
+    assert "2 of 2 vectors paid, last head: round 2 of 2" in call("site", "check", trial.path("west")).output
