@@ -12,6 +12,7 @@ from audit.log import read_events
 from securefed.errors import RoundAbortedError, TargetEpsilonError
 from securefed.nodes.numbering import training_round
 from securefed.nodes.owed import owed_signatures
+from securefed.nodes.parties import RemoteParties
 from securefed.site.opening import open_site, terms_of
 from securefed.study import read_study
 from tests.nodes.private_trial import LOCAL, PrivateTrial, hello, of_kind, spend, verified
@@ -184,3 +185,19 @@ def test_a_countersignature_is_fetched_though_the_budget_is_spent_elsewhere(tmp_
     kept = json.loads((trial.path("west") / "runs" / "run" / "summary.json").read_text())
     assert kept["fam_sha256"] == summary["fam_sha256"]
     assert [spent.charge.run_id for spent in trial.charges("west")][-1] == "earlier"
+
+
+def test_a_server_that_says_falsely_that_the_run_has_ended_gets_nothing_unpaid(tmp_path, monkeypatch):
+    trial = PrivateTrial(tmp_path, budgets={"west": 8.5}, **LOCAL)
+    spend(trial, "west")
+    greet = RemoteParties.greet
+    monkeypatch.setattr(
+        RemoteParties, "greet", lambda self, run, number=0, ended=False: greet(self, run, number, ended=True)
+    )
+    with Folders(trial) as folders:
+        summary = trial.serve("run", FolderWire(folders))
+    assert summary["secure_aggregation"]["dropouts"]["MaskedInputCollection"] >= 1
+    releases = trial.charges("west")
+    sent = [e for e in of_kind(read_events(tmp_path / "run" / "audit.jsonl"), "round_completed")
+            if "west" in e.fields["survivors"]]  # fmt: skip
+    assert len(releases) == 1 + len(sent)
