@@ -136,7 +136,9 @@ class ServerMachine:
         return frames
 
     def absorb(self, stage: str, replies: Mapping[str, bytes]) -> None:
-        """Take in replies, one or many. A refused reply is recorded under its client's name and harms nobody else.
+        """Take in replies, one or many. A refused reply is recorded under its sender's name and harms nobody else.
+
+        Bytes are counted of the cohort's clients alone: what comes under another name is no part of the round.
 
         Raises:
             StageOrderError: It is not this stage's turn.
@@ -146,7 +148,8 @@ class ServerMachine:
             try:
                 self._absorb_one(state, name, data)
             except ProtocolError as error:
-                self._frames.extend(account(name, self.parameters.round, Direction.UP, stage, data, None))
+                if name in self._positions:
+                    self._frames.extend(account(name, self.parameters.round, Direction.UP, stage, data, None))
                 self._rejections.append(Rejection(name, stage, error))
 
     def conclude(self, stage: str) -> None:

@@ -182,6 +182,14 @@ def test_a_plain_round_takes_one_reply_of_each_client_that_was_asked(cohort):
     assert {frame.client for frame in result.frames} == set(clients)
 
 
+def test_a_masked_round_counts_the_bytes_of_its_cohort_alone(cohort):
+    federation = cohort(4)
+    result = run_round(federation.server(), Repeating(federation.machines))
+    assert result.survivors == tuple(federation.names)
+    assert ("stranger", AuthenticationError) in [(each.client, type(each.error)) for each in result.rejections]
+    assert {frame.client for frame in result.frames} == set(federation.names)
+
+
 def test_a_plain_round_without_any_reply_has_no_sum_and_says_what_was_sent(cohort):
     federation = cohort(3)
     with pytest.raises(TooFewSurvivorsError) as caught:
