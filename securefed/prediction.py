@@ -20,7 +20,7 @@ from securefed.errors import ConfigError, RunFolderError
 from securefed.evaluation import at_held_out_site, evaluate_site, mean_over_sites, plain_metrics, worst_site
 from securefed.model_file import SavedModel, load_model
 from securefed.observer import Observer
-from securefed.preparation import encode_sites, load_sites, resolve_device
+from securefed.preparation import encode_sites, load_other_sites, load_sites, resolve_device
 from securefed.run_folder import Arrays, RunFolder
 
 
@@ -117,7 +117,8 @@ def evaluate_run(
     Args:
         run: Folder of a finished run.
         split: `train`, `val` or `test`.
-        source: Other data with the same sites and classes; None takes the run's own.
+        source: Other data with the same classes and sites, or with one site where the run has dealt such data to
+            clients (securefed.preparation.load_other_sites says to whom an image goes then); None takes the run's own.
         device: `auto`, `cpu` or `cuda`.
         cache_dir: Folder of the feature cache; None takes the user's.
         observer: Who watches; told of all findings about the data.
@@ -132,7 +133,12 @@ def evaluate_run(
     model = load_model(folder)
     config = load_config(folder.config, {"data.source": source} if source else None)
     where = resolve_device(device)
-    dataset, warnings = load_sites(config.data, config.federation.seed)
+    own = _own_data(folder) if source else None
+    strangers = 0
+    if source:
+        dataset, warnings, strangers = load_other_sites(config.data, own)
+    else:
+        dataset, warnings = load_sites(config.data, config.federation.seed)
     if tuple(dataset.classes) != model.classes:
         raise ConfigError("--data", f"has the classes {', '.join(dataset.classes)}, not those of the run")
     unknown = [site for site in dataset.sites if site not in model.sites]
@@ -142,8 +148,13 @@ def evaluate_run(
             f"has the sites {', '.join(unknown)}, which are not in this run; its sites are {', '.join(model.sites)}",
         )
     told = [warning.message for warning in warnings if warning.severity == "warning"]
+    if strangers:
+        told.append(
+            f"--data: {strangers} of {len(dataset.records)} images are of patients that this run does not know; the "
+            "client that answers for each was chosen by a hash of the patient"
+        )
     if source and split != "train":
-        told += [*_divided_anew(dataset, warnings, split), *_seen_in_training(folder, dataset, split)]
+        told += [*_divided_anew(dataset, warnings, split), *_seen_in_training(own, dataset, split)]
     bundle = encode_sites(config, dataset, where, cache_dir, observer)
     told += [warning.message for warning in bundle.warnings]
     for text in told:
@@ -214,12 +225,21 @@ def _divided_anew(dataset: ImageDataset, warnings: Sequence[DataWarning], split:
     return [text]
 
 
-def _seen_in_training(folder: RunFolder, dataset: ImageDataset, split: str) -> list[str]:
-    """Return a warning where images of other data, or their patients, are in another split of the run's own."""
+def _own_data(folder: RunFolder) -> ImageDataset | None:
+    """Return the data that the run was made with, divided as there; None where they are not here any more."""
     config = load_config(folder.config)
     try:
-        own, _ = load_sites(config.data, config.federation.seed)
+        return load_sites(config.data, config.federation.seed)[0]
     except DataError:
+        return None
+
+
+def _seen_in_training(own: ImageDataset | None, dataset: ImageDataset, split: str) -> list[str]:
+    """Return a warning where images of other data, or their patients, are in another split of the run's own.
+
+    Names of patients are compared within a site: hospitals may number alike.
+    """
+    if own is None:
         return ["--data: the run's own data are not here to compare: leave out what it has trained on"]
     elsewhere = [record for record in own.records if record.split != split]
     images = {record.digest for record in elsewhere}

@@ -1,8 +1,11 @@
 """From a configuration to features: load the data, divide it, run the frozen encoder once."""
 
+import hashlib
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from clients.data import DataOptions, DataWarning, ImageDataset, check_dataset, load_dataset, partition
+from clients.data import DataOptions, DataWarning, ImageDataset, Record, check_dataset, load_dataset, partition
 from clients.encoders import EncodeOptions, FeatureBundle, prepare_features
 from securefed.config import DataConfig, RunConfig
 from securefed.errors import ConfigError
@@ -24,10 +27,70 @@ def load_sites(config: DataConfig, seed: int) -> tuple[ImageDataset, tuple[DataW
     dataset, warnings = load_dataset(config.source, options)
     if config.clients:
         dataset = partition(dataset, config.clients, config.alpha or None, seed)
-        after = check_dataset(dataset)
-        known = {warning.kind for warning in after}
-        warnings = (*(warning for warning in warnings if warning.kind not in known), *after)
+        warnings = _checked_again(dataset, warnings)
     return dataset, warnings
+
+
+def load_other_sites(config: DataConfig, own: ImageDataset | None) -> tuple[ImageDataset, tuple[DataWarning, ...], int]:
+    """Load data other than the run's own, with every patient at the client that has that patient in the run.
+
+    Where the run has dealt one hospital's images to clients, and the other data name none of these, an image belongs to
+    the client of its patient, else to that of the same image, else, the run knowing neither, to one chosen by a hash
+    of the patient (of the content, where no patient is known): data that are dealt anew would be judged by models of
+    clients that are not theirs.
+
+    Args:
+        config: The run's, with the other source in it.
+        own: The run's own data as it divides them; None where they are not here.
+
+    Returns:
+        The data, their findings, and the number of images that only a hash has a client for.
+
+    Raises:
+        ConfigError: The run's own data are needed to compare, and are not here.
+        DataError: The data cannot be used.
+    """
+    dataset, warnings = load_sites(replace(config, clients=0, alpha=0.0), seed=0)
+    if not config.clients or len(dataset.sites) != 1 or (own is not None and dataset.sites[0] in own.sites):
+        return dataset, warnings, 0
+    if own is None:
+        raise ConfigError(
+            "--data",
+            "the run has dealt its data to clients, and they are not here to tell who has which patient; put them "
+            "back, or give each image its client in a column `site`",
+        )
+    dataset, strangers = _at_their_clients(dataset, own)
+    return dataset, _checked_again(dataset, warnings), strangers
+
+
+def _at_their_clients(dataset: ImageDataset, own: ImageDataset) -> tuple[ImageDataset, int]:
+    """Return the data with the clients of `own` as sites, and how many images a hash was needed for."""
+    known = [record for record in own.records if record.site in own.sites]
+    by_patient = {record.patient: record.site for record in known if record.patient is not None}
+    by_image = {record.digest: record.site for record in known}
+    strangers = 0
+    records = []
+    for record in dataset.records:
+        site: str | None = record.site
+        if record.site in dataset.sites:
+            site = by_patient.get(record.patient or "") or by_image.get(record.digest)
+        if site is None:
+            site = _client_by_hash(record, own.sites)
+            strangers += 1
+        records.append(replace(record, site=site))
+    return replace(dataset, records=tuple(records)), strangers
+
+
+def _client_by_hash(record: Record, clients: Sequence[str]) -> str:
+    digest = hashlib.sha256(f"securefed/client/v1/{record.patient or record.digest}".encode()).digest()
+    return clients[int.from_bytes(digest[:8], "big") % len(clients)]
+
+
+def _checked_again(dataset: ImageDataset, warnings: Sequence[DataWarning]) -> tuple[DataWarning, ...]:
+    """Return the findings after the records have got other sites."""
+    after = check_dataset(dataset)
+    known = {warning.kind for warning in after}
+    return (*(warning for warning in warnings if warning.kind not in known), *after)
 
 
 def resolve_device(name: str) -> str:

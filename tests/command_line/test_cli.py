@@ -304,6 +304,39 @@ def test_images_that_a_run_has_trained_on_are_no_test_images_unnoticed(call, ima
     assert not any(text.startswith("--data") for text in own)
 
 
+def test_other_data_of_a_hospital_that_was_dealt_to_clients_stay_with_its_patients(call, images):
+    for site in ("b", "c", "d"):
+        shutil.rmtree(images / site)
+    with_splits(images, lambda number: ("train", "val", "test", "train")[number % 4], "known")
+    arguments = ["--clients", 3, "--seed", 5, "--method", "local", "--rounds", 1, "--output", "run", "--quiet"]
+    code, _, err = call("simulate", "--data", images, *arguments)
+    assert code == 0, err
+    own = json.loads(call("evaluate", "run", "--split", "train", "--json", "--quiet")[1])
+    shutil.copytree(images, "others")
+    with_splits(Path("others"), lambda _: "test", "known")  # the same people, all of them as test images
+    code, out, err = call("evaluate", "run", "--data", "others", "--json", "--quiet")
+    assert code == 0, err
+    found = json.loads(out)
+    assert any(text.startswith("--data: 15 of 20 test images, or other images") for text in found["warnings"])
+    assert not any("does not know" in text for text in found["warnings"])
+    trained = {site: parts["ensemble"]["num_images"] for site, parts in own["sites"].items()}
+    for split in ("val", "test"):
+        rest = json.loads(call("evaluate", "run", "--split", split, "--json", "--quiet")[1])
+        trained = {site: count + rest["sites"][site]["ensemble"]["num_images"] for site, count in trained.items()}
+    assert {site: parts["ensemble"]["num_images"] for site, parts in found["sites"].items()} == trained
+    for path in Path("others").rglob("*.png"):  # other people
+        path.write_bytes(path.read_bytes() + b"again")
+    metadata = Path("others") / "metadata.csv"
+    metadata.write_text(metadata.read_text().replace(",a-", ",new-"))
+    told = json.loads(call("evaluate", "run", "--data", "others", "--json", "--quiet")[1])["warnings"]
+    assert any(text.startswith("--data: 20 of 20 images are of patients that this run does not know") for text in told)
+    assert not any("too good; leave them out" in text for text in told)
+    shutil.rmtree(images)
+    code, _, err = call("evaluate", "run", "--data", "others", "--quiet")
+    assert code == 2
+    assert "--data: the run has dealt its data to clients, and they are not here to tell who has which patient" in err
+
+
 def test_a_run_is_not_evaluated_on_its_own_data_when_they_have_changed(call, images):
     assert call("simulate", "--data", images, "--rounds", 1, "--output", "run", "--quiet")[0] == 0
     (images / "b" / "dark" / "3.png").write_bytes((images / "b" / "dark" / "4.png").read_bytes())
