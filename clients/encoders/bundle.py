@@ -18,12 +18,14 @@ class LabelledFeatures:
         labels: int64[N], numbers of classes.
         paths: The N images they belong to, as in the data set.
         digests: SHA-256 (hex) of their content, () where nobody asked for it.
+        patients: Whom they show, "" where unknown; () where nobody asked for it.
     """
 
     features: NDArray[np.float32]
     labels: NDArray[np.int64]
     paths: tuple[str, ...]
     digests: tuple[str, ...] = ()
+    patients: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.paths)

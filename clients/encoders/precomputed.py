@@ -17,7 +17,7 @@ _EXAMPLES = 3
 
 
 def export_features(bundle: FeatureBundle, path: Path) -> None:
-    """Write features, labels, sites, splits and text features to one .safetensors or .npz file.
+    """Write features, labels, sites, splits, patients and text features to one .safetensors or .npz file.
 
     The file is a data set and an encoder at once: `load_dataset("features:PATH")` and
     `prepare_features(dataset, "features:PATH")` give the same features, bit by bit.
@@ -37,6 +37,7 @@ def export_features(bundle: FeatureBundle, path: Path) -> None:
         for split, rows in (("train", site.train), ("val", site.val), ("test", site.test))
         if len(rows)
     ]
+    patients = tuple(patient for _, _, rows in parts for patient in rows.patients)
     table = FeatureTable(
         features=np.concatenate([rows.features for _, _, rows in parts]),
         classes=bundle.classes,
@@ -47,6 +48,7 @@ def export_features(bundle: FeatureBundle, path: Path) -> None:
         labels=np.concatenate([rows.labels for _, _, rows in parts]),
         sites=tuple(site for site, _, rows in parts for _ in rows.paths),
         splits=tuple(split for _, split, rows in parts for _ in rows.paths),
+        patients=patients if any(patients) else (),
         prompts=bundle.prompts,
         encoder=bundle.encoder_name,
         encoder_digest=bundle.encoder_digest,
@@ -92,6 +94,7 @@ def bundle_from_file(dataset: ImageDataset, path: Path, encoder_name: str) -> Fe
             np.array([labels[record.label] for record in records], dtype=np.int64),
             tuple(record.path for record in records),
             tuple(record.digest for record in records),
+            tuple(record.patient or "" for record in records),
         )
 
     held_out = dataset.global_site

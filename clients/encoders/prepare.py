@@ -150,5 +150,10 @@ def _labelled(
 ) -> LabelledFeatures:
     features = np.stack([rows[record.digest] for record in records]) if records else np.empty((0, width), np.float32)
     labels = np.array([dataset.class_index[record.label] for record in records], dtype=np.int64)
-    paths = tuple(record.path for record in records)
-    return LabelledFeatures(features, labels, paths, tuple(record.digest for record in records))
+    return LabelledFeatures(
+        features,
+        labels,
+        tuple(record.path for record in records),
+        tuple(record.digest for record in records),
+        tuple(record.patient or "" for record in records),
+    )

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from clients.data import SPLITS, BrokenImageError, DataOptions, load_dataset
+from clients.data import SPLITS, BrokenImageError, DataOptions, load_dataset, partition
 from clients.encoders import (
     EncoderError,
     FeatureFileError,
@@ -24,7 +24,7 @@ def same(first, second):
         assert a.site == b.site
         for split in SPLITS:
             x, y = a.split(split), b.split(split)
-            assert (x.paths, x.digests) == (y.paths, y.digests)
+            assert (x.paths, x.digests, x.patients) == (y.paths, y.digests, y.patients)
             assert np.array_equal(x.features, y.features)
             assert np.array_equal(x.labels, y.labels)
     assert np.array_equal(first.text_features, second.text_features)
@@ -47,6 +47,18 @@ def test_an_exported_file_gives_the_same_bundle_with_and_without_images(
     with_images = prepare_features(dataset, f"features:{path}", options)
     same(with_images, bundle)
     assert with_images.encoder_name == f"features:{path}"
+
+
+def test_an_exported_file_keeps_patients_together_when_it_is_dealt(image_folder, encoder, options, tmp_path):
+    rows = [path.relative_to(image_folder).as_posix() for path in sorted(image_folder.rglob("north/*/*.png"))]
+    table = [f"{path},p{number // 3},train" for number, path in enumerate(rows)]
+    (image_folder / "metadata.csv").write_text("\n".join(["path,patient,split", *table]))
+    dataset, _ = load_dataset(str(image_folder))
+    export_features(prepare_features(dataset, encoder, options), tmp_path / "f.npz")
+    alone, _ = load_dataset(f"features:{tmp_path / 'f.npz'}")
+    assert {r.path: r.patient for r in alone.records} == {r.path: r.patient for r in dataset.records}
+    dealt = {(record.patient, record.site) for record in partition(alone, 3, None, seed=0).records}
+    assert len(dealt) == len({record.patient for record in dataset.records}) == 5
 
 
 def test_a_moved_image_is_found_by_its_digest_and_a_changed_one_is_missed(image_folder, encoder, options, tmp_path):
