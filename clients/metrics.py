@@ -6,9 +6,7 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from sklearn.metrics import confusion_matrix, f1_score, recall_score, roc_auc_score
-from torchmetrics.functional.classification import multiclass_calibration_error
 
 CALIBRATION_BINS = 15
 
@@ -154,15 +152,9 @@ def _auroc(
 
 
 def _calibration_error(probabilities: npt.NDArray[np.floating], labels: npt.NDArray[np.integer]) -> float:
-    return float(
-        multiclass_calibration_error(
-            torch.from_numpy(np.ascontiguousarray(probabilities, dtype=np.float32)),
-            torch.from_numpy(np.ascontiguousarray(labels, dtype=np.int64)),
-            num_classes=probabilities.shape[1],
-            n_bins=CALIBRATION_BINS,
-            norm="l1",
-        )
-    )
+    """Return the mean over the images of |confidence - accuracy| of their bin: that of the reliability curve."""
+    bins = reliability_curve(probabilities, labels)
+    return math.fsum(b.count * abs(b.confidence - b.accuracy) for b in bins) / len(labels)
 
 
 def _mean(sites: list[ClassificationMetrics], name: str) -> float | None:

@@ -30,6 +30,21 @@ def test_values_by_hand():
     assert metrics.ece == pytest.approx((abs(1 - 0.9) + abs(0 - 0.6) + abs(1 - 0.7) + abs(0 - 0.5)) / 4, abs=1e-6)
 
 
+def test_the_calibration_error_is_that_of_the_reliability_curve_with_images_that_are_certain():
+    rng = np.random.default_rng(1)
+    odds = rng.normal(0, 12, (400, 3))
+    probabilities = np.exp(odds - odds.max(1, keepdims=True)).astype(np.float32)
+    probabilities /= probabilities.sum(1, keepdims=True)
+    labels = rng.integers(0, 3, 400)
+    assert (probabilities.max(1) == 1).sum() > 20
+    bins = reliability_curve(probabilities, labels)
+    by_hand = sum(b.count * abs(b.confidence - b.accuracy) for b in bins) / 400
+    assert evaluate(probabilities, labels).ece == pytest.approx(by_hand, abs=1e-12)
+    # Two images in the last bin, right with 0.98 and wrong with 1.0: one bin of accuracy 1/2, not two bins.
+    pair = np.array([[0.98, 0.02], [1.0, 0.0]], np.float32)
+    assert evaluate(pair, np.array([0, 1])).ece == pytest.approx(0.99 - 0.5, abs=1e-6)
+
+
 def test_one_class_has_no_auroc():
     metrics = evaluate(P, np.zeros(4, np.int64))
     assert metrics.auroc is None
