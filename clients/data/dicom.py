@@ -1,12 +1,8 @@
 """Single-frame DICOM images, shown as the file asks for (optional extra `dicom`)."""
 
-import contextlib
 import io
-import logging
 import struct
-import warnings
 import zlib
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -15,6 +11,7 @@ from PIL import Image
 
 from clients.data.errors import BrokenImageError, MissingDependencyError
 from clients.data.grey import scale_to_8_bit, stretch_to_8_bit
+from clients.data.quiet import quiet_decoders
 
 
 def decode_dicom(content: bytes, path: str, max_pixels: int) -> Image.Image:
@@ -40,8 +37,7 @@ def decode_dicom(content: bytes, path: str, max_pixels: int) -> Image.Image:
     except ImportError as error:
         raise MissingDependencyError("DICOM images", "dicom") from error
     try:
-        with warnings.catch_warnings(), _quiet(logging.getLogger("pydicom")):
-            warnings.simplefilter("ignore")
+        with quiet_decoders():
             header = pydicom.dcmread(io.BytesIO(content))
             _check(header, path, max_pixels)
             return Image.fromarray(_shown(header, path)).convert("RGB")
@@ -62,17 +58,6 @@ def decode_dicom(content: bytes, path: str, max_pixels: int) -> Image.Image:
         raise BrokenImageError(path, " ".join(str(error).split())[:200] or type(error).__name__) from error
     except (RuntimeError, NotImplementedError) as error:  # no decoder for the compression
         raise BrokenImageError(path, f"no decoder for it: {' '.join(str(error).split())[:160]}") from error
-
-
-@contextlib.contextmanager
-def _quiet(logger: logging.Logger) -> Iterator[None]:
-    """Keep a library from logging values of the file, which may name a patient."""
-    before = logger.disabled
-    logger.disabled = True
-    try:
-        yield
-    finally:
-        logger.disabled = before
 
 
 def _check(header: Any, path: str, max_pixels: int) -> None:

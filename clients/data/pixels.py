@@ -2,7 +2,6 @@
 
 import io
 import struct
-import warnings
 import zlib
 from pathlib import PurePosixPath
 
@@ -12,6 +11,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from clients.data.dicom import decode_dicom
 from clients.data.errors import BrokenImageError
 from clients.data.grey import stretch_to_8_bit
+from clients.data.quiet import quiet_decoders
 
 RASTER_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp"})
 DICOM_SUFFIXES = frozenset({".dcm"})
@@ -37,7 +37,6 @@ _DECODER_ERRORS = (
     struct.error,
     zlib.error,
     Image.DecompressionBombError,
-    Image.DecompressionBombWarning,
 )
 """What Pillow raises on bytes that are not an image, found by fuzzing and in its documentation."""
 
@@ -64,12 +63,9 @@ def decode_image(content: bytes, path: str) -> Image.Image:
     if PurePosixPath(path).suffix.lower() in DICOM_SUFFIXES or content[128:132] == b"DICM":
         return decode_dicom(content, path, MAX_PIXELS)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
-                _check_size(image.size, path)
-                return _to_rgb(image, path)
+        with quiet_decoders(), Image.open(io.BytesIO(content), formats=_FORMATS) as image:
+            _check_size(image.size, path)
+            return _to_rgb(image, path)
     except _DECODER_ERRORS as error:
         raise BrokenImageError(path, _one_line(error)) from error
 
@@ -89,12 +85,9 @@ def check_image(content: bytes, path: str) -> None:
         decode_image(content, path)
         return
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
-                _check_size(image.size, path)
-                image.verify()
+        with quiet_decoders(), Image.open(io.BytesIO(content), formats=_FORMATS) as image:
+            _check_size(image.size, path)
+            image.verify()
     except _DECODER_ERRORS as error:
         raise BrokenImageError(path, _one_line(error)) from error
 

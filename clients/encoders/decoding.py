@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from clients.data import BrokenImageError, ImageSource
+from clients.data.quiet import quiet_decoders
 from clients.encoders.errors import EncoderError
 
 _FEW_IMAGES = 64
@@ -88,7 +89,8 @@ def decoded_batches(
     """
     images = _Images(source, paths, preprocess)
     if not workers or len(paths) < _FEW_IMAGES:
-        yield from _decoded_in_threads(images, batch_size)
+        with quiet_decoders():
+            yield from _decoded_in_threads(images, batch_size)
         return
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # more workers than cores: whoever asked for them has a reason
