@@ -1,8 +1,8 @@
 """Images in files: their pixels, and the records that survive a look at every file."""
 
 import os
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from PIL import Image
@@ -19,16 +19,29 @@ from clients.data.splits import split_by_hash
 DIVIDED_KINDS = frozenset({"split_by_image", "split_by_patient", "missing_split"})
 """Findings on images that a source gives no split."""
 
+REPLACED = "another image has taken its place since the data set was read; run again"
+"""Reason of a BrokenImageError."""
+
 
 @dataclass(frozen=True)
 class FileImages:
-    """Decodes the image files below `root`."""
+    """Decodes the image files below `root`.
+
+    Attributes:
+        root: Folder that the paths are relative to.
+        digests: SHA-256 (hex) by path of what was there when the data set was read; other bytes are refused, since
+            their features would be kept, and trained on, under the name of the earlier ones.
+    """
 
     root: Path
+    digests: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
 
     def load(self, path: str) -> Image.Image:
         """Return an image file as 8-bit RGB, upright; raises BrokenImageError."""
-        return decode_image(read_image(self.root, path), path)
+        content = read_image(self.root, path)
+        if self.digests.get(path) not in (None, content_digest(content)):
+            raise BrokenImageError(path, REPLACED)
+        return decode_image(content, path)
 
 
 def read_image(root: Path, path: str) -> bytes:

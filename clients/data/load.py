@@ -89,7 +89,8 @@ def load_dataset(
     records, more = read_records(root, rows, chosen, on_progress)
     if not records:
         raise EmptyDataError(source, "has no image that can be read")
-    dataset = ImageDataset(name, root, records, _classes(records), FileImages(root))
+    files = FileImages(root, {record.path: record.digest for record in records})
+    dataset = ImageDataset(name, root, records, _classes(records), files)
     return finish(dataset, (*found, *more), chosen)
 
 

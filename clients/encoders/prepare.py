@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clients.data import BrokenImageError, DataWarning, EmptyDataError, ImageDataset, Record, fingerprint
+from clients.data.files import REPLACED
 from clients.data.precomputed import NoImages
 from clients.encoders.bundle import FeatureBundle, LabelledFeatures, site_features
 from clients.encoders.encoding import encode_batches
@@ -138,6 +139,8 @@ def _findings(dataset: ImageDataset, damaged: int, broken: dict[str, str]) -> tu
     if broken:
         paths = sorted(record.path for record in dataset.records if record.digest in broken)
         text = f"{len(paths)} images cannot be decoded and are left out; repair or remove them"
+        if REPLACED in broken.values():
+            text += f". Of some, {REPLACED}"
         findings.append(DataWarning("broken_image", len(paths), tuple(paths[:5]), text))
     if damaged:
         text = f"{damaged} damaged entries of the feature cache were removed and computed again"

@@ -224,6 +224,21 @@ def test_an_image_that_breaks_when_decoded_is_left_out_counted_or_refused(datase
         prepare_features(nothing, encoder, replace(options, cache_dir=options.cache_dir / "fresh"))
 
 
+def test_an_image_that_was_replaced_after_it_was_read_is_left_out_and_not_cached(dataset, encoder, options):
+    path = dataset.root / "north" / "dog" / "0.png"
+    content = path.read_bytes()
+    path.write_bytes((dataset.root / "north" / "dog" / "1.png").read_bytes())
+    bundle = prepare_features(dataset, encoder, options)
+    assert bundle.images_encoded == 21
+    assert (bundle.warnings[0].kind, bundle.warnings[0].examples) == ("broken_image", ("north/dog/0.png",))
+    assert "another image has taken its place since the data set was read; run again" in bundle.warnings[0].message
+    path.write_bytes(content)
+    again = prepare_features(dataset, encoder, options)
+    assert (again.images_encoded, again.cache_hits, again.warnings) == (1, 21, ())
+    alone = prepare_features(dataset, encoder, replace(options, cache_dir=options.cache_dir / "fresh"))
+    np.testing.assert_allclose(all_rows(again)["north/dog/0.png"], all_rows(alone)["north/dog/0.png"], atol=1e-5)
+
+
 @pytest.mark.parametrize("held_out", [None, "south"])
 def test_a_site_does_not_vanish_with_its_images(dataset, encoder, options, held_out):
     broken = tuple(record.path for record in dataset.select("south"))
