@@ -1,5 +1,6 @@
 """What a finished run answers: predictions for single images, metrics on a split."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,7 +56,7 @@ def predict_images(
     cache_dir: Path | None = None,
     observer: Observer | None = None,
 ) -> list[Prediction]:
-    """Classify images with the models of a run; files that cannot be read are reported and left out.
+    """Classify images with the models of a run; files and folders that cannot be read are reported and left out.
 
     Args:
         run: Folder of a finished run.
@@ -65,7 +66,7 @@ def predict_images(
         encoder: Where the run's encoder is on this machine; None takes the name in the run.
         device: `auto`, `cpu` or `cuda`.
         cache_dir: Folder of the feature cache; None takes the user's.
-        observer: Who watches; told of every file that is left out.
+        observer: Who watches; told of every file and folder that is left out.
 
     Raises:
         ConfigError: The site or an image is not there, the encoder is not the run's, or without a site a run that
@@ -80,15 +81,15 @@ def predict_images(
     private = _private_state(folder, model, site)
     _check_answering(model, private, site)
     name = encoder or model.encoder
-    files = _files(images)
+    files, closed = _files(images)
     given = {path.absolute(): path for path in files}
     options = EncodeOptions(cache_dir=cache_dir, device=where)
     encoded = encode_images([path.absolute() for path in files], name, options, skip_broken=True)
     unread = [BrokenImageError(given[path], reason) for path, reason in encoded.broken]
     if not encoded.paths:
         raise unread[0]
-    for error in unread:
-        (observer or Observer()).warned(str(error))
+    for text in (*closed, *map(str, unread)):
+        (observer or Observer()).warned(text)
     _check_encoder(model, encoded.encoder_digest, name)
     parts = _predict(model, private, encoded.features, where)
     return [
@@ -274,8 +275,12 @@ def _private_state(folder: RunFolder, model: SavedModel, site: str | None) -> Ar
     if site not in model.sites:
         raise ConfigError("--site", f"there is no site {site!r} in this run; its sites are {', '.join(model.sites)}")
     path = folder.site(site) / "mlp.safetensors"
-    if not path.exists():
+    try:
+        path.stat()
+    except FileNotFoundError:
         return {}
+    except OSError as error:
+        raise RunFolderError(path, f"cannot be read ({error.strerror}); get access for this user") from error
     return folder.read_arrays(path)
 
 
@@ -298,21 +303,29 @@ def _check_encoder(model: SavedModel, digest: str, name: str) -> None:
         )
 
 
-def _is_shown(path: Path) -> bool:
-    """Return whether a path below a folder is an image by its name, and neither hidden nor in a hidden folder."""
-    return is_image_path(path.name) and not any(part.startswith(".") for part in path.parts)
-
-
-def _files(images: list[Path]) -> list[Path]:
+def _files(images: list[Path]) -> tuple[list[Path], list[str]]:
+    """Return the files, those of folders included, and of every folder that cannot be read a line that says so."""
     files: list[Path] = []
+    closed: list[str] = []
     for path in images:
-        if path.is_dir():
-            found = sorted(p for p in path.rglob("*") if _is_shown(p.relative_to(path)) and not p.is_dir())
+        if os.path.isdir(path):  # noqa: PTH112 (false also where the system refuses to say)
+            found, refused = _images_below(path)
+            closed += [f"{error.filename}: the folder cannot be read ({error.strerror})" for error in refused]
             if not found:
-                raise ConfigError("IMAGES", f"{path} has no image in it")
+                raise ConfigError("IMAGES", f"{path} has no image in it{' that can be read' if refused else ''}")
             files += found
-        elif path.is_file():
+        elif os.path.isfile(path):  # noqa: PTH113
             files.append(path)
         else:
             raise ConfigError("IMAGES", f"{path}: no such file or folder; check the path")
-    return files
+    return files, closed
+
+
+def _images_below(folder: Path) -> tuple[list[Path], list[OSError]]:
+    """Return what is an image by its name and neither hidden nor in a hidden folder, and what could not be listed."""
+    found: list[Path] = []
+    refused: list[OSError] = []
+    for where, folders, names in os.walk(folder, onerror=refused.append):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        found += [Path(where) / name for name in names if is_image_path(name) and not name.startswith(".")]
+    return sorted(found), refused

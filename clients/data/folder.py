@@ -1,5 +1,6 @@
 """The layout `<site>/<class>/<image>`, with an optional table `metadata.csv` beside the sites."""
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,13 +24,17 @@ def read_folder(root: Path, options: DataOptions) -> tuple[tuple[Row, ...], tupl
 
     Raises:
         EmptyDataError: There is no image in the layout.
-        SourceFormatError: Images lie one level too high, the table lists an image twice, or a class folder's name is
-            not UTF-8.
+        SourceFormatError: Images lie one level too high, the table lists an image twice, a class folder's name is not
+            UTF-8, or a folder cannot be read.
         ColumnError: A column named by an option is not in the table.
         ConflictError: The table gives another site or class than the folders, and no option named that column.
         SiteError: A folder's name cannot be a site's.
     """
-    rows, findings = _scan(root)
+    try:
+        rows, findings = _scan(root)
+    except OSError as error:
+        reason = f"cannot be read ({error.strerror}); get access for this user, or take it out of the data"
+        raise SourceFormatError(error.filename or root, reason) from error
     table_path = root / METADATA_NAME
     if not table_path.is_file():
         _refuse_columns_without_table(table_path, options)
@@ -105,11 +110,13 @@ def _files(folder: Path) -> list[str]:
 def _deeper_images(label: Path) -> list[str]:
     found = []
     for folder in _folders(label):
-        for path in sorted(folder.rglob("*")):
-            relative = path.relative_to(label).as_posix()
-            if is_image_path(relative) and not path.is_dir():
-                found.append(relative)
-    return found
+        for where, _, names in os.walk(folder, onerror=_refuse):
+            found += [(Path(where) / name).relative_to(label).as_posix() for name in names if is_image_path(name)]
+    return sorted(found)
+
+
+def _refuse(error: OSError) -> None:
+    raise error
 
 
 def _join(rows: tuple[Row, ...], table: Table, options: DataOptions) -> tuple[tuple[Row, ...], tuple[DataWarning, ...]]:

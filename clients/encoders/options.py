@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from clients.encoders.errors import FeatureCacheError
+
 DEFAULT_TEMPLATE = "a picture of a {class}"
 """Prompt of a class. Paper: FedMedCLIP (arXiv 2511.07929), section on class prompts."""
 
@@ -53,8 +55,15 @@ class EncodeOptions:
 
 
 def default_cache_dir() -> Path:
-    """Return the folder of the feature cache: SECUREFED_CACHE, else securefed/ in XDG_CACHE_HOME or ~/.cache."""
+    """Return the folder of the feature cache: SECUREFED_CACHE, else securefed/ in XDG_CACHE_HOME or ~/.cache.
+
+    Raises:
+        FeatureCacheError: None of them is set, and the user has no home folder.
+    """
     named = os.environ.get("SECUREFED_CACHE")
     if named:
         return Path(named)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "securefed"
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "securefed"
+    except RuntimeError as error:
+        raise FeatureCacheError("~/.cache", "this user has no home folder") from error

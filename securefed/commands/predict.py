@@ -32,7 +32,7 @@ def command(
     """Classify IMAGES (files or folders) with the models of RUN.
 
     Without --site the shared FAM answers; where a run shares nothing (`local`, `linear-probe`), name a site. Hidden
-    files are passed over; exit code 1 where a file cannot be read. Research software: not for diagnosis.
+    files are passed over; exit code 1 where a file or folder cannot be read. Research software: not for diagnosis.
     """
     from rich.table import Table
 
@@ -57,19 +57,20 @@ def command(
 
 
 class _Counting(ConsoleObserver):
-    """Shows what could not be read, and counts it."""
+    """Shows which files and folders could not be read, and counts them."""
 
     def __init__(self) -> None:
         super().__init__()
         self._unread = 0
 
     def warned(self, text: str) -> None:
-        """Print a warning about one file."""
+        """Print a warning about one file or folder."""
         self._unread += 1
         super().warned(text)
 
     def finish(self, read: int) -> int:
-        """Say how many files were left out; return the exit code."""
+        """Say how many files and folders were left out; return the exit code."""
         if self._unread:
-            self.console.print(f"{self._unread} of {read + self._unread} files could not be read", markup=False)
+            text = f"{self._unread} of {read + self._unread} files (or folders of them) could not be read"
+            self.console.print(text, markup=False)
         return 1 if self._unread else 0

@@ -1,5 +1,6 @@
 """The command line as a user meets it: help, results, one-line errors with the way out, exit codes."""
 
+import errno
 import json
 import os
 import shutil
@@ -387,10 +388,39 @@ def test_prediction_passes_over_what_is_no_image_and_goes_on_after_a_broken_one(
     assert code == 1
     assert [Path(entry["path"]).name for entry in json.loads(out)] == [f"{i}.png" for i in range(10) if i != 3]
     assert "3.png: the image cannot be read" in err
-    assert "1 of 10 files could not be read" in err
+    assert "1 of 10 files (or folders of them) could not be read" in err
     code, out, err = call("predict", "run", folder / "3.png")
     assert (code, out) == (1, "")
     assert err.startswith("error: ")
+
+
+def test_what_another_user_keeps_closed_is_told_and_taken_for_nothing_else(call, images, monkeypatch):
+    assert call("simulate", "--data", images, "--rounds", 1, "--output", "run", "--quiet")[0] == 0
+    closed = str(images / "b" / "dark")
+    monkeypatch.setattr(os, "scandir", refusing(os.scandir, closed))
+    code, out, err = call("predict", "run", images / "b", "--json")
+    assert code == 1
+    assert len(json.loads(out)) == 10
+    assert f"{closed}: the folder cannot be read (Permission denied)" in "".join(err.splitlines())
+    assert "1 of 11 files (or folders of them) could not be read" in err
+    code, _, err = call("predict", "run", closed)
+    assert code == 2
+    assert f"{closed} has no image in it that can be read" in err
+    monkeypatch.setattr(Path, "stat", refusing(Path.stat, "mlp.safetensors"))
+    code, _, err = call("predict", "run", images / "b" / "bright", "--site", "a")
+    assert code != 0
+    assert "run/sites/a/mlp.safetensors: cannot be read (Permission denied); get access for this user" in err
+
+
+def refusing(call, end):
+    """Return a call of the system that is denied where its path ends so: the tests may run as root."""
+
+    def refused(path, *arguments, **options):
+        if str(path).endswith(end):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return call(path, *arguments, **options)
+
+    return refused
 
 
 def test_a_second_output_is_never_overwritten(call, images):

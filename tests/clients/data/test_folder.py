@@ -1,6 +1,7 @@
 """The layout <site>/<class>/<image>, with and without a table beside it."""
 
 import dataclasses
+import errno
 import os
 
 import pytest
@@ -333,3 +334,22 @@ def test_of_one_hospital_by_itself_nothing_is_said_of_others(make_folder, write_
     message = kinds(check_dataset(own))["class_not_in_training"].message
     assert "no training image here; other hospitals may have some" in message
     assert "any site" not in message
+
+
+def test_a_folder_that_another_user_keeps_closed_is_named(make_folder, monkeypatch):
+    root = make_folder(TWO_SITES)
+    for name in ("listdir", "scandir"):
+        monkeypatch.setattr(os, name, refusing(getattr(os, name)))
+    with pytest.raises(SourceFormatError, match=r"north/malignant: cannot be read \(Permission denied\); get access"):
+        load_dataset(str(root))
+
+
+def refusing(call):
+    """Return a call of the system that is denied for one folder: the tests may run as root."""
+
+    def refused(path):
+        if str(path).endswith("malignant"):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return call(path)
+
+    return refused

@@ -2,12 +2,13 @@
 
 import hashlib
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
 import safetensors.numpy
 
-from clients.encoders import FeatureCacheError
+from clients.encoders import FeatureCacheError, default_cache_dir
 from clients.encoders.cache import FeatureCache
 from clients.encoders.card import EncoderCard, files_key, read_card, write_card
 
@@ -150,6 +151,17 @@ def test_a_place_that_cannot_be_written_is_a_named_error(tmp_path):
 
 
 CARD = EncoderCard("ab" * 32, 512, 100.00000762939453)
+
+
+def test_without_a_home_folder_the_way_out_is_named(monkeypatch):
+    def homeless():
+        raise RuntimeError("Could not determine home directory.")
+
+    for name in ("SECUREFED_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(Path, "home", homeless)
+    with pytest.raises(FeatureCacheError, match=r"no home folder.*--cache-dir or SECUREFED_CACHE"):
+        default_cache_dir()
 
 
 def test_a_card_is_remembered_for_the_state_of_its_files(tmp_path):
