@@ -13,6 +13,7 @@ from clients.data.errors import BrokenImageError, EmptyDataError, SourceFormatEr
 from clients.data.findings import DataWarning, finding
 from clients.data.fingerprint import array_digest
 from clients.data.options import DataOptions
+from clients.data.rows import check_site_name
 
 _ORGANS = (
     "bladder", "femur left", "femur right", "heart", "kidney left", "kidney right", "liver", "lung left",
@@ -89,7 +90,9 @@ def read_medmnist(path: Path, options: DataOptions) -> tuple[tuple[Record, ...],
         SourceFormatError: It is not such a file, has 3-D images or several labels an image, or the options name too
             few classes.
         EmptyDataError: It has no image.
+        SiteError: The file's name cannot be that of a site.
     """
+    check_site_name(path.stem)
     arrays = _read(path)
     counts: dict[str, NDArray[np.int64]] = {}
     for split in SPLITS:

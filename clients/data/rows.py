@@ -31,11 +31,15 @@ def check_site_name(site: str) -> None:
         SiteError: The name starts with a dot, has a slash, a backslash or a control character, or is not UTF-8.
     """
     if not is_utf8(site):
-        raise SiteError(site, "its folder has a name that is not UTF-8; rename it")
+        raise SiteError(site, "its folder or file has a name that is not UTF-8; rename it")
     if not site or site.startswith(".") or any(sign in "/\\" or ord(sign) < 32 for sign in site):
         raise SiteError(site, "is no name for a site; use one without slashes that does not start with a dot")
 
 
 def is_utf8(name: str) -> bool:
     """Return whether a name, as the system gives it, is text: bytes that are not UTF-8 come as lone surrogates."""
-    return not any(0xD800 <= ord(sign) <= 0xDFFF for sign in name)
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

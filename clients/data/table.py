@@ -28,7 +28,7 @@ class Table:
         path: Where it was read from.
         columns: Names of its columns.
         rows: Cells by column name, without surrounding blanks; an absent value is "". Of a Parquet file only those of
-            columns that mean something.
+            columns that mean something, whole numbers without a point.
     """
 
     path: Path
@@ -61,7 +61,8 @@ def read_table(path: Path, options: DataOptions) -> Table:
 
     Raises:
         ColumnError: The options name a column that is not there.
-        SourceFormatError: It cannot be read, has no header, a column twice, or a row of another length.
+        SourceFormatError: It cannot be read, has no header, a column twice, a row of another length, or bytes or lists
+            where a column means something.
     """
     return _read_parquet(path, options) if path.suffix.lower() == ".parquet" else _read_csv(path)
 
@@ -95,23 +96,33 @@ def _read_parquet(path: Path, options: DataOptions) -> Table:
     from pyarrow import parquet
 
     try:
-        content = parquet.read_table(path)
-    except (pa.ArrowException, OSError) as error:
+        with parquet.ParquetFile(path) as file:
+            columns = tuple(file.schema_arrow.names)
+            _check_columns(path, columns)
+            empty = Table(path, columns, ())
+            meant = [empty.column(meaning, options, needed=False) for meaning in STANDARD_NAMES]
+            content = file.read([name for name in dict.fromkeys(meant) if name is not None])
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise SourceFormatError(path, f"is not a Parquet table ({' '.join(str(error).split())[:120]})") from error
-    columns = tuple(str(name) for name in content.column_names)
-    _check_columns(path, columns)
-    empty = Table(path, columns, ())
-    meant = [empty.column(meaning, options, needed=False) for meaning in STANDARD_NAMES]
     try:
-        cells = content.select([name for name in dict.fromkeys(meant) if name is not None]).to_pylist()
+        cells = content.to_pylist()
     except ValueError as error:  # such as times to the nanosecond
         raise SourceFormatError(path, f"has cells that are no text ({' '.join(str(error).split())[:120]})") from error
-    rows = tuple({name: _text(cell) for name, cell in row.items()} for row in cells)
+    rows = tuple({name: _text(path, name, cell) for name, cell in row.items()} for row in cells)
     return Table(path, columns, rows)
 
 
-def _text(cell: object) -> str:
-    return "" if cell is None else str(cell).strip()
+def _text(path: Path, column: str, cell: object) -> str:
+    """Return a cell as a CSV of the same table would have it: a whole number has no point, no number is empty."""
+    if cell is None or cell != cell:  # NaN, which pandas writes for an absent value
+        return ""
+    if isinstance(cell, bytes | list | dict):
+        raise SourceFormatError(
+            path, f"has {type(cell).__name__} in the column {column!r}; write text or numbers there"
+        )
+    if isinstance(cell, float) and cell.is_integer():
+        return str(int(cell))
+    return str(cell).strip()
 
 
 def _check_columns(path: Path, columns: tuple[str, ...]) -> None:

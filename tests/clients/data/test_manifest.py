@@ -121,3 +121,34 @@ def test_columns_that_mean_nothing_are_not_read(rows, tmp_path):
     assert len(load_dataset(str(tmp_path / "all.parquet"))[0].records) == len(rows)
     with pytest.raises(SourceFormatError, match="has cells that are no text"):
         load_dataset(str(tmp_path / "all.parquet"), DataOptions(patient_column="taken"))
+
+
+def test_parquet_cells_are_the_text_of_a_csv(rows, tmp_path):
+    columns = {name: [row[i] for row in rows] for i, name in enumerate(HEADER)}
+    path = tmp_path / "all.parquet"
+    numbers = [float(i) for i in range(len(rows) - 2)]
+    parquet.write_table(pa.table({**columns, "patient": pa.array([*numbers, float("nan"), None])}), path)
+    patients = {record.path: record.patient for record in load_dataset(str(path))[0].records}
+    assert [patients[row[0]] for row in rows] == [*(str(i) for i in range(len(numbers))), None, None]
+    for kind, cells in (("bytes", [row[1].encode() for row in rows]), ("list", [[row[1]] for row in rows])):
+        parquet.write_table(pa.table({**columns, "label": cells}), path)
+        with pytest.raises(SourceFormatError, match=f"has {kind} in the column 'label'; write text"):
+            load_dataset(str(path))
+
+
+def test_parquet_columns_are_those_in_the_file(rows, tmp_path):
+    folder = tmp_path / "site=elsewhere"
+    folder.mkdir()
+    columns = {name: [row[i] for row in rows] for i, name in enumerate(HEADER) if name != "site"}
+    parquet.write_table(pa.table({**columns, "note": [b"\xff"] * len(rows)}), folder / "all.parquet")
+    with pytest.raises(ColumnError, match="there is no column 'site'"):
+        load_dataset(str(folder / "all.parquet"))
+
+
+def test_a_damaged_name_of_a_column_is_a_named_error(rows, tmp_path):
+    columns = {name: [row[i] for row in rows] for i, name in enumerate(HEADER)}
+    path = tmp_path / "all.parquet"
+    parquet.write_table(pa.table({**columns, "notes": [1] * len(rows)}), path)
+    path.write_bytes(path.read_bytes().replace(b"notes", b"not\xffs"))
+    with pytest.raises(SourceFormatError, match="is not a Parquet table"):
+        load_dataset(str(path))

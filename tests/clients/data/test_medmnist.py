@@ -5,7 +5,7 @@ import pickle
 import numpy as np
 import pytest
 
-from clients.data import BrokenImageError, DataOptions, EmptyDataError, SourceFormatError, load_dataset
+from clients.data import BrokenImageError, DataOptions, EmptyDataError, SiteError, SourceFormatError, load_dataset
 from clients.data.medmnist import MOST_UNNAMED
 
 
@@ -114,3 +114,19 @@ def test_identifiers_are_no_classes(tmp_path):
         load_dataset(save(tmp_path / "set.npz", content))
     last = {name: values[:-1] for name, values in content.items()}
     assert len(load_dataset(save(tmp_path / "set.npz", last))[0].classes) == count - 1
+
+
+def test_a_file_whose_name_cannot_be_that_of_a_site_is_refused(tmp_path):
+    for name in (".hid.npz", "\udcff.npz"):
+        with pytest.raises(SiteError):
+            load_dataset(save(tmp_path / name, arrays()))
+
+
+def test_damaged_compression_is_a_named_error(tmp_path):
+    path = tmp_path / "pneumoniamnist.npz"
+    save(path, arrays())
+    content = path.read_bytes()
+    start = content.index(b"train_images.npy") + 60
+    path.write_bytes(content[:start] + bytes(64) + content[start + 64 :])
+    with pytest.raises(SourceFormatError, match=r"is not a readable \.npz file"):
+        load_dataset(str(path))
