@@ -296,11 +296,15 @@ def _check_answering(model: SavedModel, private: Arrays, site: str | None) -> No
 
 
 def _check_encoder(model: SavedModel, digest: str, name: str) -> None:
-    if digest != model.encoder_digest:
-        raise ConfigError(
-            "--encoder",
-            f"{name} has digest {digest[:12]}, the run was trained with {model.encoder_digest[:12]}; name that encoder",
+    if digest == model.encoder_digest:
+        return
+    told = f"{name} has digest {digest[:12]}, the run was trained with {model.encoder_digest[:12]}; name that encoder"
+    if model.encoder.startswith("features:"):
+        told += (
+            f". The digest is from {model.encoder}: if nobody wrote an encoder_digest into that file, the run cannot "
+            "predict images; evaluate it with --data features:FILE, or write the digest (encode --json) and train anew"
         )
+    raise ConfigError("--encoder", told)
 
 
 def _files(images: list[Path]) -> tuple[list[Path], list[str]]:

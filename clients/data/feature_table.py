@@ -8,10 +8,11 @@ Names (`*` must be there; N images, C classes, D features):
     logit_scale*    float32[1]      above 0
     paths | digests                 N strings (at least one of them): paths, or SHA-256 (hex) of the image files
     labels          int64[N]        numbers of classes
-    sites, splits   N strings       hospital; train, val or test
+    sites, splits   N strings       hospital; train, val or test (as in tables: any case, "" where not given)
     patients        N strings       "" where unknown
     prompts         C strings       each a JSON list of the prompts of a class
-    encoder, encoder_digest         1 string
+    encoder, encoder_digest         1 string        what computed the features; without the digest (`encode --json`
+                                    prints it) no encoder is known to be the same, so runs cannot predict images
 
 In an .npz every name is an array (strings as NumPy unicode arrays; pickled objects are refused). In a .safetensors
 file the numbers are tensors, and every list of strings is a JSON list in the file's metadata.
@@ -30,8 +31,9 @@ import safetensors.numpy
 from numpy.typing import NDArray
 
 from clients.data.arrays import read_npz
-from clients.data.dataset import SPLITS
 from clients.data.errors import SourceFormatError
+from clients.data.rows import is_utf8
+from clients.data.splits import split_name
 
 _ARRAYS = frozenset({"features", "text_features", "logit_scale", "labels"})
 _STRINGS = frozenset(
@@ -58,7 +60,7 @@ class FeatureTable:
         digests: SHA-256 (hex) of the image files.
         labels: int64[N], None where the file has none.
         sites: Hospitals.
-        splits: train, val or test.
+        splits: train, val or test, "" where not given.
         patients: "" where unknown.
         prompts: For every class its prompts, () where the file has none.
         encoder: What computed the features, in words.
@@ -163,6 +165,8 @@ def _checked(path: Path, content: Mapping[str, Any]) -> FeatureTable:
     for name, value in content.items():
         if (name in _STRINGS) != isinstance(value, list):
             raise SourceFormatError(path, f"{name!r} must be {'strings' if name in _STRINGS else 'numbers'}")
+        if name in _STRINGS and not is_utf8("".join(value)):
+            raise SourceFormatError(path, f"{name!r} has a text that is not Unicode; correct it")
     features = _unit_rows(path, "features", content["features"])
     text_features = _unit_rows(path, "text_features", content["text_features"])
     classes = tuple(content["classes"])
@@ -181,6 +185,8 @@ def _checked(path: Path, content: Mapping[str, Any]) -> FeatureTable:
         name: _column(path, content, name, count) for name in ("paths", "digests", "sites", "splits", "patients")
     }
     _check_columns(path, columns)
+    columns["splits"] = tuple(split_name(split) or "" for split in columns["splits"])
+    _check_copies(path, columns["digests"], features)
     encoder = "".join(content.get("encoder", ["precomputed"]))
     digest = "".join(content.get("encoder_digest", [])) or _digest(encoder, text_features, scale)
     return FeatureTable(
@@ -226,9 +232,21 @@ def _check_columns(path: Path, columns: Mapping[str, tuple[str, ...]]) -> None:
     hexadecimal = frozenset("0123456789abcdef")
     if not all(len(digest) == 64 and hexadecimal.issuperset(digest) for digest in columns["digests"]):
         raise SourceFormatError(path, "digests must be SHA-256 in 64 lower-case hexadecimal digits")
-    unknown = sorted(set(columns["splits"]) - set(SPLITS))
+    unknown = sorted(split for split in set(columns["splits"]) if split and split_name(split) is None)
     if unknown:
         raise SourceFormatError(path, f"has the split {unknown[0]!r}; use train, val or test")
+
+
+def _check_copies(path: Path, digests: tuple[str, ...], features: NDArray[np.float32]) -> None:
+    """Refuse one image with several features: nobody could say which of them are its own."""
+    first: dict[str, int] = {}
+    differing = [i for i, digest in enumerate(digests) if (features[i] != features[first.setdefault(digest, i)]).any()]
+    if differing:
+        raise SourceFormatError(
+            path,
+            f"has {len(differing)} rows with the digest of an earlier row and other features; give every row the "
+            "digest of its own image, or leave digests out and name the images by paths",
+        )
 
 
 def _labels(path: Path, content: Mapping[str, Any], count: int, num_classes: int) -> NDArray[np.int64] | None:

@@ -45,7 +45,7 @@ def read_precomputed(path: Path, options: DataOptions) -> tuple[tuple[Record, ..
             table.sites[i],
             table.classes[int(table.labels[i])],
             (table.patients[i] or None) if table.patients else None,
-            table.splits[i] if table.splits else None,
+            (table.splits[i] or None) if table.splits else None,
         )
         for i in range(len(table))
     ]

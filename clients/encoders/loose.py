@@ -124,5 +124,7 @@ def encode_classes(classes: Sequence[str], encoder: str, options: EncodeOptions 
 def _session(encoder: str, options: EncodeOptions) -> EncoderSession:
     spec = parse_encoder(encoder)
     if spec.kind == "features":
-        raise InvalidEncoderError(encoder, "a file of features cannot encode anything new; name the encoder itself")
+        raise InvalidEncoderError(
+            encoder, "a file of features cannot encode anything new; name the encoder that computed it"
+        )
     return EncoderSession(spec, options)

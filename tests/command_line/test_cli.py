@@ -12,6 +12,7 @@ import time
 import zlib
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from audit.log import read_events
@@ -410,6 +411,22 @@ def test_what_another_user_keeps_closed_is_told_and_taken_for_nothing_else(call,
     code, _, err = call("predict", "run", images / "b" / "bright", "--site", "a")
     assert code != 0
     assert "run/sites/a/mlp.safetensors: cannot be read (Permission denied); get access for this user" in err
+
+
+def test_a_run_on_features_without_a_digest_of_the_encoder_says_that_it_knows_no_images(call, images):
+    assert call("encode", "--data", images, "--export", "f.npz", "--quiet")[0] == 0
+    with np.load("f.npz") as content:
+        kept = {name: content[name] for name in content.files if name != "encoder_digest"}
+    np.savez("f.npz", **kept)
+    arguments = ["--data", "features:f.npz", "--encoder", "features:f.npz", "--rounds", 1, "--output", "run", "--quiet"]
+    assert call("simulate", *arguments)[0] == 0
+    image = images / "a" / "dark" / "0.png"
+    code, _, err = call("predict", "run", image)
+    assert code == 2
+    assert "name the encoder that computed it" in err
+    code, _, err = call("predict", "run", image, "--encoder", "demo")
+    assert code == 2
+    assert "if nobody wrote an encoder_digest into that file, the run cannot predict images" in err
 
 
 def refusing(call, end):

@@ -119,6 +119,8 @@ BAD = {
     "path twice": {"paths": np.array(["a"] * N)},
     "digest short": {"digests": np.array(["ab"] * N)},
     "digest upper case": {"digests": np.array(["AB" * 32] * N)},
+    "one image with several features": {"digests": np.array(["ab" * 32] * N)},
+    "class not Unicode": {"classes": np.array(["a", "b", "\udcff"])},
     "unknown split": {"splits": np.array(["dev"] * N)},
     "unknown entry": {"weights": np.ones(N, np.float32)},
     "prompts not JSON": {"prompts": np.array(["x"] * C)},
@@ -133,6 +135,23 @@ def test_anything_else_is_refused_in_one_line(tmp_path, case):
     with pytest.raises(SourceFormatError) as caught:
         read_feature_table(write_raw(tmp_path / "f.npz", **BAD[case]))
     assert "\n" not in str(caught.value)
+
+
+def test_copies_of_an_image_have_its_features(tmp_path):
+    copied = np.concatenate([unit(N - 1, 0), unit(N - 1, 0)[:1]])
+    digests = [f"{i % (N - 1):064x}" for i in range(N)]
+    path = write_raw(tmp_path / "f.npz", features=copied, digests=np.array(digests))
+    assert read_feature_table(path).digests == tuple(digests)
+
+
+def test_splits_are_read_as_those_of_tables_are(tmp_path):
+    given = ["Training", "VALID", "", " test "] * (N // 4)
+    path = write_raw(tmp_path / "f.npz", splits=np.array(given), sites=np.array(["s", "t"] * (N // 2)))
+    assert read_feature_table(path).splits == ("train", "val", "", "test") * (N // 4)
+    write_raw(path, splits=np.array(given), sites=np.array(["s"] * N), labels=np.arange(N, dtype=np.int64) % C)
+    dataset, warnings = load_dataset(f"features:{path}")
+    assert "split_by_image" in {warning.kind for warning in warnings}
+    assert {record.split for record in dataset.records} <= {"train", "val", "test"}
 
 
 def test_damaged_files_are_refused(tmp_path):
