@@ -1,5 +1,6 @@
 """A table `path,label,site[,patient][,split]` that lists the images, wherever they are."""
 
+import contextlib
 import os
 from collections import Counter
 from collections.abc import Sequence
@@ -39,7 +40,7 @@ def read_manifest(path: Path, options: DataOptions) -> tuple[Row, ...]:
         if absent:
             raise SourceFormatError(path, f"row {number} has no {absent[0]}")
         image = normal_path(cell["path"])
-        file = os.path.normpath(root / image)
+        file = _real_path(root, image)
         if file in rows:
             earlier = rows[file].path
             as_well = "" if earlier == image else f", as {earlier} as well"
@@ -48,6 +49,14 @@ def read_manifest(path: Path, options: DataOptions) -> tuple[Row, ...]:
         patient = (cells[patient_column] or None) if patient_column else None
         rows[file] = Row(image, cell["site"], cell["label"], patient, split)
     return tuple(sorted(rows.values(), key=lambda row: row.path))
+
+
+def _real_path(root: Path, image: str) -> str:
+    """Return where an image lies, links of folders followed; a linked file stands for itself (stores link copies)."""
+    folder, name = os.path.split(root / image)
+    with contextlib.suppress(ValueError):  # a name that no folder can have
+        folder = os.path.realpath(folder)
+    return os.path.join(folder, name)  # noqa: PTH118
 
 
 def normal_path(text: str) -> str:

@@ -152,3 +152,16 @@ def test_a_damaged_name_of_a_column_is_a_named_error(rows, tmp_path):
     path.write_bytes(path.read_bytes().replace(b"notes", b"not\xffs"))
     with pytest.raises(SourceFormatError, match="is not a Parquet table"):
         load_dataset(str(path))
+
+
+def test_a_file_is_listed_once_however_folders_are_linked(rows, tmp_path, write_csv):
+    (tmp_path / "linked").symlink_to(tmp_path / "cohort" / "north")
+    again = ("linked/" + rows[0][0].removeprefix("cohort/north/"), *rows[0][1:])
+    with pytest.raises(SourceFormatError, match=f"lists {again[0]} more than once, as {rows[0][0]} as well"):
+        load_dataset(str(write_csv(tmp_path / "all.csv", HEADER, [*rows, again])))
+    (tmp_path / "copy.png").symlink_to(tmp_path / rows[0][0])
+    copy = ("copy.png", *rows[0][1:])
+    odd = ("no\0folder/x.png", *rows[0][1:])
+    dataset, warnings = load_dataset(str(write_csv(tmp_path / "all.csv", HEADER, [*rows, copy, odd])))
+    assert len(dataset.records) == len(rows) + 1
+    assert "missing_file" in {warning.kind for warning in warnings}
