@@ -136,6 +136,7 @@ class _Run:
         device = resolve_device(config.federation.device)
         dataset, warnings = load_sites(config.data, config.federation.seed)
         check_cohort(config, dataset.sites)
+        _require_validation(config, [site for site in dataset.sites if not dataset.select(site, "val")])
         check_privacy(config)
         if config.privacy.enabled:
             require_libraries()
@@ -256,8 +257,7 @@ class _Run:
         private: LocalPrivacy | SharedPrivacy | None,
     ) -> Outcome:
         config = self._config
-        if config.federation.select == "best-val":
-            _require_validation(bundle)
+        _require_validation(config, [site.site for site in bundle.sites if not site.val.labels.size])
         if terms.compression.reason:
             self._observer.noted(terms.compression.reason)
         images = {site.site: len(site.train.labels) for site in bundle.sites}
@@ -367,9 +367,9 @@ class _Run:
         )
 
 
-def _require_validation(bundle: FeatureBundle) -> None:
-    empty = [site.site for site in bundle.sites if not site.val.labels.size]
-    if empty:
+def _require_validation(config: RunConfig, empty: Sequence[str]) -> None:
+    """Refuse to choose a round by scores that the sites `empty`, without validation images, cannot give."""
+    if config.aggregates and config.federation.select == "best-val" and empty:
         raise ConfigError(
             "federation.select",
             f"best-val needs validation images at every site and {', '.join(empty)} has none; "

@@ -264,6 +264,16 @@ def test_a_site_without_training_images_is_named(call, images, method):
         assert code == 0, err
 
 
+@pytest.mark.parametrize("flag", ["--secure-agg", "--no-secure-agg"])
+def test_a_site_without_validation_images_is_refused_before_a_folder_is_made(call, images, flag):
+    with_splits(images, lambda number: "train" if number < 20 else ("train", "val", "test")[number % 3])
+    arguments = ["--data", images, flag, "--rounds", 1, "--output", "run", "--quiet"]
+    code, _, err = call("simulate", *arguments)
+    assert code == 2
+    assert "best-val needs validation images at every site and a has none; use --set federation.select=last" in err
+    assert not Path("run").exists()
+
+
 def break_off(path):
     """Cut the pixels of a PNG short; its checksums are right, so only decoding shows it."""
     content = path.read_bytes()
