@@ -1,6 +1,7 @@
 """Single-frame DICOM images, shown as the file asks for (optional extra `dicom`)."""
 
 import io
+import math
 import struct
 import zlib
 from typing import Any
@@ -81,11 +82,23 @@ def _shown(header: Any, path: str) -> NDArray[np.uint8]:
     if stored.ndim == 3:
         return scale_to_8_bit(stored, 0, 2 ** int(header.BitsStored) - 1)
     values = apply_modality_lut(stored, header)
-    grey = _through_voi(values, header, path)
+    if not np.isfinite(values).all():
+        raise BrokenImageError(path, "it has values that are not finite")
+    grey = _through_voi(values, stored, header, path)
     return np.asarray(255 - grey, dtype=np.uint8) if photometric == "MONOCHROME1" else grey
 
 
-def _through_voi(values: NDArray[Any], header: Any, path: str) -> NDArray[np.uint8]:
+def _padding(stored: NDArray[Any], header: Any) -> NDArray[np.bool_] | None:
+    """Return which stored values are outside the picture (PS3.3 C.7.5.1.1.2); None where the file does not say."""
+    value = header.get("PixelPaddingValue")
+    if value is None:
+        return None
+    limit = header.get("PixelPaddingRangeLimit")
+    low, high = sorted((value, value if limit is None else limit))
+    return np.asarray((stored >= low) & (stored <= high))
+
+
+def _through_voi(values: NDArray[Any], stored: NDArray[Any], header: Any, path: str) -> NDArray[np.uint8]:
     from pydicom.pixels import apply_voi
 
     if header.get("VOILUTSequence"):
@@ -94,9 +107,7 @@ def _through_voi(values: NDArray[Any], header: Any, path: str) -> NDArray[np.uin
     centre, width = _first(header.get("WindowCenter")), _first(header.get("WindowWidth"))
     function = str(header.get("VOILUTFunction") or "LINEAR")
     if centre is None or width is None or _is_too_narrow(width, function):
-        padding = header.get("PixelPaddingValue")
-        shown_padding = None if padding is None else float(_rescaled(padding, header))
-        return stretch_to_8_bit(values, path, shown_padding)
+        return stretch_to_8_bit(values, path, _padding(stored, header))
     if function == "SIGMOID":
         return scale_to_8_bit(1.0 / (1.0 + np.exp(-4.0 * (values - centre) / width)), 0.0, 1.0)
     if function == "LINEAR_EXACT":
@@ -111,12 +122,9 @@ def _is_too_narrow(width: float, function: str) -> bool:
     return width <= 0 if function in ("LINEAR_EXACT", "SIGMOID") else width < 1
 
 
-def _rescaled(stored: Any, header: Any) -> float:
-    return float(stored) * float(header.get("RescaleSlope", 1) or 1) + float(header.get("RescaleIntercept", 0) or 0)
-
-
 def _first(value: Any) -> float | None:
-    """Return the first of one or several window values."""
+    """Return the first of one or several window values; None where there is none, or none that is finite."""
     if value is None or value == "":
         return None
-    return float(value[0]) if hasattr(value, "__getitem__") and not isinstance(value, str) else float(value)
+    first = float(value[0]) if hasattr(value, "__getitem__") and not isinstance(value, str) else float(value)
+    return first if math.isfinite(first) else None

@@ -22,7 +22,7 @@ def scale_to_8_bit(values: NDArray[Any], low: float, high: float) -> NDArray[np.
     return np.rint(np.clip(scaled, 0.0, 255.0)).astype(np.uint8)
 
 
-def stretch_to_8_bit(values: NDArray[Any], path: str, padding: float | None = None) -> NDArray[np.uint8]:
+def stretch_to_8_bit(values: NDArray[Any], path: str, padding: NDArray[np.bool_] | None = None) -> NDArray[np.uint8]:
     """Map an image linearly from its own darkest value to 0 and from its brightest to 255.
 
     How many of 16 bits a scanner uses is rarely written in the file, so no fixed scale is right for all of them.
@@ -30,14 +30,14 @@ def stretch_to_8_bit(values: NDArray[Any], path: str, padding: float | None = No
     Args:
         values: Grey values [height, width] of any integer or floating type.
         path: For messages.
-        padding: Value that marks the area outside the picture: it does not count as darkest or brightest.
+        padding: bool[height, width], the area outside the picture: it does not count as darkest or brightest.
 
     Raises:
         BrokenImageError: A value is not finite.
     """
     if not np.isfinite(values).all():
         raise BrokenImageError(path, "it has values that are not finite")
-    counted = values if padding is None else values[values != padding]
+    counted = values if padding is None else values[~padding]
     if counted.size == 0:
         counted = values
     return scale_to_8_bit(values, float(counted.min()), float(counted.max()))

@@ -4,8 +4,10 @@ import io
 import struct
 import zlib
 from pathlib import PurePosixPath
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from clients.data.dicom import decode_dicom
@@ -23,6 +25,13 @@ MAX_PIXELS = 80_000_000
 
 _FORMATS = ("JPEG", "PNG", "TIFF", "BMP")
 _WIDE_MODES = frozenset({"I;16", "I;16L", "I;16B", "I;16N", "I", "F"})
+_GREY_ALPHA_16 = b"\x10\x04"
+"""Bit depth and colour type in the header of a PNG."""
+
+_BITS, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 262, 339
+"""Tags of TIFF."""
+
+_WHITE_IS_ZERO = 0
 _DECODER_ERRORS = (
     OSError,
     SyntaxError,
@@ -50,7 +59,8 @@ def decode_image(content: bytes, path: str) -> Image.Image:
     """Decode an image file to 8-bit RGB.
 
     EXIF orientation is applied; of a file with several pages the first one is taken; transparency is laid over
-    black; grey images of more than 8 bits are stretched linearly from their darkest to their brightest value.
+    black; grey images of more than 8 bits are stretched linearly from their darkest to their brightest visible value
+    (of 16 bits of colour the upper 8 count).
 
     Args:
         content: The file's bytes.
@@ -62,10 +72,14 @@ def decode_image(content: bytes, path: str) -> Image.Image:
     """
     if PurePosixPath(path).suffix.lower() in DICOM_SUFFIXES or content[128:132] == b"DICM":
         return decode_dicom(content, path, MAX_PIXELS)
+    deep = content.startswith(b"\x89PNG") and content[24:26] == _GREY_ALPHA_16
     try:
-        with quiet_decoders(), Image.open(io.BytesIO(content), formats=_FORMATS) as image:
+        with (
+            quiet_decoders(),
+            Image.open(io.BytesIO(_as_rgba(content) if deep else content), formats=_FORMATS) as image,
+        ):
             _check_size(image.size, path)
-            return _to_rgb(image, path)
+            return Image.fromarray(_deep_over_black(image, path)).convert("RGB") if deep else _to_rgb(image, path)
     except _DECODER_ERRORS as error:
         raise BrokenImageError(path, _one_line(error)) from error
 
@@ -95,12 +109,44 @@ def check_image(content: bytes, path: str) -> None:
 def _to_rgb(image: Image.Image, path: str) -> Image.Image:
     upright = ImageOps.exif_transpose(image)
     if upright.mode in _WIDE_MODES:
-        upright = Image.fromarray(stretch_to_8_bit(np.asarray(upright), path))
+        upright = Image.fromarray(_wide_over_black(image, np.asarray(upright), path))
     if upright.mode in ("RGBA", "LA", "PA") or "transparency" in upright.info:
         transparent = upright.convert("RGBA")
         background = Image.new("RGBA", transparent.size, (0, 0, 0, 255))
         upright = Image.alpha_composite(background, transparent)
     return upright.convert("RGB")
+
+
+def _wide_over_black(image: Image.Image, values: NDArray[Any], path: str) -> NDArray[np.uint8]:
+    """Stretch grey of more than 8 bits; what a PNG calls transparent is black, and a TIFF's white may be zero."""
+    tags = getattr(image, "tag_v2", {})
+    if values.dtype == np.int32 and tags.get(_BITS) == (32,) and tags.get(_SAMPLE_FORMAT, (1,)) == (1,):
+        values = values.view(np.uint32)  # Pillow has no such type and keeps the bits
+    transparent = image.info.get("transparency")
+    hidden = values == transparent if isinstance(transparent, int) else None
+    grey = stretch_to_8_bit(values, path, hidden)
+    if tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO:
+        grey = 255 - grey
+    if hidden is not None:
+        grey[hidden] = 0
+    return grey
+
+
+def _as_rgba(content: bytes) -> bytes:
+    """Call a PNG of 16-bit grey and alpha one of 8-bit RGBA, of which Pillow does not drop the lower bytes.
+
+    Both have four bytes a pixel, so rows and filters are the same.
+    """
+    header = content[12:24] + b"\x08\x06" + content[26:29]
+    return content[:12] + header + zlib.crc32(header).to_bytes(4, "big") + content[33:]
+
+
+def _deep_over_black(image: Image.Image, path: str) -> NDArray[np.uint8]:
+    """Stretch the 16-bit grey of such a PNG where it can be seen, and lay it over black by its 16-bit alpha."""
+    pairs = np.ascontiguousarray(np.asarray(ImageOps.exif_transpose(image))).view(">u2")
+    grey, alpha = pairs[..., 0], pairs[..., 1]
+    shown = stretch_to_8_bit(grey, path, alpha == 0)
+    return np.rint(shown * (alpha / 65535.0)).astype(np.uint8)
 
 
 def _check_size(size: tuple[int, int], path: str) -> None:

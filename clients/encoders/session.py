@@ -62,7 +62,7 @@ class EncoderSession:
         """Cache of the features of images."""
         description = {
             "encoder": self.card.digest,
-            "input": "image/v1",
+            "input": "image/v2",
             "precision": f"{self.compute.precision} {self.compute.device.type}",
         }
         return FeatureCache(self.cache_dir, description, self.card.embed_dim)

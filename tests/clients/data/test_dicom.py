@@ -79,6 +79,32 @@ def test_padding_does_not_count_as_darkest(make):
     np.testing.assert_array_equal(grey(content), [[0, 0, 255]])
 
 
+def test_a_range_of_padding_does_not_count(make):
+    stored = np.array([[60000, 60005, 60010, 0, 100]], np.uint16)
+    for value, limit in ((60000, 60010), (60010, 60000)):
+        content = make(
+            stored, PixelPaddingValue=value, PixelPaddingRangeLimit=limit, RescaleSlope="2", RescaleIntercept="-7"
+        )
+        np.testing.assert_array_equal(grey(content), [[255, 255, 255, 0, 255]])
+
+
+@pytest.mark.filterwarnings("ignore:Invalid value for VR DS")  # said while the file is made
+@pytest.mark.parametrize(("centre", "width"), [("nan", "100"), ("10", "inf"), ("10", "nan"), ("inf", "100")])
+def test_a_window_that_is_not_finite_is_none(make, centre, width):
+    np.testing.assert_array_equal(grey(make(WindowCenter=centre, WindowWidth=width)), grey(make()))
+
+
+@pytest.mark.filterwarnings("ignore:Invalid value for VR DS")  # said while the file is made
+def test_values_that_are_not_finite_are_refused_with_a_window_too(make):
+    window = {"WindowCenter": "10", "WindowWidth": "100"}
+    for content in (
+        make(RescaleSlope="nan", RescaleIntercept="0"),
+        make(RescaleSlope="nan", RescaleIntercept="0", **window),
+    ):
+        with pytest.raises(BrokenImageError, match="values that are not finite"):
+            decode_dicom(content, "x.dcm", 10**6)
+
+
 def test_a_window_is_applied_after_the_rescale(make):
     # PS3.3 C.11.2.1.2.1: with centre 0 and width 101, what is at most -50.5 is black and what is above 49.5 is white.
     content = make(RescaleSlope="0.5", RescaleIntercept="-100", WindowCenter="0", WindowWidth="101")

@@ -1,6 +1,8 @@
 """From file bytes to upright 8-bit RGB."""
 
 import io
+import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -62,6 +64,73 @@ def test_a_flat_wide_image_is_black_and_a_broken_float_is_refused():
     assert not np.asarray(decode_image(encoded(Image.fromarray(flat), "PNG"), "x.png")).any()
     with pytest.raises(BrokenImageError, match="finite"):
         decode_image(encoded(Image.fromarray(np.array([[np.nan, 1]], np.float32)), "TIFF"), "x.tif")
+
+
+RAMP = np.linspace(0, 4095, 20 * 30).astype(np.uint16).reshape(20, 30)
+STRETCHED = np.rint(RAMP / 4095 * 255).astype(np.uint8)
+
+
+def png_16(colour_type, values, extra=b""):
+    """A PNG of 16 bits a channel, values uint16[h, w, channels]; every row after the first with the filter `up`."""
+    rows = values.astype(">u2").view(np.uint8).reshape(len(values), -1)
+    up = np.concatenate([rows[:1], rows[1:] - rows[:-1]])
+    raw = b"".join(bytes([2 * (i > 0)]) + row.tobytes() for i, row in enumerate(up))
+    header = struct.pack(">IIBBBBB", values.shape[1], values.shape[0], 16, colour_type, 0, 0, 0)
+    parts = [b"IHDR" + header, *([b"tRNS" + extra] if extra else []), b"IDAT" + zlib.compress(raw), b"IEND"]
+    chunks = (struct.pack(">I", len(part) - 4) + part + struct.pack(">I", zlib.crc32(part)) for part in parts)
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
+
+
+def tiff(values, photometric, sample_format=1):
+    """A little-endian TIFF of one uncompressed strip of grey."""
+    height, width = values.shape
+    content = values.tobytes()
+    bits = values.dtype.itemsize * 8
+    tags = [(256, 4, width), (257, 4, height), (258, 3, bits), (259, 3, 1), (262, 3, photometric), (273, 4, 8)]
+    tags += [(277, 3, 1), (278, 4, height), (279, 4, len(content)), (339, 3, sample_format)]
+    directory = struct.pack("<H", len(tags)) + b"".join(struct.pack("<HHII", t, k, 1, v) for t, k, v in tags)
+    return b"II*\0" + struct.pack("<I", 8 + len(content)) + content + directory + struct.pack("<I", 0)
+
+
+def shades(content):
+    pixels = np.asarray(decode_image(content, "x.png"))
+    assert (pixels[..., 0] == pixels[..., 1]).all()
+    return pixels[..., 0]
+
+
+def test_sixteen_bit_grey_with_alpha_keeps_its_shades_and_lies_over_black():
+    opaque = np.dstack([RAMP, np.full_like(RAMP, 65535)])
+    np.testing.assert_array_equal(shades(png_16(4, opaque)), STRETCHED)
+    half = opaque.copy()
+    half[:, 15:, 1] = 65535 // 2
+    half[0, :, :] = (65535, 0)  # bright, and not to be seen
+    half[1, 0] = (0, 65535)
+    expected = np.where(np.arange(30) < 15, STRETCHED, np.rint(STRETCHED * (32767 / 65535))).astype(np.uint8)
+    expected[0], expected[1, 0] = 0, 0
+    np.testing.assert_array_equal(shades(png_16(4, half)), expected)
+
+
+def test_what_sixteen_bit_grey_calls_transparent_is_black_and_does_not_count():
+    values = RAMP.copy()
+    values[:5] = 60000
+    values[5, 0] = 0
+    expected = STRETCHED.copy()
+    expected[:5], expected[5, 0] = 0, 0
+    np.testing.assert_array_equal(shades(png_16(0, values[..., None], struct.pack(">H", 60000))), expected)
+
+
+def test_white_may_be_zero_in_sixteen_bits_as_in_eight():
+    np.testing.assert_array_equal(shades(tiff(RAMP, 1)), STRETCHED)
+    np.testing.assert_array_equal(shades(tiff(RAMP, 0)), 255 - STRETCHED)
+    eight = (RAMP // 16).astype(np.uint8)
+    np.testing.assert_array_equal(shades(tiff(eight, 0)), 255 - eight)
+
+
+def test_32_bits_without_a_sign_do_not_wrap():
+    values = RAMP.astype(np.uint32) * 2**20
+    np.testing.assert_array_equal(shades(tiff(values, 1)), STRETCHED)
+    signed = RAMP.astype(np.int32) - 2000
+    np.testing.assert_array_equal(shades(tiff(signed, 1, sample_format=2)), STRETCHED)
 
 
 def test_transparency_is_laid_over_black():
