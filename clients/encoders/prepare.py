@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from clients.data import BrokenImageError, DataWarning, EmptyDataError, ImageDataset, Record, fingerprint
 from clients.data.files import REPLACED
+from clients.data.findings import finding
 from clients.data.precomputed import NoImages
 from clients.encoders.bundle import FeatureBundle, LabelledFeatures, site_features
 from clients.encoders.encoding import encode_batches
@@ -66,6 +67,7 @@ def prepare_features(
     if broken:
         dataset = _decodable(dataset, frozenset(broken))
     prompts = class_prompts(dataset.classes, chosen)
+    warnings += _same_prompts(dataset.classes, prompts)
     text_features = session.text_features(prompts)
     rows = {**cached.rows, **fresh}
     held_out = dataset.global_site
@@ -146,6 +148,15 @@ def _findings(dataset: ImageDataset, damaged: int, broken: dict[str, str]) -> tu
         text = f"{damaged} damaged entries of the feature cache were removed and computed again"
         findings.append(DataWarning("damaged_cache", damaged, (), text))
     return tuple(findings)
+
+
+def _same_prompts(classes: Sequence[str], prompts: Sequence[tuple[str, ...]]) -> tuple[DataWarning, ...]:
+    """Find classes that the text tower cannot tell apart, such as `a-b` and `a_b`."""
+    alike = [label for label, texts in zip(classes, prompts, strict=True) if prompts.count(texts) > 1]
+    if not alike:
+        return ()
+    text = f"{len(alike)} classes share their prompts with another, so prompts cannot tell them apart; rename them"
+    return (finding("same_prompts", alike, text),)
 
 
 def _labelled(

@@ -195,6 +195,14 @@ def test_the_global_site_is_apart_and_all_test(image_folder, encoder, options):
     assert bundle.all_sites()[-1] is bundle.global_site
 
 
+def test_classes_with_the_same_prompts_are_a_finding(dataset, encoder, options):
+    (dataset.root / "south" / "dog").rename(dataset.root / "south" / "big-cat")
+    bundle = prepare_features(load_dataset(str(dataset.root))[0], encoder, options)
+    assert [(item.kind, item.examples) for item in bundle.warnings] == [("same_prompts", ("big-cat", "big_cat"))]
+    assert np.array_equal(bundle.text_features[0], bundle.text_features[1])
+    assert prepare_features(dataset, encoder, options).warnings == ()
+
+
 class Unreadable:
     """Images of a folder, some of which cannot be decoded although their headers were fine."""
 
