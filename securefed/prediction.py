@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from clients.data import BrokenImageError, DataError, DataWarning, ImageDataset
+from clients.data import BrokenImageError, DataError, DataWarning, ImageDataset, Record
 from clients.data.files import DIVIDED_KINDS
 from clients.data.pixels import is_image_path
 from clients.encoders import EncodeOptions, FeatureBundle, encode_images
 from clients.method.layout import vector_layout
 from clients.method.stored import predict_stored
 from clients.method.threads import one_thread_each
-from securefed.config import RunConfig, load_config
+from securefed.config import DataConfig, RunConfig, load_config
 from securefed.errors import ConfigError, RunFolderError
 from securefed.evaluation import at_held_out_site, evaluate_site, mean_over_sites, plain_metrics, worst_site
 from securefed.model_file import SavedModel, load_model
@@ -155,7 +155,7 @@ def evaluate_run(
             "client that answers for each was chosen by a hash of the patient"
         )
     if source and split != "train":
-        told += [*_divided_anew(dataset, warnings, split), *_seen_in_training(own, dataset, split)]
+        told += [*_divided_anew(dataset, warnings, split), *_seen_in_training(own, dataset, split, config.data)]
     bundle = encode_sites(config, dataset, where, cache_dir, observer)
     told += [warning.message for warning in bundle.warnings]
     for text in told:
@@ -235,18 +235,19 @@ def _own_data(folder: RunFolder) -> ImageDataset | None:
         return None
 
 
-def _seen_in_training(own: ImageDataset | None, dataset: ImageDataset, split: str) -> list[str]:
+def _seen_in_training(own: ImageDataset | None, dataset: ImageDataset, split: str, config: DataConfig) -> list[str]:
     """Return a warning where images of other data, or their patients, are in another split of the run's own.
 
-    Names of patients are compared within a site: hospitals may number alike.
+    Names of patients are compared within a site, since hospitals may number alike, and over all clients to whom the run
+    has dealt one hospital's patients.
     """
     if own is None:
         return ["--data: the run's own data are not here to compare: leave out what it has trained on"]
     elsewhere = [record for record in own.records if record.split != split]
     images = {record.digest for record in elsewhere}
-    patients = {(record.site, record.patient) for record in elsewhere if record.patient is not None}
+    patients = {_person(record, config) for record in elsewhere if record.patient is not None}
     chosen = dataset.select(split=split)
-    seen = sum(record.digest in images or (record.site, record.patient) in patients for record in chosen)
+    seen = sum(record.digest in images or _person(record, config) in patients for record in chosen)
     if not seen:
         return []
     text = (
@@ -254,6 +255,11 @@ def _seen_in_training(own: ImageDataset | None, dataset: ImageDataset, split: st
         "the run, which may have trained on them: the figures are too good; leave them out"
     )
     return [text]
+
+
+def _person(record: Record, config: DataConfig) -> tuple[str, str | None]:
+    dealt = config.clients and record.site != config.global_site
+    return "" if dealt else record.site, record.patient
 
 
 def _predict(

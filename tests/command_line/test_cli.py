@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import re
 import shutil
 import signal
 import struct
@@ -336,6 +337,18 @@ def test_other_data_of_a_hospital_that_was_dealt_to_clients_stay_with_its_patien
         rest = json.loads(call("evaluate", "run", "--split", split, "--json", "--quiet")[1])
         trained = {site: count + rest["sites"][site]["ensemble"]["num_images"] for site, count in trained.items()}
     assert {site: parts["ensemble"]["num_images"] for site, parts in found["sites"].items()} == trained
+    for client in ("client_1", "client_2", "client_3"):  # the same people, photographed again, said to be elsewhere
+        (Path("elsewhere") / client).mkdir(parents=True)
+    for number, path in enumerate(sorted(Path("others").rglob("*.png"))):
+        place = Path("elsewhere") / f"client_{number % 3 + 1}" / path.parent.name / path.name
+        place.parent.mkdir(exist_ok=True)
+        place.write_bytes(path.read_bytes() + b"again")
+    with_splits(Path("elsewhere"), lambda _: "test", "known")
+    metadata = Path("elsewhere") / "metadata.csv"
+    named = re.sub(r",client_\d-", ",a-", metadata.read_text())
+    metadata.write_text(named)
+    told = json.loads(call("evaluate", "run", "--data", "elsewhere", "--json", "--quiet")[1])["warnings"]
+    assert any(text.startswith("--data: 15 of 20 test images, or other images") for text in told)
     for path in Path("others").rglob("*.png"):  # other people
         path.write_bytes(path.read_bytes() + b"again")
     metadata = Path("others") / "metadata.csv"
