@@ -10,6 +10,7 @@ from PIL import Image
 from clients.data.arrays import read_npz
 from clients.data.dataset import SPLITS, Record
 from clients.data.errors import BrokenImageError, EmptyDataError, SourceFormatError
+from clients.data.files import REPLACED
 from clients.data.findings import DataWarning, finding
 from clients.data.fingerprint import array_digest
 from clients.data.options import DataOptions
@@ -60,15 +61,19 @@ class ArrayImages:
     """Images inside a MedMNIST file; read when first needed, in every process for itself.
 
     Args:
-        path: The .npz file.
+        path: The .npz file, as it is now: images of a file that takes its place later are refused.
+
+    Raises:
+        OSError: The file is not there.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._state = _state(path)
         self._arrays: dict[str, NDArray[Any]] = {}
 
     def __getstate__(self) -> dict[str, object]:
-        return {"path": self.path, "_arrays": {}}
+        return {"path": self.path, "_state": self._state, "_arrays": {}}
 
     def load(self, path: str) -> Image.Image:
         """Return the image `<split>/<index>` as 8-bit RGB; raises BrokenImageError where there is none."""
@@ -76,7 +81,10 @@ class ArrayImages:
         if split not in SPLITS or not number.isdigit():
             raise BrokenImageError(path, "images of this file are called <split>/<index>")
         if split not in self._arrays:
-            self._arrays[split] = _read(self.path).get(f"{split}_images", np.empty((0, 1, 1), np.uint8))
+            images = _read(self.path).get(f"{split}_images", np.empty((0, 1, 1), np.uint8))
+            if _state(self.path) != self._state:
+                raise BrokenImageError(path, REPLACED)
+            self._arrays[split] = images
         images = self._arrays[split]
         if int(number) >= len(images):
             raise BrokenImageError(path, f"the split has {len(images)} images")
@@ -93,6 +101,7 @@ def read_medmnist(path: Path, options: DataOptions) -> tuple[tuple[Record, ...],
         SiteError: The file's name cannot be that of a site.
     """
     check_site_name(path.stem)
+    source = ArrayImages(path)
     arrays = _read(path)
     counts: dict[str, NDArray[np.int64]] = {}
     for split in SPLITS:
@@ -109,7 +118,13 @@ def read_medmnist(path: Path, options: DataOptions) -> tuple[tuple[Record, ...],
         for split, labels in counts.items()
         for index, (image, label) in enumerate(zip(arrays[f"{split}_images"], labels, strict=True))
     ]
-    return tuple(sorted(records, key=lambda record: record.path)), ArrayImages(path), findings
+    return tuple(sorted(records, key=lambda record: record.path)), source, findings
+
+
+def _state(path: Path) -> tuple[int, int, int]:
+    """Return what changes when another file takes the place of one: inode, size and time."""
+    status = path.stat()
+    return status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def _read(path: Path) -> dict[str, NDArray[Any]]:

@@ -130,3 +130,17 @@ def test_damaged_compression_is_a_named_error(tmp_path):
     path.write_bytes(content[:start] + bytes(64) + content[start + 64 :])
     with pytest.raises(SourceFormatError, match=r"is not a readable \.npz file"):
         load_dataset(str(path))
+
+
+def test_images_of_a_file_that_took_the_place_of_another_are_refused(tmp_path):
+    path = tmp_path / "pneumoniamnist.npz"
+    dataset, _ = load_dataset(save(path, arrays()))
+    travelled = pickle.dumps(dataset.source)
+    (tmp_path / "other").mkdir()
+    other = arrays()
+    other["train_images"] = 255 - other["train_images"]
+    save(tmp_path / "other" / "new.npz", other)
+    (tmp_path / "other" / "new.npz").replace(path)
+    for source in (dataset.source, pickle.loads(travelled)):
+        with pytest.raises(BrokenImageError, match="another image has taken its place"):
+            source.load("train/000000")
