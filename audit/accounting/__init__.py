@@ -7,6 +7,7 @@ is verified without it.
 from audit.accounting.calibrate import (
     CalibrationError,
     affordable_steps,
+    bound_against,
     calibrate_noise,
     calibrate_sampled_gaussian,
     upper_epsilon,
@@ -47,6 +48,7 @@ __all__ = [
     "affordable_steps",
     "against_broken_aggregation",
     "against_colluders",
+    "bound_against",
     "calibrate_noise",
     "calibrate_sampled_gaussian",
     "mechanism_fields",

@@ -1,9 +1,11 @@
 """How much noise a target needs, and how many steps it allows: bisection whose answer was itself accounted."""
 
+import math
 from collections.abc import Callable
+from dataclasses import replace
 
 from audit.accounting.mechanisms import Adjacency, Composition, Repeated, SampledGaussian
-from audit.accounting.pld import INTERVAL, has_pld, pld_epsilon
+from audit.accounting.pld import INTERVAL, has_pld, is_meaningless, pld_epsilon
 from audit.accounting.rdp import rdp_epsilon
 
 _COARSE = 1e-3
@@ -20,7 +22,7 @@ class CalibrationError(ValueError):
 def upper_epsilon(
     composition: Composition, delta: float, adjacency: Adjacency = Adjacency.ADD_OR_REMOVE_ONE, *, coarse: bool = False
 ) -> float:
-    """Return the stated upper bound alone, without its cross-checks.
+    """Return the stated upper bound alone, without its cross-checks: the smaller one of PLD and RDP.
 
     Args:
         composition: What was released.
@@ -28,9 +30,32 @@ def upper_epsilon(
         adjacency: Neighbouring relation.
         coarse: A faster and slightly larger bound.
     """
+    rdp = rdp_epsilon(composition, delta, adjacency)
     if not has_pld(composition):
-        return rdp_epsilon(composition, delta, adjacency)
-    return pld_epsilon(composition, delta, adjacency, interval=_COARSE if coarse else INTERVAL)
+        return rdp
+    if is_meaningless(composition, delta, adjacency):
+        return math.inf
+    return min(rdp, pld_epsilon(composition, delta, adjacency, interval=_COARSE if coarse else INTERVAL))
+
+
+def bound_against(
+    composition: Composition, target: float, delta: float, adjacency: Adjacency = Adjacency.ADD_OR_REMOVE_ONE
+) -> float:
+    """Return an upper bound as cheap as the answer to `is it within the target` allows: RDP, a coarse PLD, the PLD.
+
+    Args:
+        composition: What was released.
+        target: Where the bound is above it, so is the stated one.
+        delta: Probability within (0, 1).
+        adjacency: Neighbouring relation.
+    """
+    cheap = rdp_epsilon(composition, delta, adjacency)
+    if cheap <= target or 10 * (target + 1) < cheap < math.inf:
+        return cheap
+    coarse = upper_epsilon(composition, delta, adjacency, coarse=True)
+    if coarse <= target or coarse > 1.1 * (target + 0.1):
+        return coarse
+    return upper_epsilon(composition, delta, adjacency)
 
 
 def calibrate_noise(
@@ -59,11 +84,20 @@ def calibrate_noise(
     def meets(multiplier: float) -> bool:
         return upper_epsilon(compose(multiplier), delta, adjacency, coarse=True) <= target_epsilon
 
+    def barely_meets(multiplier: float) -> bool:
+        return upper_epsilon(compose(multiplier), delta, adjacency) <= target_epsilon
+
     high = 1.0
     while not meets(high):
         high *= 2
         if high > _MAX_MULTIPLIER:
             raise CalibrationError(f"no noise multiplier up to {_MAX_MULTIPLIER:g} gives epsilon {target_epsilon}")
+    found = _least(meets, high, precision)
+    return _least(barely_meets, found, precision) if barely_meets(found / (1 + precision)) else found
+
+
+def _least(meets: Callable[[float], bool], high: float, precision: float) -> float:
+    """Return a multiplier that meets the target, as `high` does, and is above one that does not by `precision`."""
     low = high / 2
     while meets(low):
         low, high = low / 2, low
@@ -109,18 +143,26 @@ def affordable_steps(
         CalibrationError: `spent` alone is above the target.
     """
 
-    def meets(count: int) -> bool:
-        more = [Repeated(part.mechanism, part.count * count) for part in step] if count else []
-        return upper_epsilon([*spent, *more], delta, adjacency, coarse=True) <= target_epsilon
+    def meets(count: int, *, coarse: bool = True) -> bool:
+        more = [replace(part, count=part.count * count) for part in step] if count else []
+        return upper_epsilon([*spent, *more], delta, adjacency, coarse=coarse) <= target_epsilon
 
-    if not meets(0):
+    if not meets(0) and not meets(0, coarse=False):
         raise CalibrationError(f"what was spent before is above epsilon {target_epsilon}")
-    high = 1
-    while meets(high):
-        high *= 2
-        if high > _MAX_STEPS:
+    found = _most(meets, 0)
+    return _most(lambda count: meets(count, coarse=False), found)
+
+
+def _most(meets: Callable[[int], bool], low: int) -> int:
+    """Return the largest number that meets the target, as `low` does; _MAX_STEPS where there is no end."""
+    if low == _MAX_STEPS or not meets(low + 1):
+        return low
+    low, stride = low + 1, 1
+    while meets(low + stride):
+        low, stride = low + stride, 2 * stride
+        if low + stride > _MAX_STEPS:
             return _MAX_STEPS
-    low = high // 2
+    high = low + stride
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (middle, high) if meets(middle) else (low, middle)

@@ -150,13 +150,25 @@ Mechanism = Gaussian | SampledGaussian | GroupedSampledGaussian | Skellam | Disc
 
 @dataclass(frozen=True)
 class Repeated:
-    """A mechanism used `count` times on the same data, each with fresh noise (and a fresh sample)."""
+    """A mechanism used `count` times on the same data, each with fresh noise (and a fresh sample).
+
+    Attributes:
+        mechanism: The noise.
+        count: How often.
+        replaced: Whether neighbours differ in what one contribution is, and not in whether it is there: it then costs
+            what replacing one costs, whatever relation the whole is accounted in.
+    """
 
     mechanism: Mechanism
     count: int = 1
+    replaced: bool = False
 
     def __post_init__(self) -> None:
         _require(self.count >= 1, f"count must be at least 1, is {self.count}")
+
+    def relation(self, adjacency: Adjacency) -> Adjacency:
+        """Return the neighbouring relation in which this part counts."""
+        return Adjacency.REPLACE_ONE if self.replaced else adjacency
 
 
 Composition = Sequence[Repeated]
@@ -168,12 +180,13 @@ def merged(composition: Composition) -> tuple[Repeated, ...]:
 
     Grouped steps become the equivalent single ones, and steps that take all records become plain Gaussians.
     """
-    counts: dict[Mechanism, int] = {}
+    counts: dict[tuple[Mechanism, bool], int] = {}
     for repeated in composition:
         mechanism = repeated.mechanism
         if isinstance(mechanism, GroupedSampledGaussian):
             mechanism = SampledGaussian(mechanism.noise_multiplier, mechanism.sampling_rate)
         if isinstance(mechanism, SampledGaussian) and mechanism.sampling_rate == 1:
             mechanism = Gaussian(mechanism.noise_multiplier)
-        counts[mechanism] = counts.get(mechanism, 0) + repeated.count
-    return tuple(Repeated(mechanism, count) for mechanism, count in counts.items())
+        key = (mechanism, repeated.replaced)
+        counts[key] = counts.get(key, 0) + repeated.count
+    return tuple(Repeated(mechanism, count, replaced) for (mechanism, replaced), count in counts.items())

@@ -20,6 +20,9 @@ EPSILON_ERROR = 0.01
 
 _MAX_POINTS = 2**24
 
+_ROUNDING = 16 * 2.0**-52
+"""Of delta, for each use and for the noise of the transform over all points: what floating point can add or take."""
+
 _EXPONENT = 300.0
 """Far from where the exponential function overflows."""
 
@@ -33,7 +36,9 @@ class Interval:
 
 
 def prv_interval(composition: Composition, delta: float, epsilon_error: float = EPSILON_ERROR) -> Interval | None:
-    """Return bounds on epsilon for the removal of a record, or None where the loss spans too many steps to compute.
+    """Return bounds on epsilon for the removal of a record, or None where they cannot be computed.
+
+    That is where the loss spans too many steps, and where rounding errors, which count as a part of delta, exceed it.
 
     Args:
         composition: Gaussian mechanisms, sampled or not.
@@ -63,6 +68,9 @@ def prv_interval(composition: Composition, delta: float, epsilon_error: float = 
     if not reach / mesh < _MAX_POINTS / 2 - 2:
         return None
     half = math.ceil(reach / mesh) + 1
+    rounding = _ROUNDING * (steps + math.sqrt(2 * half))
+    if delta_error + rounding >= delta:
+        return None
     spectrum: NDArray[np.complex128] | None = None
     shift = 0.0
     for sigma, rate, count in parts:
@@ -73,8 +81,8 @@ def prv_interval(composition: Composition, delta: float, epsilon_error: float = 
     assert spectrum is not None  # noqa: S101 (narrows the type)
     masses = np.maximum(np.fft.fftshift(np.fft.irfft(spectrum, 2 * half)), 0.0)
     losses = np.arange(-half, half, dtype=np.float64) * mesh + shift
-    upper = _epsilon(losses, masses, delta - delta_error) + epsilon_error
-    lower = _epsilon(losses, masses, delta + delta_error) - epsilon_error
+    upper = _epsilon(losses, masses, delta - delta_error - rounding) + epsilon_error
+    lower = _epsilon(losses, masses, delta + delta_error + rounding) - epsilon_error
     return Interval(max(0.0, lower), upper)
 
 

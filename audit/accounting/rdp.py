@@ -6,7 +6,7 @@ accountants, holds for the discrete mechanisms, and serves as a cross-check for 
 
 import math
 from collections.abc import Callable
-from functools import cache
+from functools import cache, lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,7 +58,7 @@ def rdp_epsilon(
     if not composition:
         return 0.0
     best = math.inf
-    totals = sum(repeated.count * _curve(repeated.mechanism, adjacency, orders) for repeated in merged(composition))
+    totals = sum(part.count * _curve(part.mechanism, part.relation(adjacency), orders) for part in merged(composition))
     for order, total in zip(orders, np.asarray(totals), strict=True):
         epsilon = float(total) + math.log1p(-1 / order) - (math.log(delta) + math.log(order)) / (order - 1)
         best = min(best, epsilon)
@@ -103,6 +103,7 @@ def _finite_curve(mechanism: Mechanism, adjacency: Adjacency, orders: tuple[floa
             return _discrete(lambda order: discrete_gaussian_rdp(wider, order), rate, adjacency, orders)
 
 
+@lru_cache(maxsize=64)
 def _sampled_gaussian(q: float, sigma: float, orders: tuple[float, ...]) -> NDArray[np.float64]:
     """Log-moments of the sampled Gaussian by the trapezoidal rule, which converges geometrically for them.
 

@@ -21,7 +21,7 @@ def against_colluders(composition: Composition, colluders: int) -> tuple[Repeate
     """
     if colluders < 0:
         raise ValueError(f"colluders must not be negative, is {colluders}")
-    return tuple(Repeated(_less_shares(part.mechanism, colluders), part.count) for part in composition)
+    return tuple(replace(part, mechanism=_less_shares(part.mechanism, colluders)) for part in composition)
 
 
 def against_broken_aggregation(composition: Composition) -> tuple[Repeated, ...]:
@@ -29,7 +29,7 @@ def against_broken_aggregation(composition: Composition) -> tuple[Repeated, ...]
 
     Who can do that can open the seeds of removable noise as well: the least that a share can have is left.
     """
-    return tuple(Repeated(_single_share(part.mechanism), part.count) for part in composition)
+    return tuple(replace(part, mechanism=_single_share(part.mechanism)) for part in composition)
 
 
 def share_multiplier(noise_multiplier: float, shares: int) -> float:
