@@ -7,6 +7,9 @@ from audit.accounting import Adjacency, Mechanism
 ALL_DATA = "*"
 """The data sets of a hospital that have no budget of their own."""
 
+UNITS = ("image", "patient", "hospital")
+"""From the finest to the coarsest: what is released about a patient is released about each of its images as well."""
+
 
 @dataclass(frozen=True)
 class Account:
@@ -27,7 +30,8 @@ class Account:
 class BudgetLine:
     """What one budget covers: all data of a hospital for a unit, or one data set that was declared to be disjoint.
 
-    A data set that nobody declared shares the line of all others: renaming, copying or extending data opens no budget.
+    A data set that nobody declared shares the line of all others: renaming, copying or extending data opens no budget,
+    not even where the data set itself was declared (`State.answers_for`).
     """
 
     hospital: str

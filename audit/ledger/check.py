@@ -40,7 +40,7 @@ def count_agreeing(path: Path, logs: Mapping[str, Sequence[Event]], named: Calla
         charges = {spent.charge.release_id: spent for spent in ledger.charges()}
         budgets = ledger.budgets()
         for line, budget in budgets.items():
-            composition = ledger.composition(line)
+            composition = ledger.composition(line, at_last_charge=True)
             if rdp_epsilon(composition, budget.delta, budget.adjacency) <= budget.epsilon:
                 continue
             epsilon = upper_epsilon(composition, budget.delta, budget.adjacency)

@@ -2,13 +2,13 @@
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from audit.accounting import Adjacency, Repeated, mechanism_of
 from audit.canonical import CanonicalError, decode_canonical, encode_canonical
 from audit.errors import EvidenceError
-from audit.ledger.accounts import ALL_DATA, Account, Budget, BudgetLine, Charge
+from audit.ledger.accounts import ALL_DATA, UNITS, Account, Budget, BudgetLine, Charge
 from audit.ledger.policy import ADJACENCY, RENEWAL_RULE, SignedRenewal, renewal_of
 from audit.log import GENESIS
 from audit.privacy_fields import DELTA, MECHANISM, UNIT
@@ -54,13 +54,13 @@ _NEXT = {"reserved": "released", "released": "committed"}
 
 @dataclass
 class Spent:
-    """One charge and how far it came; it counts from its reservation on."""
+    """One charge and how far it came; it counts from its reservation on. It had to fit into all of `lines`."""
 
     seq: int
     time: str
     account: Account
     charge: Charge
-    line: BudgetLine
+    lines: tuple[BudgetLine, ...]
     state: str = "reserved"
 
 
@@ -75,6 +75,7 @@ class State:
         charges: All charges by release.
         refusals: Entries of refused releases.
         renewals: Entries of renewals.
+        declared: For the lines of single data sets: how many charges there were when they were opened.
     """
 
     size: int = 0
@@ -83,6 +84,7 @@ class State:
     charges: dict[str, Spent] = field(default_factory=dict)
     refusals: list[Mapping[str, Any]] = field(default_factory=list)
     renewals: list[Mapping[str, Any]] = field(default_factory=list)
+    declared: dict[BudgetLine, int] = field(default_factory=dict)
 
     def line_of(self, account: Account) -> BudgetLine | None:
         """Return the line that pays for an account; None where there is no budget."""
@@ -92,20 +94,32 @@ class State:
                 return line
         return None
 
-    def composition(self, line: BudgetLine) -> list[Repeated]:
-        """Return everything that a line has to answer for.
+    def lines_of(self, account: Account) -> tuple[BudgetLine, ...]:
+        """Return every line that a release must fit into: the one that pays first, then those of finer units."""
+        finer = UNITS[: UNITS.index(account.unit)]
+        found = [self.line_of(account), *(self.line_of(replace(account, unit=unit)) for unit in reversed(finer))]
+        return tuple(line for line in found if line is not None)
 
-        A data set that got a line of its own takes all of its charges there, and those made before count in both.
+    def answers_for(self, line: BudgetLine) -> list[Spent]:
+        """Return every charge that a line has to answer for, in order.
+
+        Those of its hospital and unit, and those of coarser units, which are about the line's as well. The line of all
+        data answers for all data sets, those with lines of their own included: a data set that nobody declared may hold
+        any of them. The line of one data set answers for that one, and for those that turned up without a line after it
+        was declared; of those before, and of those with lines, its signer has said that they share no patient.
         """
-        return [
-            Repeated(spent.charge.mechanism, spent.charge.repetitions)
-            for spent in self.charges.values()
-            if spent.line == line
-            or (
-                spent.account.fingerprint == line.fingerprint
-                and (spent.account.hospital, spent.account.unit) == (line.hospital, line.unit)
-            )
-        ]
+        charges = list(self.charges.values())
+        about = [spent for spent in charges if _is_about(spent.account, line)]
+        if line.fingerprint == ALL_DATA:
+            return about
+        apart = {s.account.fingerprint for s in charges[: self.declared[line]] if s.account.hospital == line.hospital}
+        apart |= {other.fingerprint for other in self.declared if other.hospital == line.hospital}
+        apart.discard(line.fingerprint)
+        return [spent for spent in about if spent.account.fingerprint not in apart]
+
+    def composition(self, line: BudgetLine) -> list[Repeated]:
+        """Return everything that a line has to answer for, as it is about the line's unit."""
+        return [part_of(spent.charge, spent.account, line) for spent in self.answers_for(line)]
 
     def take(self, encoded: bytes) -> None:
         """Add an entry.
@@ -169,6 +183,8 @@ class State:
             raise EvidenceError(seq, "the renewal is not signed by the signer of the budget")
         if renewal.serial != old.serial + 1:
             raise EvidenceError(seq, f"the renewal has the serial {renewal.serial}, the next one is {old.serial + 1}")
+        if renewal.line not in self.budgets:
+            self.declared[renewal.line] = len(self.charges)
         self.budgets[renewal.line] = Budget(renewal.epsilon, old.delta, old.adjacency, old.signer, renewal.serial)
 
     def _reserve(self, value: Mapping[str, Any], seq: int) -> None:
@@ -177,8 +193,21 @@ class State:
                 seq, f"the release {value['release_id']!r} was charged before; fresh noise is a new release"
             )
         account = Account(value["hospital"], value["fingerprint"], value["unit"])
-        line = self.line_of(account)
-        if line is None:
+        if self.line_of(account) is None:
             raise EvidenceError(seq, f"{account.hospital} has no budget for the unit {account.unit}")
         charge = Charge(value["run_id"], value["release_id"], mechanism_of(value["mechanism"]), value["repetitions"])
-        self.charges[charge.release_id] = Spent(seq, value["time"], account, charge, line)
+        self.charges[charge.release_id] = Spent(seq, value["time"], account, charge, self.lines_of(account))
+
+
+def part_of(charge: Charge, account: Account, line: BudgetLine) -> Repeated:
+    """Return a charge as a line has to answer for it.
+
+    A release at a coarser unit clips what the whole of it contributes: without one of its images a patient's
+    contribution is another one, as if it had been replaced, and not only there or not.
+    """
+    return Repeated(charge.mechanism, charge.repetitions, replaced=account.unit != line.unit)
+
+
+def _is_about(account: Account, line: BudgetLine) -> bool:
+    """Whether what is released about an account is about the hospital and unit of a line, which may be finer."""
+    return account.hospital == line.hospital and UNITS.index(account.unit) >= UNITS.index(line.unit)

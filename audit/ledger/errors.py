@@ -25,16 +25,17 @@ class BudgetExceededError(AuditError):
 
     Attributes:
         hospital: Whose data it is about.
-        unit: Unit of privacy.
+        unit: Unit of privacy of the budget.
         epsilon: What all releases would cost together with this one.
         budget: The limit.
     """
 
     exit_code = 4
 
-    def __init__(self, hospital: str, unit: str, epsilon: float, budget: float) -> None:
+    def __init__(self, hospital: str, unit: str, epsilon: float, budget: float, released: str = "") -> None:
+        about = f", which is at {released} level and so about every {unit} too," if released not in ("", unit) else ""
         super().__init__(
-            f"the privacy budget of {hospital} ({unit} level) is {budget:g} and this release would bring it to "
+            f"the privacy budget of {hospital} ({unit} level) is {budget:g} and this release{about} would bring it to "
             f"{at_most(epsilon)}; nothing was sent. Use more noise or fewer rounds, or have the budget renewed by its "
             "signer"
         )

@@ -15,10 +15,10 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, Self
 
-from audit.accounting import Composition, Repeated, mechanism_fields, rdp_epsilon, upper_epsilon
+from audit.accounting import Repeated, bound_against, mechanism_fields, upper_epsilon
 from audit.errors import EvidenceError
 from audit.ledger.accounts import Account, Budget, BudgetLine, Charge
-from audit.ledger.entries import Spent, State
+from audit.ledger.entries import Spent, State, part_of
 from audit.ledger.errors import BudgetExceededError, LedgerError
 from audit.ledger.policy import Policy, SignedRenewal
 from audit.log import Clock, system_clock
@@ -52,7 +52,9 @@ class AccountStatus:
         line: The line that pays for it.
         budget: Its limit.
         spent: Upper bound on epsilon of all that the line answers for.
-        charges: Releases of the line, in order.
+        remaining: What is left of epsilon, of lines of finer units as well that releases have to fit into; the cost of
+            further releases does not simply subtract from it.
+        charges: Releases that the line answers for, in order.
         refused: Releases that were refused for this hospital and unit.
         renewals: Renewals of the line.
     """
@@ -61,14 +63,10 @@ class AccountStatus:
     line: BudgetLine
     budget: Budget
     spent: float
+    remaining: float
     charges: tuple[Spent, ...]
     refused: int
     renewals: int
-
-    @property
-    def remaining(self) -> float:
-        """What is left of epsilon; the cost of further releases does not simply subtract from it."""
-        return max(0.0, self.budget.epsilon - self.spent)
 
 
 class Ledger:
@@ -160,6 +158,8 @@ class Ledger:
         Raises:
             BudgetExceededError: The release would exceed the budget; the refusal is recorded and nothing is charged.
             LedgerError: The account has no budget, or the release was charged before.
+
+        Its own line must bear it, and those of finer units: a release about a patient is one about each of its images.
         """
         self._fault(FaultPoint.BEFORE_RESERVE)
         epsilon = self._charge(account, charge, in_force=True)
@@ -183,8 +183,7 @@ class Ledger:
     def _charge(self, account: Account, charge: Charge, *, in_force: bool, record: bool = True) -> float:
         refused: BudgetExceededError | None = None
         with self._transaction():
-            line = self._state.line_of(account)
-            if line is None:
+            if self._state.line_of(account) is None:
                 raise LedgerError(
                     self.path, f"{account.hospital} has no budget for the unit {account.unit}; install a policy first"
                 )
@@ -194,9 +193,7 @@ class Ledger:
                     f"the release {charge.release_id!r} was charged before by the run {known.charge.run_id!r}; fresh "
                     "noise is a new release: go on with that run, or start one in a folder of its own",
                 )
-            budget = self._state.budgets[line]
-            more = [*self._state.composition(line), Repeated(charge.mechanism, charge.repetitions)]
-            epsilon = _bound(more, budget)
+            bounds = [(one, self._with(one, account, charge)) for one in self._state.lines_of(account)]
             fields = {
                 "hospital": account.hospital,
                 "fingerprint": account.fingerprint,
@@ -206,17 +203,25 @@ class Ledger:
                 "mechanism": mechanism_fields(charge.mechanism),
                 "repetitions": charge.repetitions,
             }
-            if epsilon > budget.epsilon:
+            exceeded = [(one, cost) for one, cost in bounds if cost > self._state.budgets[one].epsilon]
+            if exceeded:
+                line, epsilon = exceeded[0]
+                budget = self._state.budgets[line]
                 stated = epsilon if math.isfinite(epsilon) else None
                 if record:
                     self._write("refused", {**fields, "epsilon": stated, "budget": budget.epsilon})
-                refused = BudgetExceededError(account.hospital, account.unit, epsilon, budget.epsilon)
+                refused = BudgetExceededError(account.hospital, line.unit, epsilon, budget.epsilon, account.unit)
             elif in_force:
                 self._write("reserved", fields)
                 self._fault(FaultPoint.WITHIN_RESERVE)
         if refused is not None:
             raise refused
-        return epsilon
+        return bounds[0][1]
+
+    def _with(self, line: BudgetLine, account: Account, charge: Charge) -> float:
+        """Return an upper bound on what a line would answer for together with a charge."""
+        budget, more = self._state.budgets[line], part_of(charge, account, line)
+        return bound_against([*self._state.composition(line), more], budget.epsilon, budget.delta, budget.adjacency)
 
     def release(self, release_id: str) -> None:
         """Record that a reserved release leaves now; only after this may it be sent.
@@ -249,20 +254,23 @@ class Ledger:
         budget = self.budget_of(account)
         line = self._state.line_of(account)
         assert line is not None  # noqa: S101 (it has a budget)
-        composition = self._state.composition(line)
+        costs = {one: self._spent(one) for one in self._state.lines_of(account)}
         return AccountStatus(
             account=account,
             line=line,
             budget=budget,
-            spent=upper_epsilon(composition, budget.delta, budget.adjacency),
-            charges=tuple(
-                spent for spent in self._state.charges.values() if self._state.line_of(spent.account) == line
-            ),
+            spent=costs[line],
+            remaining=max(0.0, min(self._state.budgets[one].epsilon - cost for one, cost in costs.items())),
+            charges=tuple(self._state.answers_for(line)),
             refused=sum(
                 (entry["hospital"], entry["unit"]) == (account.hospital, account.unit) for entry in self._state.refusals
             ),
             renewals=budget.serial,
         )
+
+    def _spent(self, line: BudgetLine) -> float:
+        budget = self._state.budgets[line]
+        return upper_epsilon(self._state.composition(line), budget.delta, budget.adjacency)
 
     def budget_of(self, account: Account) -> Budget:
         """Return the limit that an account is under.
@@ -293,10 +301,20 @@ class Ledger:
         self._catch_up()
         return tuple(s for s in self._state.charges.values() if run_id is None or s.charge.run_id == run_id)
 
-    def composition(self, line: BudgetLine) -> list[Repeated]:
-        """Return everything that a line has to answer for."""
+    def composition(self, line: BudgetLine, *, at_last_charge: bool = False) -> list[Repeated]:
+        """Return everything that a line has to answer for, as it is about the line's unit.
+
+        Args:
+            line: The line.
+            at_last_charge: Only what there was when a release had to fit into the line for the last time: what other
+                lines paid for since then can be above its limit, and then refuses what comes next.
+        """
         self._catch_up()
-        return self._state.composition(line)
+        found = self._state.answers_for(line)
+        if at_last_charge:
+            last = max((spent.seq for spent in found if line in spent.lines), default=-1)
+            found = [spent for spent in found if spent.seq <= last]
+        return [part_of(spent.charge, spent.account, line) for spent in found]
 
     def entries(self, kind: str | None = None) -> tuple[dict[str, Any], ...]:
         """Return all entries, or those of one kind, as verified JSON in order."""
@@ -358,14 +376,3 @@ class Ledger:
         seq, line = self._state.size, self._state.encode(kind, time, fields)
         self._state.take(line)
         self._connection.execute("INSERT INTO entries (seq, line) VALUES (?, ?)", (seq, line))
-
-
-def _bound(composition: Composition, budget: Budget) -> float:
-    """An upper bound on epsilon, as cheap as the answer to `does it fit` allows: RDP, a coarse PLD, the PLD."""
-    cheap = rdp_epsilon(composition, budget.delta, budget.adjacency)
-    if cheap <= budget.epsilon or cheap > 10 * (budget.epsilon + 1):
-        return cheap
-    coarse = upper_epsilon(composition, budget.delta, budget.adjacency, coarse=True)
-    if coarse <= budget.epsilon or coarse > 1.1 * (budget.epsilon + 0.1):
-        return coarse
-    return upper_epsilon(composition, budget.delta, budget.adjacency)

@@ -3,7 +3,6 @@
 import math
 from typing import Any
 
-from audit.accounting import upper_epsilon
 from audit.ledger.accounts import ALL_DATA, Account, BudgetLine
 from audit.ledger.ledger import Ledger
 from audit.ledger.policy import POLICY_FORMAT
@@ -14,13 +13,14 @@ _NOBODY: tuple[Account | None, str | None] = (None, None)
 def budget_lines(ledger: Ledger) -> list[dict[str, Any]]:
     """Return where each budget line stands.
 
-    `spent` is an upper bound on epsilon over all runs, None where it is infinite; `remaining` is what is left of it, of
-    which further releases take less than their own epsilon.
+    `spent` is an upper bound on epsilon of all that the line answers for, over all runs, None where it is infinite;
+    `remaining` is what is left, of which further releases take less than their own epsilon: no more than is left of the
+    lines of finer units, which its releases have to fit into as well.
     """
     found = []
     for line, budget in ledger.budgets().items():
-        spent = upper_epsilon(ledger.composition(line), budget.delta, budget.adjacency)
-        charges = [charge for charge in ledger.charges() if charge.line == line]
+        status = ledger.status(Account(line.hospital, line.fingerprint, line.unit))
+        charges = status.charges
         found.append(
             {
                 "hospital": line.hospital,
@@ -29,8 +29,8 @@ def budget_lines(ledger: Ledger) -> list[dict[str, Any]]:
                 "budget": budget.epsilon,
                 "delta": budget.delta,
                 "adjacency": str(budget.adjacency),
-                "spent": _finite(spent),
-                "remaining": max(0.0, budget.epsilon - spent),
+                "spent": _finite(status.spent),
+                "remaining": status.remaining,
                 "charges": len(charges),
                 "runs": len({charge.charge.run_id for charge in charges}),
                 "unfinished": sum(charge.state != "committed" for charge in charges),

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from audit import AuditError, EvidenceError
-from audit.accounting import Gaussian, Repeated, SampledGaussian, Skellam, Unknown, upper_epsilon
+from audit.accounting import Adjacency, Gaussian, Repeated, SampledGaussian, Skellam, Unknown, upper_epsilon
 from audit.ledger import (
     Account,
     BudgetExceededError,
@@ -18,6 +18,7 @@ from audit.ledger import (
     Policy,
     Renewal,
     SignedRenewal,
+    count_agreeing,
 )
 from audit.roster import _SMALL_ORDER
 from tests.audit.ledger.money import ACCOUNT, FINGERPRINT, LINE, NOISE, SIGNER, charge, policy
@@ -167,12 +168,96 @@ def test_a_renewal_counts_once(ledger):
 def test_a_data_set_that_its_signer_calls_disjoint_has_its_own_budget(ledger):
     account = Account("north", OTHER, "image")
     spend(ledger, "before", account=account)
+    spend(ledger, "common before")
     ledger.renew(renewal(epsilon=2.0, line=BudgetLine("north", "image", OTHER)))
     spend(ledger, "own", account=account)
     spend(ledger, "common")
     assert ledger.status(account).spent == upper_epsilon([Repeated(NOISE, 2)], 1e-5)
-    assert ledger.status(ACCOUNT).spent == upper_epsilon([Repeated(NOISE, 2)], 1e-5)
+    assert ledger.status(ACCOUNT).spent == upper_epsilon([Repeated(NOISE, 4)], 1e-5)
     assert ledger.status(account).budget.epsilon == 2.0
+
+
+EXTENDED = Account("north", "ef" * 32, "image")
+
+
+@pytest.mark.parametrize("extended_first", [False, True])
+def test_a_declared_data_set_with_one_image_more_opens_no_budget(ledger, extended_first):
+    declared = Account("north", OTHER, "image")
+    ledger.renew(renewal(epsilon=3.0, line=BudgetLine("north", "image", OTHER)))
+    first, second = (EXTENDED, declared) if extended_first else (declared, EXTENDED)
+    spend(ledger, "first", account=first, repetitions=6)
+    with pytest.raises(BudgetExceededError):
+        ledger.reserve(second, charge("second", repetitions=6))
+
+
+def test_data_sets_that_are_both_declared_do_not_count_for_each_other(path, ledger):
+    for fingerprint, account in ((OTHER, Account("north", OTHER, "image")), (EXTENDED.fingerprint, EXTENDED)):
+        ledger.renew(renewal(epsilon=3.0, line=BudgetLine("north", "image", fingerprint)))
+        spend(ledger, fingerprint, account=account, repetitions=6)
+        assert ledger.status(account).spent == upper_epsilon([Repeated(NOISE, 6)], 1e-5)
+    assert ledger.status(ACCOUNT).remaining == 0
+    assert count_agreeing(path, {}) == 0  # within the limits of both: what others paid for does not overspend a line
+
+
+# units
+
+
+def of_units(*units, epsilon=3.0):
+    return Policy({line: budget for unit in units for line, budget in policy(epsilon, unit).budgets.items()})
+
+
+@pytest.mark.parametrize(
+    ("coarse", "fine"), [("patient", "image"), ("hospital", "image"), ("hospital", "patient")], ids=str
+)
+def test_what_is_released_at_a_coarser_unit_counts_for_the_finer_ones(path, coarse, fine):
+    """Without one image a patient's contribution is another one: at image level it has been replaced."""
+    with Ledger(path) as ledger:
+        ledger.install(of_units(fine, coarse))
+        spend(ledger, "coarse", Account("north", FINGERPRINT, coarse), mechanism=Gaussian(4.0))
+        status = ledger.status(Account("north", FINGERPRINT, fine))
+        assert status.spent == upper_epsilon([Repeated(Gaussian(2.0))], 1e-5)
+        fits = charge("fine", Gaussian(2.0))
+        with pytest.raises(BudgetExceededError) as caught:
+            ledger.reserve(Account("north", FINGERPRINT, fine), charge("too much", Gaussian(1.8)))
+        assert caught.value.epsilon > 3
+        ledger.reserve(Account("north", FINGERPRINT, fine), fits)
+
+
+def test_a_release_that_a_finer_budget_does_not_bear_is_refused(path):
+    patient = Account("north", FINGERPRINT, "patient")
+    with Ledger(path) as ledger:
+        ledger.install(of_units("image", "patient"))
+        with pytest.raises(
+            BudgetExceededError, match=r"\(image level\) is 3 .*at patient level.*every image"
+        ) as caught:
+            ledger.reserve(patient, charge("patients", Gaussian(2.0)))
+        assert (caught.value.unit, ledger.charges(), ledger.status(patient).refused) == ("image", (), 1)
+        spend(ledger, "images", mechanism=Gaussian(2.0))
+        assert ledger.status(patient).spent == 0  # what is released about images says nothing of whole patients
+        assert ledger.status(patient).remaining == ledger.status(ACCOUNT).remaining < 1.1
+        with pytest.raises(BudgetExceededError):
+            ledger.reserve(patient, charge("small", Gaussian(3.5)))
+
+
+def test_sampled_releases_of_two_units_compose(path):
+    step = SampledGaussian(4.0, 0.1)
+    with Ledger(path) as ledger:
+        ledger.install(of_units("image", "patient"))
+        spend(ledger, "patients", Account("north", FINGERPRINT, "patient"), mechanism=step, repetitions=50)
+        alone = ledger.status(ACCOUNT).spent
+        assert alone == upper_epsilon([Repeated(step, 50)], 1e-5, Adjacency.REPLACE_ONE)
+        spend(ledger, "images", mechanism=step, repetitions=50)
+        assert alone < ledger.status(ACCOUNT).spent < upper_epsilon([Repeated(step, 100)], 1e-5, Adjacency.REPLACE_ONE)
+
+
+def test_where_replacing_is_the_relation_a_coarser_release_costs_the_same(path):
+    budgets = {
+        line: replace(b, adjacency=Adjacency.REPLACE_ONE) for line, b in of_units("image", "patient").budgets.items()
+    }
+    with Ledger(path) as ledger:
+        ledger.install(Policy(budgets))
+        spend(ledger, "patients", Account("north", FINGERPRINT, "patient"), mechanism=Gaussian(4.0))
+        assert ledger.status(ACCOUNT).spent == upper_epsilon([Repeated(Gaussian(2.0))], 1e-5)
 
 
 @pytest.mark.parametrize("encoded", [b"", b"{}", renewal().encode()[:-3], renewal().encode().replace(b"/1", b"/2")])
