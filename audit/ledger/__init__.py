@@ -6,7 +6,7 @@ from audit.ledger.errors import BudgetExceededError, LedgerError
 from audit.ledger.ledger import AccountStatus, FaultPoint, Ledger
 from audit.ledger.names import release_name, run_in_ledgers, run_of_log
 from audit.ledger.policy import Policy, Renewal, SignedRenewal
-from audit.ledger.release import charge_release, charged_release, foresee_charge
+from audit.ledger.release import charge_release, charged_release, foresee_charge, require_charges
 from audit.ledger.view import budget_lines, history, policy_toml
 
 __all__ = [
@@ -31,6 +31,7 @@ __all__ = [
     "history",
     "policy_toml",
     "release_name",
+    "require_charges",
     "run_in_ledgers",
     "run_of_log",
 ]

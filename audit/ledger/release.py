@@ -7,7 +7,7 @@ from typing import TypeVar
 from audit.accounting import mechanism_fields
 from audit.canonical import JSON
 from audit.ledger.accounts import Account, Charge
-from audit.ledger.errors import BudgetExceededError
+from audit.ledger.errors import BudgetExceededError, LedgerError
 from audit.ledger.ledger import Ledger
 from audit.log import EventLog
 
@@ -86,6 +86,22 @@ def charged_release(
     ledger.commit(charge.release_id)
     log.append("charge", {**paid, "state": "committed"})
     return sent
+
+
+def require_charges(ledger: Ledger, log: EventLog) -> None:
+    """Refuse a ledger that is not the one to which the releases of a log were charged.
+
+    Raises:
+        LedgerError: It lacks a charge of the log: what was released and what is still to come would stand in two.
+    """
+    held = {spent.charge.release_id for spent in ledger.charges()}
+    for event in log.events:
+        if event.kind == "charge" and event.fields["release_id"] not in held:
+            raise LedgerError(
+                ledger.path,
+                f"lacks the charge {event.fields['release_id']!r} that the log has: it is another ledger than the one "
+                "that paid for it, or was put back from before. Put that one there and go on, or start a new run",
+            )
 
 
 def foresee_charge(ledger: Ledger, log: EventLog, account: Account, charge: Charge, *, record: bool) -> None:

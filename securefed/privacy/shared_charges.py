@@ -18,7 +18,7 @@ from audit.accounting import (
     against_broken_aggregation,
     upper_epsilon,
 )
-from audit.ledger import Account, Charge, Ledger, charged_release, foresee_charge, release_name
+from audit.ledger import Account, Charge, Ledger, charged_release, foresee_charge, release_name, require_charges
 from audit.log import EventLog
 from protocols.noise import NoisePlan
 from securefed.config import PrivacyConfig
@@ -67,6 +67,9 @@ class SharedCharges:
         ledger: The budget across runs.
         most: Most vectors of a hospital, over all runs in the log; None for no such limit.
         named: Returns what the log calls data of a fingerprint, where others than the hospital read it.
+
+    Raises:
+        LedgerError: The ledger lacks a charge of the log.
     """
 
     def __init__(
@@ -80,6 +83,7 @@ class SharedCharges:
         most: int | None = None,
         named: Callable[[str], str] = str,
     ) -> None:
+        require_charges(ledger, log)
         self._log = log
         self._named = named
         self._run = run

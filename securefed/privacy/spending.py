@@ -3,14 +3,24 @@
 import math
 import threading
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 from audit.accounting import Adjacency, Repeated, mechanism_fields, mechanism_of
-from audit.ledger import Account, Charge, Ledger, charge_release, foresee_charge, release_name
+from audit.ledger import (
+    Account,
+    Charge,
+    Ledger,
+    LedgerError,
+    charge_release,
+    foresee_charge,
+    release_name,
+    require_charges,
+)
 from audit.log import EventLog
-from securefed.config import PrivacyConfig
-from securefed.errors import ReleaseGoneError, TargetEpsilonError
+from securefed.config import PrivacyConfig, RunConfig
+from securefed.errors import ConfigError, ReleaseGoneError, TargetEpsilonError
 from securefed.privacy.mechanism import RoundCost, affordable_rounds, epsilon_of
 
 T = TypeVar("T")
@@ -40,6 +50,9 @@ class Spending:
         ledger: The budget across runs, or None.
         most: Most releases of a hospital, whatever epsilon would allow; None for no such limit.
         named: Returns what the log calls data of a fingerprint, where others than the hospital read it.
+
+    Raises:
+        LedgerError: The ledger lacks a charge of the log.
     """
 
     def __init__(
@@ -60,6 +73,8 @@ class Spending:
         self._cost = cost
         self._fingerprints = dict(fingerprints)
         self._ledger = ledger
+        if ledger is not None:
+            require_charges(ledger, log)
         self._spent: dict[str, list[Repeated]] = {site: [] for site in fingerprints}
         self._charged: set[str] = set()
         self._charging = threading.Lock()
@@ -245,6 +260,38 @@ class Spending:
         )
 
 
+def settle_ledger(config: RunConfig) -> RunConfig:
+    """Return the configuration of a run that begins, with the absolute path of its ledger.
+
+    Wherever the run is resumed, it is charged to the same one.
+
+    Raises:
+        ConfigError: There is no ledger at the path; none is made.
+        LedgerError, EvidenceError: It is no ledger, or was changed.
+    """
+    if not config.privacy.ledger:
+        return config
+    path = Path(config.privacy.ledger).absolute()
+    if not path.is_file():
+        raise ConfigError(
+            "privacy.ledger",
+            f"there is no ledger {path}; check the path, or make it: securefed audit ledger policy {path} policy.toml",
+        )
+    with Ledger(path):
+        return replace(config, privacy=replace(config.privacy, ledger=str(path)))
+
+
 def open_ledger(config: PrivacyConfig) -> Ledger | None:
-    """Return the ledger that the configuration names, None without one."""
-    return Ledger(Path(config.ledger)) if config.ledger else None
+    """Return the ledger that the configuration of a run names, None without one.
+
+    Raises:
+        LedgerError: It is not there any more, or cannot be used.
+    """
+    if not config.ledger:
+        return None
+    path = Path(config.ledger)
+    if not path.is_file():
+        raise LedgerError(
+            path, "the ledger of this run is not there; put it back, and go on from where the run was begun"
+        )
+    return Ledger(path)

@@ -9,7 +9,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from safetensors.numpy import load_file
 
 from audit.accounting import Adjacency, Repeated, mechanism_of, upper_epsilon
-from audit.ledger import Account, Budget, BudgetExceededError, BudgetLine, Charge, Ledger, Policy
+from audit.ledger import Account, Budget, BudgetExceededError, BudgetLine, Charge, Ledger, LedgerError, Policy
 from audit.log import EventLog, read_events
 from audit.verify import verify_run
 from clients.privacy import PrivateHospital
@@ -246,6 +246,55 @@ def test_a_crash_between_the_ledger_and_the_log_is_paid_once(small_run, tmp_path
     resume_run(tmp_path / "run", cache_dir=tmp_path / "cache")
     assert len(calls) == len(set(calls)) == 3 * len(SITES)
     assert verify_run(tmp_path / "run", ledger=path).is_verified
+
+
+def cut_after_round_1(config, tmp_path, monkeypatch):
+    """Begin a run and stop it when the ledger has been charged for round 2."""
+    with monkeypatch.context() as patched:
+        stopped_after_reserving(patched, 2 * len(SITES))
+        with pytest.raises(KeyboardInterrupt):
+            run(config, tmp_path)
+
+
+def test_a_run_that_is_resumed_elsewhere_is_charged_to_the_same_ledger(small_run, tmp_path, monkeypatch):
+    path = tmp_path / "ledger.sqlite"
+    budgets(path, 8.0)
+    (tmp_path / "elsewhere").mkdir()
+    budgets(tmp_path / "elsewhere" / "ledger.sqlite", 8.0)
+    monkeypatch.chdir(tmp_path)
+    cut_after_round_1(small_run(privacy={**LOCAL, "ledger": "ledger.sqlite"}), tmp_path, monkeypatch)
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    resume_run(tmp_path / "run", cache_dir=tmp_path / "cache")
+    with Ledger.existing(path) as ledger:
+        assert len(ledger.charges()) == 3 * len(SITES)
+    with Ledger.existing(tmp_path / "elsewhere" / "ledger.sqlite") as ledger:
+        assert ledger.charges() == ()
+
+
+def test_a_run_does_not_go_on_with_another_ledger(small_run, tmp_path, monkeypatch):
+    path = tmp_path / "ledger.sqlite"
+    budgets(path, 8.0)
+    cut_after_round_1(small_run(privacy={**LOCAL, "ledger": str(path)}), tmp_path, monkeypatch)
+    kept = path.rename(tmp_path / "kept.sqlite")
+    with pytest.raises(LedgerError, match="ledger of this run is not there; put it back"):
+        resume_run(tmp_path / "run", cache_dir=tmp_path / "cache")
+    assert not path.exists()
+    budgets(path, 8.0)
+    with pytest.raises(LedgerError, match=r"lacks the charge .* another ledger .* Put that one there"):
+        resume_run(tmp_path / "run", cache_dir=tmp_path / "cache")
+    with Ledger.existing(path) as ledger:
+        assert ledger.charges() == ()
+    kept.replace(path)
+    resume_run(tmp_path / "run", cache_dir=tmp_path / "cache")
+    assert verify_run(tmp_path / "run", ledger=path).is_verified
+
+
+def test_a_ledger_that_is_misspelt_leaves_nothing_behind(small_run, tmp_path):
+    path = tmp_path / "typo.sqlite"
+    with pytest.raises(ConfigError, match=f"there is no ledger {path}; check the path, or make it"):
+        run(small_run(privacy={**LOCAL, "ledger": str(path)}), tmp_path)
+    assert not path.exists()
+    assert not (tmp_path / "run").exists()
 
 
 def test_what_another_process_has_released_is_no_payment(tmp_path):

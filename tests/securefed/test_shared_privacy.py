@@ -7,7 +7,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from audit.accounting import Adjacency, Gaussian, Repeated, rdp_epsilon, upper_epsilon
-from audit.ledger import Budget, BudgetExceededError, BudgetLine, Ledger, Policy, run_of_log
+from audit.ledger import Budget, BudgetExceededError, BudgetLine, Ledger, LedgerError, Policy, run_of_log
 from audit.log import read_events
 from audit.verify import verify_run
 from clients.encoders import export_features
@@ -261,6 +261,20 @@ def test_a_crash_between_the_ledger_and_the_log_strands_no_run(noise_in_shares, 
         + [f"2/vector 2/site{k}" for k in (0, 1)]
     )
     verify_run(tmp_path / "run", ledger=tmp_path / "ledger.sqlite").require()
+
+
+def test_a_run_does_not_go_on_with_another_ledger(noise_in_shares, tmp_path, monkeypatch):
+    path = budgets(tmp_path / "ledger.sqlite", 20.0)
+    with monkeypatch.context() as patched:
+        stopped_after_reserving(patched, len(SITES) + 2)
+        with pytest.raises(KeyboardInterrupt):
+            simulate(noise_in_shares(ledger=path, spare_rounds=1), output=tmp_path / "run")
+    (tmp_path / "ledger.sqlite").rename(tmp_path / "kept.sqlite")
+    budgets(tmp_path / "ledger.sqlite", 20.0)
+    with pytest.raises(LedgerError, match="lacks the charge"):
+        resume_run(tmp_path / "run")
+    with Ledger.existing(tmp_path / "ledger.sqlite") as ledger:
+        assert ledger.charges() == ()
 
 
 # ------------------------------------------------------------------------------------------------ stopping, refusing
