@@ -9,7 +9,7 @@ from types import MappingProxyType
 
 from audit.canonical import JSON
 from audit.errors import EventRefusedError
-from audit.privacy_fields import DELTA, MECHANISM, UNIT, VIEW
+from audit.privacy_fields import ADJACENCY, DELTA, MECHANISM, UNIT, VIEW
 from audit.rules import (
     DIGEST,
     KEY,
@@ -120,7 +120,7 @@ KINDS: Mapping[str, Record] = MappingProxyType(
             },
             {
                 "unit": UNIT,
-                "adjacency": Choice(("add-or-remove-one", "replace-one")),
+                "adjacency": ADJACENCY,
                 "delta": DELTA,
                 "target_epsilon": Real(0, above=True),
                 "unprotected": ListOf(PROSE),
@@ -152,7 +152,7 @@ KINDS: Mapping[str, Record] = MappingProxyType(
                 "mechanism": MECHANISM,
                 "repetitions": Integer(1),
             },
-            {"epsilon_after": Nullable(Real(0)), "budget": Real(0), "delta": DELTA},
+            {"epsilon_after": Nullable(Real(0)), "budget": Real(0), "delta": DELTA, "adjacency": ADJACENCY},
         ),
         "budget_renewed": Record(
             {

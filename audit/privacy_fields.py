@@ -11,6 +11,12 @@ VIEW = Choice(("everybody", "aggregate-only", "aggregation-broken"))
 DELTA = Real(0, 1, above=True, below=True)
 """The probability with which a guarantee may fail."""
 
+ADJACENCY = Choice(("add-or-remove-one", "replace-one"))
+"""Which data sets count as neighbours."""
+
+BUDGET_DELTA = Real(1e-10, 1e-2, below=True)
+"""Of a new budget, as of a run (securefed/config/privacy.py): with more, one record in a hundred may be given away."""
+
 _POSITIVE = Real(0, above=True)
 _RATE = Real(0, 1, above=True)
 _GRID: dict[str, Rule] = {"l1": _POSITIVE, "l2": _POSITIVE, "shares": Integer(1), "sampling_rate": _RATE}

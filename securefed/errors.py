@@ -64,11 +64,11 @@ class TargetEpsilonError(SecureFedError):
     exit_code = 4
 
     def __init__(self, round_number: int, epsilon: float, target: float, affordable: int) -> None:
-        if affordable < round_number:
-            hint = (
-                f"run again with --rounds {max(affordable, 1)}, or with more noise (leave --noise-multiplier out to "
-                "have it calibrated)"
-            )
+        more_noise = "with more noise (leave --noise-multiplier out to have it calibrated)"
+        if affordable == 0:
+            hint = f"run again {more_noise}, or with a larger --epsilon"
+        elif affordable < round_number:
+            hint = f"run again with --rounds {affordable}, or {more_noise}"
         else:
             hint = (
                 "a round that was begun twice has cost twice; run again with fewer rounds or, with noise in shares, "

@@ -9,9 +9,9 @@ from audit.accounting import Adjacency, Repeated, mechanism_of
 from audit.canonical import CanonicalError, decode_canonical, encode_canonical
 from audit.errors import EvidenceError
 from audit.ledger.accounts import ALL_DATA, UNITS, Account, Budget, BudgetLine, Charge
-from audit.ledger.policy import ADJACENCY, RENEWAL_RULE, SignedRenewal, renewal_of
+from audit.ledger.policy import RENEWAL_RULE, SignedRenewal, renewal_of
 from audit.log import GENESIS
-from audit.privacy_fields import DELTA, MECHANISM, UNIT
+from audit.privacy_fields import ADJACENCY, DELTA, MECHANISM, UNIT
 from audit.roster import is_small_order
 from audit.rules import DIGEST, KEY, NAME, SIGNATURE, TIME, FieldError, Integer, Nullable, Real, Record, Rule, Tagged
 

@@ -14,7 +14,7 @@ from audit.canonical import JSON, CanonicalError, decode_canonical, encode_canon
 from audit.errors import EvidenceError
 from audit.ledger.accounts import ALL_DATA, Budget, BudgetLine
 from audit.ledger.errors import LedgerError
-from audit.privacy_fields import DELTA, UNIT
+from audit.privacy_fields import ADJACENCY, BUDGET_DELTA, UNIT
 from audit.roster import is_signed, is_small_order
 from audit.rules import DIGEST, KEY, NAME, PROSE, SIGNATURE, Choice, FieldError, Integer, ListOf, Real, Record
 
@@ -23,10 +23,9 @@ RENEWAL_FORMAT = "securefed-budget-renewal/1"
 RENEWAL_LABEL = b"securefed budget renewal v1\n"
 """Precedes the renewal's bytes in what its signer signs."""
 
-ADJACENCY = Choice(tuple(Adjacency))
 _LIMIT = Real(0, above=True)
 _BUDGET = Record(
-    {"hospital": NAME, "unit": UNIT, "epsilon": _LIMIT, "delta": DELTA, "adjacency": ADJACENCY, "signer": KEY}
+    {"hospital": NAME, "unit": UNIT, "epsilon": _LIMIT, "delta": BUDGET_DELTA, "adjacency": ADJACENCY, "signer": KEY}
 )
 _POLICY = Record({"format": Choice((POLICY_FORMAT,)), "budget": ListOf(_BUDGET, filled=True)})
 _RENEWAL = Record(
@@ -45,9 +44,13 @@ _SIGNED = Record({"renewal": _RENEWAL, "signature": SIGNATURE})
 
 @dataclass(frozen=True)
 class Policy:
-    """The budgets with which the accounts of a ledger begin."""
+    """The budgets with which the accounts of a ledger begin; their deltas must be those that runs may have."""
 
     budgets: Mapping[BudgetLine, Budget]
+
+    def __post_init__(self) -> None:
+        for budget in self.budgets.values():
+            BUDGET_DELTA.check(budget.delta, "delta")
 
     @classmethod
     def read(cls, path: Path) -> Self:

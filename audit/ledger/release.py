@@ -43,8 +43,8 @@ def charge_release(
         _record_refusal(log, account, charge, error, {"round": round})
         raise
     with log.batch():
-        after: dict[str, JSON] = {"epsilon_after": spent, "budget": budget.epsilon, "delta": budget.delta}
-        log.append("charge", {**paid, **after, "state": "reserved"})
+        limit: dict[str, JSON] = {"budget": budget.epsilon, "delta": budget.delta, "adjacency": str(budget.adjacency)}
+        log.append("charge", {**paid, "epsilon_after": spent, **limit, "state": "reserved"})
         if privacy_event:
             event: dict[str, JSON] = {"hospital": account.hospital, "round": round, "release_id": charge.release_id}
             log.append("privacy_event", {**noise, **event})

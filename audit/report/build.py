@@ -176,11 +176,13 @@ def _hospitals(history: RunHistory, claim: Report) -> list[Report]:
             "refused": sum(event.fields.get("hospital") == name for event in history.of_kind("refused")),
             "renewals": sum(event.fields["hospital"] == name for event in history.of_kind("budget_renewed")),
         }
+        limits = {f"budget_{field}": _last(charges, field) for field in ("delta", "adjacency")}
+        entry |= {name: value for name, value in limits.items() if value is not None}
         found.append({**entry, "sentence": hospital_sentence(entry, history, claim)})
     return found
 
 
-def _last(charges: Any, field: str) -> float | None:
+def _last(charges: Any, field: str) -> Any:
     return next((fields[field] for fields in reversed(charges) if field in fields), None)
 
 

@@ -106,7 +106,8 @@ _HOSPITAL = Record(
         "charges": _COUNT,
         "refused": _COUNT,
         "renewals": _COUNT,
-    }
+    },
+    {"budget_delta": Real(0, 1), "budget_adjacency": PROSE},
 )
 _ROUND = Record(
     {

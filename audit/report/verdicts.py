@@ -59,7 +59,14 @@ def _protection(entry: dict[str, Any], claim: dict[str, Any], *, masked: bool) -
     cost = f"epsilon {at_most(entry['epsilon'])} at delta {claim['delta']:g}"
     privacy = f"{_PROTECTED[claim['unit']]} protected with {cost}"
     privacy += f" {ONLY_SUMS}, and with a larger one against hospitals." if claim["mode"] in IN_SHARES else "."
-    return privacy if entry["budget"] is None else f"{privacy} Its budget over all runs is {entry['budget']:g}."
+    return privacy if entry["budget"] is None else f"{privacy} Its budget over all runs is {budget_of(entry)}."
+
+
+def budget_of(entry: dict[str, Any]) -> str:
+    """Return a hospital's budget in words, with what the record says of it: epsilon means nothing without its delta."""
+    delta, adjacency = entry.get("budget_delta"), entry.get("budget_adjacency")
+    at = "" if delta is None else f" at delta {delta:g}"
+    return f"epsilon {entry['budget']:g}{at}{f' ({adjacency})' if adjacency else ''}"
 
 
 def megabytes(count: float) -> str:

@@ -1,6 +1,7 @@
 """`audit ledger`: the privacy budget of hospitals over all runs."""
 
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -52,6 +53,7 @@ def show_command(*, ledger: Path, hospital: str | None, as_json: bool) -> None:
             "infinite" if line["spent"] is None else at_most(line["spent"]),
             at_least(line["remaining"]),
             f"{line['delta']:g}",
+            line["adjacency"],
             str(line["runs"]),
             str(line["charges"]),
             str(line["refused"]),
@@ -59,8 +61,8 @@ def show_command(*, ledger: Path, hospital: str | None, as_json: bool) -> None:
         )
         for line in lines
     ]
-    header = ("hospital", "unit", "data", "budget", "spent", "left", "delta", "runs", "charges", "refused", "renewals")
-    _print_table(header, rows, numbers=3)
+    header = ("hospital", "unit", "data", "budget", "spent", "left", "delta", "neighbours by")
+    _print_table((*header, "runs", "charges", "refused", "renewals"), rows, numbers=3)
     click.echo(f"digest {digest}")
 
 
@@ -176,6 +178,8 @@ def _sign(
     if hospital is None or epsilon is None or not reason:
         missing = "--hospital" if hospital is None else ("--epsilon" if epsilon is None else "--reason")
         raise ConfigError(missing, "is needed to sign a renewal")
+    if not 0 < epsilon < math.inf:
+        raise ConfigError("--epsilon", f"{epsilon:g}: use a positive number, the limit over all runs")
     line = BudgetLine(hospital, unit, fingerprint or ALL_DATA)
     budgets = ledger.budgets()
     if BudgetLine(hospital, unit) not in budgets:

@@ -71,8 +71,8 @@ class PrivacyConfig:
             protocol), `conservative` (shares for the fewest survivors; more noise otherwise), or `auto`: xnoise under
             secure aggregation of up to 100 hospitals with Skellam noise of the system, else conservative.
         ring_bits: Width of the ring in these modes, 16 to 32; 0 takes the least in which rounding costs below 0.2 %.
-        ledger: File of the budget ledger that every release is charged to, which must be there; "" for none. A run keeps
-            its absolute path.
+        ledger: File of the budget ledger that every release is charged to; "" for none. It must be there, and a run
+            keeps its absolute path.
         charge: What a ledger is charged for a vector in the modes that add shares: the costliest `sum` that can follow,
             against whoever sees sums only; or the `share` alone, against whoever opens single vectors.
         spare_rounds: In the modes that add shares: rounds beyond those of training that the noise is calibrated to,

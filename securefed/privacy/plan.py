@@ -19,6 +19,7 @@ from audit.accounting import (
     affordable_steps,
     against_broken_aggregation,
     against_colluders,
+    bound_against,
     calibrate_sampled_gaussian,
     upper_epsilon,
 )
@@ -37,6 +38,8 @@ _RATES = (0.05, 0.1, 0.25, 0.5, 1.0)
 _POINTS = 12
 _EMBED_DIM = 512
 """Width of features where none is named."""
+_TOLERANCE = 1e-9
+"""Relative; sums of floats in another order."""
 
 
 @dataclass(frozen=True)
@@ -91,8 +94,11 @@ def make_plan(run: RunConfig, hospitals: int, images: int, embed_dim: int) -> Pl
         embed_dim: Width of the encoder's features.
 
     Raises:
-        ConfigError: Privacy is off, or no noise meets the target.
+        ConfigError: Privacy is off, a number cannot be meant, or no noise meets the target.
     """
+    for name, value, least in (("hospitals", hospitals, 1), ("images", images, 0), ("embed-dim", embed_dim, 1)):
+        if value < least:
+            raise ConfigError(f"--{name}", f"{value}: use {least} or more")
     config, rounds = run.privacy, run.federation.rounds
     if not config.enabled:
         raise ConfigError("privacy.mode", "a plan needs --dp local, distributed or hospital")
@@ -176,7 +182,7 @@ def curve(plan: Plan) -> list[tuple[int, float]]:
     """Return (rounds, epsilon) from the first round to the last."""
     config, adjacency = plan.config, Adjacency(plan.config.adjacency)
     numbers = sorted({max(1, round(plan.rounds * k / _POINTS)) for k in range(1, _POINTS + 1)} | {1})
-    return [(n, upper_epsilon(plan.of_rounds(n), config.delta, adjacency, coarse=True)) for n in numbers]
+    return [(n, upper_epsilon(plan.of_rounds(n), config.delta, adjacency)) for n in numbers]
 
 
 def recommend(described: dict[str, Any]) -> list[str]:
@@ -265,7 +271,7 @@ def _views(plan: Plan) -> list[dict[str, Any]]:
     config, adjacency = plan.config, Adjacency(plan.config.adjacency)
 
     def cost(composition: Composition) -> float:
-        return upper_epsilon(composition, config.delta, adjacency, coarse=True)
+        return upper_epsilon(composition, config.delta, adjacency)
 
     if plan.noise is None:
         return [{"adversary": "everybody", "epsilon": cost(plan.composition)}]
@@ -273,7 +279,7 @@ def _views(plan: Plan) -> list[dict[str, Any]]:
     fewest = [Repeated(quietest_sum(plan.noise, config.sampling_rate), plan.rounds)]
     whole = cost(plan.composition)
     views: list[dict[str, Any]] = [{"adversary": "who sees the sums", "epsilon": whole}]
-    if cost(fewest) > whole:
+    if cost(fewest) > whole * (1 + _TOLERANCE):
         views.append({"adversary": f"... of {request.min_survivors} survivors", "epsilon": cost(fewest)})
     colluders = sorted({1, config.max_colluders} - {0})
     views += [
@@ -290,7 +296,7 @@ def _largest_rate(plan: Plan) -> float | None:
     config, adjacency = plan.config, Adjacency(plan.config.adjacency)
 
     def meets(rate: float) -> bool:
-        found = upper_epsilon(plan.of_rounds(plan.rounds, rate), config.delta, adjacency, coarse=True)
+        found = bound_against(plan.of_rounds(plan.rounds, rate), config.epsilon, config.delta, adjacency)
         return found <= config.epsilon
 
     if meets(1.0):

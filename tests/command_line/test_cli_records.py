@@ -184,7 +184,13 @@ def test_a_ledger_from_policy_to_renewal(call):
     assert "not signed by the signer" in err
     code, out, _ = call("audit", "ledger", "renew", "ledger.db", "r.json", "--key", "dpo.key", *sign, "--sign-only")
     assert (code, out) == (0, "renewal 1 of north: epsilon 6, signed, not yet in force\n")
-    assert "3" in call("audit", "ledger", "show", "ledger.db")[1]
+    shown = call("audit", "ledger", "show", "ledger.db")[1].split()
+    assert {"3", "1e-05", "add-or-remove-one"} <= set(shown)
+    for wrong in ("nan", "inf", "-1", "0"):
+        refused = ["audit", "ledger", "renew", "ledger.db", "n.json", "--key", "dpo.key", *sign, "--epsilon", wrong]
+        code, _, err = call(*refused)
+        assert code == 2
+        assert f"--epsilon: {wrong}: use a positive number" in err
     code, out, _ = call("audit", "ledger", "renew", "ledger.db", "r.json")
     assert (code, out) == (0, "renewal 1 of north: epsilon 6, in force\n")
     assert call("audit", "ledger", "renew", "ledger.db", "r.json")[0] == 3

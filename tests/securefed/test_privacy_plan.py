@@ -6,7 +6,7 @@ import pytest
 from click.testing import CliRunner
 
 from securefed.commands.privacy import command
-from securefed.errors import ConfigError
+from securefed.errors import ConfigError, TargetEpsilonError
 from securefed.simulation import simulate
 
 
@@ -26,6 +26,30 @@ def test_ten_shares_of_a_central_multiplier_of_two():
     assert 7.8 < against["who opens a single update"] < 12
     assert against["who sees the sums"] < against["1 colluding hospitals"] < against["who opens a single update"]
     assert planned["noise"]["mechanism"] == "skellam"
+
+
+@pytest.mark.parametrize("arguments", [["--hospitals", 0], ["--images", -5], ["--embed-dim", 0]], ids=str)
+def test_a_plan_for_nobody_is_refused(arguments):
+    with pytest.raises(ConfigError, match=f"{arguments[0]}: {arguments[1]}: use [01] or more"):
+        plan("--dp", "distributed", "--epsilon", 8, *arguments)
+
+
+def test_a_small_target_is_decided_by_the_bound_that_is_stated():
+    sets = ("steps=100", "centring_steps=0")
+    planned = plan(
+        *("--epsilon", 0.1, "--noise-multiplier", 98, "--sampling-rate", 0.1, "--rounds", 10),
+        *(word for name in sets for word in ("--set", f"privacy.{name}")),
+    )
+    assert planned["rounds_within_target"] == 10
+    assert planned["by_rounds"][-1]["epsilon"] == planned["epsilon"] < 0.0993
+
+
+@pytest.mark.parametrize("hospitals", [3, 4, 7])
+def test_fewer_survivors_have_a_row_only_where_they_cost_more(hospitals):
+    planned = plan("--dp", "distributed", "--epsilon", 8, "--hospitals", hospitals)
+    costs = {view["adversary"]: view["epsilon"] for view in planned["against"]}
+    fewest = [cost for adversary, cost in costs.items() if adversary.endswith("survivors")]
+    assert all(cost > costs["who sees the sums"] * (1 + 1e-9) for cost in fewest)
 
 
 def test_hiding_a_hospital_among_ten_needs_a_multiplier_above_that_of_the_gaussian():
@@ -132,3 +156,11 @@ def test_a_plan_names_the_neighbouring_relation_that_no_noise_can_meet():
         CliRunner().invoke(
             command, ["plan", *arguments, "--set", "privacy.adjacency=replace-one"], catch_exceptions=False
         )
+
+
+def test_where_no_round_fits_the_advice_is_not_one_round():
+    told = str(TargetEpsilonError(1, 9.0, 8.0, 0))
+    assert "0 rounds fit this noise" in told
+    assert "--rounds" not in told
+    assert "larger --epsilon" in told
+    assert "--rounds 3" in str(TargetEpsilonError(4, 9.0, 8.0, 3))

@@ -24,6 +24,7 @@ from audit.report.blocks import (
     whole,
 )
 from audit.report.charts import bars, line_chart
+from audit.report.verdicts import budget_of
 
 
 def claim(report: Mapping[str, Any]) -> Blocks:
@@ -116,7 +117,7 @@ def budgets(report: Mapping[str, Any]) -> Blocks:
             entry["name"],
             upper(entry["epsilon"]),
             upper(entry["epsilon_after"]),
-            decimal(entry["budget"]),
+            "" if entry["budget"] is None else budget_of(entry),
             whole(entry["charges"]),
             whole(entry["refused"]),
             whole(entry["renewals"]),

@@ -299,6 +299,9 @@ def test_a_policy_file_is_read_and_installed_once(tmp_path, ledger):
         ("epsilon = 3", "epsilon = inf"),
         ("epsilon = 3", "epsilom = 3"),
         ("delta = 1e-5", "delta = 1.0"),
+        ("delta = 1e-5", "delta = 0.5"),
+        ("delta = 1e-5", "delta = 0.01"),
+        ("delta = 1e-5", "delta = 1e-11"),
         ('"image"', '"person"'),
         ("/1", "/2"),
         ("[[budget]]", "[budget]"),
@@ -327,6 +330,11 @@ def test_a_budget_that_anybody_could_renew_is_refused(tmp_path, path, point, sig
         assert not ledger.budgets()
     forged = (SignedRenewal(Renewal(LINE, serial, 99.0, "more"), weak + "00" * 32) for serial in range(1, 65))
     assert not any(renewal.is_by(weak) for renewal in forged)
+
+
+def test_a_policy_of_a_program_is_held_to_the_same_deltas():
+    with pytest.raises(ValueError, match=r"0\.5 is outside \[1e-10, 0\.01\)"):
+        policy(delta=0.5)
 
 
 def test_a_policy_that_repeats_a_line_or_is_missing_is_refused(tmp_path):
