@@ -35,7 +35,7 @@ from securefed.preparation import encode_sites, load_sites, resolve_device
 from securefed.privacy.rules import check_privacy, require_patients
 from securefed.privacy.run import LocalPrivacy, require_libraries, start_privacy
 from securefed.privacy.shared_run import SharedPrivacy
-from securefed.privacy.spending import settle_ledger
+from securefed.privacy.spending import check_ledger_is_there, with_absolute_ledger
 from securefed.round_rows import ClampingWatch, round_rows
 from securefed.run_folder import MetricRow, RunFolder
 from securefed.sum_terms import SumTerms
@@ -93,7 +93,9 @@ def simulate(
         RunFolderError: The results cannot be written.
     """
     observer = observer or Observer()
-    config = settle_compression(settle_ledger(config), cache_dir, observer, workers)
+    config = with_absolute_ledger(config)
+    check_ledger_is_there(config.privacy)
+    config = settle_compression(config, cache_dir, observer, workers)
     return _Run(config, cache_dir, observer, now, workers).start(output, runs_dir)
 
 

@@ -260,25 +260,29 @@ class Spending:
         )
 
 
-def settle_ledger(config: RunConfig) -> RunConfig:
-    """Return the configuration of a run that begins, with the absolute path of its ledger.
-
-    Wherever the run is resumed, it is charged to the same one.
-
-    Raises:
-        ConfigError: There is no ledger at the path; none is made.
-        LedgerError, EvidenceError: It is no ledger, or was changed.
-    """
+def with_absolute_ledger(config: RunConfig) -> RunConfig:
+    """Return the configuration with the absolute path of its ledger: wherever it is read, it names the same one."""
     if not config.privacy.ledger:
         return config
-    path = Path(config.privacy.ledger).absolute()
-    if not path.is_file():
+    return replace(config, privacy=replace(config.privacy, ledger=str(Path(config.privacy.ledger).absolute())))
+
+
+def check_ledger_is_there(config: PrivacyConfig) -> None:
+    """Refuse to begin a run whose ledger cannot be used; none is made.
+
+    Raises:
+        ConfigError: There is no ledger at the path.
+        LedgerError, EvidenceError: It is no ledger, or was changed.
+    """
+    path = Path(config.ledger)
+    if config.ledger and not path.is_file():
         raise ConfigError(
             "privacy.ledger",
             f"there is no ledger {path}; check the path, or make it: securefed audit ledger policy {path} policy.toml",
         )
-    with Ledger(path):
-        return replace(config, privacy=replace(config.privacy, ledger=str(path)))
+    ledger = open_ledger(config)
+    if ledger is not None:
+        ledger.close()
 
 
 def open_ledger(config: PrivacyConfig) -> Ledger | None:

@@ -10,7 +10,7 @@ from typing import Any
 from securefed.config import RunConfig, config_digest, config_from_mapping, overlay, read_toml
 from securefed.errors import ConfigError
 from securefed.privacy.rules import check_privacy
-from securefed.privacy.spending import settle_ledger
+from securefed.privacy.spending import with_absolute_ledger
 
 GRID = "grid"
 MOST_CELLS = 100_000
@@ -107,7 +107,7 @@ def _cell(tree: Mapping[str, Any], overrides: Mapping[str, Any], values: Mapping
     here = copy.deepcopy(dict(tree))
     overlay(here, overrides)
     try:
-        config = settle_ledger(config_from_mapping(here))
+        config = with_absolute_ledger(config_from_mapping(here))
         check_privacy(config)
     except ConfigError as error:
         where = ", ".join(f"{key}={value!r}" for key, value in values.items())

@@ -67,6 +67,14 @@ def test_unquoted_keys_and_profiles_and_overrides_are_understood(sweep_file):
     assert all(cell.config.federation.rounds == 5 for cell in plan.cells)
 
 
+def test_cells_name_their_ledger_as_their_runs_will(sweep_file, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    more = {"privacy.mode": "local", "privacy.epsilon": 8.0, "privacy.ledger": "ledger.sqlite"}
+    (cell,) = read_plan(sweep_file("federation.rounds = [2]"), more).cells
+    assert cell.config.privacy.ledger == str(tmp_path / "ledger.sqlite")
+    assert cell.digest == config_digest(cell.config)
+
+
 @pytest.mark.parametrize(
     ("grid", "message"),
     [
