@@ -117,7 +117,7 @@ def budgets(report: Mapping[str, Any]) -> Blocks:
             entry["name"],
             upper(entry["epsilon"]),
             upper(entry["epsilon_after"]),
-            "" if entry["budget"] is None else budget_of(entry),
+            budget_of(entry) if "budget_delta" in entry else decimal(entry["budget"]),
             whole(entry["charges"]),
             whole(entry["refused"]),
             whole(entry["renewals"]),
