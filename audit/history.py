@@ -6,6 +6,7 @@ from typing import Any
 
 from audit.errors import EvidenceError
 from audit.log import Event
+from audit.round_members import check_lost, check_members
 
 Fields = Mapping[str, Any]
 
@@ -127,7 +128,7 @@ class RunHistory:
 
     @property
     def threshold(self) -> int | None:
-        """How many hospitals it takes to open a sum; None where vectors are sent in clear."""
+        """How many hospitals it takes to open a sum; None where vectors are sent in clear, 1 where none is stated."""
         protocol = self.last("protocol_described")
         if protocol is None or not protocol.fields["secure_aggregation"]:
             return None
@@ -202,7 +203,8 @@ class _Reader:
         self._rounds: list[Event] = []
         self._superseded: set[int] = set()
         self._open: Event | None = None
-        self._model: str | None = None
+        self._models: dict[int, str] = {}
+        """{round: digest of the model after it}; that of 0 is the one that the first round began with."""
         self._last = 0
         self._accounted = _Accounted()
         self._releases: set[tuple[int, str, str]] = set()
@@ -216,8 +218,8 @@ class _Reader:
             case "config" | "study" | "roster" | "data_described" | "encoder_described" | "protocol_described":
                 self._take_once(event)
             case "privacy_claim":
-                if self._rounds:
-                    raise EvidenceError(event.seq, "the privacy claim was changed after the first round")
+                if self._models:
+                    raise EvidenceError(event.seq, "the privacy claim was made after the first round had begun")
                 self.claim = event
             case "round_started":
                 self._start_round(event, fields)
@@ -225,11 +227,14 @@ class _Reader:
                 self._complete_round(event, fields)
             case "round_aborted":
                 self._expect_open(event, fields["round"])
+                check_lost(event.seq, fields.get("dropouts", {}))
                 self._open = None
             case "privacy_event":
-                self._account(fields)
+                self._account(event, fields)
+            case "checkpoint":
+                self._check_model(event, fields["round"], fields["model_digest"])
             case "resumed":
-                self._resume(event, fields["round"])
+                self._resume(event, fields)
             case "run_completed":
                 self._complete(event, fields)
 
@@ -260,33 +265,34 @@ class _Reader:
             raise EvidenceError(
                 event.seq, f"round {fields['round']} begins before the one of event {self._open.seq} ended"
             )
-        if self._model is not None and fields["model_digest"] != self._model:
+        if fields["model_digest"] != self._models.setdefault(self._moved, fields["model_digest"]):
             raise EvidenceError(
                 event.seq, f"round {fields['round']} begins with another model than the last one ended with"
             )
-        self._model = str(fields["model_digest"])
         self._open = event
         # What a hospital has released of this round for this model, it sends again bit for bit: charged once.
-        again = (fields["round"], self._model[:16])
+        again = (fields["round"], str(fields["model_digest"])[:16])
         self._accounted = _Accounted({name for *release, name in self._releases if tuple(release) == again})
 
     def _complete_round(self, event: Event, fields: Fields) -> None:
         started = self._expect_open(event, fields["round"])
-        cohort, survivors, dropouts = set(fields["cohort"]), set(fields["survivors"]), set(fields["dropouts"])
-        if cohort != set(started.fields["cohort"]):  # type: ignore[arg-type]  # a list of names, by its rule
-            raise EvidenceError(event.seq, "the cohort is not the one that the round began with")
-        if not survivors <= cohort or not dropouts <= cohort or not cohort - survivors <= dropouts:
-            raise EvidenceError(event.seq, "survivors and dropouts do not make up the cohort")
-        if not set(fields["bytes"]) <= cohort:
-            raise EvidenceError(event.seq, "bytes are counted for a client outside of the cohort")
-        if not survivors:
-            raise EvidenceError(event.seq, "a sum over no hospital was opened")
+        check_members(event.seq, fields, started.fields["cohort"])
         if self.claim is not None and self.claim.fields["claim"] == "CLAIMED":
-            self._check_accounted(event, survivors)
+            self._check_accounted(event, set(fields["survivors"]))
         self._rounds.append(event)
         self._last = fields["round"]
-        self._model = fields.get("model_digest", self._model)
+        if "model_digest" in fields:
+            self._models[self._last] = fields["model_digest"]
         self._open = None
+
+    @property
+    def _moved(self) -> int:
+        """The last round that moved the model, 0 before the first."""
+        return next(reversed(self._models), 0)
+
+    def _check_model(self, event: Event, number: int, digest: object) -> None:
+        if self._models.get(number) != digest:
+            raise EvidenceError(event.seq, f"{event.kind} states another model than the one of round {number}")
 
     def _check_accounted(self, event: Event, survivors: set[str]) -> None:
         """Refuse a release that no privacy event bears: one over all hospitals, or one of each that is in the sum."""
@@ -302,8 +308,10 @@ class _Reader:
             reason = f"{accounted.shares} shares of noise were accounted in a sum over {len(survivors)} hospitals"
             raise EvidenceError(event.seq, reason)
 
-    def _account(self, fields: Fields) -> None:
+    def _account(self, event: Event, fields: Fields) -> None:
         """Note for whom a release was accounted; the id of one hospital's names its round and model (audit/SPEC.md)."""
+        if "round" in fields and (self._open is None or self._open.fields["round"] != fields["round"]):
+            raise EvidenceError(event.seq, f"a release of round {fields['round']} was accounted outside of that round")
         self._accounted.shares = max(self._accounted.shares, fields["mechanism"].get("shares", 0))
         if "hospital" not in fields:
             self._accounted.all = True
@@ -318,25 +326,25 @@ class _Reader:
             raise EvidenceError(event.seq, f"round {number} ends without having begun")
         return self._open
 
-    def _resume(self, event: Event, number: int) -> None:
+    def _resume(self, event: Event, fields: Fields) -> None:
+        number = fields["round"]
         if number > self._last:
             raise EvidenceError(event.seq, f"the run resumes after round {number}, which was not completed")
-        kept = self._kept()
-        self._superseded |= {record.seq for record in kept if _number(record) > number}
-        digests = [record.fields.get("model_digest") for record in kept if _number(record) <= number]
-        moved = [str(digest) for digest in digests if digest is not None]
+        self._superseded |= {record.seq for record in self._kept() if _number(record) > number}
+        self._models = {moved: digest for moved, digest in self._models.items() if moved <= number}
+        if "model_digest" in fields:
+            self._check_model(event, self._moved, fields["model_digest"])
         self._last = number
-        self._model = moved[-1] if moved else None
         self._open = None
 
     def _complete(self, event: Event, fields: Fields) -> None:
-        kept = self._kept()
-        models = {_number(record): record.fields.get("model_digest") for record in kept}
-        chosen = fields["chosen_round"]
-        if chosen in models and "model_digest" in fields and models[chosen] != fields["model_digest"]:
-            raise EvidenceError(event.seq, f"the kept model is not the one of round {chosen}")
-        if chosen > fields["rounds"] or (kept and fields["rounds"] > len(kept)):
+        chosen, rounds, moved = fields["chosen_round"], fields["rounds"], self._moved
+        if chosen > rounds or (self._models and rounds > moved):
             raise EvidenceError(event.seq, "more rounds are counted than the log holds")
+        if rounds < moved:
+            raise EvidenceError(event.seq, f"{rounds} rounds are counted, the log holds {moved}")
+        if self._models.get(chosen) != fields.get("model_digest"):
+            raise EvidenceError(event.seq, f"the kept model is not the one of round {chosen}")
         self.completed = event
 
     def _kept(self) -> list[Event]:

@@ -194,7 +194,7 @@ class Aggregator:
             mean_score=opened.mean_score,
             mean_clamped=opened.mean_clamped,
             survivors=result.survivors,
-            dropouts={**result.dropouts, **lost},
+            dropouts=first_lost(lost, result.dropouts),
             rejected={rejection.client: type(rejection.error).__name__ for rejection in result.rejections},
             digest=hashlib.sha256(result.total.integers().astype("<i8", copy=False).data).hexdigest(),
             session=result.session_id.hex(),
@@ -279,6 +279,13 @@ def _check_survivors(parameters: RoundParameters, lost: Mapping[str, str], membe
             needed = max(needed, parameters.quorum(members))
         if left < needed:
             raise TooFewSurvivorsError(stage, left, needed)
+
+
+def first_lost(planned: Mapping[str, str], lost: Mapping[str, str]) -> dict[str, str]:
+    """Return {site: stage} of both, the earlier one where they differ: who refuses first is not there to be lost."""
+    both = {**lost, **planned}
+    earlier = {site: stage for site, stage in lost.items() if Stage(stage).rank < Stage(both[site]).rank}
+    return both | earlier
 
 
 class _NotOpenedError(Exception):

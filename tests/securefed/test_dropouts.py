@@ -1,5 +1,6 @@
 import pytest
 
+from securefed.aggregation import first_lost
 from securefed.config import STAGES, SimulationConfig
 from securefed.dropouts import check_schedule, dropouts_of_round
 from securefed.errors import ConfigError
@@ -39,3 +40,9 @@ def test_no_more_are_lost_at_random_than_a_round_survives_but_named_ones_are_los
     sizes = [len(dropouts_of_round(config, SITES, number, 0, 2)) for number in range(1, 40)]
     assert max(size for number, size in enumerate(sizes, 1) if number != 3) == 2
     assert sizes[2] >= 3
+
+
+def test_a_site_that_refuses_before_it_would_be_lost_is_lost_where_it_refused():
+    planned = {"a": "Unmasking", "b": "AdvertiseKeys"}
+    lost = {"a": "MaskedInputCollection", "b": "PlainInputCollection", "c": "ShareKeys"}
+    assert first_lost(planned, lost) == {"a": "MaskedInputCollection", "b": "AdvertiseKeys", "c": "ShareKeys"}

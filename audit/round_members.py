@@ -1,0 +1,50 @@
+"""Who may be in a sum, and who may be lost at which stage of a round (protocols/SPEC.md)."""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from audit.errors import EvidenceError
+
+_BEFORE_THE_SUM: Final = frozenset(
+    {"AdvertiseKeys", "RevealNonces", "ShareKeys", "MaskedInputCollection", "PlainInputCollection"}
+)
+"""Who is lost at one of them has sent no vector."""
+
+_AFTER_IT: Final = frozenset({"ConsistencyCheck", "Unmasking"})
+"""Who is lost at one of them is in the sum, and does not live to see it opened."""
+
+
+def check_lost(seq: int, dropouts: Mapping[str, str]) -> None:
+    """Check that hospitals were lost at stages that there are; raises EvidenceError with the event."""
+    for name, stage in dropouts.items():
+        if stage not in _BEFORE_THE_SUM | _AFTER_IT:
+            raise EvidenceError(seq, f"{name} was lost at {stage}, which is no stage of a round")
+
+
+def check_members(seq: int, fields: Mapping[str, Any], began_with: object) -> None:
+    """Check that the survivors of a round and those that were lost make up its cohort, each at a stage that fits.
+
+    Args:
+        seq: The event.
+        fields: Its fields: those of `round_completed`.
+        began_with: Names of the cohort that the round began with.
+
+    Raises:
+        EvidenceError: They do not; names the event.
+    """
+    dropouts: Mapping[str, str] = fields["dropouts"]
+    cohort, survivors, lost = set(fields["cohort"]), set(fields["survivors"]), set(dropouts)
+    assert isinstance(began_with, list | tuple)  # noqa: S101 (a list of names, by its rule)
+    if cohort != set(began_with):
+        raise EvidenceError(seq, "the cohort is not the one that the round began with")
+    if not survivors <= cohort or not lost <= cohort or not cohort - survivors <= lost:
+        raise EvidenceError(seq, "survivors and dropouts do not make up the cohort")
+    if not set(fields["bytes"]) <= cohort:
+        raise EvidenceError(seq, "bytes are counted for a client outside of the cohort")
+    if not survivors:
+        raise EvidenceError(seq, "a sum over no hospital was opened")
+    check_lost(seq, dropouts)
+    for name, stage in dropouts.items():
+        if (name in survivors) != (stage in _AFTER_IT):
+            where = "in the sum" if name in survivors else "not in the sum"
+            raise EvidenceError(seq, f"{name} was lost at {stage} and is {where}, which cannot be")

@@ -1,0 +1,28 @@
+"""Hospitals of a sum and hospitals that were lost: nobody is both but at the stages that follow the sum."""
+
+import pytest
+
+from audit.errors import EvidenceError
+from audit.round_members import check_lost, check_members
+from protocols.stages import Stage
+
+COHORT = ["north", "south", "west"]
+
+
+def of(survivors, dropouts):
+    check_members(7, {"cohort": COHORT, "survivors": survivors, "dropouts": dropouts, "bytes": {}}, COHORT)
+
+
+@pytest.mark.parametrize("stage", list(Stage))
+def test_who_is_lost_before_the_sum_is_not_in_it_and_who_is_lost_after_it_is(stage):
+    before = stage.rank < Stage.CONSISTENCY_CHECK.rank
+    out, within = (COHORT[:2], {"west": stage.value}), (COHORT, {"west": stage.value})
+    of(*(out if before else within))
+    with pytest.raises(EvidenceError, match=f"west was lost at {stage} and is (not )?in the sum, which cannot be"):
+        of(*(within if before else out))
+
+
+def test_a_stage_that_there_is_not_is_found():
+    for check in (lambda lost: of(COHORT, lost), lambda lost: check_lost(7, lost)):
+        with pytest.raises(EvidenceError, match="lost at Lunch, which is no stage of a round"):
+            check({"west": "Lunch"})
