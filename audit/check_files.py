@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from audit.canonical import encode_canonical
+from audit.check_releases import check_releases
+from audit.check_terms import check_terms
 from audit.errors import EvidenceError, NothingToCompareError
 from audit.history import RunHistory
 from audit.regular_file import parse_json, read_regular, shown
@@ -20,9 +22,14 @@ _RESULTS = ("summary.json", "fam.safetensors", "model_card.md", "report.json")
 
 
 def check_config(folder: Path, history: RunHistory) -> str | None:
-    """Check that config.toml, the configuration in the log and its digest are one and the same."""
+    """Check that config.toml, the configuration in the log and its digest are one, and that the log keeps to it.
+
+    Raises:
+        EvidenceError: They are not, or protocol, privacy claim or privacy events say something else.
+    """
     event = history.last("config")
     if event is None:
+        check_terms(history)
         return None
     if hashlib.sha256(encode_canonical(event.fields["values"])).hexdigest() != event.fields["digest"]:
         raise EvidenceError(event.seq, "the configuration in the log does not have the digest beside it")
@@ -34,6 +41,8 @@ def check_config(folder: Path, history: RunHistory) -> str | None:
         raise EvidenceError(event.seq, f"config.toml cannot be read ({error})") from error
     if digest != event.fields["digest"]:
         raise EvidenceError(event.seq, "config.toml is not the configuration that the run was made with")
+    check_terms(history)
+    check_releases(history)
     return f"config.toml is the one of the run ({digest[:16]}...)"
 
 

@@ -310,7 +310,8 @@ class _Reader:
 
     def _account(self, event: Event, fields: Fields) -> None:
         """Note for whom a release was accounted; the id of one hospital's names its round and model (audit/SPEC.md)."""
-        if "round" in fields and (self._open is None or self._open.fields["round"] != fields["round"]):
+        is_open = self._open is not None and self._open.fields["round"] == fields.get("round")
+        if "round" in fields and self._models and not is_open:  # a hospital's own log has no rounds
             raise EvidenceError(event.seq, f"a release of round {fields['round']} was accounted outside of that round")
         self._accounted.shares = max(self._accounted.shares, fields["mechanism"].get("shares", 0))
         if "hospital" not in fields:

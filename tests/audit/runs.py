@@ -6,6 +6,7 @@ import json
 import struct
 from datetime import UTC, datetime, timedelta
 
+import tomli_w
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from audit import EventLog
@@ -76,21 +77,32 @@ def round_fields(number, sites=SITES):
     }
 
 
+def configuration(rounds, *, private=False, masked=False):
+    """The sections of a configuration that verification reads."""
+    privacy = {"mode": "off"}
+    if private:
+        privacy = {"mode": "local", "unit": "image", "adjacency": "add-or-remove-one", "delta": 1e-5, "epsilon": 0.0}
+        privacy |= {"noise_multiplier": STEP.noise_multiplier, "sampling_rate": STEP.sampling_rate, "steps": STEPS}
+        privacy |= {"noise": "system", "max_colluders": 0}
+    sums = {"enabled": masked, "threat_model": "active", "threshold": 0, "corrupt": -1}
+    return {"federation": {"rounds": rounds, "rate": 1.0}, "secure_aggregation": sums, "privacy": privacy}
+
+
 class Run:
     """A run folder with a log, heads and the files that the log names."""
 
-    def __init__(self, folder, rounds=3, sites=SITES, run_id="r1", private=False):
+    def __init__(self, folder, rounds=3, sites=SITES, run_id="r1", private=False, masked=False):
         self.folder = folder
         self.sites = sites
         self.private = private
         self.roster = roster_of(sites)
         folder.mkdir(parents=True)
-        (folder / "config.toml").write_text(f"[federation]\nrounds = {rounds}\nrate = 1.0\n")
+        values = configuration(rounds, private=private, masked=masked)
+        (folder / "config.toml").write_text(tomli_w.dumps(values))
         (folder / "roster.json").write_bytes(self.roster.encode())
         self.log = EventLog.create(folder / "audit.jsonl", {"run_id": run_id, "operation": "simulation"}, Ticks())
         keys = {"server": self.roster.server, "hospitals": dict(self.roster.hospitals)}
         self.log.append("roster", {"digest": self.roster.digest, **keys})
-        values = {"federation": {"rounds": rounds, "rate": 1.0}}
         self.log.append("config", {"digest": sha256(encode_canonical(values)), "values": values})
         claim = {"mode": "off", "claim": "NOT CLAIMED", "reason": "no noise was added"}
         if private:

@@ -10,8 +10,8 @@ from audit.canonical import decode_canonical, encode_canonical
 from audit.heads import read_heads
 from audit.report import build_report
 from audit.verify import Outcome, verify_run
-from tests.audit.runs import SITES, rechained, round_fields, signed_again
-from tests.audit.tampering import changed, failure, lines_of, write_lines
+from tests.audit.runs import SITES, Run, rechained, round_fields, signed_again
+from tests.audit.tampering import changed, edited, failure, lines_of, write_lines
 
 
 def check(folder, name, **arguments):
@@ -76,15 +76,49 @@ def test_a_hospital_of_an_earlier_sum_cannot_be_left_out_of_the_signers(complete
     assert "lacks the countersignature of 'west'" in failure(complete_run)[1]
 
 
-def test_survivors_cannot_all_be_lost_before_they_sign(complete_run):
-    lines = lines_of(complete_run)
-    described = {"kind": "protocol_described", "secure_aggregation": True, "clients": 3, "dimension": 2, "threshold": 2}
-    lines.insert(3, encode_canonical({**described, "time": decode_canonical(lines[2])["time"]}))
-    write_lines(complete_run, rechained(lines))
-    rewritten(complete_run, lambda f: {"dropouts": dict.fromkeys(SITES, "Unmasking")}, ())
-    first, reason = failure(complete_run)
-    assert "0 hospitals were left to open the sum of round 1, below the threshold of 2" in reason
-    assert decode_canonical(lines_of(complete_run)[first])["kind"] == "round_completed"
+def masked_run(folder, **protocol):
+    """A finished run of three rounds under masks; `protocol` replaces what its log says of them."""
+    run = Run(folder, rounds=0, masked=True)
+    described = {"secure_aggregation": True, "clients": 3, "dimension": 2, "threat_model": "active"}
+    run.log.append("protocol_described", {**described, "threshold": 3, "corrupt": 0, **protocol})
+    for number in (1, 2, 3):
+        run.round(number)
+    return run.complete()
+
+
+def test_survivors_cannot_all_be_lost_before_they_sign(tmp_path):
+    folder = masked_run(tmp_path / "masked")
+    assert check(folder, "sums").outcome is Outcome.PASS
+    rewritten(folder, lambda f: {"dropouts": dict.fromkeys(SITES, "Unmasking")}, ())
+    first, reason = failure(folder)
+    assert "0 hospitals were left to open the sum of round 1, below the threshold of 3" in reason
+    assert decode_canonical(lines_of(folder)[first])["kind"] == "round_completed"
+
+
+@pytest.mark.parametrize(
+    ("protocol", "reason"),
+    [
+        ({"threshold": 1}, "a threshold of 1"),
+        ({"threshold": 2}, "a threshold of 2"),
+        ({"corrupt": 3}, "a threshold of 3 of 3 hospitals, 3 of whom may collude"),
+        ({"clients": 2, "threshold": 3}, "3 hospitals were asked in round 1, the protocol is for 2"),
+        ({"secure_aggregation": False}, "secure_aggregation.enabled = True"),
+        ({"threat_model": "semi-honest"}, "secure_aggregation.threat_model = active"),
+    ],
+)
+def test_a_protocol_that_protects_less_than_the_configuration_is_found(tmp_path, protocol, reason):
+    assert reason in failure(masked_run(tmp_path / "masked", **protocol))[1]
+
+
+@pytest.mark.parametrize("missing", ["threshold", "corrupt"])
+def test_a_protocol_that_does_not_say_who_opens_a_sum_is_found(tmp_path, missing):
+    folder = masked_run(tmp_path / "masked")
+    edited(folder, "protocol_described", lambda fields: fields.pop(missing))
+    assert f"sums under masks, and no {missing} is stated" in failure(folder)[1]
+
+
+def test_sums_under_masks_without_a_protocol_are_found(tmp_path):
+    assert "describes no protocol" in failure(Run(tmp_path / "masked", masked=True).complete())[1]
 
 
 def test_a_stranger_in_a_sum_is_found(complete_run):

@@ -65,12 +65,13 @@ def append_events(run, *events):
         run.log.append(kind, fields)
 
 
-PROTOCOL = {"secure_aggregation": True, "clients": 3, "dimension": 1000, "threat_model": "active", "threshold": 2}
+PROTOCOL = {"secure_aggregation": True, "clients": 3, "dimension": 1000, "threat_model": "active"}
+PROTOCOL |= {"threshold": 3, "corrupt": 0}
 
 
 def rich_run(tmp_path):
     """A run with everything that a report can show: purpose, data, protocol, losses, metrics, attacks, refusals."""
-    run = Run(tmp_path / "rich", rounds=0)
+    run = Run(tmp_path / "rich", rounds=0, sites=(*SITES, "zenith"), masked=True)
     append_events(
         run,
         ("purpose", {"values": {"purpose": "tumour typing <b>", "necessity": "no other data", "grant": "X-1"}}),
@@ -86,11 +87,11 @@ def rich_run(tmp_path):
             },
         ),
         ("encoder_described", {"name": "ViT & co", "digest": "cd" * 32, "embed_dim": 512}),
-        ("protocol_described", {**PROTOCOL, "ring_bits": 18, "values": {"neighbours": 2}}),
+        ("protocol_described", {**PROTOCOL, "clients": 4, "ring_bits": 18, "values": {"neighbours": 2}}),
     )
     run.round(1)
     run.start(2)
-    lost = {**round_fields(2), "dropouts": {"west": "Unmasking"}}
+    lost = {**round_fields(2, run.sites), "dropouts": {"west": "Unmasking"}}
     run.log.append("round_completed", lost)
     values = {site: {"ensemble": {"accuracy": 0.5 + 0.1 * place, "ece": 0.1}} for place, site in enumerate(SITES)}
     values["east"] = {"ensemble": {"accuracy": 0.125, "ece": 0.9}}

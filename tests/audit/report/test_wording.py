@@ -47,7 +47,7 @@ def test_no_cross_check_is_claimed_that_was_not_made(accountant, checks, said):
 
 
 def test_attempts_that_were_aborted_are_told_with_their_bytes(tmp_path):
-    run = Run(tmp_path / "r", rounds=0)
+    run = Run(tmp_path / "r", rounds=0, masked=True)
     run.log.append("protocol_described", PROTOCOL)
     run.round(1)
     run.start(2)
@@ -83,7 +83,7 @@ def test_the_formula_counts_the_coordinates_that_are_sent(tmp_path):
 
 
 def test_a_run_that_only_aborted_says_so(tmp_path):
-    run = Run(tmp_path / "r", rounds=0)
+    run = Run(tmp_path / "r", rounds=0, masked=True)
     run.log.append("protocol_described", PROTOCOL)
     run.start(1)
     sent = {"north": {"down": {"AdvertiseKeys": {"payload": 2_500_000}}}}
@@ -172,7 +172,7 @@ def test_the_unit_is_named_once(private_run, unit, protected, change):
 
 
 def test_a_round_that_only_scores_is_not_counted_as_training(tmp_path):
-    run = Run(tmp_path / "r", rounds=0)
+    run = Run(tmp_path / "r", rounds=0, masked=True)
     run.log.append("protocol_described", PROTOCOL)
     for number in (1, 2):
         run.round(number)

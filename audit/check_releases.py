@@ -1,0 +1,143 @@
+"""The privacy events of a log against its configuration: what was released, with how much noise, under which name."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from audit.check_sums import COMPLETE_UP_TO
+from audit.check_terms import IN_SHARES, differs
+from audit.errors import EvidenceError
+from audit.history import RunHistory
+from audit.log import Event
+
+Fields = Mapping[str, Any]
+
+_SLACK: Final = 1 + 1e-6
+"""Relative: noise is computed in another order of operations than here."""
+
+_MECHANISMS: Final = {
+    "local": ("sampled-gaussian", "grouped-sampled-gaussian"),
+    "distributed": ("skellam", "discrete-gaussian"),
+    "hospital": ("skellam", "discrete-gaussian"),
+}
+"""What each mode releases; an `unknown` mechanism costs infinity and may stand in any."""
+
+
+@dataclass(frozen=True)
+class Noise:
+    """What a configuration and a protocol say of noise.
+
+    Attributes:
+        privacy: The section `privacy`.
+        exact: Whether the noise of hospitals that are lost is made up for (xnoise): every sum has the same. Else each
+            share is sized for the fewest hospitals that a sum may be over.
+        fewest: That many hospitals.
+    """
+
+    privacy: Fields
+    exact: bool
+    fewest: int
+
+    @classmethod
+    def of(cls, history: RunHistory) -> "Noise":
+        """Return what the log of a run says."""
+        config, described = history.last("config"), history.last("protocol_described")
+        values: Any = {} if config is None else config.fields["values"]
+        privacy: Fields = values.get("privacy", {})
+        protocol: Any = {} if described is None else described.fields
+        possible = (
+            protocol.get("secure_aggregation", False)
+            and protocol["clients"] <= COMPLETE_UP_TO
+            and privacy.get("mechanism") == "skellam"
+            and privacy.get("noise") == "system"
+        )
+        asked = privacy.get("dropout_noise")
+        fewest = max(protocol.get("values", {}).get("min_survivors", 1), protocol.get("threshold", 1))
+        return cls(privacy, asked == "xnoise" or (asked == "auto" and possible), fewest)
+
+    def shares(self, mechanism: Fields) -> int:
+        """Return among how many hospitals the configured noise was divided in a sum."""
+        return int(mechanism["shares"]) if self.exact else self.fewest
+
+    def multiplier(self, mechanism: Fields) -> float:
+        """Return the deviation of the noise over the norm of one contribution; in shares that of the honest ones."""
+        match mechanism["type"]:
+            case "sampled-gaussian":
+                return float(mechanism["noise_multiplier"])
+            case "grouped-sampled-gaussian":
+                return 1 / math.sqrt(sum(value**-2 for value in mechanism["noise_multipliers"]))
+            case "skellam":
+                deviation = math.sqrt(mechanism["share_variance"])
+            case _:
+                deviation = mechanism["share_sigma"]
+        honest = max(1, self.shares(mechanism) - self.privacy.get("max_colluders", 0))
+        return float(deviation * math.sqrt(honest) / mechanism["l2"])
+
+
+def check_releases(history: RunHistory) -> None:
+    """Check every privacy event of a log that states a configuration.
+
+    Raises:
+        EvidenceError: One is of a mechanism that the mode does not use, with more noise than is configured, or has a
+            name that is not its own; names the event.
+    """
+    from audit.ledger.names import run_of_log
+
+    if history.last("config") is None:
+        return
+    noise, run, model, before = Noise.of(history), run_of_log(history.events), "", 0
+    for event in history.events:
+        if event.kind == "round_started":
+            model = str(event.fields["model_digest"])
+        if event.kind == "privacy_event":
+            _check_mechanism(event, noise.privacy)
+            _check_noise(event, noise)
+            _check_name(event, run, model, before)
+            before += 1
+
+
+def _check_mechanism(event: Event, privacy: Fields) -> None:
+    """The mechanism is one of the mode's, about whom it is in that mode, at the configured rate and as often."""
+    fields: Fields = event.fields
+    mechanism, mode = fields["mechanism"], privacy.get("mode", "off")
+    if mode == "off":
+        raise EvidenceError(event.seq, "a release with noise was accounted, and config.toml has privacy.mode = off")
+    if ("hospital" in fields) != (mode == "local"):
+        whose = "one hospital alone" if "hospital" in fields else "all hospitals together"
+        raise EvidenceError(event.seq, f"a release of {whose} was accounted, which privacy.mode {mode} does not make")
+    if mechanism["type"] == "unknown":
+        return
+    if mechanism["type"] not in _MECHANISMS[mode]:
+        differs(event, "privacy.mode", mechanism["type"], mode)
+    if mode in IN_SHARES and mechanism["type"] != privacy.get("mechanism"):
+        differs(event, "privacy.mechanism", mechanism["type"], privacy.get("mechanism"))
+    rate = 1 if mode == "hospital" else privacy.get("sampling_rate")
+    if mechanism["sampling_rate"] != rate:
+        differs(event, "privacy.sampling_rate", mechanism["sampling_rate"], rate)
+    steps = privacy.get("steps") if mode == "local" else 1
+    if fields["repetitions"] != steps:
+        differs(event, "privacy.steps", fields["repetitions"], steps)
+
+
+def _check_noise(event: Event, noise: Noise) -> None:
+    """There is no more noise than configured, where the configuration states how much and not a target alone."""
+    mechanism, configured = event.fields["mechanism"], noise.privacy.get("noise_multiplier")
+    assert isinstance(mechanism, Mapping)  # noqa: S101 (narrows the type)
+    if not configured or mechanism["type"] == "unknown":
+        return
+    if (found := noise.multiplier(mechanism)) > configured * _SLACK:
+        differs(event, "privacy.noise_multiplier", f"{found:.6g}", configured)
+
+
+def _check_name(event: Event, run: str, model: str, before: int) -> None:
+    """The name of a release, where it has one, is that of its run, round, model and hospital (audit/SPEC.md)."""
+    from audit.ledger.names import release_name
+
+    fields: Fields = event.fields
+    number, hospital = fields.get("round"), fields.get("hospital")
+    name = f"sum/{number}/{before}"
+    if hospital is not None:
+        name = release_name(run, str(number), model[:16], hospital)
+    if fields.get("release_id", name) != name:
+        raise EvidenceError(event.seq, f"the release {fields['release_id']} should be named {name}")

@@ -1,0 +1,80 @@
+"""What a log says of its sums and its privacy against the configuration that it was begun with."""
+
+from collections.abc import Mapping
+from typing import Any, Final, NoReturn
+
+from audit.errors import EvidenceError
+from audit.history import RunHistory
+from audit.log import Event
+
+Fields = Mapping[str, Any]
+
+IN_SHARES: Final = ("distributed", "hospital")
+"""Modes in which the hospitals of a sum add the noise in shares."""
+
+
+def check_terms(history: RunHistory) -> None:
+    """Check that the log's protocol and privacy claim are those of its configuration.
+
+    Raises:
+        EvidenceError: One is not, or the log claims privacy and has no configuration; names the event.
+    """
+    event = history.last("config")
+    if event is None:
+        if history.claim is not None and history.claim.fields["claim"] == "CLAIMED":
+            raise EvidenceError(history.claim.seq, "privacy is claimed in a log that states no configuration")
+        return
+    values: Any = event.fields["values"]
+    _check_protocol(history, values.get("secure_aggregation", {}))
+    privacy: Fields = values.get("privacy", {})
+    if history.claim is not None:
+        _check_claim(history.claim, privacy, masked=bool(values.get("secure_aggregation", {}).get("enabled")))
+
+
+def _check_protocol(history: RunHistory, secure: Fields) -> None:
+    described = history.last("protocol_described")
+    if described is None:
+        if history.rounds and secure.get("enabled"):
+            raise EvidenceError(history.rounds[0].seq, "sums were opened, and the log describes no protocol for them")
+        return
+    fields: Fields = described.fields
+    stated = {"enabled": fields["secure_aggregation"]}
+    if fields["secure_aggregation"]:
+        stated["threat_model"] = fields.get("threat_model")
+        for name, automatic in (("threshold", 0), ("corrupt", -1)):
+            if secure.get(name) != automatic:
+                stated[name] = fields.get(name)
+    for name, value in stated.items():
+        if secure.get(name) != value:
+            differs(described, f"secure_aggregation.{name}", value, secure.get(name))
+    for record in history.rounds:
+        if len(record.cohort) != fields["clients"]:
+            reason = f"{len(record.cohort)} hospitals were asked in round {record.number}, the protocol is for"
+            raise EvidenceError(record.seq, f"{reason} {fields['clients']}")
+
+
+def _check_claim(claim: Event, privacy: Fields, *, masked: bool) -> None:
+    """Mode, unit, neighbours, delta and target are those configured, and nothing is claimed that cannot be kept."""
+    mode = privacy.get("mode", "off")
+    expected: dict[str, Any] = {"mode": mode}
+    if mode != "off":
+        expected |= {name: privacy.get(name) for name in ("unit", "adjacency", "delta")}
+        expected["target_epsilon"] = privacy.get("epsilon") or None
+    for name in ("mode", "unit", "adjacency", "delta", "target_epsilon"):
+        if claim.fields.get(name) != expected.get(name):
+            differs(claim, f"privacy.{name}", claim.fields.get(name), expected.get(name))
+    if claim.fields["claim"] != "CLAIMED":
+        return
+    hindrances = {
+        "without noise": mode == "off",
+        "with noise that follows from a seed": privacy.get("noise") != "system",
+        "with one share of noise in each vector, and vectors in clear": mode in IN_SHARES and not masked,
+    }
+    for hindrance, hinders in hindrances.items():
+        if hinders:
+            raise EvidenceError(claim.seq, f"privacy is claimed {hindrance}, as config.toml has it")
+
+
+def differs(event: Event, key: str, stated: object, configured: object) -> NoReturn:
+    """Refuse an event that has another value than the configuration."""
+    raise EvidenceError(event.seq, f"{event.kind} has {stated}, config.toml has {key} = {configured}")

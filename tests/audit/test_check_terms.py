@@ -1,0 +1,169 @@
+"""A record keeps to its configuration: what is claimed, with which noise, about whom, and under which names."""
+
+import pytest
+
+from audit import EventLog
+from audit.accounting import DiscreteGaussian, Gaussian, SampledGaussian, Skellam, mechanism_fields
+from audit.check_releases import check_releases
+from audit.check_terms import check_terms
+from audit.errors import EvidenceError
+from audit.history import read_history
+from audit.verify import Outcome, verify_run
+from tests.audit.runs import SITES, D, Run, Ticks, configuration, round_fields
+from tests.audit.tampering import edited, failure
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"mode": "distributed"}, "privacy_claim has distributed, config.toml has privacy.mode = local"),
+        ({"unit": "hospital"}, "privacy.unit = image"),
+        ({"adjacency": "replace-one"}, "privacy.adjacency = add-or-remove-one"),
+        ({"delta": 1e-6}, "privacy.delta = 1e-05"),
+        ({"target_epsilon": 0.1}, "privacy.target_epsilon = None"),
+    ],
+)
+def test_a_claim_that_is_not_the_configured_one_is_found(private_run, change, reason):
+    at = edited(private_run, "privacy_claim", lambda fields: fields.update(change))
+    first, found = failure(private_run)
+    assert first == at
+    assert reason in found
+
+
+@pytest.mark.parametrize(
+    ("claim", "reason"),
+    [
+        ({"mode": "local", "unit": "patient", "delta": 1e-5}, "privacy_claim has local, config.toml has privacy.mode"),
+        ({}, "privacy is claimed without noise"),
+        ({"delta": 1e-5}, "config.toml has privacy.delta = None"),
+    ],
+)
+def test_privacy_that_nobody_configured_cannot_be_claimed(tmp_path, claim, reason):
+    event = {"mechanism": mechanism_fields(Gaussian(20.0))}
+    history = log_of(tmp_path, {}, [event], claim={"mode": "off", "claim": "CLAIMED", **claim})
+    with pytest.raises(EvidenceError, match=reason):
+        check_terms(history)
+
+
+@pytest.mark.parametrize(
+    ("edit", "reason"),
+    [
+        (lambda f: f["mechanism"].update(noise_multiplier=1.3), "has 1.3, config.toml has privacy.noise_multiplier"),
+        (lambda f: f["mechanism"].update(sampling_rate=0.01), "has 0.01, config.toml has privacy.sampling_rate"),
+        (lambda f: f.update(mechanism=mechanism_fields(Gaussian(1.2))), "has gaussian, config.toml has privacy.mode"),
+        (lambda f: f.update(repetitions=1), "has 1, config.toml has privacy.steps = 62"),
+        (lambda f: f.pop("hospital"), "a release of all hospitals together"),
+        (lambda f: f.update(release_id="nonsense"), "the release nonsense should be named r1."),
+    ],
+)
+def test_a_release_that_the_mode_does_not_make_is_found(private_run, edit, reason):
+    at = edited(private_run, "privacy_event", edit)
+    first, found = failure(private_run)
+    assert first == at
+    assert reason in found
+
+
+def log_of(tmp_path, privacy, events, *, claim=None, protocol=None, masked=True):
+    """The history of one round of a run with these privacy events."""
+    values = configuration(1, masked=masked)
+    values["privacy"] |= {"noise": "system", "dropout_noise": "auto", "mechanism": "skellam", **privacy}
+    described = {"secure_aggregation": masked, "clients": 3, "dimension": 2, "threat_model": "active", "threshold": 3}
+    described |= {"corrupt": 0, "values": {"min_survivors": 3}, **(protocol or {})}
+    with EventLog.create(tmp_path / "audit.jsonl", {"run_id": "run", "operation": "simulation"}, Ticks()) as log:
+        log.append("config", {"digest": D, "values": values})
+        log.append("protocol_described", described)
+        if claim is not None:
+            log.append("privacy_claim", {"reason": "noise", **claim})
+        log.append("round_started", {"round": 1, "cohort": list(SITES), "model_digest": D})
+        for event in events:
+            log.append("privacy_event", {"repetitions": 1, "round": 1, **event})
+        log.append("round_completed", round_fields(1))
+        return read_history(log.events)
+
+
+SHARED = {"mode": "distributed", "noise_multiplier": 2.0, "sampling_rate": 1.0, "steps": 1, "max_colluders": 0}
+NORM, SHARES = 50.0, 3
+VARIANCE = (2.0 * NORM) ** 2 / SHARES
+
+
+@pytest.mark.parametrize(
+    ("privacy", "mechanism", "reason"),
+    [
+        ({}, Skellam(90.0, NORM, VARIANCE, SHARES), None),
+        ({}, Skellam(90.0, NORM, 1.01 * VARIANCE, SHARES), "privacy.noise_multiplier = 2"),
+        ({"max_colluders": 1}, Skellam(90.0, NORM, 1.5 * VARIANCE, SHARES), None),
+        ({"max_colluders": 1}, Skellam(90.0, NORM, 1.6 * VARIANCE, SHARES), "privacy.noise_multiplier = 2"),
+        ({"dropout_noise": "conservative"}, Skellam(90.0, NORM, 1.5 * VARIANCE, SHARES), "noise_multiplier"),
+        ({"mechanism": "discrete-gaussian"}, DiscreteGaussian(90.0, NORM, VARIANCE**0.5, SHARES, 2), None),
+        ({"mechanism": "discrete-gaussian"}, DiscreteGaussian(90.0, NORM, 2 * VARIANCE, SHARES, 2), "multiplier"),
+        ({}, DiscreteGaussian(90.0, NORM, VARIANCE**0.5, SHARES, 2), "privacy.mechanism = skellam"),
+        ({}, SampledGaussian(2.0, 1.0), "has sampled-gaussian, config.toml has privacy.mode = distributed"),
+    ],
+)
+def test_noise_in_shares_is_not_above_the_configured_one(tmp_path, privacy, mechanism, reason):
+    event = {"mechanism": mechanism_fields(mechanism), "release_id": "sum/1/0"}
+    history = log_of(tmp_path, SHARED | privacy, [event])
+    if reason is None:
+        return check_releases(history)
+    with pytest.raises(EvidenceError, match=reason):
+        check_releases(history)
+    return None
+
+
+def test_shares_are_of_the_fewest_hospitals_where_nothing_is_made_up_for(tmp_path):
+    """Conservative shares for two survivors: with three of them there is more noise in the sum than configured."""
+    event = {"mechanism": mechanism_fields(Skellam(90.0, NORM, 1.5 * VARIANCE, SHARES)), "release_id": "sum/1/0"}
+    protocol = {"threshold": 2, "values": {"min_survivors": 2}}
+    check_releases(log_of(tmp_path, SHARED | {"dropout_noise": "conservative"}, [event], protocol=protocol))
+
+
+@pytest.mark.parametrize(
+    ("events", "reason"),
+    [
+        ([{"mechanism": mechanism_fields(Skellam(9.0, NORM, 1.0, 3)), "release_id": "sum/1/7"}], "named sum/1/0"),
+        ([{"mechanism": mechanism_fields(Skellam(9.0, NORM, 1.0, 3)), "hospital": "north"}], "of one hospital alone"),
+    ],
+)
+def test_a_sum_is_released_as_a_sum(tmp_path, events, reason):
+    with pytest.raises(EvidenceError, match=reason):
+        check_releases(log_of(tmp_path, SHARED, events))
+
+
+def test_noise_is_accounted_in_no_run_without(tmp_path):
+    event = {"mechanism": mechanism_fields(Gaussian(20.0))}
+    with pytest.raises(EvidenceError, match=r"config.toml has privacy.mode = off"):
+        check_releases(log_of(tmp_path, {"mode": "off"}, [event]))
+
+
+@pytest.mark.parametrize(
+    ("privacy", "masked", "reason"),
+    [
+        ({"noise": "seeded"}, True, "claimed with noise that follows from a seed"),
+        ({}, False, "claimed with one share of noise in each vector"),
+    ],
+)
+def test_nothing_is_claimed_that_the_configuration_rules_out(tmp_path, privacy, masked, reason):
+    scope = {"unit": "image", "adjacency": "add-or-remove-one", "delta": 1e-5}
+    claim = {"mode": "distributed", "claim": "CLAIMED", **scope}
+    event = {"mechanism": mechanism_fields(Skellam(90.0, NORM, VARIANCE, SHARES))}
+    history = log_of(tmp_path, SHARED | scope | privacy, [event], claim=claim, masked=masked)
+    with pytest.raises(EvidenceError, match=reason):
+        check_terms(history)
+
+
+def test_a_claim_without_a_configuration_is_found(private_run):
+    def without(fields):
+        fields["kind"] = "purpose"
+        fields["values"] = {"purpose": "none"}
+        fields.pop("digest")
+
+    edited(private_run, "config", without)
+    assert "privacy is claimed in a log that states no configuration" in failure(private_run)[1]
+
+
+def test_without_config_nothing_is_compared_and_nothing_passed(tmp_path):
+    run = Run(tmp_path / "run", rounds=0)
+    run.log.close()
+    edited(run.folder, "config", lambda f: (f.update(kind="purpose", values={"purpose": "none"}), f.pop("digest")))
+    found = next(check for check in verify_run(run.folder).checks if check.name == "configuration")
+    assert found.outcome is Outcome.ABSENT
