@@ -50,7 +50,7 @@ def check_files(folder: Path, history: RunHistory) -> str | None:
     """Check the digest of every result file that the end of the log names.
 
     Raises:
-        EvidenceError: A file is missing or is not the one of the run.
+        EvidenceError: A file is missing, is not the one of the run, or is one that the end of the log must name.
         NothingToCompareError: The log has no end, so that nothing vouches for what lies in the folder.
     """
     if history.completed is None:
@@ -60,6 +60,9 @@ def check_files(folder: Path, history: RunHistory) -> str | None:
         return None
     files = history.completed.fields["files"]
     assert isinstance(files, Mapping)  # noqa: S101 (narrows the type)
+    for name in _vouched_for(history):
+        if name not in files:
+            raise EvidenceError(history.completed.seq, f"the end of the log states no digest of {name}")
     for name, expected in files.items():
         path = folder / name
         if Path(name).is_absolute() or ".." in Path(name).parts:
@@ -73,6 +76,11 @@ def check_files(folder: Path, history: RunHistory) -> str | None:
     return f"{', '.join(files)} are as the run left them"
 
 
+def _vouched_for(history: RunHistory) -> list[str]:
+    """What every run leaves; a shared model and byte counts where there were rounds."""
+    return ["config.toml", "summary.json", *(("fam.safetensors", "bytes.csv") if history.rounds else ())]
+
+
 def check_model(folder: Path, history: RunHistory) -> str | None:
     """Check that fam.safetensors holds the model whose digest the log states."""
     if history.completed is None or "model_digest" not in history.completed.fields:
@@ -81,14 +89,14 @@ def check_model(folder: Path, history: RunHistory) -> str | None:
     metadata, tensors = _read_safetensors(folder / "fam.safetensors", seq)
     if metadata.get("fam_sha256") != expected:
         raise EvidenceError(seq, "fam.safetensors says it is another model than the log")
-    layout = metadata.get("layout")
-    if layout is None:
-        return f"fam.safetensors names the model of the log ({str(expected)[:16]}...)"
     try:
-        names = parse_json(layout)
+        names = parse_json(metadata["layout"])
+        beside = sorted(set(tensors) - {*names, "text_features"})
         digest = hashlib.sha256(b"".join(tensors[name] for name in names)).hexdigest()
     except (ValueError, TypeError, KeyError) as error:
-        raise EvidenceError(seq, f"the layout in fam.safetensors is damaged ({error})") from error
+        raise EvidenceError(seq, f"the layout in fam.safetensors is missing or damaged ({error})") from error
+    if beside:
+        raise EvidenceError(seq, f"fam.safetensors holds {beside[0]}, which its layout does not name")
     if digest != expected:
         raise EvidenceError(seq, "the parameters in fam.safetensors are not those of the log")
     return f"the parameters in fam.safetensors are those of the log ({str(expected)[:16]}...)"
@@ -111,15 +119,14 @@ def check_bytes(folder: Path, history: RunHistory) -> str | None:
     if history.completed is None:
         reason = "by the log alone: the run did not reach its end, and bytes.csv was not compared"
         raise NothingToCompareError(f"{counted}, {reason}")
-    if table.exists():
-        _check_table(table, history)
+    _check_table(table, history)
     seq = history.completed.seq
     stated = _read_summary(folder, seq).get("communication", {})
     if not isinstance(stated, Mapping):
         raise EvidenceError(seq, "summary.json: communication is no object")
     for name, total in (("upload_bytes", up), ("download_bytes", down)):
-        if name in stated and stated[name] != total:
-            raise EvidenceError(seq, f"summary.json states {name} {shown(stated[name])}, the log sums to {total}")
+        if stated.get(name) != total:
+            raise EvidenceError(seq, f"summary.json states {name} {shown(stated.get(name))}, the log sums to {total}")
     return f"{counted}, summed from the log"
 
 

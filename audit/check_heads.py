@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from audit.errors import EvidenceError
-from audit.heads import SignedHead, TreeHead, read_given_heads, read_heads
+from audit.heads import SignedHead, TreeHead, read_given_heads, read_whole_heads
 from audit.history import RoundRecord, RunHistory
 from audit.log import Event
 from audit.merkle import MerkleTree
@@ -52,15 +52,18 @@ def check_heads(
             or more was done after the last head than a crash leaves unsigned.
     """
     announced = history.last("roster")
-    own = read_heads(folder / "heads.jsonl") if (folder / "heads.jsonl").exists() else []
+    own = read_whole_heads(folder / "heads.jsonl") if (folder / "heads.jsonl").exists() else []
     copies = [
-        (path.parent.name, head) for path in sorted(folder.glob("sites/*/heads.jsonl")) for head in read_heads(path)
+        (path.parent.name, head)
+        for path in sorted(folder.glob("sites/*/heads.jsonl"))
+        for head in read_whole_heads(path)
     ]
     outside = [(str(path), head) for path in handed_in for head in read_given_heads(path)]
     if announced is None and pinned is None and not (own or copies or outside):
         return None
+    rounds = _rounds_finished(history)
     for source, signed in [("heads.jsonl", head) for head in own] + copies + outside:
-        _check_head(source, signed, history, tree)
+        _check_head(source, signed, history, tree, rounds)
     roster = _check_roster(folder, announced, pinned)
     seen: set[TreeHead] = set()
     for place, signed in enumerate(own):
@@ -119,7 +122,19 @@ def _check_roster(folder: Path, announced: Event | None, pinned: Roster | None) 
     return roster
 
 
-def _check_head(source: str, signed: SignedHead, history: RunHistory, tree: MerkleTree) -> None:
+def _rounds_finished(history: RunHistory) -> list[int]:
+    """Return the last finished round of training after each event; a run's end states how many there were."""
+    finished, last = [], 0
+    for event in history.events:
+        number = event.fields.get("rounds" if event.kind == "run_completed" else "round")
+        moved = event.kind in ("resumed", "run_completed") or "model_digest" in event.fields
+        if event.kind in ("round_completed", "resumed", "run_completed") and moved and isinstance(number, int):
+            last = number
+        finished.append(last)
+    return finished
+
+
+def _check_head(source: str, signed: SignedHead, history: RunHistory, tree: MerkleTree, rounds: Sequence[int]) -> None:
     head = signed.head
     if head.run_id != history.run_id:
         raise EvidenceError(0, f"{source}: a head is of the run {head.run_id!r}, the log of {history.run_id!r}")
@@ -133,6 +148,9 @@ def _check_head(source: str, signed: SignedHead, history: RunHistory, tree: Merk
         )
     if history.events[head.size - 1].time != head.time:
         raise EvidenceError(head.size - 1, f"{source}: the signed head has another time than its last event")
+    if head.round != rounds[head.size - 1]:
+        stated = f"{source}: the signed head over {head.size} events is of round {head.round}"
+        raise EvidenceError(head.size - 1, f"{stated}, the last finished one is {rounds[head.size - 1]}")
 
 
 def _check_everybody(heads: Sequence[SignedHead], roster: Roster, history: RunHistory) -> None:

@@ -19,7 +19,7 @@ def check_report(folder: Path, history: RunHistory, tree: MerkleTree) -> str | N
 
     Raises:
         EvidenceError: The signature does not hold, the report is of another run or another history, older than the last
-            signed head, or a page is not the signed one.
+            signed head, or a page is not the signed one or missing.
         NothingToCompareError: There are reports, and nobody signed them.
     """
     from audit.report.build import decode_report
@@ -32,16 +32,17 @@ def check_report(folder: Path, history: RunHistory, tree: MerkleTree) -> str | N
             raise NothingToCompareError("nobody signed the report in the folder: it may say anything")
         return None
     _check_subject(decode_report(signed.encoded)["identity"], folder, history, tree)
-    for name in present:
-        if name not in signed.pages:
-            continue
+    for name, expected in signed.pages.items():
+        if Path(name).name != name:
+            raise EvidenceError(-1, f"report.sig.json names a page outside of the run folder: {name}")
         try:
             digest = hashlib.sha256(read_regular(folder / name)).hexdigest()
         except OSError as error:
-            raise EvidenceError(-1, f"{name} cannot be read ({error.strerror})") from error
-        if digest != signed.pages[name]:
+            reason = f"{name} was signed with report.json and cannot be read ({error.strerror})"
+            raise EvidenceError(-1, f"{reason}: write the report anew with audit report") from error
+        if digest != expected:
             raise EvidenceError(-1, f"{name} is not the page that was signed with report.json: it was changed")
-    covered = ["report.json", *(name for name in present if name in signed.pages)]
+    covered = ["report.json", *sorted(signed.pages)]
     beside = [name for name in present if name not in signed.pages]
     others = f"; nobody signed {', '.join(beside)}" if beside else ""
     return f"{', '.join(covered)} signed by the server, of this record as it stands{others}"

@@ -218,6 +218,18 @@ def read_heads(path: Path) -> list[SignedHead]:
     return [SignedHead.decode(line) for line in _lines(path)[:-1]]
 
 
+def read_whole_heads(path: Path) -> list[SignedHead]:
+    """The same for a reader who verifies: an incomplete last line is a fault, as it is in a log.
+
+    Raises:
+        EvidenceError: The file cannot be read, or a line is no head.
+    """
+    lines = _lines(path)
+    if lines[-1]:
+        raise EvidenceError(-1, f"{path.name} ends in an incomplete line: what a crash left goes with the next head")
+    return [SignedHead.decode(line) for line in lines[:-1]]
+
+
 def covered_events(path: Path) -> int:
     """Return how many events the heads of a file cover, 0 where there is none; raises EvidenceError as `read_heads`."""
     return max((signed.head.size for signed in read_heads(path)), default=0) if path.exists() else 0

@@ -63,6 +63,8 @@ class Roster:
             EvidenceError: The bytes are no roster, a key stands twice in it, or one protects nothing.
         """
         try:
+            if not encoded.endswith(b"\n"):
+                raise EvidenceError(-1, "the roster is damaged: its line does not end")
             value = decode_canonical(encoded.removesuffix(b"\n"))
             _RULE.check(value, "")
         except (CanonicalError, FieldError) as error:

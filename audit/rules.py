@@ -7,13 +7,15 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from types import MappingProxyType
 from typing import Protocol
 
 from audit.canonical import JSON
 
 _MAX_SAFE = 2**53 - 1
-_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+"""C0, DEL and C1: to many terminals U+009B begins a command, as ESC and [ do."""
 
 
 class FieldError(ValueError):
@@ -63,8 +65,29 @@ DIGEST = Text(64, "[0-9a-f]{64}", "sha256 hex")
 KEY = Text(64, "[0-9a-f]{64}", "Ed25519 key hex")
 SIGNATURE = Text(128, "[0-9a-f]{128}", "Ed25519 signature hex")
 NAME = Text(200, r"\S(.*\S)?", "name")
-TIME = Text(27, r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z", "UTC time")
 PROSE = Text(4000)
+
+
+@dataclass(frozen=True)
+class Moment:
+    """A time that was: UTC to the microsecond, in digits of ASCII."""
+
+    text: Text = Text(27, r"[0-9]{4}-[0-9]{2}-[0-9]{2}T([01][0-9]|2[0-3]):[0-9]{2}:[0-9]{2}\.[0-9]{6}Z", "UTC time")
+
+    def check(self, value: JSON, where: str) -> None:
+        """Check a time."""
+        self.text.check(value, where)
+        try:
+            datetime.fromisoformat(str(value))
+        except ValueError as error:
+            raise FieldError(where, f"is in no calendar ({error})") from error
+
+    def describe(self) -> str:
+        """Return the rule in words."""
+        return self.text.describe()
+
+
+TIME = Moment()
 
 
 @dataclass(frozen=True)

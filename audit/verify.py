@@ -125,7 +125,7 @@ def verify_run(
     try:
         events = read_events(folder / "audit.jsonl")
     except EvidenceError as error:
-        checks.append(Check("log", Outcome.FAIL, f"the log does not verify: {error}", error.seq))
+        checks.append(Check("log", Outcome.FAIL, _plain(f"the log does not verify: {error}"), error.seq))
         return Verification(folder, "", 0, "", is_complete=False, is_pinned=False, checks=tuple(checks))
     tree = MerkleTree([event.line for event in events])
     checks.append(Check("log", Outcome.PASS, f"{len(events)} events, each bound to the one before"))

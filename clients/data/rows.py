@@ -1,6 +1,7 @@
 """What a source says about an image before its file was looked at."""
 
 from dataclasses import dataclass
+from unicodedata import category
 
 from clients.data.errors import SiteError
 
@@ -32,7 +33,7 @@ def check_site_name(site: str) -> None:
     """
     if not is_utf8(site):
         raise SiteError(site, "its folder or file has a name that is not UTF-8; rename it")
-    if not site or site.startswith(".") or any(sign in "/\\" or ord(sign) < 32 for sign in site):
+    if not site or site.startswith(".") or any(sign in "/\\" or category(sign) == "Cc" for sign in site):
         raise SiteError(site, "is no name for a site; use one without slashes that does not start with a dot")
 
 

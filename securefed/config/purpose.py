@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from securefed.errors import ConfigError
 
 _LONGEST = 4000
-_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
 @dataclass(frozen=True)

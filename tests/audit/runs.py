@@ -18,6 +18,7 @@ from audit.log import GENESIS
 from audit.roster import Roster
 
 D = "ab" * 32
+RESULTS = ("config.toml", "summary.json", "fam.safetensors", "bytes.csv")
 SITES = ("north", "south", "west")
 STEP = SampledGaussian(1.2, 0.016)
 STEPS = 62
@@ -154,7 +155,7 @@ class Run:
             for row in (row for attempt in history.attempts for row in attempt.byte_rows()):
                 direction = {"up": "upload", "down": "download"}[row.way]
                 writer.writerow([row.round, row.client, direction, row.stage, row.kind, row.bytes])
-        files = {name: self.digest(name) for name in ("config.toml", "summary.json", "fam.safetensors")}
+        files = {name: self.digest(name) for name in RESULTS}
         ended = {"rounds": rounds, "chosen_round": rounds, "files": files, "model_digest": model_digest(rounds)}
         self.log.append("run_completed", ended)
         self.book.publish(rounds, self.witnesses)
@@ -179,7 +180,9 @@ def signed_again(folder, lines, roster=None, server="server", sites=SITES):
 
     (folder / "audit.jsonl").write_bytes(b"".join(line + b"\n" for line in lines))
     last = decode_canonical(lines[-1])
-    head = TreeHead(decode_canonical(lines[0])["run_id"], 3, len(lines), MerkleTree(lines).root().hex(), last["time"])
+    events = [decode_canonical(line) for line in lines]
+    done = [event["round"] for event in events if event["kind"] == "round_completed"]
+    head = TreeHead(events[0]["run_id"], max(done, default=0), len(lines), MerkleTree(lines).root().hex(), last["time"])
     signatures = {site: key_of(site).sign(WITNESS_LABEL + head.encode()).hex() for site in sites}
     signed = SignedHead(head, key_of(server).sign(SERVER_LABEL + head.encode()).hex(), signatures)
     (folder / "heads.jsonl").write_bytes(signed.encode() + b"\n")

@@ -3,14 +3,15 @@
 import json
 import os
 import shutil
+from dataclasses import replace
 
 import pytest
 
 from audit.canonical import decode_canonical, encode_canonical
-from audit.heads import read_heads
+from audit.heads import SERVER_LABEL, WITNESS_LABEL, SignedHead, read_heads
 from audit.report import build_report
 from audit.verify import Outcome, verify_run
-from tests.audit.runs import SITES, Run, rechained, round_fields, signed_again
+from tests.audit.runs import SITES, Run, key_of, rechained, round_fields, signed_again
 from tests.audit.tampering import changed, edited, failure, lines_of, write_lines
 
 
@@ -222,3 +223,24 @@ def test_a_hospital_that_is_lost_in_the_end_has_signed_what_came_before(complete
 
     rewritten(complete_run, edit, SITES[:2])
     assert "lacks the countersignature of 'west'" in failure(complete_run)[1]
+
+
+def test_a_head_states_the_round_that_was_finished(complete_run):
+    signed = read_heads(complete_run / "heads.jsonl")[-1]
+    head = replace(signed.head, round=999)
+    server = key_of("server").sign(SERVER_LABEL + head.encode()).hex()
+    witnesses = {site: key_of(site).sign(WITNESS_LABEL + head.encode()).hex() for site in SITES}
+    (complete_run / "heads.jsonl").write_bytes(SignedHead(head, server, witnesses).encode() + b"\n")
+    assert "is of round 999, the last finished one is 3" in failure(complete_run)[1]
+
+
+@pytest.mark.parametrize("name", ["heads.jsonl", "sites/west/heads.jsonl"])
+def test_what_follows_the_last_head_is_not_overlooked(complete_run, name):
+    with (complete_run / name).open("ab") as stream:
+        stream.write(b"anything")
+    assert "heads.jsonl ends in an incomplete line" in failure(complete_run)[1]
+
+
+def test_the_file_of_the_roster_has_its_digest(complete_run, tmp_path):
+    (tmp_path / "cut.json").write_bytes((complete_run / "roster.json").read_bytes().removesuffix(b"\n"))
+    assert "its line does not end" in failure(complete_run, roster=tmp_path / "cut.json")[1]

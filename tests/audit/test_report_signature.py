@@ -99,8 +99,18 @@ def test_pages_are_those_of_the_signed_report_or_fail(signed, tmp_path):
     (signed / "report.md").write_text("all is well")
     assert report_check(signed).outcome is Outcome.FAIL
     (signed / "report.md").unlink()
+    assert report_check(signed).outcome is Outcome.FAIL
+    assert "report.md was signed with report.json and cannot be read" in report_check(signed).detail
+    write_report(signed, key=tmp_path / "server.key")
     (signed / "report.pdf").write_text("a page that nobody signed")
     assert "nobody signed report.pdf" in report_check(signed).detail
+
+
+def test_a_page_lies_in_the_run_folder(signed, tmp_path):
+    (tmp_path / "elsewhere.md").write_text("a page")
+    encoded = (signed / "report.json").read_bytes()
+    (signed / SIGNATURE_FILE).write_bytes(sign_report(encoded, key_of("server"), {"../elsewhere.md": b"a page"}))
+    assert "outside of the run folder" in report_check(signed).detail
 
 
 @pytest.mark.parametrize("stripped", ["pages emptied", "an earlier format"])

@@ -12,15 +12,19 @@ from audit.canonical import encode_canonical
 from audit.roster import Roster
 from audit.verify import Outcome, verify_run
 from tests.audit.runs import (
+    RESULTS,
     SITES,
     STEP,
     STEPS,
     Run,
     key_of,
     model_digest,
+    model_of,
     rechained,
     roster_of,
     round_fields,
+    safetensors,
+    sha256,
     signed_again,
 )
 from tests.audit.tampering import COMPLETED, changed, edited, failure, lines_of, write_lines
@@ -108,7 +112,10 @@ def test_bytes_that_do_not_add_up_are_found(complete_run):
     first, reason = failure(complete_run)
     assert first == at
     assert "round 2, north, up, Unmasking, shares: 64 bytes in bytes.csv, 65 in the log" in reason
-    (complete_run / "bytes.csv").unlink()
+    table = complete_run / "bytes.csv"
+    table.write_text(
+        table.read_text().replace("2,north,upload,Unmasking,shares,64", "2,north,upload,Unmasking,shares,65")
+    )
     first, reason = failure(complete_run)
     assert first == COMPLETED
     assert "upload_bytes 9684, the log sums to 9685" in reason
@@ -126,6 +133,30 @@ def test_bytes_of_rounds_done_again_are_not_left_out(tmp_path):
     (folder / "bytes.csv").write_text("".join(dict.fromkeys(table)))
     reason = failure(folder)[1]
     assert "round 3, north, down, AdvertiseKeys, payload: 2000 bytes in bytes.csv, 4000 in the log" in reason
+
+
+@pytest.mark.parametrize("name", RESULTS)
+def test_the_end_of_the_log_vouches_for_every_result(complete_run, name):
+    edited(complete_run, "run_completed", lambda fields: fields["files"].pop(name))
+    assert f"the end of the log states no digest of {name}" in failure(complete_run)[1]
+
+
+def test_counts_that_are_stated_nowhere_are_missed(complete_run, tmp_path):
+    (complete_run / "bytes.csv").unlink()
+    assert "bytes.csv cannot be read" in failure(complete_run)[1]
+    folder = Run(tmp_path / "silent").complete(communication={"upload_bytes": 9684})
+    assert "states download_bytes None, the log sums to 18000" in failure(folder)[1]
+
+
+def test_a_model_without_a_layout_or_with_more_than_it_names_is_found(complete_run):
+    for metadata, tensors, reason in (
+        ({}, model_of(3), "layout in fam.safetensors is missing"),
+        ({"layout": '["fam.b"]'}, model_of(3), "holds fam.a, which its layout does not name"),
+    ):
+        content = safetensors(tensors, {"fam_sha256": model_digest(3), **metadata})
+        (complete_run / "fam.safetensors").write_bytes(content)
+        edited(complete_run, "run_completed", lambda f, c=content: f["files"].update({"fam.safetensors": sha256(c)}))
+        assert reason in failure(complete_run)[1]
 
 
 def test_an_event_after_the_end_or_twice_is_found(complete_run):

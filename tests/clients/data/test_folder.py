@@ -42,6 +42,13 @@ def test_sites_classes_and_paths_are_those_of_the_folders(make_folder):
     assert dataset.load(0).size == (12, 10)
 
 
+@pytest.mark.parametrize("sign", ["\x1b", "\x7f", "\x9b"])
+def test_a_site_has_no_name_that_a_terminal_takes_for_a_command(make_folder, sign):
+    root = make_folder({f"north{sign}2J": {"benign": 2}, "south": {"malignant": 2}})
+    with pytest.raises(SiteError, match="is no name for a site"):
+        load_dataset(str(root))
+
+
 def test_every_listed_ending_counts_in_any_case(make_folder, draw):
     root = make_folder(TWO_SITES)
     for index, ending in enumerate(("JPG", "jpeg", "png", "tif", "TIFF", "bmp")):
