@@ -2,12 +2,16 @@
 
 import math
 from collections.abc import Mapping
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-from audit.accounting.mechanisms import Adjacency, Composition, Repeated
+from audit.accounting.calibrate import upper_epsilon
+from audit.accounting.epsilon import Epsilon
+from audit.accounting.mechanisms import Adjacency, Composition, Mechanism, Repeated, merged
 from audit.accounting.views import against_broken_aggregation, against_colluders
 from audit.bounds import at_most
+from audit.check_releases import check_target
 from audit.errors import EvidenceError, NothingToCompareError
 from audit.history import RunHistory
 from audit.log import Event
@@ -15,6 +19,9 @@ from audit.regular_file import parse_json, read_regular, shown
 
 _TOLERANCE = 1e-4
 """Relative; releases of `dp-accounting` may differ in the last digits."""
+
+_MOST_VALUES = 1000
+"""Different ones that are computed: a run states a few of each hospital, and no file may make verification wait."""
 
 
 def composition_of(history: RunHistory, hospital: str | None, *, until: int | None = None) -> list[Repeated]:
@@ -38,20 +45,23 @@ def composition_of(history: RunHistory, hospital: str | None, *, until: int | No
 
 
 def seen_by(composition: Composition, view: str, colluders: int = 0) -> Composition:
-    """Return a composition as an adversary of a `view` (audit/privacy_fields.py) sees it."""
-    if view == "aggregation-broken":
+    """Return a composition as an adversary of a `view` (audit/privacy_fields.py) sees it.
+
+    Everybody includes whoever breaks the aggregation: a share of noise protects from it no better than that one share.
+    """
+    if view in ("everybody", "aggregation-broken"):
         return against_broken_aggregation(composition)
     return against_colluders(composition, colluders)
 
 
 def check_epsilon(folder: Path, history: RunHistory) -> str | None:
-    """Recompute the last epsilon of each hospital, view and delta, and the one of summary.json.
+    """Recompute every stated epsilon, and the one of summary.json.
 
     Returns:
         What was found in words, None where the run claims nothing and records no privacy event.
 
     Raises:
-        EvidenceError: A stated epsilon is not the one of the events, or one falls although more was released.
+        EvidenceError: A stated epsilon is not the one of the events, or their noise not the one of the target.
         AccountingUnavailableError: `dp-accounting` is needed and not installed.
         NothingToCompareError: Something was released and no epsilon is stated, as where a run was cut off.
     """
@@ -65,44 +75,60 @@ def check_epsilon(folder: Path, history: RunHistory) -> str | None:
             assert history.claim is not None  # noqa: S101
             raise EvidenceError(history.claim.seq, "privacy is claimed and the log records no privacy event")
         return None
-    last = _last_of_each(stated)
-    for event in last:
-        _check_stated(event, history)
+    check_target(history)
+    _check_stated(history)
     worst = _check_summary(folder, history) if history.completed is not None else None
-    if not last and worst is None:
+    if not stated and worst is None:
         raise NothingToCompareError("the log records what was released, and nothing in it states an epsilon yet")
-    found = f"{len(last)} of {len(stated)} stated values recomputed (the last of each hospital, view and delta)"
+    found = f"{len(stated)} stated values recomputed"
     return found if worst is None else f"{found}; epsilon {at_most(worst)} as summary.json says"
 
 
-def _last_of_each(stated: tuple[Event, ...]) -> list[Event]:
-    """The last statement of each hospital, view and delta; within one series epsilon never falls."""
-    last: dict[tuple[Any, ...], Event] = {}
-    for event in stated:
+def _check_stated(history: RunHistory) -> None:
+    """Compute every stated epsilon from the events before it; the same one once, for all hospitals alike."""
+    from audit.accounting.epsilon import account
+    from audit.accounting.fields import mechanism_of
+
+    adjacency = _adjacency(history)
+    upper, whole = cache(partial(upper_epsilon, adjacency=adjacency)), cache(partial(account, adjacency=adjacency))
+    released: dict[object, dict[Mechanism, int]] = {None: {}}
+    for event in history.events:
         fields: Mapping[str, Any] = event.fields
-        key = (fields.get("hospital"), fields["view"], fields.get("colluders", 0), fields["delta"])
-        before = last.get(key)
-        if before is not None and _value(fields["upper"]) < _value(before.fields["upper"]) * (1 - _TOLERANCE):
-            raise EvidenceError(event.seq, f"epsilon falls below that of event {before.seq}, which cannot be")
-        last[key] = event
-    return list(last.values())
+        if event.kind == "privacy_event":
+            counts, mechanism = released.setdefault(fields.get("hospital"), {}), mechanism_of(fields["mechanism"])
+            counts[mechanism] = counts.get(mechanism, 0) + fields["repetitions"]
+        if event.kind != "epsilon":
+            continue
+        parts = [*released[None].items(), *released.get(fields.get("hospital", ""), {}).items()]
+        composition = [Repeated(mechanism, count) for mechanism, count in parts]
+        seen = merged(seen_by(composition, fields["view"], fields.get("colluders", 0)))
+        if upper.cache_info().currsize >= _MOST_VALUES:
+            raise EvidenceError(event.seq, f"more than {_MOST_VALUES} different epsilons are stated: no run does that")
+        _compare(event, "upper", _value(fields["upper"]), upper(seen, fields["delta"]))
+        if "lower" in fields or "cross_checks" in fields:
+            _check_bracket(event, whole(seen, fields["delta"]))
 
 
-def _check_stated(event: Event, history: RunHistory) -> None:
-    from audit.accounting.calibrate import upper_epsilon
-
+def _check_bracket(event: Event, found: Epsilon) -> None:
+    """The lower bound and what other accountants found are those that are found here."""
     fields: Mapping[str, Any] = event.fields
-    composition = composition_of(history, fields.get("hospital"), until=event.seq)
-    seen = seen_by(composition, fields["view"], fields.get("colluders", 0))
-    found = upper_epsilon(seen, fields["delta"], _adjacency(history))
-    if not _equal(_value(fields["upper"]), found):
-        raise EvidenceError(event.seq, f"states epsilon {fields['upper']}, the events before it give {found:.6g}")
+    if fields.get("lower") is not None:
+        _compare(event, "lower", _value(fields["lower"]), 0.0 if found.lower is None else found.lower)
+    for name, value in fields.get("cross_checks", {}).items():
+        if name not in found.cross_checks:
+            raise EvidenceError(event.seq, f"states a cross-check by {name}, which there is none of here")
+        _compare(event, name, value, found.cross_checks[name])
+
+
+def _compare(event: Event, name: str, stated: float, found: float) -> None:
+    if not _equal(stated, found):
+        what = "epsilon" if name == "upper" else f"epsilon ({name})"
+        shown = stated if math.isfinite(stated) else None
+        raise EvidenceError(event.seq, f"states {what} {shown}, the events before it give {found:.6g}")
 
 
 def _check_summary(folder: Path, history: RunHistory) -> float:
     """The epsilon of summary.json is the largest over the hospitals, against whom the claim holds."""
-    from audit.accounting.calibrate import upper_epsilon
-
     assert history.completed is not None  # noqa: S101 (narrows the type)
     assert history.claim is not None  # noqa: S101
     privacy = _privacy_of_summary(folder, history.completed.seq)
@@ -127,6 +153,8 @@ def _check_nothing_claimed(folder: Path, history: RunHistory, *, released: bool)
         return
     privacy = _privacy_of_summary(folder, history.completed.seq)
     stated = privacy.get("epsilon")
+    if str(privacy.get("claim", "")).startswith("CLAIMED"):
+        raise EvidenceError(history.completed.seq, "summary.json claims privacy, the log claims nothing")
     if released and str(privacy.get("claim", "")).startswith("NOT CLAIMED"):
         return
     if stated is not None:

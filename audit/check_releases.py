@@ -16,6 +16,9 @@ Fields = Mapping[str, Any]
 _SLACK: Final = 1 + 1e-6
 """Relative: noise is computed in another order of operations than here."""
 
+_LEAST_COST: Final = 0.95
+"""Of a target: noise is calibrated to it within a per mille of the multiplier, by a coarser and larger bound."""
+
 _MECHANISMS: Final = {
     "local": ("sampled-gaussian", "grouped-sampled-gaussian"),
     "distributed": ("skellam", "discrete-gaussian"),
@@ -95,6 +98,41 @@ def check_releases(history: RunHistory) -> None:
             _check_noise(event, noise)
             _check_name(event, run, model, before)
             before += 1
+
+
+def check_target(history: RunHistory) -> None:
+    """Check that noise which was made for a target is no more than that needs: else epsilon is stated too small.
+
+    Where the configuration states an epsilon and no noise, all rounds together cost that epsilon, by calibration.
+
+    Raises:
+        EvidenceError: They would cost clearly less; names the first event of that mechanism.
+    """
+    from audit.accounting import Adjacency, Repeated, against_colluders, mechanism_of, upper_epsilon
+
+    config, noise, seen = history.last("config"), Noise.of(history), set()
+    privacy, target = noise.privacy, noise.privacy.get("epsilon")
+    if config is None or not target or privacy.get("noise_multiplier"):
+        return
+    values: Any = config.fields["values"]
+    rounds = values["federation"]["rounds"]
+    for event in history.of_kind("privacy_event"):
+        fields: Fields = event.fields
+        mechanism: dict[str, Any] = dict(fields["mechanism"])
+        if mechanism["type"] == "unknown":
+            continue
+        if privacy["mode"] in IN_SHARES:
+            mechanism["shares"] = noise.shares(mechanism)
+        whole = mechanism_of(mechanism)
+        if whole in seen:
+            continue
+        seen.add(whole)
+        times = rounds * fields["repetitions"] if privacy["mode"] == "local" else rounds + privacy["spare_rounds"]
+        planned = against_colluders([Repeated(whole, times)], privacy["max_colluders"])
+        cost = upper_epsilon(planned, privacy["delta"], Adjacency(privacy["adjacency"]), coarse=True)
+        if cost < _LEAST_COST * target:
+            reason = f"with this noise all {rounds} rounds would cost epsilon {cost:.6g}"
+            raise EvidenceError(event.seq, f"{reason}, and it was made for {target:g}, as config.toml has it")
 
 
 def _check_mechanism(event: Event, privacy: Fields) -> None:

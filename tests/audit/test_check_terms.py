@@ -1,10 +1,21 @@
 """A record keeps to its configuration: what is claimed, with which noise, about whom, and under which names."""
 
+from dataclasses import replace
+
 import pytest
 
 from audit import EventLog
-from audit.accounting import DiscreteGaussian, Gaussian, SampledGaussian, Skellam, mechanism_fields
-from audit.check_releases import check_releases
+from audit.accounting import (
+    DiscreteGaussian,
+    Gaussian,
+    Repeated,
+    SampledGaussian,
+    Skellam,
+    calibrate_noise,
+    calibrate_sampled_gaussian,
+    mechanism_fields,
+)
+from audit.check_releases import check_releases, check_target
 from audit.check_terms import check_terms
 from audit.errors import EvidenceError
 from audit.history import read_history
@@ -63,9 +74,9 @@ def test_a_release_that_the_mode_does_not_make_is_found(private_run, edit, reaso
     assert reason in found
 
 
-def log_of(tmp_path, privacy, events, *, claim=None, protocol=None, masked=True):
+def log_of(tmp_path, privacy, events, *, claim=None, protocol=None, masked=True, rounds=1):
     """The history of one round of a run with these privacy events."""
-    values = configuration(1, masked=masked)
+    values = configuration(rounds, masked=masked)
     values["privacy"] |= {"noise": "system", "dropout_noise": "auto", "mechanism": "skellam", **privacy}
     described = {"secure_aggregation": masked, "clients": 3, "dimension": 2, "threat_model": "active", "threshold": 3}
     described |= {"corrupt": 0, "values": {"min_survivors": 3}, **(protocol or {})}
@@ -167,3 +178,39 @@ def test_without_config_nothing_is_compared_and_nothing_passed(tmp_path):
     edited(run.folder, "config", lambda f: (f.update(kind="purpose", values={"purpose": "none"}), f.pop("digest")))
     found = next(check for check in verify_run(run.folder).checks if check.name == "configuration")
     assert found.outcome is Outcome.ABSENT
+
+
+@pytest.mark.parametrize(("excess", "found"), [(1.0, False), (1.5, True)])
+def test_noise_for_a_target_is_no_more_than_that_needs(tmp_path, excess, found):
+    """With twice the noise a server would state half of the epsilon that the hospitals' noise gives."""
+    needed = calibrate_sampled_gaussian(2.0, 1e-5, 0.1, 3 * 5)
+    privacy = {"mode": "local", "epsilon": 2.0, "noise_multiplier": 0.0, "sampling_rate": 0.1, "steps": 5}
+    privacy |= {"delta": 1e-5, "adjacency": "add-or-remove-one", "max_colluders": 0}
+    event = {
+        "mechanism": mechanism_fields(SampledGaussian(excess * needed, 0.1)),
+        "repetitions": 5,
+        "hospital": "north",
+    }
+    history = log_of(tmp_path, privacy, [event], rounds=3)
+    if not found:
+        return check_target(history)
+    with pytest.raises(EvidenceError, match="and it was made for 2"):
+        check_target(history)
+    return None
+
+
+@pytest.mark.parametrize(("excess", "found"), [(1.0, False), (1.5, True)])
+def test_shares_for_a_target_are_no_larger_than_that_needs(tmp_path, excess, found):
+    def sums(multiplier, shares):
+        return Skellam(90.0 * NORM, NORM, (multiplier * NORM) ** 2 / shares, shares)
+
+    needed = calibrate_noise(lambda multiplier: [Repeated(sums(multiplier, 2), 4)], 2.0, 1e-5)
+    privacy = {"mode": "distributed", "epsilon": 2.0, "noise_multiplier": 0.0, "sampling_rate": 1.0, "steps": 1}
+    privacy |= {"delta": 1e-5, "adjacency": "add-or-remove-one", "max_colluders": 1, "spare_rounds": 1}
+    mechanism = replace(sums(excess * needed, 2), shares=3)
+    history = log_of(tmp_path, privacy, [{"mechanism": mechanism_fields(mechanism)}], rounds=3)
+    if not found:
+        return check_target(history)
+    with pytest.raises(EvidenceError, match="and it was made for 2"):
+        check_target(history)
+    return None

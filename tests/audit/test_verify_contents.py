@@ -7,8 +7,9 @@ import time
 
 import pytest
 
-from audit.accounting import mechanism_fields, pld
+from audit.accounting import Repeated, Skellam, account, mechanism_fields, pld
 from audit.canonical import encode_canonical
+from audit.check_epsilon import seen_by
 from audit.roster import Roster
 from audit.verify import Outcome, verify_run
 from tests.audit.runs import (
@@ -219,7 +220,7 @@ def test_a_private_run_verifies_with_its_epsilon(private_run):
     assert found.is_verified, found.failed
     check = found.checks[-1]
     assert check.outcome is Outcome.PASS
-    assert "3 of 6 stated values recomputed" in check.detail
+    assert "6 stated values recomputed" in check.detail
 
 
 @pytest.mark.parametrize(
@@ -241,11 +242,45 @@ def test_an_epsilon_that_is_not_that_of_the_events_is_found(private_run, kind, e
     assert reason in failure(private_run)[1]
 
 
-def test_an_epsilon_that_falls_is_found(private_run):
-    at = edited(private_run, "epsilon", lambda f: f.update(upper=9.0), occurrence=0)
-    first, reason = failure(private_run)
-    assert first == at + 8
-    assert "falls" in reason
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"upper": 9.0}, "states epsilon 9.0"),
+        ({"upper": 0.001}, "states epsilon 0.001"),
+        ({"lower": 50.0}, "states epsilon (lower) 50.0"),
+        ({"cross_checks": {"RDP": 0.1}}, "states epsilon (RDP) 0.1"),
+        ({"cross_checks": {"guess": 0.1}}, "a cross-check by guess, which there is none of here"),
+    ],
+)
+def test_every_stated_epsilon_is_recomputed_the_first_as_the_last(private_run, change, reason):
+    at = edited(private_run, "epsilon", lambda fields: fields.update(change), occurrence=0)
+    first, found = failure(private_run)
+    assert first == at
+    assert reason in found
+
+
+def test_a_bracket_that_holds_passes(private_run):
+    found = account([Repeated(STEP, STEPS)], 1e-5)
+    bracket = {"lower": found.lower, "cross_checks": dict(found.cross_checks)}
+    edited(private_run, "epsilon", lambda fields: fields.update(bracket), occurrence=0)
+    assert verify_run(private_run).is_verified
+
+
+def test_more_epsilons_than_a_run_states_are_not_waited_for(private_run, monkeypatch):
+    monkeypatch.setattr("audit.check_epsilon._MOST_VALUES", 1)
+    assert "more than 1 different epsilons are stated" in failure(private_run)[1]
+
+
+def test_a_share_of_noise_is_no_noise_against_everybody():
+    shares = [Repeated(Skellam(90.0, 50.0, 3000.0, 3))]
+    broken = seen_by(shares, "aggregation-broken")
+    assert seen_by(shares, "everybody") == broken
+    assert seen_by(shares, "aggregate-only") != broken
+
+
+def test_a_summary_that_claims_what_the_log_does_not_is_found(tmp_path):
+    folder = Run(tmp_path / "run").complete(privacy={"epsilon": None, "claim": "CLAIMED: all"})
+    assert "summary.json claims privacy, the log claims nothing" in failure(folder)[1]
 
 
 def test_a_claim_without_events_is_found(private_run):
