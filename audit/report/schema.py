@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from audit.rules import Choice, Flag, Integer, ListOf, MapOf, Nullable, Real, Record, Rule, Scalar, Tagged, Text
+from audit.rules import Choice, Flag, Integer, ListOf, MapOf, Moment, Nullable, Real, Record, Rule, Scalar, Tagged, Text
 
 
 def json_schema(rule: Rule, title: str) -> dict[str, Any]:
@@ -15,6 +15,8 @@ def _schema(rule: Rule) -> dict[str, Any]:
         case Text():
             pattern = {"pattern": f"^(?:{rule.pattern})$"} if rule.pattern else {}
             return {"type": "string", "maxLength": rule.max_length, **pattern}
+        case Moment():
+            return _schema(rule.text)
         case Integer():
             return {"type": "integer", "minimum": rule.low, "maximum": rule.high}
         case Real():
