@@ -4,11 +4,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
-from opacus.grad_sample.grad_sample_module_fast_gradient_clipping import GradSampleModuleFastGradientClipping
 from torch import Tensor, nn
 
 import clients.privacy.samplers  # noqa: F401 (Opacus learns about the masked layer)
 from clients.method.masked_linear import MaskedLinear
+from clients.privacy.opacus_parts import GradSampleModuleFastGradientClipping
 
 ExampleLosses = Callable[[Tensor, Tensor], Tensor]
 """(features float32[B, D], labels int64[B]) to float32[B]: each entry a function of its own example alone."""

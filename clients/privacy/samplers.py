@@ -9,11 +9,11 @@ and so ||dW_i||^2 = (b_i m_i)^2 ||a||^2 + 2 b_i m_i (g_i / I) (a . sign(W_i)) + 
 """
 
 import torch
-from opacus.grad_sample.utils import register_grad_sampler, register_norm_sampler
 from torch import Tensor
 from torch.nn import functional as F
 
 from clients.method.masked_linear import MaskedLinear
+from clients.privacy.opacus_parts import register_grad_sampler, register_norm_sampler
 
 _ROUNDING = 4e-6
 """Added to a squared norm as a share of its terms' absolute values: above what float32 can lose, so that a norm is not
