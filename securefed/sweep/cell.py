@@ -51,8 +51,8 @@ def look_up(folder: Path, cell: Cell) -> CellResult:
         return CellResult(cell.name, WAITING)
     except ValueError as error:
         raise RunFolderError(path, f"is damaged ({error}); remove its folder to run the cell again") from error
-    if summary.get("config_digest") != cell.digest:
-        raise RunFolderError(path, "belongs to another configuration; name another folder with --output")
+    if summary.get("config_digest") not in cell.digests:
+        raise RunFolderError(path, "belongs to another configuration (or ledger); name another folder with --output")
     verifies = reported(path.parent)
     if verifies is None or (path.parent / "checkpoint").exists():
         return CellResult(cell.name, WAITING)

@@ -23,7 +23,7 @@ class Cell:
     Attributes:
         values: {dotted key: value} of the grid.
         config: Its configuration.
-        digest: Digest of the configuration (hex); names the cell's folder.
+        digest: Digest of the configuration as written (hex); names the cell's folder, wherever the sweep is started.
     """
 
     values: Mapping[str, Any]
@@ -34,6 +34,11 @@ class Cell:
     def name(self) -> str:
         """Return the name of the cell's folder."""
         return self.digest[:16]
+
+    @property
+    def digests(self) -> tuple[str, ...]:
+        """Return the digests that the record of its run may state: runs name their ledger by its absolute path."""
+        return self.digest, config_digest(with_absolute_ledger(self.config))
 
     def __str__(self) -> str:
         """Return the values in the order of the grid."""
@@ -107,7 +112,7 @@ def _cell(tree: Mapping[str, Any], overrides: Mapping[str, Any], values: Mapping
     here = copy.deepcopy(dict(tree))
     overlay(here, overrides)
     try:
-        config = with_absolute_ledger(config_from_mapping(here))
+        config = config_from_mapping(here)
         check_privacy(config)
     except ConfigError as error:
         where = ", ".join(f"{key}={value!r}" for key, value in values.items())

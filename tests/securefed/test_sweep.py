@@ -67,12 +67,19 @@ def test_unquoted_keys_and_profiles_and_overrides_are_understood(sweep_file):
     assert all(cell.config.federation.rounds == 5 for cell in plan.cells)
 
 
-def test_cells_name_their_ledger_as_their_runs_will(sweep_file, tmp_path, monkeypatch):
+def test_cells_are_named_as_written_and_know_their_ledger_as_their_runs_do(sweep_file, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     more = {"privacy.mode": "local", "privacy.epsilon": 8.0, "privacy.ledger": "ledger.sqlite"}
     (cell,) = read_plan(sweep_file("federation.rounds = [2]"), more).cells
-    assert cell.config.privacy.ledger == str(tmp_path / "ledger.sqlite")
-    assert cell.digest == config_digest(cell.config)
+    (absolute,) = read_plan(
+        sweep_file("federation.rounds = [2]"), {**more, "privacy.ledger": f"{Path.cwd()}/ledger.sqlite"}
+    ).cells
+    assert cell.digests == (config_digest(cell.config), absolute.digest)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    (again,) = read_plan(sweep_file("federation.rounds = [2]"), more).cells
+    assert again.name == cell.name
+    assert absolute.digest not in again.digests  # another ledger
 
 
 @pytest.mark.parametrize(
