@@ -276,6 +276,8 @@ class _Run:
             checkpoint = None  # it may be large, and the hospitals have what they need
         claim = private.claim() if private else unclaimed(config)
         evidence.protocol_or_resumed(terms.describe(), claim, self._round)
+        if self._round:  # a round that a kill left unsigned must not be joined by another
+            evidence.sign(self._round)
         if private is not None:
             private.check_run(config.federation.rounds)
         folder.keep_rows_until(folder.metrics, self._round)

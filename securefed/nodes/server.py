@@ -211,6 +211,8 @@ class _ServerRun:
         if checkpoint is not None:
             federation.restore(checkpoint)
         evidence.protocol_or_resumed(self._terms.describe(), privacy.claim(), finished)
+        if finished:  # a round that a kill left unsigned must not be joined by another
+            evidence.sign(finished)
         folder.replace_rows(folder.bytes, evidence.sent())
 
         def before(number: int, digest: str) -> None:

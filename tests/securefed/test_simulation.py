@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from audit.heads import read_heads
 from audit.log import read_events
 from audit.verify import verify_run
 from clients.encoders import InvalidEncoderError, UnknownEncoderError
@@ -240,8 +241,11 @@ def test_an_interrupted_run_resumes_to_the_same_model(small_run, tmp_path, metho
     assert resumed.summary["secure_aggregation"] == whole.summary["secure_aggregation"]
     assert resumed.summary["communication"] == whole.summary["communication"]
     assert read_metric_rows(resumed.folder.metrics) == read_metric_rows(whole.folder.metrics)
-    kinds = [event.kind for event in read_events(resumed.folder.log)]
+    events = list(read_events(resumed.folder.log))
+    kinds = [event.kind for event in events]
     assert kinds.count("interrupted") == kinds.count("resumed") == 1
+    signed = {head.head.size for head in read_heads(resumed.folder.path / "heads.jsonl")}
+    assert kinds.index("resumed") + 1 in signed  # so that no kill leaves two rounds without a head
     assert not resumed.folder.checkpoint.exists()
 
 
