@@ -17,6 +17,7 @@ from securefed.deploy.flare_run import (
     write_job,
 )
 from securefed.deploy.plan import Plan
+from securefed.deploy.processes import stop_parties
 from securefed.engines.names import SITE_SOCKET
 
 
@@ -30,6 +31,7 @@ class FlareEngine:
     def start_server(self, folder: Path, plan: Plan, variables: Mapping[str, str]) -> None:
         """Harden and start the server's kit."""
         kit = folder / "kits" / plan.host
+        stop_parties(folder, SERVER)  # what a killed command has left behind holds its port
         refuse_taken(plan.server_port)
         harden_server(kit, folder / "storage")
         start_kit(folder, SERVER, kit, variables)

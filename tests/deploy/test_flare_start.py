@@ -1,19 +1,26 @@
 """Starts over FLARE that fail, and where the lead's kit calls: no FLARE is needed."""
 
 import os
+import signal
 import socket
 import sys
 import time
 
 import pytest
 
-from securefed.deploy import flare_run, processes
+from securefed.deploy import flare_engine, flare_run, processes
 from securefed.deploy.errors import DeploymentError
 from securefed.deploy.flare_engine import FlareEngine
 from securefed.deploy.flare_project import _project
 from securefed.deploy.plan import Plan
 
 SLEEP = "import time; time.sleep(60)"
+LISTENS = "import socket, time; s = socket.create_server(('', 0)); print('port', s.getsockname()[1]); time.sleep(60)"
+LEAVES_A_LISTENER = f"""
+import subprocess, sys, time
+subprocess.Popen([sys.executable, "-u", "-c", {LISTENS!r}], start_new_session=True)
+time.sleep(60)
+"""
 RETRIES = "import time; print('Retrying in 10 seconds', flush=True); time.sleep(60)"
 
 
@@ -60,6 +67,22 @@ def test_a_port_that_is_taken_is_named_before_anything_starts(folder):
         with pytest.raises(DeploymentError, match=f"port {plan.listen} .*; end what listens there"):
             FlareEngine().start_server(folder, plan, {})
     assert not processes.running(folder)
+
+
+def test_what_a_killed_server_has_left_does_not_hold_its_port(folder, monkeypatch):
+    play(folder, "server", LEAVES_A_LISTENER)
+    log = folder / "logs" / "server.log"
+    while "port" not in log.read_text():
+        time.sleep(0.05)
+    port = int(log.read_text().split()[1])
+    os.kill(min(processes.running(folder, "server")), signal.SIGKILL)
+    assert not processes.is_alive(folder, "server")
+    assert processes.running(folder, "server")
+    done = []
+    for name in ("harden_server", "start_kit", "wait_until_answering"):
+        monkeypatch.setattr(flare_engine, name, lambda *arguments, name=name: done.append(name))
+    FlareEngine().start_server(folder, Plan("flare", "fl.example.org", 8002, {}, port), {})
+    assert done == ["harden_server", "start_kit", "wait_until_answering"]
 
 
 @pytest.mark.parametrize(
