@@ -187,8 +187,12 @@ class ClientMachine:
             DecodeError: The bytes are not a dump.
         """
         reader = Reader(data)
-        if reader.take(len(_DUMP_MAGIC)) != _DUMP_MAGIC:
-            raise DecodeError("not a client's state")
+        magic = reader.take(len(_DUMP_MAGIC))
+        if magic != _DUMP_MAGIC:
+            other = magic[:3] == _DUMP_MAGIC[:3]
+            raise DecodeError(
+                "a state of another version; end the study with that one" if other else "not a client's state"
+            )
         last_round, begun = reader.u64() - 1, [reader.u64() for _ in range(reader.u32())]
         rings = reader.u32()
         sums = Participation.decode(reader.view(reader.u32()), policy.min_honest_survivors, roster)

@@ -66,7 +66,7 @@ class SiteState:
         try:
             arrays = load(data)
             if arrays["format"].tobytes() != _FORMAT:
-                raise DecodeError("a site's state of another version")
+                raise DecodeError("a site's state of another version; end the study with that one")
             if arrays["study"].tobytes() != study:
                 raise DecodeError("a site's state of another study")
             return cls(

@@ -296,6 +296,8 @@ def test_a_damaged_store_is_refused(cohort, stage):
     for damaged in (b"", b"XXXX" + dump[4:], dump[:-1], dump + b"\0"):
         with pytest.raises(DecodeError):
             type(machine).load(damaged, *arguments)
+    with pytest.raises(DecodeError, match="another version; end the study with that one"):
+        type(machine).load(b"SFC0" + dump[4:], *arguments)
 
 
 def test_a_spent_machine_holds_no_dump_of_the_old_state(cohort):
