@@ -137,7 +137,7 @@ def evaluate_run(
     own = _own_data(folder) if source else None
     strangers = 0
     if source:
-        dataset, warnings, strangers = load_other_sites(config.data, own)
+        dataset, warnings, strangers = load_other_sites(config.data, own, model.sites)
     else:
         dataset, warnings = load_sites(config.data, config.federation.seed)
     if tuple(dataset.classes) != model.classes:

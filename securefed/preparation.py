@@ -31,7 +31,9 @@ def load_sites(config: DataConfig, seed: int) -> tuple[ImageDataset, tuple[DataW
     return dataset, warnings
 
 
-def load_other_sites(config: DataConfig, own: ImageDataset | None) -> tuple[ImageDataset, tuple[DataWarning, ...], int]:
+def load_other_sites(
+    config: DataConfig, own: ImageDataset | None, clients: Sequence[str]
+) -> tuple[ImageDataset, tuple[DataWarning, ...], int]:
     """Load data other than the run's own, with every patient at the client that has that patient in the run.
 
     Where the run has dealt one hospital's images to clients, and the other data name none of these, an image belongs to
@@ -42,6 +44,7 @@ def load_other_sites(config: DataConfig, own: ImageDataset | None) -> tuple[Imag
     Args:
         config: The run's, with the other source in it.
         own: The run's own data as it divides them; None where they are not here.
+        clients: The run's clients.
 
     Returns:
         The data, their findings, and the number of images that only a hash has a client for.
@@ -51,7 +54,7 @@ def load_other_sites(config: DataConfig, own: ImageDataset | None) -> tuple[Imag
         DataError: The data cannot be used.
     """
     dataset, warnings = load_sites(replace(config, clients=0, alpha=0.0), seed=0)
-    if not config.clients or len(dataset.sites) != 1 or (own is not None and dataset.sites[0] in own.sites):
+    if not config.clients or len(dataset.sites) != 1 or dataset.sites[0] in clients:
         return dataset, warnings, 0
     if own is None:
         raise ConfigError(

@@ -360,6 +360,11 @@ def test_other_data_of_a_hospital_that_was_dealt_to_clients_stay_with_its_patien
     code, _, err = call("evaluate", "run", "--data", "others", "--quiet")
     assert code == 2
     assert "--data: the run has dealt its data to clients, and they are not here to tell who has which patient" in err
+    Path("others/a").rename("others/client_2")  # they name their client themselves
+    (Path("others") / "metadata.csv").unlink()
+    code, out, err = call("evaluate", "run", "--data", "others", "--json", "--quiet")
+    assert code == 0, err
+    assert list(json.loads(out)["sites"]) == ["client_2"]
 
 
 def test_a_run_is_not_evaluated_on_its_own_data_when_they_have_changed(call, images):
