@@ -72,7 +72,7 @@ def check_command(
 ) -> None:
     """Hold a configuration against the rules of docs/privacy.md; exit 2 where its claim would not hold.
 
-    Noise in shares hangs on how many hospitals there are: give --hospitals with --dp distributed or hospital.
+    Whether noise in shares can be made hangs on how many there are to make it: name them with --hospitals.
     """
     from securefed.privacy.claim import LARGEST_CLAIM
     from securefed.privacy.plan import unclaimable

@@ -306,7 +306,9 @@ def test_a_round_that_would_exceed_the_target_is_refused_before_anything_is_sent
         ({"mechanism": "laplace"}, "privacy.mechanism"),
     ],
 )
-def test_what_cannot_be_is_refused_with_its_key(noise_in_shares, tmp_path, privacy, key):
+def test_what_cannot_be_is_refused_with_its_key(noise_in_shares, tmp_path, monkeypatch, privacy, key):
+    monkeypatch.chdir(tmp_path)
+    Ledger(tmp_path / "ledger.sqlite").close()
     with pytest.raises(ConfigError) as refused:
         simulate(noise_in_shares(**privacy), output=tmp_path / "run")
     assert refused.value.key == key
