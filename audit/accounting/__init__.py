@@ -10,6 +10,7 @@ from audit.accounting.calibrate import (
     bound_against,
     calibrate_noise,
     calibrate_sampled_gaussian,
+    upper_accountant,
     upper_epsilon,
 )
 from audit.accounting.discrete import rounded_l1, rounded_l2
@@ -57,5 +58,6 @@ __all__ = [
     "rounded_l1",
     "rounded_l2",
     "share_multiplier",
+    "upper_accountant",
     "upper_epsilon",
 ]

@@ -38,6 +38,13 @@ def upper_epsilon(
     return min(rdp, pld_epsilon(composition, delta, adjacency, interval=_COARSE if coarse else INTERVAL))
 
 
+def upper_accountant(composition: Composition, delta: float, adjacency: Adjacency = Adjacency.ADD_OR_REMOVE_ONE) -> str:
+    """Return whose bound `upper_epsilon` is: PLD, or RDP."""
+    upper = upper_epsilon(composition, delta, adjacency)
+    best = math.isfinite(upper) and upper == rdp_epsilon(composition, delta, adjacency)
+    return "RDP" if best or not has_pld(composition) else "PLD"
+
+
 def bound_against(
     composition: Composition, target: float, delta: float, adjacency: Adjacency = Adjacency.ADD_OR_REMOVE_ONE
 ) -> float:

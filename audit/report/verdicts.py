@@ -36,7 +36,8 @@ def hospital_sentence(entry: dict[str, Any], history: RunHistory, claim: dict[st
         return f"{name} took part in no round that reached its end."
     masked = history.threshold is not None
     took = f"{name} took part in {_participation(name, history)}, sent {megabytes(entry['sent'])} and received "
-    took += f"{megabytes(entry['received'])}. {what_stays(history)} "
+    again = ", rounds aborted or done again included" if len(history.attempts) > len(history.results) else ""
+    took += f"{megabytes(entry['received'])}{again}. {what_stays(history)} "
     how = "Its updates left under masks that only a sum removes. " if masked else "Its updates left in clear. "
     return took + how + _protection(entry, claim, masked=masked)
 

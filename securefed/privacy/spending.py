@@ -7,7 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from audit.accounting import Adjacency, Repeated, mechanism_fields, mechanism_of
+from audit.accounting import Adjacency, Repeated, mechanism_fields, mechanism_of, upper_accountant
+from audit.canonical import JSON
 from audit.ledger import (
     Account,
     Charge,
@@ -196,11 +197,10 @@ class Spending:
         delta, adjacency = self._config.delta, Adjacency(self._config.adjacency)
         for site, spent in self._distinct().items():
             epsilon = epsilon_of(tuple(spent), delta, adjacency)
-            upper = epsilon if math.isfinite(epsilon) else None
+            fields: dict[str, JSON] = {"upper": epsilon if math.isfinite(epsilon) else None}
+            fields |= {"delta": delta, "accountant": upper_accountant(spent, delta, adjacency), "hospital": site}
             for view in views:
-                self._log.append(
-                    "epsilon", {"view": view, "delta": delta, "upper": upper, "accountant": "PLD", "hospital": site}
-                )
+                self._log.append("epsilon", {"view": view, **fields})
 
     def _distinct(self) -> dict[str, list[Repeated]]:
         distinct: dict[tuple[Repeated, ...], str] = {}

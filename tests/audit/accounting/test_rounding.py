@@ -15,6 +15,7 @@ from audit.accounting import (
     bound_against,
     calibrate_sampled_gaussian,
     rdp_epsilon,
+    upper_accountant,
     upper_epsilon,
 )
 from audit.accounting.prv import prv_interval
@@ -105,3 +106,11 @@ def test_steps_are_counted_by_the_bound_that_is_stated():
 def test_what_rdp_cannot_bound_is_bounded_against_a_target():
     composition = [Repeated(SampledGaussian(4.0, 0.1), 50)]
     assert bound_against(composition, 3.0, 1e-5, Adjacency.REPLACE_ONE) <= 3.0
+
+
+@pytest.mark.parametrize(("count", "delta"), [(25_000, 1e-10), (100, 1e-5)])
+def test_the_accountant_that_a_log_names_is_the_one_that_the_report_finds(count, delta):
+    steps = [Repeated(SampledGaussian(4.0, 0.01), count)]
+    found = account(steps, delta)
+    assert upper_accountant(steps, delta) == found.accountant == ("RDP" if count > 100 else "PLD")
+    assert upper_epsilon(steps, delta) == found.upper

@@ -68,6 +68,7 @@ def test_attempts_that_were_aborted_are_told_with_their_bytes(tmp_path):
     words = " ".join(Page(render_html(report)).text)
     assert "1 client is left" in words
     assert "west (AdvertiseKeys)" in words
+    assert words.count(", rounds aborted or done again included. ") == len(report["hospitals"])
 
 
 def test_the_formula_counts_the_coordinates_that_are_sent(tmp_path):
