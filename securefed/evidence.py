@@ -238,14 +238,15 @@ class RunEvidence:
 
     def protocol_or_resumed(self, described: Mapping[str, Any], claim: Mapping[str, Any], number: int) -> None:
         """Record how updates are summed and what privacy is claimed; or that the run goes on after a round."""
-        if any(event.kind == "protocol_described" for event in self._log.events):
+        if self.has("privacy_claim"):
             self._log.append("resumed", {"round": number})
             return
-        self._log.append("protocol_described", dict(described))
-        self._log.append("privacy_claim", dict(claim))
+        if not self.has("protocol_described"):
+            self._log.append("protocol_described", dict(described))
+        self.claim(claim)
 
     def claim(self, claim: Mapping[str, Any]) -> None:
-        """Record what privacy is claimed of a run that sums nothing, once."""
+        """Record what privacy is claimed, once: a process may have ended before it came to that."""
         if not self.has("privacy_claim"):
             self._log.append("privacy_claim", dict(claim))
 

@@ -136,6 +136,19 @@ def test_a_run_that_was_left_while_images_were_encoded_records_its_data_when_it_
     assert kinds.index("data_described") < kinds.index("encoder_described") < kinds.index("protocol_described")
 
 
+def test_a_run_that_was_left_before_its_claim_makes_it_when_it_goes_on(small_run, tmp_path, monkeypatch, whole):
+    append = EventLog.append
+
+    def interrupting(log, kind, fields):
+        if kind == "privacy_claim":
+            raise KeyboardInterrupt
+        return append(log, kind, fields)
+
+    kinds = kinds_after_resuming(small_run, tmp_path, monkeypatch, whole, EventLog, "append", interrupting)
+    assert kinds.index("protocol_described") < kinds.index("privacy_claim") < kinds.index("round_started")
+    assert kinds.count("protocol_described") == kinds.count("privacy_claim") == 1
+
+
 def interrupted_in_the_third_round(small_run, tmp_path, monkeypatch):
     """Interrupt a run and return the rounds of the checkpoints that its log names."""
     started = RunEvidence.round_started
