@@ -96,3 +96,16 @@ def noise_in_shares(small_run):
         )
 
     return make
+
+
+@pytest.fixture
+def sweep_file(features_file, tmp_path):
+    def make(grid, more=""):
+        path = tmp_path / "grid.toml"
+        path.write_text(
+            f'[data]\nsource = "features:{features_file}"\n[encoder]\nname = "features:{features_file}"\n'
+            f'[federation]\nrounds = 2\ndevice = "cpu"\n{more}\n[grid]\n{grid}\n'
+        )
+        return path
+
+    return make

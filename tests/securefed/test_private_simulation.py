@@ -1,30 +1,23 @@
 """Runs with differential privacy: what they record and when, what they state, where they stop, how they resume."""
 
 import json
-import shutil
 from types import SimpleNamespace
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from safetensors.numpy import load_file
 
 from audit.accounting import Adjacency, Repeated, mechanism_of, upper_epsilon
-from audit.ledger import Account, Budget, BudgetExceededError, BudgetLine, Charge, Ledger, LedgerError, Policy
-from audit.log import EventLog, read_events
+from audit.ledger import BudgetExceededError, Ledger
+from audit.log import read_events
 from audit.verify import verify_run
 from clients.privacy import PrivateHospital
-from securefed.config import PrivacyConfig, config_from_mapping
-from securefed.errors import ConfigError, ReleaseGoneError, RoundAbortedError, TargetEpsilonError
+from securefed.config import config_from_mapping
+from securefed.errors import ConfigError, RoundAbortedError, TargetEpsilonError
 from securefed.federation import Federation
 from securefed.model_file import load_model
 from securefed.observer import Observer
-from securefed.privacy.mechanism import local_cost
-from securefed.privacy.spending import Spending
-from securefed.simulation import resume_run, simulate
-from tests.audit.ledger.money import stopped_after_reserving
-
-SITES = tuple(f"site{number}" for number in range(5))
-LOCAL = {"mode": "local", "epsilon": 8.0}
+from securefed.simulation import resume_run
+from tests.securefed.private_runs import LOCAL, SITES, budgets, events_of, run
 
 
 class Lines(Observer):
@@ -36,14 +29,6 @@ class Lines(Observer):
 
     def noted(self, text):
         self.lines.append(text)
-
-
-def run(config, tmp_path, name="run", **more):
-    return simulate(config, output=tmp_path / name, cache_dir=tmp_path / "cache", **more)
-
-
-def events_of(folder, kind):
-    return [event for event in read_events(folder / "audit.jsonl") if event.kind == kind]
 
 
 @pytest.fixture(scope="module")
@@ -190,130 +175,6 @@ def test_a_seeded_run_that_was_interrupted_ends_with_the_same_model(small_run, t
     resumed = resume_run(tmp_path / "cut", cache_dir=tmp_path / "cache")
     assert resumed.summary["fam_sha256"] == uncut.summary["fam_sha256"]
     assert resumed.summary["privacy"] == uncut.summary["privacy"]
-
-
-def budgets(path, epsilon):
-    signer = Ed25519PrivateKey.generate().public_key().public_bytes_raw().hex()
-    budget = Budget(epsilon, 1e-5, Adjacency.ADD_OR_REMOVE_ONE, signer)
-    with Ledger(path) as ledger:
-        ledger.install(Policy({BudgetLine(site, "image"): budget for site in SITES}))
-
-
-def test_a_ledger_is_charged_over_runs_and_stops_the_second(small_run, tmp_path):
-    path = tmp_path / "ledger.sqlite"
-    budgets(path, 9.0)
-    config = small_run(privacy={**LOCAL, "ledger": str(path)})
-    first = run(config, tmp_path, "first")
-    with Ledger(path) as ledger:
-        charges = ledger.charges()
-        assert len(charges) == 3 * len(SITES)
-        assert {spent.state for spent in charges} == {"committed"}
-    assert verify_run(first.folder.path, ledger=path).is_verified
-    report = json.loads((first.folder.path / "report.json").read_text(encoding="utf-8"))
-    budget = "epsilon 9 at delta 1e-05 (add-or-remove-one)"
-    assert all(entry["sentence"].endswith(f"budget over all runs is {budget}.") for entry in report["hospitals"])
-    assert f"| {budget} |" in (first.folder.path / "report.md").read_text(encoding="utf-8")
-    with pytest.raises(BudgetExceededError) as refused:
-        run(config, tmp_path, "second")
-    assert refused.value.exit_code == 4
-    assert events_of(tmp_path / "second", "refused")
-
-
-@pytest.mark.parametrize("name", ["run", "r" * 200])
-def test_runs_of_one_name_pay_for_themselves_in_a_shared_ledger(small_run, tmp_path, name):
-    """In another parent folder, or in place of one that was deleted: what the first has paid is not the second's."""
-    path = tmp_path / "ledger.sqlite"
-    budgets(path, 20.0)
-    config = small_run(privacy={**LOCAL, "ledger": str(path)})
-    for parent in ("one", "two"):
-        (tmp_path / parent).mkdir()
-        run(config, tmp_path / parent, name)
-    shutil.rmtree(tmp_path / "two" / name)
-    run(config, tmp_path / "two", name)
-    with Ledger(path) as ledger:
-        charges = ledger.charges()
-        spent = upper_epsilon(ledger.composition(BudgetLine("site0", "image")), 1e-5)
-    assert len(charges) == 3 * 3 * len(SITES)
-    assert len({charge.charge.run_id for charge in charges}) == 3
-    assert spent > 8 * 1.5
-    for parent in ("one", "two"):
-        assert verify_run(tmp_path / parent / name, ledger=path).is_verified
-
-
-def test_a_crash_between_the_ledger_and_the_log_is_paid_once(small_run, tmp_path, monkeypatch):
-    """The charge that the log never got was made by this run and nothing has left on it: it pays for the release."""
-    path = tmp_path / "ledger.sqlite"
-    budgets(path, 8.0)
-    calls = stopped_after_reserving(monkeypatch, len(SITES) + 2)
-    with pytest.raises(KeyboardInterrupt):
-        run(small_run(privacy={**LOCAL, "ledger": str(path)}), tmp_path)
-    resume_run(tmp_path / "run", cache_dir=tmp_path / "cache")
-    assert len(calls) == len(set(calls)) == 3 * len(SITES)
-    assert verify_run(tmp_path / "run", ledger=path).is_verified
-
-
-def cut_after_round_1(config, tmp_path, monkeypatch):
-    """Begin a run and stop it when the ledger has been charged for round 2."""
-    with monkeypatch.context() as patched:
-        stopped_after_reserving(patched, 2 * len(SITES))
-        with pytest.raises(KeyboardInterrupt):
-            run(config, tmp_path)
-
-
-def test_a_run_that_is_resumed_elsewhere_is_charged_to_the_same_ledger(small_run, tmp_path, monkeypatch):
-    path = tmp_path / "ledger.sqlite"
-    budgets(path, 8.0)
-    (tmp_path / "elsewhere").mkdir()
-    budgets(tmp_path / "elsewhere" / "ledger.sqlite", 8.0)
-    monkeypatch.chdir(tmp_path)
-    cut_after_round_1(small_run(privacy={**LOCAL, "ledger": "ledger.sqlite"}), tmp_path, monkeypatch)
-    monkeypatch.chdir(tmp_path / "elsewhere")
-    resume_run(tmp_path / "run", cache_dir=tmp_path / "cache")
-    with Ledger.existing(path) as ledger:
-        assert len(ledger.charges()) == 3 * len(SITES)
-    with Ledger.existing(tmp_path / "elsewhere" / "ledger.sqlite") as ledger:
-        assert ledger.charges() == ()
-
-
-def test_a_run_does_not_go_on_with_another_ledger(small_run, tmp_path, monkeypatch):
-    path = tmp_path / "ledger.sqlite"
-    budgets(path, 8.0)
-    cut_after_round_1(small_run(privacy={**LOCAL, "ledger": str(path)}), tmp_path, monkeypatch)
-    kept = path.rename(tmp_path / "kept.sqlite")
-    with pytest.raises(LedgerError, match="ledger of this run is not there; put it back"):
-        resume_run(tmp_path / "run", cache_dir=tmp_path / "cache")
-    assert not path.exists()
-    budgets(path, 8.0)
-    with pytest.raises(LedgerError, match=r"lacks the charge .* another ledger .* Put that one there"):
-        resume_run(tmp_path / "run", cache_dir=tmp_path / "cache")
-    with Ledger.existing(path) as ledger:
-        assert ledger.charges() == ()
-    kept.replace(path)
-    resume_run(tmp_path / "run", cache_dir=tmp_path / "cache")
-    assert verify_run(tmp_path / "run", ledger=path).is_verified
-
-
-def test_a_ledger_that_is_misspelt_leaves_nothing_behind(small_run, tmp_path):
-    path = tmp_path / "typo.sqlite"
-    with pytest.raises(ConfigError, match=f"there is no ledger {path}; check the path, or make it"):
-        run(small_run(privacy={**LOCAL, "ledger": str(path)}), tmp_path)
-    assert not path.exists()
-    assert not (tmp_path / "run").exists()
-
-
-def test_what_another_process_has_released_is_no_payment(tmp_path):
-    """An entry that left the ledger and is not in the log of this run was made by somebody else."""
-    path = tmp_path / "ledger.sqlite"
-    budgets(path, 8.0)
-    privacy = PrivacyConfig(mode="local", epsilon=8.0, ledger=str(path))
-    cost = local_cost(privacy, 3)
-    with Ledger(path) as ledger, EventLog.create(tmp_path / "log", {"run_id": "r", "operation": "simulation"}) as log:
-        spending = Spending(log, "r", privacy, cost, {"site0": "ab" * 32}, ledger)
-        name = spending.release_id("site0", 1, "cd" * 32)
-        ledger.reserve(Account("site0", "ab" * 32, "image"), Charge("r", name, cost.mechanism))
-        ledger.release(name)
-        with pytest.raises(ReleaseGoneError):
-            spending.release("site0", 1, name, lambda: pytest.fail("made"))
 
 
 def test_what_a_hospital_loses_in_a_round_is_charged_and_the_rest_goes_on(small_run, tmp_path):
