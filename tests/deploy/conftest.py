@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from securefed.deploy import processes
+
 TESTS = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(TESTS / "nodes"), str(TESTS / "engines")]
 
@@ -27,3 +29,10 @@ def hospitals():
 def engines():
     """The module that knows whether an engine is there: require_engine, free_port."""
     return load("engines_of_a_trial", TESTS / "engines" / "conftest.py")
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A deployment's folder; what was started from it is ended with the test."""
+    yield tmp_path
+    processes.stop_parties(tmp_path)

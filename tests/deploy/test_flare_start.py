@@ -3,7 +3,6 @@
 import os
 import signal
 import socket
-import sys
 import time
 
 import pytest
@@ -13,6 +12,7 @@ from securefed.deploy.errors import DeploymentError
 from securefed.deploy.flare_engine import FlareEngine
 from securefed.deploy.flare_project import _project
 from securefed.deploy.plan import Plan
+from tests.deploy.parties import play
 
 SLEEP = "import time; time.sleep(60)"
 LISTENS = "import socket, time; s = socket.create_server(('', 0)); print('port', s.getsockname()[1]); time.sleep(60)"
@@ -22,16 +22,6 @@ subprocess.Popen([sys.executable, "-u", "-c", {LISTENS!r}], start_new_session=Tr
 time.sleep(60)
 """
 RETRIES = "import time; print('Retrying in 10 seconds', flush=True); time.sleep(60)"
-
-
-@pytest.fixture
-def folder(tmp_path):
-    yield tmp_path
-    processes.stop_parties(tmp_path)
-
-
-def play(folder, party, code):
-    processes.start_party(folder, party, [sys.executable, "-c", code], dict(os.environ), folder)
 
 
 def silent(*arguments):

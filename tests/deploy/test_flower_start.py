@@ -1,9 +1,7 @@
 """Starts over Flower that fail: the cause is said, and at once."""
 
-import os
 import socket
 import ssl
-import sys
 import threading
 import time
 
@@ -14,19 +12,10 @@ from securefed.deploy import certificates, flower_run, processes
 from securefed.deploy.errors import DeploymentError
 from securefed.deploy.flower_engine import FlowerEngine
 from securefed.deploy.plan import Plan
+from tests.deploy.parties import play
 
 SLEEP = "import time; time.sleep(60)"
 A_MINUTE_AGO = -1 / (24 * 60)
-
-
-@pytest.fixture
-def folder(tmp_path):
-    yield tmp_path
-    processes.stop_parties(tmp_path)
-
-
-def play(folder, party, code):
-    processes.start_party(folder, party, [sys.executable, "-c", code], dict(os.environ), folder)
 
 
 def free_port():
