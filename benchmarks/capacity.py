@@ -117,11 +117,12 @@ def row(n: int, unit: dict[str, float]) -> dict[str, Any]:
 def against_measured(measured: dict[str, Any], unit: dict[str, float]) -> list[dict[str, Any]]:
     """Return the model beside the rounds that were run in one process: all clients and the server on one core."""
     found = []
-    for size, run in measured["round"].items():
-        n, k = int(size), run["neighbours"]
+    for run in measured["round"].values():
+        n, k = run["clients"], run["neighbours"]
         modelled = n * ((k + 1) * unit["neighbour"] + k * unit["split per neighbour"])
         modelled += server_seconds(n, k, run["lost"], unit)
-        found.append({"clients": n, "modelled": modelled, "measured": run["cpu"], "ratio": modelled / run["cpu"]})
+        compared = {"modelled": modelled, "measured": run["cpu"], "ratio": modelled / run["cpu"]}
+        found.append({"clients": n, "neighbours": k, **compared})
     return found
 
 
@@ -141,9 +142,10 @@ def table(rows: list[dict[str, Any]], checks: list[dict[str, Any]]) -> str:
     )
     lines = [head, "|" + "---:|" * 10]
     lines += [_line(r) for r in rows]
-    lines += ["", "| clients, in one process | modelled | measured | ratio |", "|---:|---:|---:|---:|"]
+    lines += ["", "| clients, in one process | k | modelled | measured | ratio |", "|" + "---:|" * 5]
     for c in checks:
-        lines.append(f"| {c['clients']:,} | {c['modelled']:.2f} s | {c['measured']:.2f} s | {c['ratio']:.2f} |")
+        times = f"{c['modelled']:.2f} s | {c['measured']:.2f} s | {c['ratio']:.2f}"
+        lines.append(f"| {c['clients']:,} | {c['neighbours']} | {times} |")
     return "\n".join(lines) + "\n"
 
 

@@ -33,6 +33,7 @@ from protocols.key_agreement import AgreementKey, Endpoint, pairwise_seed, publi
 from protocols.masking import mask
 from protocols.pads import Pad
 from protocols.parameters import RoundParameters
+from protocols.plan import plan
 from protocols.policy import ClientPolicy
 from protocols.ring import lane_dtype, required_ring_bits
 from protocols.roster import IdentityKey, RememberingVerifier, Roster
@@ -40,6 +41,7 @@ from protocols.secret_values import MaskKey, PairwiseSeed
 from protocols.server.machine import ServerMachine
 from protocols.session import SessionKeys
 from protocols.shamir import combine, split
+from protocols.stages import ThreatModel
 from protocols.transport import InProcessTransport
 from protocols.vectors import EncodedVector
 
@@ -48,6 +50,8 @@ VALUE_BITS = 16
 MASKING_NEIGHBOURS = (10, 50, 100)
 LARGE = {"neighbours": 106, "threshold": 75, "corrupt": 100, "min_survivors": 900}
 """n = 1000: one in ten colludes, one in ten is lost; a client is exposed with probability below 2**-40."""
+AS_SIMULATED = (0.2, 0.1)
+"""Colluders and losses that a simulation's ring withstands, shares of the cohort (protocols/plan.py finds the ring)."""
 HALF = {"neighbours": 50, "threshold": 30, "corrupt": 9}
 """n = 100 with 50 neighbours, the case that is compared with Flower's 51 shares and threshold 30."""
 
@@ -157,9 +161,9 @@ def federation(clients, length, choices):
         name: ClientMachine(identities[name], roster, policy, contribute, entropy[name], verifier=verifier)
         for name in names
     }
-    parameters = RoundParameters.choose(
-        round=1, roster=roster, codec=codec, config_digest=bytes(32), **({"corrupt": clients // 5} | choices)
-    )
+    choices = {"corrupt": clients // 5} | choices
+    choices["threat_model"] = ThreatModel(choices.get("threat_model", ThreatModel.ACTIVE))  # came as JSON
+    parameters = RoundParameters.choose(round=1, roster=roster, codec=codec, config_digest=bytes(32), **choices)
     return names, machines, ServerMachine(parameters, roster, b"", verifier=verifier), update, codec
 
 
@@ -192,6 +196,7 @@ def round_case(clients, length, choices, lost):
         if frame.direction == "up":
             up[frame.kind.value] = up.get(frame.kind.value, 0) + frame.bytes
     return {
+        "clients": clients,
         "wall": wall,
         "cpu": cpu,
         "unmask": figures["Unmasking conclude"],
@@ -266,9 +271,12 @@ def measure(options):
     for clients in options.clients:
         figures["shamir"][clients] = run_case("shamir", clients=clients, repetitions=repetitions, flower=flower)
     for clients in options.clients:
-        lost = max(1, clients // 20)
-        choices = LARGE if clients == 1000 else {}
-        figures["round"][clients] = run_case("round", clients=clients, length=length, choices=choices, lost=lost)
+        cohorts = {str(clients): LARGE if clients == 1000 else {}}
+        if clients > 100:
+            cohorts[f"{clients}, as simulated"] = plan(clients, *AS_SIMULATED).choices
+        for name, choices in cohorts.items():
+            lost = max(1, clients // 20)
+            figures["round"][name] = run_case("round", clients=clients, length=length, choices=choices, lost=lost)
     if flower:
         clients = 20 if options.quick else 100
         figures["compare"][clients] = run_case("compare", clients=clients, length=length, lost=clients // 20)

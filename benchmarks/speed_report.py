@@ -167,7 +167,7 @@ def clients(results):
         *under_masks(results),
         "Under masks the cost is flat in the number of clients only where the number of neighbours is: a pad is a keystream as",
         "long as the vector, made by both of its ends (a simulation makes each of them twice, as the hospitals would), and",
-        "runs at the speed of AES-256-CTR (secure-aggregation.md). Up to 100 clients the graph is complete, by design: then no",
+        "runs at the speed of AES-256 (secure-aggregation.md). Up to 100 clients the graph is complete, by design: then no",
         "set of colluders below the threshold exposes anybody, with certainty, and a round opens as long as a threshold of",
         "clients is left. A ring with a failure probability of 2^-40 against an active server (one in five corrupt, one in ten",
         "lost) would do with 44 neighbours of 99 at 100 clients and needs 64 at 150, 98 at 300, 124 at 500 and 152 at 1000:",
