@@ -231,10 +231,15 @@ def data_fingerprint(settings: SiteSettings, study: Study) -> str:
 
 
 def _features(folder: SiteFolder, settings: SiteSettings, study: Study, approved: str) -> FeatureBundle:
-    found = data_fingerprint(settings, study)
-    if found != approved:
+    dataset, findings = study_dataset(settings, study)
+    if fingerprint(dataset) != approved:
         raise ConfigError("data", "the data have changed since the study was approved; run `site approve` again")
-    return own_features(folder, settings, study)
+    bundle = own_features(folder, settings, study)
+    kinds = {finding.kind for finding in (*findings, *bundle.warnings) if finding.severity == "warning"}
+    if kinds:  # kinds alone: a node's log may be read where images may not be counted
+        said = ", ".join(sorted(kinds))
+        _LOG.warning("%s: there are findings about the data (%s); `site check` says them", settings.site.name, said)
+    return bundle
 
 
 def _device(settings: SiteSettings) -> str:

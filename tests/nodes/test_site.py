@@ -181,35 +181,6 @@ def trial_vector(trial):
     return terms_of(trial.study).initial_vector
 
 
-def test_what_is_wrong_with_data_is_said_in_plain_words(trial, tmp_path):
-    from PIL import Image
-
-    root = tmp_path / "images" / "clinic"
-    for label, count in (("oak", 4), ("pines", 3)):
-        (root / label).mkdir(parents=True)
-        for number in range(count):
-            Image.new("RGB", (8, 8), (number * 20, 10, 10)).save(root / label / f"{number}.png")
-    (root / "oak" / "broken.png").write_bytes(b"no image")
-    rows = ["path,label,site,patient,split"]
-    rows += [
-        f"clinic/oak/{n}.png,oak,clinic,p{n // 2},{split}" for n, split in enumerate(("train", "test", "val", "val"))
-    ]
-    rows += [f"clinic/pines/{n}.png,pines,clinic,q{n},train" for n in range(3)] + [
-        "clinic/oak/broken.png,oak,clinic,z,train"
-    ]
-    (tmp_path / "images" / "metadata.csv").write_text("\n".join(rows) + "\n")
-    call("site", "init", tmp_path / "clinic", "--name", "clinic", "--data", tmp_path / "images")
-    result = call("site", "check", tmp_path / "clinic", "--study", trial.root / "study.toml", code=1)
-    said = result.output
-    assert "the study has no class 'pines'; rename it to 'pine'?" in said
-    assert "1 images cannot be read and are left out" in said
-    assert "1 patients are in more than one split" in said
-    assert "no image here of pine, willow" in said
-    assert "the study's roster has another key for clinic, or none" in said
-    assert "no budget is set" in said
-    assert "Traceback" not in said
-
-
 def test_a_folder_is_set_up_for_processes_that_start_elsewhere(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for folder in ("images", "weights", "demo"):
