@@ -1,6 +1,6 @@
 """Methods that aggregate nothing: each hospital alone (`local`, `linear-probe`) or just the encoder (`zero-shot`)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -12,6 +12,24 @@ from securefed.run_folder import MetricRow
 
 NOTHING_SHARED = np.zeros(0, np.float32)
 """The shared vector of methods that share nothing."""
+
+
+def require_training(config: RunConfig, without: Sequence[str]) -> None:
+    """Refuse a linear probe where sites have no training image.
+
+    Args:
+        config: The run's configuration.
+        without: The sites that have none.
+
+    Raises:
+        ConfigError: Names them.
+    """
+    if config.federation.method == "linear-probe" and without:
+        raise ConfigError(
+            "federation.method",
+            f"linear-probe needs training images at every site and {', '.join(without)} has none; leave it out of "
+            "the data, or hold it out with --global-site",
+        )
 
 
 def train_alone(
@@ -35,13 +53,7 @@ def train_alone(
     if config.federation.method == "zero-shot":
         return 0
     if config.federation.method == "linear-probe":
-        empty = [site.site for site in bundle.sites if not site.train.labels.size]
-        if empty:
-            raise ConfigError(
-                "federation.method",
-                f"linear-probe needs training images at every site and {', '.join(empty)} has none; leave it out of "
-                "the data, or hold it out with --global-site",
-            )
+        require_training(config, [site.site for site in bundle.sites if not site.train.labels.size])
         hospitals.train_all(NOTHING_SHARED, 1)
         return 1
     chosen = {site.site for site in bundle.sites if site.val.labels.size and config.federation.select == "best-val"}

@@ -15,7 +15,7 @@ from clients.encoders import FeatureBundle, parse_encoder
 from clients.method.threads import one_thread_each, usable_cores
 from protocols.roster import IdentityKey, Roster
 from securefed.aggregation import Aggregator
-from securefed.baselines import NOTHING_SHARED, train_alone
+from securefed.baselines import NOTHING_SHARED, require_training, train_alone
 from securefed.checkpoint import Checkpoints, Snapshot, load_checkpoint
 from securefed.cohort import check_cohort
 from securefed.compression_pilot import settle_compression
@@ -140,6 +140,7 @@ class _Run:
         dataset, warnings = load_sites(config.data, config.federation.seed)
         check_cohort(config, dataset.sites)
         _require_validation(config, [site for site in dataset.sites if not dataset.select(site, "val")])
+        require_training(config, [site for site in dataset.sites if not dataset.select(site, "train")])
         check_privacy(config)
         if config.privacy.enabled:
             require_libraries()
