@@ -109,6 +109,7 @@ def evaluate_run(
     split: str,
     *,
     source: str | None = None,
+    encoder: str | None = None,
     device: str = "auto",
     cache_dir: Path | None = None,
     observer: Observer | None = None,
@@ -120,6 +121,7 @@ def evaluate_run(
         split: `train`, `val` or `test`.
         source: Other data with the same classes and sites, or with one site where the run has dealt such data to
             clients (securefed.preparation.load_other_sites says to whom an image goes then); None takes the run's own.
+        encoder: Where the run's encoder is, or a file of its features; None takes the run's own.
         device: `auto`, `cpu` or `cuda`.
         cache_dir: Folder of the feature cache; None takes the user's.
         observer: Who watches; told of all findings about the data.
@@ -132,7 +134,8 @@ def evaluate_run(
     observer = observer or Observer()
     folder = RunFolder.open(run)
     model = load_model(folder)
-    config = load_config(folder.config, {"data.source": source} if source else None)
+    other = {key: value for key, value in (("data.source", source), ("encoder.name", encoder)) if value}
+    config = load_config(folder.config, other or None)
     where = resolve_device(device)
     own = _own_data(folder) if source else None
     strangers = 0

@@ -1,8 +1,10 @@
 """The layout `<site>/<class>/<image>`, with an optional table `metadata.csv` beside the sites."""
 
 import os
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from unicodedata import normalize
 
 from clients.data.errors import ColumnError, ConflictError, EmptyDataError, SourceFormatError
 from clients.data.findings import MAX_EXAMPLES, DataWarning, finding
@@ -129,6 +131,7 @@ def _join(rows: tuple[Row, ...], table: Table, options: DataOptions) -> tuple[tu
             raise SourceFormatError(table.path, f"lists {path} more than once")
         listed[path] = cells
     on_disk = {row.path for row in rows}
+    listed = _as_on_disk(listed, on_disk)
     joined = [row for row in rows if row.path in listed]
     for meaning in ("site", "label"):
         joined = _join_name(joined, listed, table, options, meaning)
@@ -151,6 +154,17 @@ def _join(rows: tuple[Row, ...], table: Table, options: DataOptions) -> tuple[tu
     return tuple(joined), tuple(findings)
 
 
+def _as_on_disk(listed: dict[str, dict[str, str]], on_disk: set[str]) -> dict[str, dict[str, str]]:
+    """Write listed paths as the disk does where they differ in Unicode's form alone (an archive of another system)."""
+    same = Counter(map(_composed, on_disk))
+    spelt = {_composed(path): path for path in on_disk - set(listed) if same[_composed(path)] == 1}
+    return {path if path in on_disk else spelt.get(_composed(path), path): cells for path, cells in listed.items()}
+
+
+def _composed(text: str) -> str:
+    return normalize("NFC", text)
+
+
 def _join_name(
     rows: list[Row], listed: dict[str, dict[str, str]], table: Table, options: DataOptions, meaning: str
 ) -> list[Row]:
@@ -160,7 +174,7 @@ def _join_name(
         return rows
     given = {row.path: listed[row.path][column] for row in rows}
     if getattr(options, f"{meaning}_column") is None:
-        differing = sorted(row.path for row in rows if given[row.path] != getattr(row, meaning))
+        differing = sorted(row.path for row in rows if _composed(given[row.path]) != _composed(getattr(row, meaning)))
         if differing:
             reason = (
                 f"its column {column!r} says otherwise than the folders; "

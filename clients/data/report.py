@@ -83,7 +83,7 @@ def inspect(
     warnings: Sequence[DataWarning] = (),
     on_progress: Callable[[int, int], None] | None = None,
 ) -> DataReport:
-    """Decode every image, if there are any, and count everything.
+    """Decode every image, if there are any, and count what a run would have: all but those that cannot be decoded.
 
     Args:
         dataset: The data set.
@@ -92,26 +92,29 @@ def inspect(
     """
     sizes: Counter[str] = Counter()
     broken: list[str] = []
+    digests: set[str] = set()
     records = () if isinstance(dataset.source, NoImages) else dataset.records
     for index, record in enumerate(records):
         try:
             image = dataset.load(index)
         except BrokenImageError:
             broken.append(record.path)
+            digests.add(record.digest)
         else:
             sizes[f"{image.width}x{image.height}"] += 1
         if on_progress is not None:
             on_progress(index + 1, len(records))
     found = list(warnings)
     if broken:
-        text = f"{len(broken)} images cannot be decoded to the end; repair or remove them"
+        text = f"{len(broken)} images cannot be decoded and are left out; repair or remove them"
         found.append(finding("broken_image", broken, text))
+    kept = dataset.without(frozenset(digests))
     return DataReport(
         name=dataset.name,
-        fingerprint=fingerprint(dataset),
-        images=len(dataset.records),
+        fingerprint=fingerprint(kept),
+        images=len(kept.records),
         classes=dataset.classes,
-        sites=tuple(_site_report(dataset, site) for site in dataset.all_sites),
+        sites=tuple(_site_report(kept, site) for site in dataset.all_sites),
         image_sizes=dict(sorted(sizes.items(), key=lambda item: (-item[1], item[0]))),
         warnings=tuple(found),
     )

@@ -27,7 +27,8 @@ class ConsoleObserver(Observer):
     """Draws what a run tells on stderr; a context manager that leaves the terminal clean, also under Ctrl-C."""
 
     def __init__(self, *, quiet: bool = False) -> None:
-        self.console = Console(stderr=True, quiet=quiet, highlight=False, soft_wrap=not sys.stderr.isatty())
+        self.console = Console(stderr=True, highlight=False, soft_wrap=not sys.stderr.isatty())
+        self._quiet = quiet
         self._progress = Progress(
             TextColumn("{task.description:<16}"),
             BarColumn(),
@@ -52,16 +53,15 @@ class ConsoleObserver(Observer):
 
     def started(self, folder: Path, lines: list[str]) -> None:
         """Print where the run lies and what it is."""
-        for line in lines:
-            self.console.print(line, markup=False)
-        self.console.print(f"run folder: {folder}", markup=False)
+        for line in (*lines, f"run folder: {folder}"):
+            self._say(line)
 
     def noted(self, text: str) -> None:
         """Print what was chosen."""
-        self.console.print(text, markup=False)
+        self._say(text)
 
     def warned(self, text: str) -> None:
-        """Print a warning."""
+        """Print a warning, also where there is no progress: figures may be worth less than they look."""
         self.console.print(f"warning: {text}", style="yellow", markup=False)
 
     def encoded(self, done: int, total: int) -> None:
@@ -79,7 +79,7 @@ class ConsoleObserver(Observer):
             note += f", {view.upload_bytes / 1024:,.0f} KiB up a client"
         self._progress.update(self._rounds, completed=view.number, note=note)
         for site, stage in view.lost.items():
-            self.console.print(f"round {view.number}: {site} was lost at {stage}", markup=False)
+            self._say(f"round {view.number}: {site} was lost at {stage}")
 
     def cell_finished(self, values: str, status: str, error: str, cells: int) -> None:
         """Move the bar of a sweep and say what failed."""
@@ -88,6 +88,10 @@ class ConsoleObserver(Observer):
         self._progress.advance(self._cells)
         if error:
             self.console.print(f"{status}: {values}: {error}", style="yellow", markup=False)
+
+    def _say(self, text: str) -> None:
+        if not self._quiet:
+            self.console.print(text, markup=False)
 
 
 def print_result(summary: dict[str, Any], verdict: Sequence[str], folder: Path) -> None:

@@ -25,7 +25,7 @@ from securefed.commands.options import (
 )
 @cache_option
 @config_option
-@click.option("--quiet", is_flag=True, help="No progress on stderr.")
+@click.option("--quiet", is_flag=True, help="No progress on stderr; warnings stay.")
 @json_option
 def command(
     *,

@@ -15,12 +15,21 @@ from securefed.commands.options import cache_option, json_option
     "--split", type=click.Choice(["train", "val", "test"]), default="test", show_default=True, help="Which images."
 )
 @click.option("--data", metavar="SOURCE", help="Other data of the same sites. [the run's own]")
+@click.option("--encoder", metavar="NAME", help="Where the run's encoder is, or its features. [as in the run]")
 @click.option("--device", metavar="NAME", default="auto", help="auto, cpu or cuda. [auto]")
 @cache_option
-@click.option("--quiet", is_flag=True, help="No progress on stderr.")
+@click.option("--quiet", is_flag=True, help="No progress on stderr; warnings stay.")
 @json_option
 def command(
-    *, run: Path, split: str, data: str | None, device: str, cache_dir: Path | None, quiet: bool, as_json: bool
+    *,
+    run: Path,
+    split: str,
+    data: str | None,
+    encoder: str | None,
+    device: str,
+    cache_dir: Path | None,
+    quiet: bool,
+    as_json: bool,
 ) -> None:
     """Compute accuracy, balanced accuracy, macro F1, AUROC and calibration error of RUN.
 
@@ -30,7 +39,9 @@ def command(
     from securefed.prediction import evaluate_run
 
     with ConsoleObserver(quiet=quiet) as observer:
-        result = evaluate_run(run, split, source=data, device=device, cache_dir=cache_dir, observer=observer)
+        result = evaluate_run(
+            run, split, source=data, encoder=encoder, device=device, cache_dir=cache_dir, observer=observer
+        )
     if as_json:
         click.echo(json.dumps(result))
     else:

@@ -40,7 +40,7 @@ from securefed.errors import ConfigError
 @click.option("--resume", type=click.Path(path_type=Path), metavar="RUN", help="Continue an interrupted run.")
 @cache_option
 @config_option
-@click.option("--quiet", is_flag=True, help="No progress on stderr.")
+@click.option("--quiet", is_flag=True, help="No progress on stderr; warnings stay.")
 @json_option
 def command(
     *,

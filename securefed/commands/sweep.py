@@ -16,7 +16,7 @@ from securefed.commands.options import assign_option, cache_option, json_option
 @click.option("--dry-run", is_flag=True, help="List the runs and what is finished; run nothing.")
 @assign_option
 @cache_option
-@click.option("--quiet", is_flag=True, help="No progress on stderr.")
+@click.option("--quiet", is_flag=True, help="No progress on stderr; warnings stay.")
 @json_option
 @click.pass_context
 def command(

@@ -55,7 +55,7 @@ class DataConfig:
     def __post_init__(self) -> None:
         _check(bool(self.source), "data.source", "name a folder, a manifest, an .npz file, or demo")
         _check(self.clients >= 0, "data.clients", f"{self.clients} is negative; 0 keeps the sites of the data set")
-        _check(self.alpha >= 0, "data.alpha", f"{self.alpha} is negative; 0 partitions IID")
+        _check(self.alpha >= 0, "data.alpha", f"{self.alpha} is not 0 or more; 0 partitions IID")
         _check(self.alpha == 0 or self.clients > 0, "data.alpha", "needs data.clients: the hospitals to partition over")
 
 

@@ -90,7 +90,9 @@ def _axes(grid: object, overrides: Mapping[str, Any]) -> list[tuple[str, list[An
         raise ConfigError(GRID, 'is missing; write [grid] and lines like "federation.seed" = [0, 1, 2]')
     axes = _flat(grid, "")
     for key, values in axes:
-        if not isinstance(values, list) or not values:
+        if values == []:
+            raise ConfigError(f"{GRID}.{key}", "is an empty list; write at least one value, or take the line out")
+        if not isinstance(values, list):
             raise ConfigError(f"{GRID}.{key}", f"{values!r} is no list of values; write [{values!r}]")
         if key in overrides:
             raise ConfigError("--set", f"{key} is varied by the grid; take it out of one of them")

@@ -67,7 +67,7 @@ def test_cells_are_named_as_written_and_know_their_ledger_as_their_runs_do(sweep
     [
         ("", r"grid: is missing; write \[grid\]"),
         ('"federation.seed" = 3', r"grid.federation.seed: 3 is no list of values; write \[3\]"),
-        ('"federation.seed" = []', "no list of values"),
+        ('"federation.seed" = []', "grid.federation.seed: is an empty list; write at least one value"),
         ("seed = [1]", "write SECTION.KEY"),
         ('"federation.sed" = [1]', "federation.sed: unknown key; did you mean seed"),
         ('"federation.seed" = [0, -1]', r"in the cell federation.seed=-1"),

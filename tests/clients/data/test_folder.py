@@ -3,6 +3,7 @@
 import dataclasses
 import errno
 import os
+import unicodedata
 
 import pytest
 
@@ -213,6 +214,22 @@ def test_table_and_folder_disagreeing_on_which_files_there_are(make_folder, writ
     write_csv(root / "metadata.csv", ("path",), [(paths[0],), (paths[0],)])
     with pytest.raises(SourceFormatError, match="more than once"):
         load_dataset(str(root))
+
+
+def test_a_table_may_write_names_in_another_form_of_unicode_than_the_disk(make_folder, write_csv):
+    root = make_folder({"s\u00fcd": {"n\u00e6vus": 2, "other": 1}, "nord": {"other": 2}})
+    paths = listed(root)
+    rows = [(unicodedata.normalize("NFD", path), *unicodedata.normalize("NFD", path).split("/")[:2]) for path in paths]
+    write_csv(root / "metadata.csv", ("path", "site", "label"), rows)
+    dataset, warnings = load_dataset(str(root))
+    assert [record.path for record in dataset.records] == paths
+    assert not {"not_in_metadata", "missing_file"} & set(kinds(warnings))
+    (root / "nord" / "other" / "e\u0301.png").write_bytes((root / paths[0]).read_bytes())
+    (root / "nord" / "other" / "\u00e9.png").write_bytes((root / paths[1]).read_bytes())
+    write_csv(root / "metadata.csv", ("path",), [(path,) for path in [*paths, "nord/other/\u00e9.png"]])
+    found = kinds(load_dataset(str(root))[1])
+    assert found["not_in_metadata"].examples == ("nord/other/e\u0301.png",)
+    assert "missing_file" not in found
 
 
 def test_unknown_splits_are_refused_with_counts(make_folder, write_csv):

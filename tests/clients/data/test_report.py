@@ -1,6 +1,8 @@
 """What `inspect` counts."""
 
 import json
+import struct
+import zlib
 
 from clients.data import DataOptions, fingerprint, inspect, load_dataset
 
@@ -41,3 +43,22 @@ def test_an_image_that_breaks_only_when_decoded_is_found(make_folder, draw):
     truncated = [warning for warning in report.warnings if warning.kind == "broken_image"]
     assert sum(report.image_sizes.values()) + sum(warning.count for warning in truncated) == 14
     assert report.sites[0].patients is None
+
+
+def test_what_is_counted_is_what_a_run_would_have(make_folder):
+    root = make_folder(LAYOUT)
+    whole, _ = load_dataset(str(root))
+    head = struct.pack(">IIBBBBB", 8, 8, 8, 2, 0, 0, 0)
+    parts = ((b"IHDR", head), (b"IDAT", b"no pixels"), (b"IEND", b""))
+    chunks = [
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in parts
+    ]
+    (root / "south" / "benign" / "late.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(chunks))
+    dataset, warnings = load_dataset(str(root))
+    assert len(dataset.records) == 14
+    report = inspect(dataset, warnings)
+    (broken,) = (warning for warning in report.warnings if warning.kind == "broken_image")
+    assert (broken.count, broken.examples) == (1, ("south/benign/late.png",))
+    assert "left out" in broken.message
+    assert (report.images, report.fingerprint) == (13, fingerprint(whole))
+    assert [site.images for site in report.sites] == [10, 3]
