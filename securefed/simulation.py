@@ -35,7 +35,7 @@ from securefed.preparation import encode_sites, load_sites, resolve_device
 from securefed.privacy.rules import check_privacy, require_patients
 from securefed.privacy.run import LocalPrivacy, require_libraries, start_privacy
 from securefed.privacy.shared_run import SharedPrivacy
-from securefed.privacy.spending import check_ledger_is_there, with_absolute_ledger
+from securefed.privacy.spending import BUDGETS_OF_DEALT_CLIENTS, check_ledger_is_there, with_absolute_ledger
 from securefed.round_rows import ClampingWatch, round_rows
 from securefed.run_folder import MetricRow, RunFolder
 from securefed.sum_terms import SumTerms
@@ -153,6 +153,8 @@ class _Run:
         if config.privacy.enabled:
             create_data_key(folder.data_key)
         self._observer.started(folder.path, first_lines(config))
+        if config.privacy.ledger and config.data.clients:
+            self._observer.warned(BUDGETS_OF_DEALT_CLIENTS)
         parties, self._identities = simulated_parties(folder, dataset.sites)
         with RunEvidence.begin(folder, config, dataset.sites, self._now, parties) as evidence:
             bundle = self._encode(dataset, device, warnings)

@@ -86,6 +86,11 @@ def unprotected(config: RunConfig, *, deployed: bool = False) -> list[str]:
             "how long it took to encode the images, which the times of the record tell",
             "what attacks find on training images and in copies of the training, where audit attack has recorded them",
         ]
+    if config.data.clients:
+        listed.append(
+            "to which client an image or patient was dealt (data.clients), which hangs on all of them: what is claimed "
+            "holds among data sets of the clients as they were dealt"
+        )
     if config.training.ensemble == "pool":
         listed.append(
             "temperatures and exponents of the ensemble, fitted on validation images without noise; they stay at the "

@@ -267,6 +267,12 @@ def with_absolute_ledger(config: RunConfig) -> RunConfig:
     return replace(config, privacy=replace(config.privacy, ledger=str(Path(config.privacy.ledger).absolute())))
 
 
+BUDGETS_OF_DEALT_CLIENTS = (
+    "privacy.ledger keeps budgets of the clients that data.clients deals by their names; with another number, alpha or "
+    "seed an image is another client's, so that budgets of several such runs do not limit what is spent on an image"
+)
+
+
 def check_ledger_is_there(config: PrivacyConfig) -> None:
     """Refuse to begin a run whose ledger cannot be used; none is made.
 

@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -150,6 +151,25 @@ delta = 1e-5
 adjacency = "add-or-remove-one"
 signer = "{signer}"
 """
+
+
+def test_clients_that_were_dealt_are_named_in_the_claim_and_in_what_budgets_are_worth(call, images):
+    from tests.securefed.private_runs import budgets
+
+    for site in ("b", "c", "d"):
+        shutil.rmtree(images / site)
+    clients = [f"client_{number}" for number in range(1, 5)]
+    budgets(Path("ledger.db"), 9.0, clients)
+    private = ("--dp", "local", "--epsilon", 8, "--rounds", 1, "--json", "--quiet")
+    dealt = ("simulate", "--data", images, "--clients", 4, *private)
+    code, out, err = call(*dealt, "--set", "privacy.ledger=ledger.db")
+    assert code == 0, err
+    assert "do not limit what is spent on an image" in err
+    assert any("to which client an image" in text for text in json.loads(out)["privacy"]["unprotected"])
+    assert "do not limit" not in call(*dealt)[2]
+    code, out, err = call("simulate", *private)
+    assert code == 0, err
+    assert not any("to which client an image" in text for text in json.loads(out)["privacy"]["unprotected"])
 
 
 def test_a_ledger_from_policy_to_renewal(call):

@@ -21,8 +21,8 @@ def events_of(folder, kind):
     return [event for event in read_events(folder / "audit.jsonl") if event.kind == kind]
 
 
-def budgets(path, epsilon):
+def budgets(path, epsilon, sites=SITES):
     signer = Ed25519PrivateKey.generate().public_key().public_bytes_raw().hex()
     budget = Budget(epsilon, 1e-5, Adjacency.ADD_OR_REMOVE_ONE, signer)
     with Ledger(path) as ledger:
-        ledger.install(Policy({BudgetLine(site, "image"): budget for site in SITES}))
+        ledger.install(Policy({BudgetLine(site, "image"): budget for site in sites}))
