@@ -139,8 +139,9 @@ def timing_words(timing: dict[str, float]) -> str:
     return (
         f"Median processor times of 30 in one process. Encoding an update and decoding a sum takes {both:.1f} ms, "
         f"{both / mask:.2f} of the {mask:.1f} ms of masking the update uncompressed: "
-        f"{'met' if both < mask else 'NOT met'} (less is asked). What a hospital does beside it, settling what of its "
-        f"own update a sum holds, takes {settle:.1f} ms. Masking what is left of an update takes "
+        f"{'met' if both < mask else 'NOT met'} (less is asked; it was asked when pads were made by CTR, at half "
+        f"the speed: ADR 24). What a hospital does beside it, settling what of its own "
+        f"update a sum holds, takes {settle:.1f} ms. Masking what is left of an update takes "
         f"{max(timing[f'mask {scheme}'] for scheme in schemes):.1f} ms."
     )
 
