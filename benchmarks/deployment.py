@@ -63,9 +63,8 @@ def whole(engine: str, work: Path, source: Source) -> dict[str, Any]:
         trial.deployment.stop()
         summary, verified = trial.summary(), trial.verify(hospitals.folder / "roster.json")
         seen = {site: sorted(path.name for path in (folder / "runs").iterdir()) for site, folder in trial.sites.items()}
-        reports = [trial.run_folder / name for name in ("report.html", "report.pdf")]
-        for report in reports:
-            trial.report(hospitals.folder / "roster.json", report.suffix[1:])
+        roster, written = hospitals.folder / "roster.json", work / "reports"
+        reports = [trial.report(roster, form, written) for form in ("html", "pdf")]
         return {
             "fam_sha256": summary["fam_sha256"],
             "in one process": source.in_one_process(work / "one-five", ROUNDS, "best-val"),

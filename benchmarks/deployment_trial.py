@@ -211,9 +211,10 @@ class Trial:
         said = securefed("audit", "verify", self.run_folder, *self._evidence(roster))
         return ", ".join(line.split()[1] for line in said.splitlines() if line.startswith("PASS"))
 
-    def report(self, roster: Path, form: str) -> None:
-        """Write the report of the run beside it."""
-        securefed("audit", "report", self.run_folder, "--format", form, *self._evidence(roster))
+    def report(self, roster: Path, form: str, output: Path) -> Path:
+        """Write the report of the run to a folder of its own, beside the signed one, and return it."""
+        securefed("audit", "report", self.run_folder, "--format", form, "--output", output, *self._evidence(roster))
+        return output / f"report.{form}"
 
     def _evidence(self, roster: Path) -> list[object]:
         name = f"{self.run_folder.name}.jsonl"
