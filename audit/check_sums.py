@@ -3,7 +3,7 @@
 from typing import Any, Final
 
 from audit.errors import EvidenceError
-from audit.history import RunHistory
+from audit.history import RoundRecord, RunHistory
 
 _LEAST: Final = 3
 """No sum may be opened by fewer (protocols/SPEC.md)."""
@@ -25,17 +25,40 @@ def check_sums(history: RunHistory) -> str | None:
     threshold = history.threshold
     if threshold is None or not history.rounds:
         return None
-    _check_threshold(history)
+    quorum = _check_threshold(history)
     for record in history.rounds:
         if record.opened_by < threshold:
             few = f"{record.opened_by} hospitals were left to open the sum of round {record.number}"
             raise EvidenceError(record.seq, f"{few}, below the threshold of {threshold}")
+        if _signers(record) < quorum:
+            few = f"{_signers(record)} hospitals were left to sign who is in the sum of round {record.number}"
+            raise EvidenceError(record.seq, f"{few}, below the quorum of {quorum}")
     fewest = min(record.opened_by for record in history.rounds)
-    return f"each of {len(history.rounds)} sums was opened by {fewest} hospitals or more, the threshold is {threshold}"
+    found = f"each of {len(history.rounds)} sums was opened by {fewest} hospitals or more, the threshold is {threshold}"
+    if not quorum:
+        return found
+    return (
+        f"{found} of each one's neighbours; {min(map(_signers, history.rounds))} or more signed, the quorum is {quorum}"
+    )
 
 
-def _check_threshold(history: RunHistory) -> None:
-    """Against an active server, where secrets are shared among all n hospitals: 2 t > n + C (protocols/SPEC.md)."""
+def least_summed(history: RunHistory) -> int:
+    """Return how many hospitals there are at least in any sum that the stated protocol opens."""
+    return max(history.threshold or 1, _check_threshold(history))
+
+
+def _signers(record: RoundRecord) -> int:
+    """Hospitals in the sum that were there to sign its survivor set."""
+    gone = {name for name, stage in record.dropouts.items() if stage == "ConsistencyCheck"}
+    return len(set(record.survivors) - gone)
+
+
+def _check_threshold(history: RunHistory) -> int:
+    """Check what is stated before any sum, and return the quorum of a ring against an active server, 0 elsewhere.
+
+    Among all n hospitals: 2 t > n + C against an active server, else t > C. On a ring t is counted among neighbours,
+    of whom there are fewer than n, and two thirds of n + C sign (protocols/SPEC.md, sections 4 and 13).
+    """
     described = history.last("protocol_described")
     assert described is not None  # noqa: S101 (it has a threshold)
     fields: Any = described.fields
@@ -43,8 +66,11 @@ def _check_threshold(history: RunHistory) -> None:
         if name not in fields:
             raise EvidenceError(described.seq, f"sums under masks, and no {name} is stated")
     threshold, clients, corrupt = fields["threshold"], fields["clients"], fields["corrupt"]
-    complete = clients <= COMPLETE_UP_TO
-    holders = clients if complete and fields.get("threat_model") == "active" else 0
-    if threshold < _LEAST or (complete and threshold > clients) or (holders and 2 * threshold <= holders + corrupt):
+    complete, active = clients <= COMPLETE_UP_TO, fields.get("threat_model") == "active"
+    quorum = -(-2 * (clients + corrupt) // 3) if active and not complete else 0
+    most = clients if complete else clients - 1
+    exposed = complete and (2 * threshold <= clients + corrupt if active else threshold <= corrupt)
+    if not _LEAST <= threshold <= most or exposed or quorum > clients:
         stated = f"a threshold of {threshold} of {clients} hospitals, {corrupt} of whom may collude"
         raise EvidenceError(described.seq, f"{stated}: the protocol opens no sum with it")
+    return quorum

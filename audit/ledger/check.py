@@ -40,12 +40,12 @@ def count_agreeing(path: Path, logs: Mapping[str, Sequence[Event]], named: Calla
         charges = {spent.charge.release_id: spent for spent in ledger.charges()}
         budgets = ledger.budgets()
         for line, budget in budgets.items():
-            composition = ledger.composition(line, at_last_charge=True)
-            if rdp_epsilon(composition, budget.delta, budget.adjacency) <= budget.epsilon:
+            composition, limit = ledger.at_last_charge(line)
+            if not composition or rdp_epsilon(composition, budget.delta, budget.adjacency) <= limit:
                 continue
             epsilon = upper_epsilon(composition, budget.delta, budget.adjacency)
-            if epsilon > budget.epsilon:
-                raise EvidenceError(-1, f"{line.hospital} spent {at_most(epsilon)} of a budget of {budget.epsilon:g}")
+            if epsilon > limit:
+                raise EvidenceError(-1, f"{line.hospital} spent {at_most(epsilon)} of a budget of {limit:g}")
     counted = 0
     for run_id, events in logs.items():
         logged: set[str] = set()

@@ -54,13 +54,17 @@ _NEXT = {"reserved": "released", "released": "committed"}
 
 @dataclass
 class Spent:
-    """One charge and how far it came; it counts from its reservation on. It had to fit into all of `lines`."""
+    """One charge and how far it came; it counts from its reservation on.
+
+    It had to fit into all of `lines`, whose limits of epsilon were `limits` then.
+    """
 
     seq: int
     time: str
     account: Account
     charge: Charge
     lines: tuple[BudgetLine, ...]
+    limits: tuple[float, ...]
     state: str = "reserved"
 
 
@@ -196,7 +200,9 @@ class State:
         if self.line_of(account) is None:
             raise EvidenceError(seq, f"{account.hospital} has no budget for the unit {account.unit}")
         charge = Charge(value["run_id"], value["release_id"], mechanism_of(value["mechanism"]), value["repetitions"])
-        self.charges[charge.release_id] = Spent(seq, value["time"], account, charge, self.lines_of(account))
+        lines = self.lines_of(account)
+        limits = tuple(self.budgets[line].epsilon for line in lines)
+        self.charges[charge.release_id] = Spent(seq, value["time"], account, charge, lines, limits)
 
 
 def part_of(charge: Charge, account: Account, line: BudgetLine) -> Repeated:

@@ -301,20 +301,24 @@ class Ledger:
         self._catch_up()
         return tuple(s for s in self._state.charges.values() if run_id is None or s.charge.run_id == run_id)
 
-    def composition(self, line: BudgetLine, *, at_last_charge: bool = False) -> list[Repeated]:
-        """Return everything that a line has to answer for, as it is about the line's unit.
+    def composition(self, line: BudgetLine) -> list[Repeated]:
+        """Return everything that a line has to answer for, as it is about the line's unit."""
+        self._catch_up()
+        return self._state.composition(line)
 
-        Args:
-            line: The line.
-            at_last_charge: Only what there was when a release had to fit into the line for the last time: what other
-                lines paid for since then can be above its limit, and then refuses what comes next.
+    def at_last_charge(self, line: BudgetLine) -> tuple[list[Repeated], float]:
+        """Return what a line had to answer for, and its limit, when a release had to fit into it for the last time.
+
+        What other lines paid for since then, or a limit that was lowered, can put it above its limit today: that
+        refuses what comes next, and nobody has overspent. A line that never bore a release has nothing and no limit.
         """
         self._catch_up()
         found = self._state.answers_for(line)
-        if at_last_charge:
-            last = max((spent.seq for spent in found if line in spent.lines), default=-1)
-            found = [spent for spent in found if spent.seq <= last]
-        return [part_of(spent.charge, spent.account, line) for spent in found]
+        last = next((spent for spent in reversed(found) if line in spent.lines), None)
+        if last is None:
+            return [], math.inf
+        then = [part_of(spent.charge, spent.account, line) for spent in found if spent.seq <= last.seq]
+        return then, last.limits[last.lines.index(line)]
 
     def entries(self, kind: str | None = None) -> tuple[dict[str, Any], ...]:
         """Return all entries, or those of one kind, as verified JSON in order."""

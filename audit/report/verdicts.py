@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from audit.bounds import at_most
+from audit.check_sums import check_sums, least_summed
+from audit.errors import EvidenceError
 from audit.history import RunHistory
 from audit.log import Event
 from audit.report.method import alone, is_shared, scoring_rounds, training_rounds, what_stays
@@ -110,12 +112,10 @@ def _aggregation(history: RunHistory) -> dict[str, str]:
             "NOT CLAIMED",
             f"Updates were sent in clear: the server could read each of them.{_aborted(history)}",
         )
-    threshold = history.threshold or 1
-    short = [record.number for record in history.rounds if record.opened_by < threshold]
-    if short:
-        return _line(
-            subject, "FAIL", f"Round {short[0]} was opened with fewer hospitals than the threshold of {threshold}."
-        )
+    try:
+        check_sums(history)
+    except EvidenceError as error:
+        return _line(subject, "FAIL", f"{error.reason[:1].upper()}{error.reason[1:]}.")
     lost = sum(len(record.dropouts) for record in history.results)
     losses = (
         f" {lost} {'loss of a hospital was' if lost == 1 else 'losses of hospitals were'} survived." if lost else ""
@@ -125,7 +125,7 @@ def _aggregation(history: RunHistory) -> dict[str, str]:
         subject,
         "PASS",
         f"In all {_all_rounds(history)}, updates were summed under pairwise masks; a server {model} sees the sum "
-        f"of at least {threshold} hospitals and no single update.{losses}{_aborted(history)}",
+        f"of at least {least_summed(history)} hospitals and no single update.{losses}{_aborted(history)}",
     )
 
 

@@ -155,6 +155,25 @@ def test_other_renewals_change_nothing(ledger, signed, reason):
     spend(ledger, "still works")
 
 
+def test_a_limit_that_is_lowered_below_what_is_spent_makes_nothing_before_it_a_breach(path, ledger):
+    spend(ledger, "first", repetitions=6)
+    ledger.renew(renewal(epsilon=1.0))
+    assert ledger.status(ACCOUNT).remaining == 0
+    assert count_agreeing(path, {}) == 0
+    with pytest.raises(BudgetExceededError):
+        ledger.reserve(ACCOUNT, charge("second"))
+    assert count_agreeing(path, {}) == 0
+
+
+def test_a_limit_that_is_raised_afterwards_mends_no_breach(path, ledger, monkeypatch):
+    monkeypatch.setattr("audit.ledger.ledger.bound_against", lambda *_: 0.0)
+    spend(ledger, "too much", repetitions=12)
+    ledger.renew(renewal(epsilon=100.0))
+    monkeypatch.undo()
+    with pytest.raises(EvidenceError, match="of a budget of 3"):
+        count_agreeing(path, {})
+
+
 def test_a_renewal_counts_once(ledger):
     ledger.renew(renewal())
     ledger.renew(renewal(epsilon=4.0, serial=2))
