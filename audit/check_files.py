@@ -11,6 +11,7 @@ from typing import Any
 
 from audit.canonical import encode_canonical
 from audit.check_releases import check_releases
+from audit.check_sites import check_sites
 from audit.check_terms import check_terms
 from audit.errors import EvidenceError, NothingToCompareError
 from audit.history import RunHistory
@@ -25,10 +26,11 @@ def check_config(folder: Path, history: RunHistory) -> str | None:
     """Check that config.toml, the configuration in the log and its digest are one, and that the log keeps to it.
 
     Raises:
-        EvidenceError: They are not, or protocol, privacy claim or privacy events say something else.
+        EvidenceError: They are not, or hospitals, protocol, privacy claim or privacy events say something else.
     """
     event = history.last("config")
     if event is None:
+        check_sites(history)
         check_terms(history)
         return None
     if hashlib.sha256(encode_canonical(event.fields["values"])).hexdigest() != event.fields["digest"]:
@@ -41,6 +43,7 @@ def check_config(folder: Path, history: RunHistory) -> str | None:
         raise EvidenceError(event.seq, f"config.toml cannot be read ({error})") from error
     if digest != event.fields["digest"]:
         raise EvidenceError(event.seq, "config.toml is not the configuration that the run was made with")
+    check_sites(history)
     check_terms(history)
     check_releases(history)
     return f"config.toml is the one of the run ({digest[:16]}...)"
@@ -50,7 +53,8 @@ def check_files(folder: Path, history: RunHistory) -> str | None:
     """Check the digest of every result file that the end of the log names.
 
     Raises:
-        EvidenceError: A file is missing, is not the one of the run, or is one that the end of the log must name.
+        EvidenceError: A file is missing, is not the one of the run, or is one that the end of the log must name; or
+            summary.json has other metrics on test images than the log.
         NothingToCompareError: The log has no end, so that nothing vouches for what lies in the folder.
     """
     if history.completed is None:
@@ -73,7 +77,27 @@ def check_files(folder: Path, history: RunHistory) -> str | None:
             raise EvidenceError(history.completed.seq, f"{name} is missing ({error.strerror})") from error
         if digest != expected:
             raise EvidenceError(history.completed.seq, f"{name} was changed after the run")
+    _check_metrics(folder, history)
     return f"{', '.join(files)} are as the run left them"
+
+
+def _check_metrics(folder: Path, history: RunHistory) -> None:
+    """Check the metrics of a simulation: the report states those of the log, other tools those of summary.json."""
+    found = [event for event in history.of_kind("evaluation") if event.fields["split"] == "test"]
+    if not found:
+        return
+    seq, summary = found[-1].seq, _read_summary(folder, found[-1].seq)
+    logged: Any = found[-1].fields["values"]
+    try:
+        stated = {site: parts["test"] for site, parts in summary["sites"].items() if "test" in parts}
+        held_out = dict(summary.get("global_site") or {})
+        if held_out:
+            stated[held_out.pop("site")] = held_out
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise EvidenceError(seq, f"summary.json has no metrics of the sites ({error})") from error
+    for site in sorted({*stated, *logged}):
+        if stated.get(site) != logged.get(site):
+            raise EvidenceError(seq, f"summary.json has other metrics of {site} on test images than the log")
 
 
 def _vouched_for(history: RunHistory) -> list[str]:

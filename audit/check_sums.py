@@ -26,7 +26,12 @@ def check_sums(history: RunHistory) -> str | None:
     if threshold is None or not history.rounds:
         return None
     quorum = _check_threshold(history)
+    described = history.last("protocol_described")
+    corrupt: Any = 0 if described is None else described.fields["corrupt"]
     for record in history.rounds:
+        if len(record.survivors) < corrupt + _LEAST:
+            few = f"{len(record.survivors)} hospitals are in the sum of round {record.number}"
+            raise EvidenceError(record.seq, f"{few}: beside {corrupt} that may collude there are fewer than {_LEAST}")
         if record.opened_by < threshold:
             few = f"{record.opened_by} hospitals were left to open the sum of round {record.number}"
             raise EvidenceError(record.seq, f"{few}, below the threshold of {threshold}")
@@ -70,7 +75,7 @@ def _check_threshold(history: RunHistory) -> int:
     quorum = -(-2 * (clients + corrupt) // 3) if active and not complete else 0
     most = clients if complete else clients - 1
     exposed = complete and (2 * threshold <= clients + corrupt if active else threshold <= corrupt)
-    if not _LEAST <= threshold <= most or exposed or quorum > clients:
+    if not _LEAST <= threshold <= most or exposed or quorum > clients or corrupt > clients - _LEAST:
         stated = f"a threshold of {threshold} of {clients} hospitals, {corrupt} of whom may collude"
         raise EvidenceError(described.seq, f"{stated}: the protocol opens no sum with it")
     return quorum

@@ -44,6 +44,8 @@ def _check_protocol(history: RunHistory, secure: Fields) -> None:
         for name, automatic in (("threshold", 0), ("corrupt", -1)):
             if secure.get(name) != automatic:
                 stated[name] = fields.get(name)
+        if secure.get("corrupt") == -1 and fields.get("corrupt") != fields["clients"] // 5:
+            differs(described, "secure_aggregation.corrupt", fields.get("corrupt"), "-1, one in five")
     for name, value in stated.items():
         if secure.get(name) != value:
             differs(described, f"secure_aggregation.{name}", value, secure.get(name))
@@ -63,6 +65,7 @@ def _check_claim(claim: Event, privacy: Fields, *, masked: bool) -> None:
     for name in ("mode", "unit", "adjacency", "delta", "target_epsilon"):
         if claim.fields.get(name) != expected.get(name):
             differs(claim, f"privacy.{name}", claim.fields.get(name), expected.get(name))
+    _check_values(claim, mode, privacy)
     if claim.fields["claim"] != "CLAIMED":
         return
     hindrances = {
@@ -73,6 +76,17 @@ def _check_claim(claim: Event, privacy: Fields, *, masked: bool) -> None:
     for hindrance, hinders in hindrances.items():
         if hinders:
             raise EvidenceError(claim.seq, f"privacy is claimed {hindrance}, as config.toml has it")
+
+
+def _check_values(claim: Event, mode: object, privacy: Fields) -> None:
+    """What the claim says of the training is configured, where the configuration has it; a report stands on it."""
+    stated: Any = claim.fields.get("values", {})
+    configured = {name: privacy.get(name) for name in ("noise", "coupling", "normaliser", "centring_steps")}
+    configured["sampling_rate"] = 1.0 if mode == "hospital" else privacy.get("sampling_rate")
+    configured["steps_a_round"] = privacy.get("steps") if mode == "local" else 1
+    for name, value in configured.items():
+        if name in stated and stated[name] != value:
+            differs(claim, f"privacy: {name}", f"{name} = {stated[name]}", value)
 
 
 def differs(event: Event, key: str, stated: object, configured: object) -> NoReturn:

@@ -38,13 +38,16 @@ def is_claimed(history: RunHistory) -> bool:
 
 
 def hospitals_of(history: RunHistory) -> list[str]:
-    """Return the hospitals of a run, in the order of the data."""
+    """Return the hospitals of a run, in the order of the data; whoever took part without data described comes last."""
     data = history.last("data_described")
     if data is not None:
         held_out = data.fields.get("held_out_site")
         sites: Any = data.fields["sites"]
-        return [site for site in sites if site != held_out]
-    return sorted({name for record in history.rounds for name in record.cohort})
+        found = [site for site in sites if site != held_out]
+    else:
+        found = []
+    took_part = {name for record in history.rounds for name in record.cohort}
+    return [*found, *sorted(took_part - set(found))]
 
 
 def worst_composition(history: RunHistory, delta: float, adjacency: Adjacency) -> tuple[Composition, Epsilon]:

@@ -47,7 +47,7 @@ def test_a_ring_that_cannot_be_is_found(changes):
 
 
 @pytest.mark.parametrize("model", list(ThreatModel))
-@pytest.mark.parametrize(("clients", "corrupt"), [(9, 1), (9, 7), (COMPLETE_UP_TO, 20)])
+@pytest.mark.parametrize(("clients", "corrupt"), [(9, 1), (9, 6), (COMPLETE_UP_TO, 20)])
 def test_where_all_hold_shares_the_threshold_is_one_that_the_protocol_has(model, clients, corrupt):
     least = least_threshold(clients, corrupt, model)
     terms = {"threat_model": model.value, "clients": clients, "corrupt": corrupt}
@@ -55,3 +55,12 @@ def test_where_all_hold_shares_the_threshold_is_one_that_the_protocol_has(model,
         assert "neighbours" not in check_sums(history(clients, **terms, threshold=least))
     with pytest.raises(EvidenceError, match="the protocol opens no sum with it"):
         check_sums(history(clients, **terms, threshold=least - 1))
+
+
+def test_who_may_collude_leaves_three_others_in_every_sum():
+    terms = {"threat_model": "semi-honest", "clients": 9, "corrupt": 6, "threshold": 7}
+    assert check_sums(history(9, **terms))
+    with pytest.raises(EvidenceError, match="8 hospitals are in the sum of round 1: beside 6 that may collude"):
+        check_sums(history(8, **terms))
+    with pytest.raises(EvidenceError, match="the protocol opens no sum with it"):
+        check_sums(history(9, **{**terms, "corrupt": 7, "threshold": 8}))

@@ -42,6 +42,28 @@ def test_a_claim_that_is_not_the_configured_one_is_found(private_run, change, re
 
 
 @pytest.mark.parametrize(
+    ("values", "reason"),
+    [
+        ({"normaliser": 1.0}, "normaliser = 1, config.toml has privacy: normaliser = 64"),
+        ({"sampling_rate": 0.001}, "sampling_rate = 0.001"),
+        ({"coupling": "one-way"}, "coupling = one-way"),
+        ({"noise": "numpy PCG64"}, "noise = numpy PCG64"),
+        ({"steps_a_round": 7}, "steps_a_round = 7"),
+    ],
+)
+def test_what_a_claim_says_of_the_training_is_configured(tmp_path, values, reason):
+    claim = {"mode": "local", "unit": "image", "adjacency": "add-or-remove-one", "delta": 1e-5}
+    stated = {"coupling": "joint", "noise": "system", "sampling_rate": 1.0, "normaliser": 64.0}
+    privacy, claim = {**claim, **stated, "steps": 1}, {**claim, "claim": "CLAIMED"}
+    event = {"mechanism": mechanism_fields(Gaussian(20.0))}
+    for folder in ("true", "false"):
+        (tmp_path / folder).mkdir()
+    check_terms(log_of(tmp_path / "true", privacy, [event], claim={**claim, "values": {**stated, "steps_a_round": 1}}))
+    with pytest.raises(EvidenceError, match=reason):
+        check_terms(log_of(tmp_path / "false", privacy, [event], claim={**claim, "values": {**stated, **values}}))
+
+
+@pytest.mark.parametrize(
     ("claim", "reason"),
     [
         ({"mode": "local", "unit": "patient", "delta": 1e-5}, "privacy_claim has local, config.toml has privacy.mode"),

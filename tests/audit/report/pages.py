@@ -80,7 +80,7 @@ def rich_run(tmp_path):
             {
                 "name": "scans",
                 "fingerprint": "ab" * 32,
-                "sites": [*SITES, "east"],
+                "sites": [*SITES, "zenith", "east"],
                 "held_out_site": "east",
                 "classes": ["a", "b|c"],
                 "warnings": ["unreadable: 2"],

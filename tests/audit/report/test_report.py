@@ -188,7 +188,7 @@ def test_everything_that_a_run_can_record_is_shown(tmp_path):
         assert expected in words
     assert "tumour typing <b>" not in page
     assert set(parsed.numbers) <= numbers_in(report)
-    assert report["data"]["hospitals"] == list(SITES)
+    assert report["data"]["hospitals"] == [*SITES, "zenith"]
     assert report["utility"]["worst"]["accuracy"] == {"site": "north", "value": 0.5}
     assert report["utility"]["worst"]["ece"]["value"] == 0.1
     assert report["utility"]["mean"]["ensemble"]["accuracy"] == pytest.approx(0.6)
