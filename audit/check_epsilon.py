@@ -10,6 +10,7 @@ from audit.accounting.calibrate import upper_epsilon
 from audit.accounting.epsilon import Epsilon
 from audit.accounting.mechanisms import Adjacency, Composition, Mechanism, Repeated, merged
 from audit.accounting.views import against_broken_aggregation, against_colluders
+from audit.attempts import Attempts
 from audit.bounds import at_most
 from audit.check_releases import check_target
 from audit.errors import EvidenceError, NothingToCompareError
@@ -44,13 +45,14 @@ def composition_of(history: RunHistory, hospital: str | None, *, until: int | No
     return composition
 
 
-def seen_by(composition: Composition, view: str, colluders: int = 0) -> Composition:
+def seen_by(composition: Composition, view: str, colluders: int = 0, unopened: int = 0) -> Composition:
     """Return a composition as an adversary of a `view` (audit/privacy_fields.py) sees it.
 
     Everybody includes whoever breaks the aggregation: a share of noise protects from it no better than that one share.
+    That one has also seen the `unopened` vectors that left for sums that were never to be opened.
     """
     if view in ("everybody", "aggregation-broken"):
-        return against_broken_aggregation(composition)
+        return against_broken_aggregation(composition, unopened)
     return against_colluders(composition, colluders)
 
 
@@ -92,7 +94,9 @@ def _check_stated(history: RunHistory) -> None:
     adjacency = _adjacency(history)
     upper, whole = cache(partial(upper_epsilon, adjacency=adjacency)), cache(partial(account, adjacency=adjacency))
     released: dict[object, dict[Mechanism, int]] = {None: {}}
+    attempts = Attempts()
     for event in history.events:
+        attempts.take(event)
         fields: Mapping[str, Any] = event.fields
         if event.kind == "privacy_event":
             counts, mechanism = released.setdefault(fields.get("hospital"), {}), mechanism_of(fields["mechanism"])
@@ -101,7 +105,7 @@ def _check_stated(history: RunHistory) -> None:
             continue
         parts = [*released[None].items(), *released.get(fields.get("hospital", ""), {}).items()]
         composition = [Repeated(mechanism, count) for mechanism, count in parts]
-        seen = merged(seen_by(composition, fields["view"], fields.get("colluders", 0)))
+        seen = merged(seen_by(composition, fields["view"], fields.get("colluders", 0), attempts.unopened))
         if upper.cache_info().currsize >= _MOST_VALUES:
             raise EvidenceError(event.seq, f"more than {_MOST_VALUES} different epsilons are stated: no run does that")
         _compare(event, "upper", _value(fields["upper"]), upper(seen, fields["delta"]))
@@ -144,7 +148,26 @@ def _check_summary(folder: Path, history: RunHistory) -> float:
             f"summary.json states epsilon {shown(privacy.get('epsilon'))} at delta {shown(privacy.get('delta'))}, "
             f"the events give {found:.6g} at {delta:g}",
         )
+    _check_views(history, privacy)
     return found
+
+
+def _check_views(history: RunHistory, privacy: Mapping[str, Any]) -> None:
+    """With noise in shares, what summary.json states against each adversary is what the log states last."""
+    assert history.completed is not None  # noqa: S101 (narrows the type)
+    if "epsilon_by_adversary" not in privacy:
+        return
+    logged = {(e.fields["view"], e.fields.get("colluders", 0)): e.fields["upper"] for e in history.of_kind("epsilon")}
+    sums: dict[Any, Any] = {known: upper for (view, known), upper in logged.items() if view == "aggregate-only"}
+    most = max(sums, default=0)
+    expected = {
+        "aggregate_only": sums.get(0),
+        "colluders": {str(most): sums.get(most)},
+        "aggregation_broken": logged.get(("aggregation-broken", 0)),
+    }
+    if privacy["epsilon_by_adversary"] != expected:
+        stated = f"summary.json states epsilon_by_adversary {shown(privacy['epsilon_by_adversary'])}"
+        raise EvidenceError(history.completed.seq, f"{stated}, the log states {shown(expected)}")
 
 
 def _check_nothing_claimed(folder: Path, history: RunHistory, *, released: bool) -> None:

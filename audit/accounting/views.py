@@ -24,12 +24,22 @@ def against_colluders(composition: Composition, colluders: int) -> tuple[Repeate
     return tuple(replace(part, mechanism=_less_shares(part.mechanism, colluders)) for part in composition)
 
 
-def against_broken_aggregation(composition: Composition) -> tuple[Repeated, ...]:
+def against_broken_aggregation(composition: Composition, unopened: int = 0) -> tuple[Repeated, ...]:
     """Return the composition as seen by one who opens single updates: each carries one share of noise.
 
     Who can do that can open the seeds of removable noise as well: the least that a share can have is left.
+
+    Args:
+        composition: The sums that were to be opened, as seen by one who knows no share.
+        unopened: Updates of a hospital that left for a sum that was never to be opened, each with a share of fresh
+            noise. It is taken to be like the share of `composition` with the least noise; without any it is unknown.
     """
-    return tuple(replace(part, mechanism=_single_share(part.mechanism)) for part in composition)
+    single = tuple(replace(part, mechanism=_single_share(part.mechanism)) for part in composition)
+    if not unopened:
+        return single
+    shares = [part.mechanism for part in single if isinstance(part.mechanism, Skellam | DiscreteGaussian)]
+    share = min(shares, key=_relative_variance, default=Unknown("no sum states the noise of a share"))
+    return (*single, Repeated(share, unopened))
 
 
 def share_multiplier(noise_multiplier: float, shares: int) -> float:
@@ -47,6 +57,12 @@ def _single_share(mechanism: Mechanism) -> Mechanism:
             return replace(mechanism, shares=1)
         case _:
             return mechanism
+
+
+def _relative_variance(share: Skellam | DiscreteGaussian) -> float:
+    """Return the variance of a share over the squared norm of one contribution."""
+    variance = share.share_variance if isinstance(share, Skellam) else share.share_sigma**2
+    return variance / share.l2**2
 
 
 def _less_shares(mechanism: Mechanism, known: int) -> Mechanism:

@@ -8,6 +8,7 @@ from audit.accounting.calibrate import upper_epsilon
 from audit.accounting.epsilon import Epsilon, account
 from audit.accounting.mechanisms import Adjacency, Composition
 from audit.accounting.views import against_broken_aggregation, against_colluders
+from audit.attempts import unopened_in
 from audit.bounds import at_most, percent_at_most
 from audit.check_epsilon import composition_of
 from audit.empirical.tradeoff import ProfileCurve
@@ -209,7 +210,7 @@ def trust_section(history: RunHistory) -> list[dict[str, Any]]:
         },
         {
             "adversary": "whoever breaks the aggregation",
-            "sees": "single updates",
+            "sees": _single_updates(history),
             "protection": "Noise that each hospital adds itself, if it does.",
             "epsilon": costs["broken"],
         },
@@ -220,6 +221,14 @@ def trust_section(history: RunHistory) -> list[dict[str, Any]]:
             "epsilon": costs["aggregate"],
         },
     ]
+
+
+def _single_updates(history: RunHistory) -> str:
+    """What whoever breaks the aggregation sees: more than the recorded sums, where rounds were begun again."""
+    more = unopened_in(history.events)
+    return (
+        f"single updates, up to {more} of each hospital for sums that were never opened" if more else "single updates"
+    )
 
 
 def _costs(history: RunHistory, corrupt: int) -> dict[str, float | None]:
@@ -233,7 +242,7 @@ def _costs(history: RunHistory, corrupt: int) -> dict[str, float | None]:
     views = {
         "helped": tuple(against_colluders(composition, corrupt)),
         "colluder": tuple(against_colluders(composition, 1)),
-        "broken": tuple(against_broken_aggregation(composition)),
+        "broken": against_broken_aggregation(composition, unopened_in(history.events)),
     }
     costs = {
         name: found.upper if view == tuple(composition) else upper_epsilon(view, delta, adjacency)

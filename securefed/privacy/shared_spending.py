@@ -13,6 +13,7 @@ from audit.accounting import (
     mechanism_of,
     upper_epsilon,
 )
+from audit.attempts import unopened_in
 from audit.log import EventLog
 from protocols.noise import NoisePlan
 from securefed.config import PrivacyConfig
@@ -92,8 +93,11 @@ class SharedSpending:
         return self._cost(against_colluders(self._spent, colluders))
 
     def epsilon_without_aggregation(self) -> float:
-        """Return epsilon against one who opens single vectors: each carries one share of noise."""
-        return self._cost(against_broken_aggregation(self._spent))
+        """Return epsilon against one who opens single vectors: each carries one share of noise.
+
+        Those of attempts that ended before their sum was charged have left as well.
+        """
+        return self._cost(against_broken_aggregation(self._spent, unopened_in(self._log.events)))
 
     def state_epsilon(self) -> dict[str, Any]:
         """Record epsilon against each adversary; return the same values for the summary."""

@@ -319,3 +319,13 @@ def test_whoever_opens_a_share_takes_out_what_can_be_removed():
     assert "least_share_variance" not in mechanism_fields(Skellam(100.0, 10.0, 50.0, 7))
     with pytest.raises(ValueError, match="least_share_variance"):
         Skellam(100.0, 10.0, 50.0, 7, least_share_variance=51.0)
+
+
+def test_vectors_of_sums_that_were_never_opened_count_with_the_least_noise_of_a_share():
+    sums = [Repeated(Skellam(100.0, 10.0, 40.0, 7)), Repeated(Skellam(100.0, 10.0, 30.0, 7)), Repeated(DISCRETE)]
+    seen = against_broken_aggregation(sums, 2)
+    assert seen[:3] == against_broken_aggregation(sums)
+    assert seen[3:] == (Repeated(Skellam(100.0, 10.0, 30.0, 1), 2),)
+    assert against_broken_aggregation(sums, 0) == seen[:3]
+    (unknown,) = against_broken_aggregation([], 2)
+    assert upper_epsilon([unknown], DELTA) == math.inf
