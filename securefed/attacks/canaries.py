@@ -1,8 +1,10 @@
 """Canaries in a copy of a private training: each adds a gradient of its own to the steps that it is sampled for.
 
 A canary is a unit of privacy with the worst gradient that clipping lets through: its whole norm on one coordinate of
-each clipping group that has one for it. Everything else of the copy is the training itself, so that whatever makes its
-noise too small, its sensitivity too large or its sampling other than claimed shows in what the auditor finds.
+each clipping group that has one for it. The training samples it as it samples its own units, and clips its gradient,
+which is far too long before; so that noise that is too small, units that are sampled more often than claimed and
+gradients that are clipped too late show in what the auditor finds. What does not show: how a layer tells the norm of a
+record's gradient (`clients.privacy.replay` tries that), and the steps that measure a mean, which no canary is in.
 """
 
 from collections.abc import Sequence
@@ -15,25 +17,29 @@ from torch import Tensor
 from clients.method.layout import Vector
 from clients.privacy import ClippedSum, PrivateHospital, Randomness
 from clients.privacy.clipping import Group
+from securefed.attacks.canary_gradients import CanaryClipping
 
 
 class AuditedHospital(PrivateHospital):
     """A private hospital whose steps carry canaries, watched by an auditor who sees every noisy sum."""
 
-    _taking_part: NDArray[np.bool_] | None = None
+    _planted = torch.zeros(0, dtype=torch.int64)
+    _present = _planted
+    _scores: NDArray[np.float64] = np.zeros(0)
 
     def plant(self, canaries: int, coins: Randomness) -> NDArray[np.bool_]:
         """Plant canaries, each with probability 1/2, and return bool[m]: which take part.
 
         Args:
             canaries: How many; at most as many as the largest group has coordinates for them.
-            coins: Decides who takes part and who is sampled for a step.
+            coins: Decides who takes part.
         """
         available = max(sum(p.numel() for p in group.parameters) for group in self._groups())
-        self._coins = coins
-        self._taking_part = coins.poisson_sample(min(canaries, available), 0.5)
-        self._scores = np.zeros(len(self._taking_part))
-        return self._taking_part
+        taking_part = coins.poisson_sample(min(canaries, available), 0.5)
+        self._scores = np.zeros(len(taking_part))
+        self._planted = torch.from_numpy(np.flatnonzero(taking_part)).to(self._device)
+        self._units = np.append(self._units, len(self._units) + np.arange(len(self._planted)))
+        return taking_part
 
     def watch(self, vector: Vector, rounds: Sequence[int], source: Randomness | None = None) -> NDArray[np.float64]:
         """Train rounds of these numbers from a global vector float32[d]; return float64[m], the scores of the canaries.
@@ -47,36 +53,40 @@ class AuditedHospital(PrivateHospital):
             vector = vector + self.train_round(vector, number, randomness)
         return self._scores
 
-    def _move(self, summed: ClippedSum, groups: tuple[Group, ...], round_number: int, source: Randomness) -> None:  # type: ignore[override]
-        taking_part = self._taking_part
-        if taking_part is None:
-            super()._move(summed, groups, round_number, source)
-            return
-        sampled = taking_part & self._coins.poisson_sample(len(taking_part), self._privacy.sampling_rate)
-        present = torch.from_numpy(sampled).float()
-        before = [self._first(group).clone() for group in groups]
-        planted = tuple(
-            _planted(gradients, present * group.clip_norm)
-            for group, gradients in zip(groups, summed.gradients, strict=True)
-        )
-        super()._move(ClippedSum(planted, summed.units, summed.zeroed), groups, round_number, source)
+    def _sample(self, source: Randomness) -> tuple[Tensor, Tensor]:
+        """Return the sampled rows that are images, and the unit of each; remember the canaries among the others."""
+        rows, units = super()._sample(source)
+        images = len(self._rows()[1])
+        self._present = self._planted[rows[rows >= images] - images]
+        return rows[rows < images], units[rows < images]
+
+    def _sum(self, groups: tuple[Group, ...], features: Tensor, labels: Tensor, units: Tensor | None) -> ClippedSum:
+        """Return the clipped sum with the canaries of the step; remember that without them, which the auditor knows."""
+        if groups not in self._clippings:
+            self._clippings[groups] = CanaryClipping(self._private_model, groups, self._centres)
+        others = super()._sum(groups, features, labels, units)
+        if not len(self._scores):
+            return others
+        self._others = [_first(gradients, len(self._scores)) for gradients in others.gradients]
+        rows = self._private_model.text_features[:1].expand(len(self._present), -1)  # any that the model can read
+        return super()._sum(groups, torch.cat([features, rows]), torch.cat([labels, -1 - self._present]), None)
+
+    def _move(self, summed: ClippedSum, groups: Sequence[Group], round_number: int, source: Randomness) -> None:
+        before = [self._momentum_of(group) for group in groups]
+        super()._move(summed, groups, round_number, source)
         multipliers = self._privacy.noise_multipliers
-        for group, old, known, multiplier in zip(groups, before, summed.gradients, multipliers, strict=True):
-            noisy = (self._first(group) - self._settings.adam_beta1 * old) * self._privacy.normaliser
-            others = torch.cat([gradient.reshape(-1) for gradient in known])[: len(noisy)]
+        for group, old, others, multiplier in zip(groups, before, self._others, multipliers, strict=True):
+            noisy = (self._momentum_of(group) - self._settings.adam_beta1 * old) * self._privacy.normaliser
             middle = group.clip_norm * self._privacy.sampling_rate / 2
             weight = 1 / (max(multiplier, 1e-6) ** 2 * group.clip_norm)
             self._scores[: len(noisy)] += weight * (noisy - others - middle).double().cpu().numpy()
 
-    def _first(self, group: Group) -> Tensor:
-        """float32[m] or less: the optimiser's momentum at the canaries' coordinates, the first ones of the group."""
+    def _momentum_of(self, group: Group) -> Tensor:
+        """float32[m] or less: the optimiser's momentum at the canaries' coordinates."""
         momentum = {parameter: self._momentum[name] for name, parameter in self._trained()}
-        return torch.cat([momentum[parameter].reshape(-1) for parameter in group.parameters])[: len(self._scores)]
+        return _first([momentum[parameter] for parameter in group.parameters], len(self._scores))
 
 
-def _planted(gradients: tuple[Tensor, ...], canaries: Tensor) -> tuple[Tensor, ...]:
-    """Return the gradients with float32[m] added to their first coordinates."""
-    flat = torch.cat([gradient.detach().reshape(-1) for gradient in gradients])
-    flat[: len(canaries)] += canaries[: len(flat)].to(flat.device)
-    parts = torch.split(flat, [gradient.numel() for gradient in gradients])
-    return tuple(part.view_as(gradient) for part, gradient in zip(parts, gradients, strict=True))
+def _first(tensors: Sequence[Tensor], count: int) -> Tensor:
+    """Return a copy of the first numbers of tensors, float32[count] or fewer."""
+    return torch.cat([tensor.detach().reshape(-1) for tensor in tensors])[:count]
