@@ -5,6 +5,8 @@ import json
 import numpy as np
 import pytest
 
+import clients.privacy.hospital
+import clients.privacy.step
 from audit.accounting import (
     DiscreteGaussian,
     Gaussian,
@@ -21,7 +23,7 @@ from audit.report import build_report, render
 from audit.verify import verify_run
 from clients.encoders import FeatureBundle
 from clients.method.layout import initial_vector
-from clients.privacy import Randomness
+from clients.privacy import PrivateHospital, Randomness
 from securefed.attacks import attack_run, record_findings
 from securefed.attacks.canaries import AuditedHospital
 from securefed.attacks.findings import Finding
@@ -126,18 +128,20 @@ def test_noise_that_is_secretly_cut_tenfold_fails(bundle, tmp_path, monkeypatch)
     assert "does not hold" in found.reason
 
 
-def test_sampling_that_is_not_what_was_accounted_fails(bundle, tmp_path):
+def test_sampling_that_is_not_what_was_accounted_fails(bundle, tmp_path, monkeypatch):
     """The log accounts for steps that sample 1 % and the training takes everybody."""
     history = private_history(tmp_path, SampledGaussian(1.0, 0.01))
-    found = audited(bundle, history)
-    assert found.outcome == "PASS"
+    assert audited(bundle, history).outcome == "PASS"
+    monkeypatch.setattr(clients.privacy.hospital, "sampled_rows", lambda units, rate, source: np.arange(len(units)))
+    assert audited(bundle, history).outcome == "FAIL"
 
-    def everybody(self, size, rate):
-        return np.ones(size, dtype=bool) if rate == 0.01 else self.uniform(size) < rate
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Randomness, "poisson_sample", everybody)
-        assert audited(bundle, history).outcome == "FAIL"
+def test_clipping_to_more_than_what_was_accounted_fails(bundle, tmp_path, monkeypatch):
+    """The replay at the start would refuse it; here nobody replays."""
+    honest = clients.privacy.step.clip_factors
+    monkeypatch.setattr(PrivateHospital, "_replay_a_step", lambda hospital: None)
+    monkeypatch.setattr(clients.privacy.step, "clip_factors", lambda squares, norm: honest(squares, 10 * norm))
+    assert audited(bundle, private_history(tmp_path, Gaussian(4.0))).outcome == "FAIL"
 
 
 def test_few_canaries_are_said_to_show_little(bundle, tmp_path):
