@@ -70,6 +70,7 @@ def shared_claim(config: RunConfig, plan: NoisePlan, *, deployed: bool = False) 
             "noise": privacy.noise,
             "coupling": privacy.coupling,
             "sampling_rate": rate_of(privacy),
+            "steps_a_round": 1,  # rule P11
             "normaliser": privacy.normaliser,
         },
     }

@@ -63,6 +63,10 @@ def test_a_run_ends_below_its_epsilon_and_its_record_gives_the_same(noise_in_sha
         (e.fields["view"], e.fields.get("colluders", 0)): e.fields["upper"] for e in kinds(run.folder.path, "epsilon")
     }
     assert stated["aggregate-only", 0] == privacy["epsilon"]
+    pitfalls = json.loads((run.folder.path / "report.json").read_text(encoding="utf-8"))["pitfalls"]
+    (constants,) = [row for row in pitfalls if "public constants" in row["name"]]
+    assert constants["outcome"] == "PASS"
+    assert constants["detail"].endswith("steps a round 1")
 
 
 def test_the_report_says_against_whom_epsilon_holds(noise_in_shares, tmp_path):
