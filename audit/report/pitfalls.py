@@ -23,10 +23,12 @@ RECORDED = (
 _HOW = {"sensitivity_checked": "every hospital replayed its steps on made-up records before the first round"}
 """In what way, where that is more than what the software states of itself."""
 
+_NO_EPSILON = "noise was added, but nothing is claimed of it: this report computes no epsilon"
+
 
 def pitfalls_section(history: RunHistory, claim: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return the checklist; without a claim nothing of it applies."""
-    if claim["claim"] != "CLAIMED":
+    """Return the checklist; where nothing is claimed and no noise was added, nothing of it applies."""
+    if claim["claim"] != "CLAIMED" and not history.of_kind("privacy_event"):
         return [
             {
                 "name": "training with differential privacy",
@@ -34,22 +36,17 @@ def pitfalls_section(history: RunHistory, claim: dict[str, Any]) -> list[dict[st
                 "detail": "No noise was added: there is nothing to get wrong, and no protection by it either.",
             }
         ]
-    assert history.claim is not None  # noqa: S101 (narrows the type)
-    stated: Any = history.claim.fields
+    stated: Any = {} if history.claim is None else history.claim.fields
     values = stated.get("values", {})
     source = values.get("noise", values.get("noise_source"))
     constants = [f"{name.replace('_', ' ')} {values[name]}" for name in CONSTANTS if name in values]
     rows = [
-        (
-            "accounting matches the sampling",
-            "PASS" if claim["epsilon"] is not None else "FAIL",
-            "epsilon was composed from the recorded mechanisms, each with its sampling",
-        ),
+        ("accounting matches the sampling", *_accounting(claim)),
         ("accountants agree", *_agreement(claim)),
         (
             "neighbouring relation is stated",
             "PASS" if "adjacency" in stated else "FAIL",
-            f"neighbours by {claim['adjacency']}, one {claim['unit']}",
+            f"neighbours by {stated.get('adjacency', 'add-or-remove-one')}, one {stated.get('unit', 'image')}",
         ),
         (
             "randomness is cryptographic",
@@ -75,8 +72,18 @@ def pitfalls_section(history: RunHistory, claim: dict[str, Any]) -> list[dict[st
     return [{"name": name, "outcome": outcome, "detail": detail} for name, outcome, detail in rows]
 
 
+def _accounting(claim: dict[str, Any]) -> tuple[str, str]:
+    """Return the outcome and how it is shown: of noise on which no claim stands, nothing was composed."""
+    if claim["claim"] != "CLAIMED":
+        return "NOT SHOWN", _NO_EPSILON
+    how = "epsilon was composed from the recorded mechanisms, each with its sampling"
+    return "PASS" if claim["epsilon"] is not None else "FAIL", how
+
+
 def _agreement(claim: dict[str, Any]) -> tuple[str, str]:
     """Return the outcome and how it is shown: an accountant by itself agrees with nobody."""
+    if claim["claim"] != "CLAIMED":
+        return "NOT SHOWN", _NO_EPSILON
     if claim["contradictions"]:
         return "FAIL", "; ".join(claim["contradictions"])
     if claim["epsilon"] is None:

@@ -4,7 +4,9 @@ import pytest
 
 from audit.history import read_history
 from audit.log import EventLog
+from audit.report import build_report
 from audit.report.pitfalls import CONSTANTS, RECORDED, pitfalls_section
+from tests.audit.report.pages import edited
 
 CLAIM = {"claim": "CLAIMED", "epsilon": 1.0, "contradictions": [], "adjacency": "add-or-remove-one", "unit": "image"}
 CLAIM |= {"accountant": "PLD", "cross_checks": {"RDP": 1.1, "PRV": 1.01}}
@@ -72,3 +74,25 @@ def test_a_replay_is_told_where_one_was_recorded(tmp_path):
         rows = checklist_of(tmp_path / name, CLAIM, **values)
         found = next(row for row in rows if row["name"] == "sensitivity equals the clip norm")
         assert (found["outcome"], found["detail"][: len(told[1])]) == told
+
+
+@pytest.mark.parametrize(("noise", "outcome"), [("seeded", "FAIL"), ("system", "PASS")])
+def test_noise_on_which_no_claim_stands_is_checked_as_any_other(private_run, noise, outcome):
+    def unclaimed(fields):
+        fields.update(claim="NOT CLAIMED", reason="x", values={"noise": noise, "empty_batches": True})
+
+    edited(private_run, "privacy_claim", unclaimed)
+    report = build_report(private_run)
+    found = {row["name"]: row for row in report["pitfalls"]}
+    assert "No noise was added" not in str(report)
+    assert found["randomness is cryptographic"]["outcome"] == outcome
+    assert found["neighbouring relation is stated"]["detail"] == "neighbours by add-or-remove-one, one image"
+    assert found["empty batches still add noise"]["outcome"] == "PASS"
+    for name in ("accounting matches the sampling", "accountants agree"):
+        assert found[name]["outcome"] == "NOT SHOWN"
+        assert "nothing is claimed of it" in found[name]["detail"]
+
+
+def test_nothing_of_it_applies_where_no_noise_was_added(report):
+    (row,) = report["pitfalls"]
+    assert (row["outcome"], row["detail"][:19]) == ("NOT APPLICABLE", "No noise was added:")
