@@ -32,6 +32,7 @@ _ACCOUNTANTS = {
     "RDP": "this project's Renyi bounds",
     "PRV": "this project's privacy random variables",
 }
+_CLIPPING = "Clipping and noise are this project's own, with tests that show that faults of each kind are noticed."
 _NONE = "No differential privacy is claimed."
 
 
@@ -71,7 +72,7 @@ def _claimed(history: RunHistory, claim: dict[str, Any]) -> list[str]:
         else "This run was charged to no ledger: other runs on the same data add to what it reveals.",
         "; ".join(claim["unprotected"]),
         _libraries(claim),
-        "Noise comes from a cryptographic generator; continuous noise is computed in floating point.",
+        _noise(history),
     ]
 
 
@@ -79,21 +80,45 @@ def _libraries(claim: dict[str, Any]) -> str:
     """Name who computed epsilon, and who else did, as far as the claim shows it."""
     checks = [_ACCOUNTANTS[name] for name in claim["cross_checks"]]
     checked = f"checked against {' and '.join(checks)}" if checks else "by no other: it is checked against nothing"
-    return (
-        f"Epsilon is computed by {_ACCOUNTANTS[claim['accountant']]}, {checked}. Clipping and noise are this project's "
-        "own, with tests that show that faults of each kind are noticed."
-    )
+    return f"Epsilon is computed by {_ACCOUNTANTS[claim['accountant']]}, {checked}. {_CLIPPING}"
+
+
+def _noise(history: RunHistory) -> str:
+    """Say where the noise comes from: what follows from a seed is not said to be cryptographic."""
+    stated: Any = {} if history.claim is None else history.claim.fields
+    is_seeded = stated.get("values", {}).get("noise") == "seeded"
+    source = "follows from the seed of the run" if is_seeded else "comes from a cryptographic generator"
+    return f"Noise {source}; continuous noise is computed in floating point."
 
 
 def _unclaimed(history: RunHistory, claim: dict[str, Any]) -> list[str]:
+    """The answers of questions 1 to 7 and 11 where nothing is claimed, though noise may have been added."""
+    is_noisy = bool(history.of_kind("privacy_event"))
     bare = "Everything was: nothing that left a hospital carried noise."
     released = "; ".join(claim["unprotected"]) or (bare if is_shared(history) else "Nothing left a hospital.")
+    implementation, numbers = _sums(history)
     return [
         *[_NONE] * 5,
         released,
-        "The secure aggregation is this project's own; its specification and its attack tests come with it.",
-        "Masks come from a cryptographic generator and sums are exact integers.",
+        f"{implementation} {_CLIPPING}" if is_noisy else implementation,
+        _noise(history) if is_noisy else numbers,
     ]
+
+
+def _sums(history: RunHistory) -> tuple[str, str]:
+    """Say whose implementation summed updates, and on what numbers and randomness it stands."""
+    protocol = history.last("protocol_described")
+    if protocol is None:
+        return "Nothing was summed, and no secure aggregation was used.", "Nothing was summed."
+    stated: Any = protocol.fields
+    if stated["secure_aggregation"]:
+        return (
+            "The secure aggregation is this project's own; its specification and its attack tests come with it.",
+            "Masks come from a cryptographic generator and sums are exact integers.",
+        )
+    clear = "Nothing was masked: updates were sent in clear."
+    is_integers = stated.get("values", {}).get("compression") != "float16-zlib"
+    return f"No secure aggregation was used. {clear}", f"{clear} Sums are exact integers." if is_integers else clear
 
 
 def _utility(utility: dict[str, Any]) -> str:

@@ -186,3 +186,44 @@ def test_a_round_that_only_scores_is_not_counted_as_training(tmp_path):
     assert "took part in 2 of 2 rounds of training and in one that only scores" in report["hospitals"][0]["sentence"]
     assert [entry["trains"] for entry in report["rounds"]] == [True, True, False]
     assert "| only scores |" in render_markdown(report)
+
+
+def answers(report):
+    """The answers about the implementation and about numbers and randomness."""
+    return [report["questions"][place]["answer"] for place in (6, 10)]
+
+
+@pytest.mark.parametrize(
+    ("compression", "numbers"),
+    [("none", "updates were sent in clear. Sums are exact integers."), ("float16-zlib", "updates were sent in clear.")],
+)
+def test_updates_in_clear_are_not_said_to_be_masked(tmp_path, compression, numbers):
+    implementation, told = answers(
+        of_method(tmp_path, "fedclip", secure_aggregation=False, values={"compression": compression})
+    )
+    assert implementation == "No secure aggregation was used. Nothing was masked: updates were sent in clear."
+    assert told == f"Nothing was masked: {numbers}"
+
+
+def test_of_masks_and_of_no_sum_the_answers_say_what_was(tmp_path):
+    implementation, told = answers(of_method(tmp_path, "fedclip"))
+    assert "secure aggregation is this project's own" in implementation
+    assert told == "Masks come from a cryptographic generator and sums are exact integers."
+    for method in ("local", "zero-shot"):
+        implementation, told = answers(of_method(tmp_path, method, rounds=0))
+        assert implementation == "Nothing was summed, and no secure aggregation was used."
+        assert told == "Nothing was summed."
+
+
+@pytest.mark.parametrize(
+    ("noise", "source"),
+    [("system", "comes from a cryptographic generator"), ("seeded", "follows from the seed of the run")],
+)
+def test_noise_on_which_no_claim_stands_is_told(private_run, noise, source):
+    def unclaimed(fields):
+        fields.update(claim="NOT CLAIMED", reason="x", values={"noise": noise})
+
+    edited(private_run, "privacy_claim", unclaimed)
+    implementation, told = answers(build_report(private_run))
+    assert "Clipping and noise are this project's own" in implementation
+    assert told == f"Noise {source}; continuous noise is computed in floating point."
