@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
-from typing import Protocol, Self
+from typing import Final, Protocol, Self
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
@@ -109,6 +109,23 @@ def _public_key(data: bytes) -> Ed25519PublicKey:
     return Ed25519PublicKey.from_public_bytes(data)
 
 
+_PRIME: Final = 2**255 - 19
+_Y_OF_ORDER_8: Final = int.from_bytes(
+    bytes.fromhex("26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05"), "little"
+)
+_SMALL_ORDER: Final = frozenset({1, _PRIME - 1, 0, _Y_OF_ORDER_8, _PRIME - _Y_OF_ORDER_8})
+"""y of the points of order 1, 2, 4 and 8 of edwards25519."""
+
+
+def is_small_order_identity(public: bytes) -> bool:
+    """Return whether anybody can sign under an Ed25519 public key: a point of small order, however it is encoded.
+
+    Such a point times eight is the identity, so that R = A = that point, S = 0 verifies some messages or all.
+    """
+    y = int.from_bytes(public, "little") % 2**255  # without the sign of x
+    return y % _PRIME in _SMALL_ORDER
+
+
 class Roster:
     """All clients that may take part, in the order of their names; the same bytes at every client and the server.
 
@@ -116,7 +133,8 @@ class Roster:
         members: {name: 32-byte Ed25519 public key}. Names are opaque text of 1 to 255 bytes in UTF-8.
 
     Raises:
-        ParameterError: No members, too many, a malformed entry or one key under two names.
+        ParameterError: No members, too many, a malformed entry, one key under two names or one under which anybody can
+            sign.
     """
 
     __slots__ = ("_digest", "_keys", "_positions", "names")
@@ -130,6 +148,11 @@ class Roster:
             raise ParameterError("roster", "identity keys must be 32 bytes")
         if len(set(members.values())) != len(members):
             raise ParameterError("roster", "one identity key stands under two names")
+        if weak := sorted(name for name, key in members.items() if is_small_order_identity(key)):
+            raise ParameterError(
+                "roster",
+                f"anybody can sign under the identity key of {weak[0]!r} (a point of small order); make it another",
+            )
         self.names: tuple[str, ...] = tuple(sorted(members))
         self._keys = tuple(bytes(members[name]) for name in self.names)
         self._positions = {name: i for i, name in enumerate(self.names)}

@@ -3,10 +3,12 @@ import pickle
 
 import pytest
 
+from audit.roster import _SMALL_ORDER, is_small_order
 from protocols import AuthenticationError, IdentityKey, IdentitySeed, ParameterError, RememberingVerifier, Roster
-from protocols.roster import Ed25519Verifier, verify_signature
+from protocols.roster import Ed25519Verifier, is_small_order_identity, verify_signature
 
 KEYS = {name: IdentityKey(IdentitySeed(name.encode() * 32)) for name in "abc"}
+KEY = KEYS["a"].public
 VERIFIERS = [Ed25519Verifier, RememberingVerifier]
 
 
@@ -51,11 +53,29 @@ def test_order_digest_and_look_ups():
 
 @pytest.mark.parametrize(
     "members",
-    [{}, {"": bytes(32)}, {"a" * 256: bytes(32)}, {"a": bytes(31)}, {"a": bytes(32), "b": bytes(32)}],
+    [{}, {"": KEY}, {"a" * 256: KEY}, {"a": KEY[:-1]}, {"a": KEY, "b": KEY}],
 )
 def test_rosters_that_cannot_be(members):
     with pytest.raises(ParameterError):
         Roster(members)
+
+
+@pytest.mark.parametrize("sign", [0, 0x80])
+@pytest.mark.parametrize("encoded", sorted(_SMALL_ORDER))
+def test_a_key_under_which_anybody_can_sign_is_in_no_roster(encoded, sign):
+    """[M-43] A client and the server MUST refuse a roster with an identity key of small order, in any of its encodings:
+    anybody can sign under it.
+    """
+    weak = encoded[:-1] + bytes([encoded[-1] | sign])
+    with pytest.raises(ParameterError, match="sign under the identity key of 'b'"):
+        Roster({"a": KEY, "b": weak})
+
+
+def test_no_other_key_is_refused_and_the_audit_says_the_same():
+    """The rule stands twice, as the packages do not import each other: there as bytes, here as numbers."""
+    near = [(number % 2**255).to_bytes(32, "little") for number in (*range(20), *range(2**255 - 40, 2**255))]
+    for key in (*near, *(identity.public for identity in KEYS.values())):
+        assert is_small_order_identity(key) == is_small_order(key.hex())
 
 
 def test_strangers_are_refused():
