@@ -84,7 +84,7 @@ class Ghost(Protocol):
         ...
 
     def leave_out(self, rows: Tensor) -> None:
-        """Forget what passed of some rows, bool[..., B], finite or not; after `squared_norms`."""
+        """Forget what passed of some rows, bool[..., B], finite or not; after `backward`."""
         ...
 
     def write(self, factors: Tensor) -> None:

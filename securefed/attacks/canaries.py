@@ -2,8 +2,8 @@
 
 A canary is a unit of privacy with the worst gradient that clipping lets through: its whole norm on one coordinate of
 each clipping group that has one for it. The training samples it as it samples its own units, and clips its gradient,
-which is far too long before; so that noise that is too small, units that are sampled more often than claimed and
-gradients that are clipped too late show in what the auditor finds. What does not show: how a layer tells the norm of a
+which is far too long before; so that noise that is too small, clipping to more than the clip norm and sampling more
+often than claimed show in what the auditor finds. What does not show: how a layer tells the norm of a
 record's gradient (`clients.privacy.replay` tries that), and the steps that measure a mean, which no canary is in.
 """
 
@@ -31,7 +31,8 @@ class AuditedHospital(PrivateHospital):
         """Plant canaries, each with probability 1/2, and return bool[m]: which take part.
 
         Args:
-            canaries: How many; at most as many as the largest group has coordinates for them.
+            canaries: How many; at most as many as the largest group has coordinates for them. Those
+                past the coordinates of a smaller group have no part there, and show less.
             coins: Decides who takes part.
         """
         available = max(sum(p.numel() for p in group.parameters) for group in self._groups())
