@@ -55,7 +55,8 @@ def _shared(config: RunConfig, plan: NoisePlan) -> list[str]:
         seen = cost(dearest_sum(plan, rate))
         lines.append(f"With {request.colluders} hospitals that know their own noise it is {seen}.")
     broken = cost([Repeated(single_share(plan, rate))])
-    lines.append(f"Against one who opens single vectors, which secure aggregation prevents, it is {broken}.")
+    opens = "one who opens single vectors, which secure aggregation prevents"
+    lines.append(f"Against {opens}, it is {broken}, and more with every round that is begun again.")
     return lines
 
 

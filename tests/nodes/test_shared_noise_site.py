@@ -34,6 +34,7 @@ def test_a_study_with_noise_in_shares_charges_every_ledger_before_a_vector_leave
     said = call("study", "show", trial.root / "study.toml").output
     assert "against whoever sees only sums" in said
     assert "Against one who opens single vectors" in said
+    assert "and more with every round that is begun again." in said
     left = []
 
     def watch(way, stage, site, round_id, frame):
