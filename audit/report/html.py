@@ -18,6 +18,7 @@ from audit.report.blocks import (
     Table,
     Verdict,
 )
+from audit.report.reading_order import in_order
 from audit.report.sections import CLOSING, first_page, sections_of, subtitle
 from audit.report.style import STYLE
 from audit.report.svg import to_svg
@@ -37,7 +38,7 @@ def render_html(report: Mapping[str, Any]) -> str:
         f'<section id="s{place}"><h2>{place}. {escape(section.title)}</h2>{_blocks(section.blocks, "h3")}</section>'
         for place, section in numbered
     )
-    return (
+    return in_order(
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>Audit report of {escape(report['identity']['run_id'])}</title><style>{STYLE}</style></head><body>"

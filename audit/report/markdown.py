@@ -16,6 +16,7 @@ from audit.report.blocks import (
     Table,
     plain,
 )
+from audit.report.reading_order import in_order
 from audit.report.sections import CLOSING, first_page, sections_of, subtitle
 
 
@@ -24,7 +25,7 @@ def render_markdown(report: Mapping[str, Any]) -> str:
     parts = ["# Audit report", _escaped(subtitle(report)), *_blocks(first_page(report), "##")]
     for place, section in enumerate(sections_of(report), 1):
         parts += [f"## {place}. {section.title}", *_blocks(section.blocks, "###")]
-    return "\n\n".join([*parts, CLOSING]) + "\n"
+    return in_order("\n\n".join([*parts, CLOSING]) + "\n")
 
 
 def _blocks(blocks: Sequence[Block], level: str) -> list[str]:

@@ -41,6 +41,7 @@ from audit.report.blocks import (
     plain,
 )
 from audit.report.drawing import Box, Dot, Drawing, Label, Stroke
+from audit.report.reading_order import in_order
 from audit.report.sections import CLOSING, first_page, sections_of, subtitle
 
 _BODY, _BOLD, _FIXED = "DejaVuSans", "DejaVuSans-Bold", "DejaVuSansMono"
@@ -268,6 +269,6 @@ def _register_fonts() -> None:
 
 
 def _known(text: str) -> str:
-    """Return text in characters that the font has; others become their number."""
+    """Return text in characters that the font has and that stay in order; others become their number."""
     glyphs = pdfmetrics.getFont(_BODY).face.charToGlyph
-    return "".join(character if ord(character) in glyphs else f"(U+{ord(character):04X})" for character in text)
+    return "".join(sign if ord(sign) in glyphs and in_order(sign) == sign else f"(U+{ord(sign):04X})" for sign in text)

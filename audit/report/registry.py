@@ -12,6 +12,7 @@ import yaml
 
 from audit.bounds import at_most
 from audit.errors import AuditError
+from audit.report.reading_order import in_order
 
 _DETAILS = {"image": "record-level", "patient": "patient-level", "hospital": "hospital-level"}
 _OPEN = "Not stated."
@@ -103,7 +104,8 @@ def render_registry(report: Mapping[str, Any]) -> str:
     Raises:
         NoClaimError: The run claims no differential privacy.
     """
-    return yaml.dump(registry_entry(report), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=10**9)
+    entry = yaml.dump(registry_entry(report), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=10**9)
+    return in_order(str(entry))
 
 
 def _data_set(data: Mapping[str, Any]) -> str:

@@ -22,6 +22,7 @@ from clients.data.manifest import read_manifest
 from clients.data.medmnist import read_medmnist
 from clients.data.options import DataOptions
 from clients.data.precomputed import NoImages, read_precomputed
+from clients.data.rows import reordering
 from clients.data.table import TABLE_SUFFIXES
 
 STRICT_KINDS = frozenset(
@@ -101,11 +102,15 @@ def finish(
 
     Raises:
         OneClassError: There are fewer than two classes.
+        SourceFormatError: A class has a name that reorders the text around it.
         SiteError: The global site is not in the data, or is all there is.
         FindingError: `strict`, and there is a finding of STRICT_KINDS.
     """
     if len(dataset.classes) < 2:
         raise OneClassError(dataset.name, dataset.classes[0])
+    for label in dataset.classes:
+        if fault := reordering(label):
+            raise SourceFormatError(dataset.name, f"the class {label!r} {fault}")
     if options.global_site is not None:
         dataset = _hold_out(dataset, options.global_site)
     findings = (*found, *check_dataset(dataset))

@@ -1,7 +1,9 @@
 """What a report says in words is true of the run's claim, method, unit and rounds."""
 
+import io
 import re
 
+import pypdf
 import pytest
 
 from audit.history import read_history
@@ -14,6 +16,8 @@ from audit.report import (
     render_markdown,
 )
 from audit.report.compare import compare_reports, comparison_table
+from audit.report.pdf import render_pdf
+from audit.report.registry import render_registry
 from audit.report.verdicts import hospital_sentence
 from audit.verify import verify_run
 from tests.audit.report.pages import PROTOCOL, Page, edited
@@ -227,3 +231,23 @@ def test_noise_on_which_no_claim_stands_is_told(private_run, noise, source):
     implementation, told = answers(build_report(private_run))
     assert "Clipping and noise are this project's own" in implementation
     assert told == f"Noise {source}; continuous noise is computed in floating point."
+
+
+SIGNS = "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
+
+
+def test_no_name_in_a_record_made_elsewhere_reorders_a_sentence(tmp_path):
+    run = Run(tmp_path / "r", rounds=0, sites=("north", f"so{SIGNS}uth", "west"), private=True)
+    run.log.append("purpose", {"values": {"purpose": f"typing {SIGNS}", "grant": SIGNS}})
+    run.log.append("protocol_described", PROTOCOL)
+    run.round(1)
+    report = build_report(run.complete(1))
+    assert f"so{SIGNS}uth" in report["identity"]["hospital_keys"]
+    for sign in SIGNS:
+        for shown in (render_html(report), render_markdown(report), render_registry(report)):
+            assert sign not in shown
+    told = "".join(f"\\u{ord(sign):04x}" for sign in SIGNS)
+    assert f"so{told}uth" in render_html(report)
+    assert f"so{told}uth" in render_markdown(report)
+    encoded = pypdf.PdfReader(io.BytesIO(render_pdf(report))).pages
+    assert not set(SIGNS) & set("".join(page.extract_text() for page in encoded))

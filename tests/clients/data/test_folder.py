@@ -50,6 +50,19 @@ def test_a_site_has_no_name_that_a_terminal_takes_for_a_command(make_folder, sig
         load_dataset(str(root))
 
 
+@pytest.mark.parametrize("sign", ["\u061c", "\u200e", "\u200f", "\u202a", "\u202e", "\u2066", "\u2069"])
+def test_no_name_reorders_the_text_around_it(make_folder, sign):
+    told = f"holds U\\+{ord(sign):04X}, which reorders the text around it; rename it"
+    site = make_folder({f"north{sign}1": {"benign": 2}, "south": {"malignant": 2}}, "site")
+    with pytest.raises(SiteError, match=told):
+        load_dataset(str(site))
+    label = make_folder({"north": {f"benign{sign}1": 2}, "south": {"malignant": 2}}, "label")
+    with pytest.raises(SourceFormatError, match=rf"the class 'benign.*1' {told}"):
+        load_dataset(str(label))
+    hebrew = make_folder({"\u05d0\u05d1": {"benign": 2, "\u0627\u0628": 2}}, "hebrew")
+    assert load_dataset(str(hebrew))[0].sites == ("\u05d0\u05d1",)
+
+
 def test_every_listed_ending_counts_in_any_case(make_folder, draw):
     root = make_folder(TWO_SITES)
     for index, ending in enumerate(("JPG", "jpeg", "png", "tif", "TIFF", "bmp")):
