@@ -65,7 +65,10 @@ def test_what_a_killed_server_has_left_does_not_hold_its_port(folder, monkeypatc
     while "port" not in log.read_text():
         time.sleep(0.05)
     port = int(log.read_text().split()[1])
-    os.kill(min(processes.running(folder, "server")), signal.SIGKILL)
+    os.kill(int((folder / "logs" / "server.pid").read_text()), signal.SIGKILL)
+    until = time.monotonic() + 30
+    while processes.is_alive(folder, "server") and time.monotonic() < until:  # a signal takes its time
+        time.sleep(0.01)
     assert not processes.is_alive(folder, "server")
     assert processes.running(folder, "server")
     done = []
