@@ -89,7 +89,7 @@ class Plan:
 
 def plan(
     clients: int,
-    corrupt: float,
+    corrupt: float | Fraction,
     dropout: float,
     sigma: int = 40,
     eta: int = 20,
@@ -105,7 +105,8 @@ def plan(
 
     Args:
         clients: n.
-        corrupt: Share of the clients that may collude with the server, 0 to 1; their number is rounded up.
+        corrupt: Share of the clients that may collude with the server, 0 to 1; their number is rounded up. Of a number
+            that is known give a Fraction: a float next to it may be above it.
         dropout: Share of the clients that may be lost, 0 to 1; their number is rounded up.
         sigma: A client is exposed with probability at most 2**-sigma, 1 to 256.
         eta: A round within the losses fails with probability at most 2**-eta, 1 to 256.
@@ -268,6 +269,6 @@ def _complete_threshold(clients: int, corrupt: int, dropouts: int, threat_model:
     return threshold
 
 
-def _part_of(clients: int, share: float) -> int:
-    """ceil(share * clients), where a share such as 0.1 means the decimal fraction that was written."""
-    return ceil(Fraction(repr(float(share))) * clients)
+def _part_of(clients: int, share: float | Fraction) -> int:
+    """ceil(share * clients), where a float such as 0.1 means the decimal fraction that was written."""
+    return ceil((share if isinstance(share, Fraction) else Fraction(repr(float(share)))) * clients)

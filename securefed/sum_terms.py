@@ -4,6 +4,7 @@ Each end derives them for itself. A round whose parameters differ from a site's 
 """
 
 from collections.abc import Mapping
+from fractions import Fraction
 from functools import cached_property
 from typing import Any
 
@@ -193,4 +194,4 @@ class SumTerms:
         model = ThreatModel(secure.threat_model)
         if n <= COMPLETE_UP_TO:
             return {"threat_model": model, "corrupt": corrupt, "threshold": secure.threshold or None}
-        return plan(n, corrupt / n, secure.losses, threat_model=model).choices
+        return plan(n, Fraction(corrupt, n), secure.losses, threat_model=model).choices

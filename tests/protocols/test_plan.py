@@ -229,7 +229,7 @@ def test_any_two_rounds_over_one_model_share_an_honest_client_that_knows_of_the_
 
 def test_a_threshold_below_two_thirds_is_refused_where_a_ring_is_possible():
     names = SimulatedFederation(3).roster
-    roster = type(names)({f"s{i:03d}": i.to_bytes(32, "big") for i in range(120)})
+    roster = type(names)({f"s{i:03d}": (1000 + i).to_bytes(32, "big") for i in range(120)})
     terms = {"round": 1, "roster": roster, "codec": FixedPointCodec([4], [1.0], 8), "config_digest": bytes(32)}
     cohort = roster.names[:100]
     ClientPolicy().check(RoundParameters.choose(cohort=cohort, **terms), roster)
@@ -240,7 +240,7 @@ def test_a_threshold_below_two_thirds_is_refused_where_a_ring_is_possible():
 
 def test_a_ring_of_fewer_clients_than_the_quorum_of_the_roster_is_named():
     names = SimulatedFederation(3).roster
-    roster = type(names)({f"s{i:03d}": i.to_bytes(32, "big") for i in range(300)})
+    roster = type(names)({f"s{i:03d}": (1000 + i).to_bytes(32, "big") for i in range(300)})
     terms = {"round": 1, "roster": roster, "codec": FixedPointCodec([4], [1.0], 8), "config_digest": bytes(32)}
     with pytest.raises(ParameterError, match="has 150 of 300 clients: a ring needs a quorum of 240"):
         RoundParameters.choose(cohort=roster.names[:150], neighbours=64, threshold=49, **terms)
@@ -256,7 +256,7 @@ def test_losses_that_leave_no_quorum_take_a_complete_graph_or_none():
 def test_a_ring_whose_threshold_binds_too_few_is_refused():
     found = plan(200, 0.2, 0.1)
     names = SimulatedFederation(3).roster
-    roster = type(names)({f"s{i:03d}": i.to_bytes(32, "big") for i in range(200)})
+    roster = type(names)({f"s{i:03d}": (1000 + i).to_bytes(32, "big") for i in range(200)})
     terms = {"round": 1, "roster": roster, "codec": FixedPointCodec([4], [1.0], 8), "config_digest": bytes(32)}
     few = {**found.choices, "min_survivors": ring_quorum(200, 40) - 1}
     with pytest.raises(PolicyError, match="min_survivors is 159, this client accepts at least 160"):
@@ -269,7 +269,7 @@ def test_a_ring_whose_threshold_binds_too_few_is_refused():
 def test_choices_of_a_plan_are_accepted_by_the_default_policy():
     found = plan(200, 0.2, 0.1, value_bits=8)
     federation = SimulatedFederation(3)
-    roster = type(federation.roster)({f"s{i}": i.to_bytes(32, "big") for i in range(200)})
+    roster = type(federation.roster)({f"s{i}": (1000 + i).to_bytes(32, "big") for i in range(200)})
     parameters = RoundParameters.choose(
         round=1, roster=roster, codec=FixedPointCodec([4], [1.0], 8), config_digest=bytes(32), **found.choices
     )
