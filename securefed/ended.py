@@ -45,7 +45,9 @@ def finish_ended(folder: RunFolder, now: Clock) -> tuple[dict[str, Any], tuple[s
     """
     if last_event(folder.log) is None:
         raise RunFolderError(
-            folder.path, "has no log, or one that was never begun: nothing can go on; start a new run without --resume"
+            folder.path,
+            "has no log, or one that was never begun: nothing can go on; start a new run without --resume, in another "
+            "folder or after this one was deleted",
         )
     with EventLog.open(folder.log, now) as log:
         end = next((event for event in log.events if event.kind == "run_completed"), None)
