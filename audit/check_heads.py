@@ -66,8 +66,8 @@ def check_heads(
         _check_head(source, signed, history, tree, rounds)
     roster = _check_roster(folder, announced, pinned)
     seen: set[TreeHead] = set()
-    for place, signed in enumerate(own):
-        _check_signatures(own[place:], roster, history)
+    for signed in own:
+        _check_signatures(signed, own, roster, history)
         seen.add(signed.head)
     _check_everybody(own, roster, history)
     for source, signed in copies + outside:
@@ -172,17 +172,17 @@ def _check_everybody(heads: Sequence[SignedHead], roster: Roster, history: RunHi
             after[0].verify(roster, of=name)
 
 
-def _check_signatures(heads: Sequence[SignedHead], roster: Roster, history: RunHistory) -> None:
-    """The first of these heads is signed by the server, and by each hospital whose update is in the last sum it covers.
+def _check_signatures(signed: SignedHead, heads: Sequence[SignedHead], roster: Roster, history: RunHistory) -> None:
+    """A head is signed by the server, and by each hospital whose update is in the last sum that it covers.
 
-    A hospital that was lost between the sum and the head may have signed a later one instead: that extends this one.
+    Or that hospital has signed another one of `heads` that covers the sum: all are of one history. It may have been
+    away for this one, before or after.
     """
-    signed = heads[0]
     signed.verify(roster)
     record = next((record for record in reversed(history.rounds) if record.seq < signed.head.size), None)
     if record is None:
         return
-    later = {name for head in heads for name in head.witnesses}
+    bound = {name for head in heads if head.head.size > record.seq for name in head.witnesses}
     for survivor in record.survivors:
-        if survivor in roster.hospitals and survivor not in record.dropouts and survivor not in later:
+        if survivor in roster.hospitals and survivor not in record.dropouts and survivor not in bound:
             signed.verify(roster, of=survivor)

@@ -24,7 +24,8 @@ def serve_node(folder: Path, socket_path: Path | None = None) -> None:
         socket_path: Where to listen; `node.sock` in the folder unless given.
 
     Raises:
-        DeploymentError: The path is too long for a socket, or another node of this hospital is running.
+        DeploymentError: The path is too long for a socket, something else is there, or nothing can be made there; or
+            another node of this hospital is running.
         RunFolderError, ConfigError, KeyFileError: The node cannot be opened.
     """
     from securefed.site.opening import open_site  # brings torch, which the commands that start nodes can do without
@@ -36,7 +37,12 @@ def serve_node(folder: Path, socket_path: Path | None = None) -> None:
         )
     log_as_json()
     node = open_site(folder)
-    with SiteServer(path, Guarded(lambda: node)) as server:
+    try:
+        server = SiteServer(path, Guarded(lambda: node))
+    except OSError as error:
+        node.close()
+        raise DeploymentError(f"cannot listen on {path}: {error.strerror or error}") from error
+    with server:
         logging.getLogger("securefed.site").info("the node of %s listens on %s", folder, path)
         server.serve_forever()
 

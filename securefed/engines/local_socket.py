@@ -9,10 +9,12 @@ A request is the length of the stage's name (2 bytes), that of the data (8 bytes
 the stream; the reply is the bytes up to the end of the stream.
 """
 
+import errno
 import logging
 import os
 import socket
 import socketserver
+import stat
 import struct
 from pathlib import Path
 from typing import Final
@@ -35,16 +37,35 @@ class SiteServer(socketserver.ThreadingUnixStreamServer):
     Args:
         path: The socket; a left-over one is replaced. At most 107 bytes, as Unix has it.
         node: The site's node.
+
+    Raises:
+        OSError: Something else than a socket is there, or a socket on which somebody answers; or it cannot be made.
     """
 
     daemon_threads = True
     request_queue_size = 128
 
     def __init__(self, path: Path, node: Guarded) -> None:
-        path.unlink(missing_ok=True)
+        _clear(path)
         self.node = node
         super().__init__(str(path), _Request)
         path.chmod(0o660)
+
+
+def _clear(path: Path) -> None:
+    """Delete the socket that a node which was killed has left, and nothing else; raises OSError."""
+    if not os.path.lexists(path):
+        return
+    if not stat.S_ISSOCK(path.lstat().st_mode):
+        raise FileExistsError(errno.EEXIST, "is there and is no socket; name another path", str(path))
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as line:
+        line.settimeout(1)
+        try:
+            line.connect(str(path))
+        except ConnectionRefusedError:
+            path.unlink()
+            return
+    raise OSError(errno.EADDRINUSE, "another node listens there; stop it, or name another path", str(path))
 
 
 class _Request(socketserver.BaseRequestHandler):
@@ -98,11 +119,10 @@ def call(path: Path, stage: str, data: bytes, seconds: float) -> bytes:
 
 
 def _receive(line: socket.socket, size: int) -> bytes:
-    received = bytearray(size)
-    view = memoryview(received)
-    while view:
-        count = line.recv_into(view)
-        if not count:
+    received = bytearray()  # grows with what comes: a size alone costs its sender nothing
+    while len(received) < size:
+        part = line.recv(min(size - len(received), 1 << 20))
+        if not part:
             raise ConnectionResetError("cut short")
-        view = view[count:]
+        received += part
     return bytes(received)

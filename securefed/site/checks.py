@@ -241,8 +241,8 @@ def _clock(folder: SiteFolder, now: datetime) -> SiteFinding:
         for signed in last:
             latest = max(latest, datetime.strptime(signed.head.time, "%Y-%m-%dT%H:%M:%S.%fZ").replace(tzinfo=UTC))
     if now < latest:
-        text = f"this machine says {now:%Y-%m-%d %H:%M} UTC, a run was signed at {latest:%Y-%m-%d %H:%M}; set the clock"
-        return SiteFinding("clock", Level.WRONG, text)
+        text = f"this machine says {now:%Y-%m-%d %H:%M} UTC, a server signed a run at {latest:%Y-%m-%d %H:%M}"
+        return SiteFinding("clock", Level.LOOK, f"{text}; set the clock, or tell the lead if this one is right")
     return SiteFinding("clock", Level.OK, f"{now:%Y-%m-%d %H:%M} UTC")
 
 

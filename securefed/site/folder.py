@@ -141,9 +141,12 @@ class SiteFolder:
             wait: Seconds to wait for another process to let go.
 
         Raises:
-            DeploymentError: Another process holds it.
+            DeploymentError: Another process holds it, or nothing can be written there.
         """
-        with locked(self.path / ".lock", wait) as held:
+        lock = self.path / ".lock"
+        if not os.access(lock if lock.exists() else self.path, os.W_OK):
+            raise DeploymentError(f"{self.path} cannot be written; a node keeps its state there")
+        with locked(lock, wait) as held:
             if not held:
                 raise DeploymentError(f"{self.path} is in use by another node of this hospital; stop that one")
             yield

@@ -61,3 +61,21 @@ def test_how_many_may_collude_is_one_in_five_where_nobody_configured_it(tmp_path
     assert checks["sums"].outcome is Outcome.PASS
     with pytest.raises(EvidenceError, match=r"has 2, .*corrupt = -1, one in five"):
         check_terms(verified.history)
+
+
+def test_a_hospital_that_has_signed_a_head_over_its_sums_may_be_gone_at_the_next_one(tmp_path):
+    run = Run(tmp_path / "run")  # all have signed the head after round 3
+    run.book.publish(3, run.witnesses[:2])  # the same head once more, for one that had been away
+    run.witnesses = run.witnesses[:2]
+    verified = verify_run(run.complete())
+    assert verified.is_verified, verified.checks
+    assert verified.unsigned_by == ()
+
+
+def test_a_hospital_that_signed_no_head_over_its_last_sum_is_missing(tmp_path):
+    run = Run(tmp_path / "run", rounds=2)
+    everybody, run.witnesses = run.witnesses, run.witnesses[:2]
+    run.round(3)
+    folder = run.complete()
+    assert "lacks the countersignature of 'west'" in failure(folder)[1]
+    assert len(everybody) == 3

@@ -63,6 +63,31 @@ def test_nonsense_ends_its_own_line_only(path):
     assert call(path, "ShareKeys", b"!", 30) == b"ShareKeys:!"
 
 
+def test_only_what_a_killed_node_has_left_is_replaced(path, tmp_path):
+    with pytest.raises(OSError, match="another node listens there"):
+        SiteServer(path, Guarded(Echo))
+    assert call(path, "ShareKeys", b"!", 30) == b"ShareKeys:!"
+    key = tmp_path / "identity.key"
+    key.write_bytes(b"k" * 32)
+    with pytest.raises(OSError, match="no socket"):
+        SiteServer(key, Guarded(Echo))
+    assert key.read_bytes() == b"k" * 32
+    left = tmp_path / "left.sock"
+    SiteServer(left, Guarded(Echo)).server_close()
+    SiteServer(left, Guarded(Echo)).server_close()
+
+
+def test_a_length_alone_takes_no_memory(path):
+    import resource
+
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with socket.socket(socket.AF_UNIX) as line:
+        line.connect(str(path))
+        line.sendall(b"\x05\x00" + (1 << 31).to_bytes(8, "little") + b"Hello" + bytes(1000))
+        assert call(path, "ShareKeys", b"!", 30) == b"ShareKeys:!"
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 500_000  # KiB
+
+
 def test_others_than_owner_and_group_cannot_connect(path):
     assert path.stat().st_mode & 0o007 == 0
 

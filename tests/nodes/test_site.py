@@ -214,11 +214,11 @@ def test_another_encoder_than_the_studys_is_named(trial, tmp_path):
     assert "the encoder here is eeeeeeeeeeeeeeee" in next(f.text for f in found if f.topic == "encoder")
 
 
-def test_a_clock_before_the_last_signed_head_is_wrong(trial, tmp_path):
+def test_a_clock_before_the_last_signed_head_is_told(trial, tmp_path):
     from datetime import UTC, datetime
 
     found = check_site(SiteFolder.open(trial.path("west")), None, datetime(2024, 1, 1, tzinfo=UTC))
-    assert any(f.topic == "clock" and f.level is Level.WRONG for f in found)
+    assert any(f.topic == "clock" and f.level is Level.LOOK for f in found)
 
 
 @pytest.mark.parametrize("stage", STAGES)
