@@ -9,6 +9,7 @@ from securefed.deploy.flare_project import provision
 from securefed.deploy.flare_run import (
     connected,
     job_state,
+    refuse_spaces,
     refuse_taken,
     start_kit,
     submit,
@@ -31,6 +32,7 @@ class FlareEngine:
     def start_server(self, folder: Path, plan: Plan, variables: Mapping[str, str]) -> None:
         """Harden and start the server's kit."""
         kit = folder / "kits" / plan.host
+        refuse_spaces(kit)
         stop_parties(folder, SERVER)  # what a killed command has left behind holds its port
         refuse_taken(plan.server_port)
         harden_server(kit, folder / "storage")
@@ -41,6 +43,7 @@ class FlareEngine:
         """Harden and start a site's kit."""
         del plan
         kit = folder / "kits" / site
+        refuse_spaces(kit)
         harden_site(kit)
         start_kit(folder, site, kit, {SITE_SOCKET: str(socket_path)})
 

@@ -31,6 +31,12 @@ def start_kit(folder: Path, party: str, kit: Path, extra: Mapping[str, str]) -> 
     return start_party(folder, party, command, environment(folder, party, extra), kit)
 
 
+def refuse_spaces(kit: Path) -> None:
+    """Refuse a kit under a path that FLARE would split in two when a job starts; raises DeploymentError."""
+    if any(character.isspace() for character in str(kit.absolute())):
+        raise DeploymentError(f"{kit.absolute()}: FLARE runs no job under a path with a space; move the folder")
+
+
 def run_kit(kit: Path, socket_path: Path) -> int:
     """Write a site's own policies into its kit and run it in the foreground; return its exit code.
 
@@ -39,11 +45,12 @@ def run_kit(kit: Path, socket_path: Path) -> int:
         socket_path: Where the site's node listens.
 
     Raises:
-        DeploymentError: The folder is no kit.
+        DeploymentError: The folder is no kit, or its path has a space.
     """
     kit = kit.absolute()
     if not ((kit / "startup" / "sub_start.sh").is_file() and (kit / "local").is_dir()):
         raise DeploymentError(f"{kit} is no startup kit; name the folder that the lead has sent (kits/NAME)")
+    refuse_spaces(kit)
     harden_site(kit)
     variables = environment(kit, "engine", {SITE_SOCKET: str(socket_path.absolute())})
     return subprocess.call([*_COMMAND, str(kit / "startup" / "sub_start.sh"), "--once"], env=variables, cwd=kit)

@@ -11,6 +11,7 @@ from securefed.deploy import flare_engine, flare_run, processes
 from securefed.deploy.errors import DeploymentError
 from securefed.deploy.flare_engine import FlareEngine
 from securefed.deploy.flare_project import _project
+from securefed.deploy.flare_run import run_kit
 from securefed.deploy.plan import Plan
 from tests.deploy.parties import play
 
@@ -57,6 +58,21 @@ def test_a_port_that_is_taken_is_named_before_anything_starts(folder):
         with pytest.raises(DeploymentError, match=f"port {plan.listen} .*; end what listens there"):
             FlareEngine().start_server(folder, plan, {})
     assert not processes.running(folder)
+
+
+def test_a_path_that_flare_would_split_is_refused_before_anything_starts(folder, tmp_path):
+    spaced = tmp_path / "a b" / "kit"
+    (spaced / "startup").mkdir(parents=True)
+    (spaced / "startup" / "sub_start.sh").touch()
+    (spaced / "local").mkdir()
+    plan = Plan("flare", "fl.example.org", 8002, {}, 8002)
+    for start in (
+        lambda: FlareEngine().start_server(tmp_path / "a b", plan, {}),
+        lambda: FlareEngine().start_site(tmp_path / "a b", plan, "north", tmp_path / "node.sock"),
+        lambda: run_kit(spaced, tmp_path / "node.sock"),
+    ):
+        with pytest.raises(DeploymentError, match="FLARE runs no job under a path with a space"):
+            start()
 
 
 def test_what_a_killed_server_has_left_does_not_hold_its_port(folder, monkeypatch):
