@@ -140,19 +140,6 @@ def test_the_attack_catalogue_finds_nothing_broken(call, monkeypatch):
     assert not [report for report in reports if report["outcome"] == "broken"]
 
 
-POLICY = """
-format = "securefed-budget-policy/1"
-
-[[budget]]
-hospital = "north"
-unit = "image"
-epsilon = 3
-delta = 1e-5
-adjacency = "add-or-remove-one"
-signer = "{signer}"
-"""
-
-
 def test_clients_that_were_dealt_are_named_in_the_claim_and_in_what_budgets_are_worth(call, images):
     from tests.securefed.private_runs import budgets
 
@@ -175,15 +162,16 @@ def test_clients_that_were_dealt_are_named_in_the_claim_and_in_what_budgets_are_
 def test_a_ledger_from_policy_to_renewal(call):
     from audit.accounting import Gaussian, Repeated, upper_epsilon
     from audit.ledger import Account, BudgetExceededError, Charge, Ledger
+    from tests.audit.ledger.money import policy_text
 
     call("keys", "new", "dpo")
     call("keys", "new", "mallory")
     signer = json.loads(Path("dpo.pub").read_text())["key"]
-    Path("policy.toml").write_text(POLICY.format(signer=signer))
+    Path("policy.toml").write_text(policy_text(signer))
     assert call("audit", "ledger", "show", "ledger.db")[0] == 1
     code, out, err = call("audit", "ledger", "policy", "ledger.db", "policy.toml")
     assert (code, out, err) == (0, "north: epsilon 3 at delta 1e-05 for one image\n", "")
-    Path("policy.toml").write_text(POLICY.format(signer=signer).replace("= 3", "= 300"))
+    Path("policy.toml").write_text(policy_text(signer).replace("= 3", "= 300"))
     code, _, err = call("audit", "ledger", "policy", "ledger.db", "policy.toml")
     assert code == 1
     assert "only a signed renewal changes it" in err

@@ -21,6 +21,21 @@ def policy(epsilon=3.0, unit="image", delta=1e-5):
     return Policy({BudgetLine("north", unit): Budget(epsilon, delta, Adjacency.ADD_OR_REMOVE_ONE, signer)})
 
 
+def policy_text(signer):
+    """A policy file with the same budget; `signer` is a public key in hexadecimal digits."""
+    return f"""
+format = "securefed-budget-policy/1"
+
+[[budget]]
+hospital = "north"
+unit = "image"
+epsilon = 3
+delta = 1e-5
+adjacency = "add-or-remove-one"
+signer = "{signer}"
+"""
+
+
 def charge(name, mechanism=NOISE, repetitions=1, run_id="r1"):
     return Charge(run_id, name, mechanism, repetitions)
 

@@ -14,19 +14,9 @@ from audit.ledger import (
     SignedRenewal,
 )
 from audit.roster import _SMALL_ORDER
-from tests.audit.ledger.money import LINE, SIGNER, policy
+from tests.audit.ledger.money import LINE, SIGNER, policy, policy_text
 
-POLICY = f"""
-format = "securefed-budget-policy/1"
-
-[[budget]]
-hospital = "north"
-unit = "image"
-epsilon = 3
-delta = 1e-5
-adjacency = "add-or-remove-one"
-signer = "{SIGNER.public_key().public_bytes_raw().hex()}"
-"""
+POLICY = policy_text(SIGNER.public_key().public_bytes_raw().hex())
 
 
 def test_a_policy_file_is_read_and_installed_once(tmp_path, ledger):
