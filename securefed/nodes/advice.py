@@ -8,6 +8,7 @@ _ADVICE: Final[Mapping[str, str]] = {
     "make a new study; here the record never verifies",
     "disk": "has to free space on its disk; submit again then",
     "fault": "has the cause in its own log; submit again once it is mended",
+    "data": "has other data than it approved: it puts them back, or approves the study again; submit again then",
     "study": "has approved another study since: it approves this one again and starts its node; submit again then",
     "": "has to start its node; submit again then, whenever that is",
 }

@@ -6,7 +6,8 @@ the server asks (control.py) is answered here and in site_run.py.
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Final, Protocol, TypeVar
 
 import numpy as np
@@ -14,6 +15,8 @@ from numpy.typing import NDArray
 
 from audit.canonical import JSON
 from audit.errors import AuditError
+from clients.data import DataError
+from clients.encoders import EncoderError
 from protocols.client.machine import ClientMachine
 from protocols.client.session import RoundContext
 from protocols.entropy import Entropy, system_entropy
@@ -26,12 +29,12 @@ from protocols.session import PayloadDigest
 from protocols.vectors import EncodedVector
 from securefed.channels import HalfSite
 from securefed.compression import Contribution, Fate, Followed, SiteChannel
-from securefed.errors import ReleaseRefusedError, TargetEpsilonError
+from securefed.errors import ConfigError, ReleaseRefusedError, TargetEpsilonError
 from securefed.nodes.clear import ClientInClear
 from securefed.nodes.control import ControlStage, decode_request, encode_refusal, encode_reply
 from securefed.nodes.memory import RoundMemory
 from securefed.nodes.numbering import training_round
-from securefed.nodes.site_run import ControlRefusedError, SiteRun
+from securefed.nodes.site_run import UNUSABLE, ControlRefusedError, SiteRun
 from securefed.nodes.site_state import SiteState
 from securefed.run_folder import Arrays
 from securefed.sum_terms import SumTerms
@@ -107,7 +110,7 @@ class SiteNode:
         self._private = private
         self._entropy = entropy
         self._memory = RoundMemory()
-        self._unpaid = ""
+        self._left_out: tuple[str, str] | None = None
         self._scores_models = terms.config.federation.select == "best-val"
         self._measuring_rounds = terms.config.privacy.measuring_rounds
         self.channel: SiteChannel | HalfSite = terms.channels.site(self.name, followed or Followed())
@@ -213,9 +216,9 @@ class SiteNode:
             self._memory.chosen(best)
         else:
             self.channel.close(Fate.WITHDRAWN)
-        if self._unpaid:
-            reason, self._unpaid = self._unpaid, ""
-            raise ControlRefusedError("budget", reason)
+        if self._left_out:
+            (code, reason), self._left_out = self._left_out, None
+            raise ControlRefusedError(code, reason)
 
     def _contribute(self, context: RoundContext) -> EncodedVector:
         """What the client machine calls: follow the model, score, train, encode for the round that is being run."""
@@ -224,7 +227,7 @@ class SiteNode:
         if digest == self._terms.scoring_codec.digest:
             if not self._scores_models:
                 raise PolicyError("the round", "one that scores a model", "rounds of training: federation.select")
-            contribution = Contribution(np.zeros(1, np.float32), self._trainer.score(received))
+            contribution = Contribution(np.zeros(1, np.float32), self._score(received, number))
             return self._scoring.encode(number, digest, contribution)
         assert not isinstance(self.channel, HalfSite)  # noqa: S101 (rounds of that kind come to _contribute_half)
         channel = self.channel
@@ -238,7 +241,7 @@ class SiteNode:
 
     def _train(self, received: Vector, number: int, encode: Callable[[Contribution], E]) -> E:
         self._begin(number)
-        score = self._trainer.score(received) if self._scores_models else 0.0
+        score = self._score(received, number) if self._scores_models else 0.0
         update = self._update(received, number)
         constant = number <= self._measuring_rounds and not self._scores_models and not update.any()
         encoded = encode(Contribution(update, score, constant))
@@ -246,16 +249,31 @@ class SiteNode:
             self._memory.trained(number, self._present(self._private))
         return encoded
 
+    def _score(self, received: Vector, number: int) -> float:
+        with self._leaving_out(number):
+            return self._trainer.score(received)
+
     def _update(self, received: Vector, number: int) -> Vector:
-        """Train; a deployed site that does not pay for what it would release refuses, and says why after the round."""
-        try:
+        with self._leaving_out(number):
             return self._trainer.train(received, number)
+
+    @contextmanager
+    def _leaving_out(self, number: int) -> Iterator[None]:
+        """Have a deployed site that does not pay or cannot use its data refuse the round, and say why after it."""
+        try:
+            yield
         except (AuditError, ReleaseRefusedError, TargetEpsilonError) as error:
-            if self._run is None:
-                raise
-            _LOG.warning("%s: round %d: %s", self.name, number, error)
-            self._unpaid = str(error)
+            self._leave_out(error, number, "budget", str(error))
             raise PolicyError("the release", "one more", "what its ledger and the study pay for") from error
+        except (ConfigError, DataError, EncoderError) as error:
+            self._leave_out(error, number, "data", UNUSABLE)
+            raise PolicyError("the round", "one of training", "none without its data") from error
+
+    def _leave_out(self, error: Exception, number: int, code: str, reason: str) -> None:
+        if self._run is None:
+            raise error
+        _LOG.warning("%s: round %d: %s", self.name, number, error)
+        self._left_out = code, reason
 
     def _begin(self, number: int) -> None:
         """Go back to where a round began, if it is one that the server repeats."""

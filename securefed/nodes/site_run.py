@@ -15,8 +15,10 @@ from numpy.typing import NDArray
 from audit.canonical import JSON
 from audit.errors import EvidenceError
 from audit.heads import TreeHead, Witness
+from clients.data import DataError
+from clients.encoders import EncoderError
 from protocols.labels import VERSION
-from securefed.errors import RunFolderError
+from securefed.errors import ConfigError, RunFolderError
 
 Vector = NDArray[np.float32]
 
@@ -24,6 +26,9 @@ _LOG = logging.getLogger("securefed.site")
 
 CONTROL_VERSION: Final = 100 * VERSION + 3
 """Version of the messages: of the protocol's frames, and of those beside the rounds."""
+
+UNUSABLE: Final = "the data of this site cannot be used; its own log says why"
+"""What leaves a site whose data cannot be read: errors about data name files and classes."""
 
 
 class ControlRefusedError(Exception):
@@ -59,6 +64,7 @@ class SiteRun:
         keep: Called with (run id, model float32[d], its round) at the end of a run.
         run_id: The run in progress, "" before the first Hello.
         objection: Called with a run id; returns why the site cannot pay for the run, "" where it can.
+        unusable: Returns why the site's data cannot be those that it approved, "" where they are.
 
     Attributes:
         run_id: The run in progress, "" where there is none.
@@ -72,8 +78,10 @@ class SiteRun:
         keep: Callable[[str, Vector, int], None],
         run_id: str = "",
         objection: Callable[[str], str] = lambda _run_id: "",
+        unusable: Callable[[], str] = str,
     ) -> None:
         self.objection = objection
+        self._unusable = unusable
         self._agreement = agreement
         self._open_witness = witness
         self._keep = keep
@@ -84,8 +92,9 @@ class SiteRun:
         """Check that both ends mean the same study and say where this site stands.
 
         Raises:
-            ControlRefusedError: `version`, `study` or `roster` differ, or the site's `budget` does not bear the run; of
-                a run that has `ended` only a signature and the kept model are wanted, which cost nothing.
+            ControlRefusedError: `version`, `study` or `roster` differ, the site's `data` are not what it approved, or
+                its `budget` does not bear the run; of a run that has `ended` only a signature and the kept model are
+                wanted, which need neither.
         """
         if fields["version"] != CONTROL_VERSION:
             raise ControlRefusedError(
@@ -99,9 +108,9 @@ class SiteRun:
                     what, f"the server's {what} has the digest {fields[what][:16]}..., this site approved {own[:16]}..."
                 )
         run_id = str(fields["run_id"])
-        if not fields.get("ended", False) and (objection := self.objection(run_id)):
-            self.run_id = "" if self.run_id == run_id else self.run_id
-            raise ControlRefusedError("budget", objection)
+        if not fields.get("ended", False):
+            self._require("data", self._unusable(), run_id)
+            self._require("budget", self.objection(run_id), run_id)
         if run_id != self.run_id:
             self.run_id, self._witness = run_id, None
         return {
@@ -111,6 +120,11 @@ class SiteRun:
             "witnessed": self._heads().size,
             "data": self._agreement.data,
         }
+
+    def _require(self, code: str, reason: str, run_id: str) -> None:
+        if reason:
+            self.run_id = "" if self.run_id == run_id else self.run_id
+            raise ControlRefusedError(code, reason)
 
     def countersign(self, fields: Mapping[str, Any]) -> Mapping[str, JSON]:
         """Keep a tree head and sign it; where the proof begins elsewhere than this site's last head, say where it is.
@@ -132,7 +146,8 @@ class SiteRun:
         """Keep the model that the run ends with.
 
         Raises:
-            ControlRefusedError: The run is another one, the bytes are no model, or the `disk` does not take it.
+            ControlRefusedError: The run is another one, the bytes are no model, the `disk` does not take it, or
+                the `data` to evaluate it on cannot be used.
         """
         if fields["run_id"] != self.run_id:
             raise ControlRefusedError("run", f"this site is in the run {self.run_id!r}, not in {fields['run_id']!r}")
@@ -148,6 +163,9 @@ class SiteRun:
             cause = error if isinstance(error, OSError) else error.__cause__
             reason = getattr(cause, "strerror", None) or type(cause).__name__
             raise ControlRefusedError("disk", f"the site cannot keep the model ({reason})") from error
+        except (ConfigError, DataError, EncoderError) as error:
+            _LOG.error("the model of the run %s cannot be evaluated: %s", self.run_id, error)
+            raise ControlRefusedError("data", UNUSABLE) from error
         return {}
 
     def _heads(self) -> Witness:

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,8 +14,8 @@ from numpy.typing import NDArray
 from audit.data_name import named_data
 from audit.heads import Witness, read_heads
 from audit.signing_key import load_key
-from clients.data import fingerprint
-from clients.encoders import FeatureBundle
+from clients.data import DataError, fingerprint
+from clients.encoders import EncoderError, FeatureBundle
 from protocols.errors import ProtocolError
 from protocols.messages import Refusal, encode_message
 from protocols.plain import NO_SESSION
@@ -23,7 +24,7 @@ from securefed.errors import ConfigError, RunFolderError
 from securefed.nodes.control import ControlStage, encode_refusal
 from securefed.nodes.hospital import SiteHospital
 from securefed.nodes.site import SiteNode
-from securefed.nodes.site_run import Agreement, SiteRun
+from securefed.nodes.site_run import UNUSABLE, Agreement, SiteRun
 from securefed.privacy.at_site import SitePrivacy
 from securefed.site.data import own_features, study_dataset
 from securefed.site.folder import SiteFolder
@@ -34,6 +35,7 @@ from securefed.sum_terms import SumTerms
 
 _LOG = logging.getLogger("securefed.site")
 _CONTROL = {stage.value for stage in ControlStage}
+CHANGED: Final = "the data have changed since the study was approved; run `site approve` again"
 
 
 class StoredNode:
@@ -118,7 +120,7 @@ def _node(folder: SiteFolder, state: bytes | None) -> SiteNode:
     def keep(run_id: str, vector: NDArray[np.float32], chosen: int) -> None:
         hospital.keep(run_id, vector, chosen, node.state_after(chosen))
 
-    run = SiteRun(agreement, witness, keep)
+    run = SiteRun(agreement, witness, keep, unusable=lambda: _unusable(settings, study, approved))
     privacy = None
     if study.config.privacy.enabled:
         privacy = site_privacy(folder, settings, study, terms, approved, lambda: run.run_id)
@@ -233,13 +235,22 @@ def data_fingerprint(settings: SiteSettings, study: Study) -> str:
 def _features(folder: SiteFolder, settings: SiteSettings, study: Study, approved: str) -> FeatureBundle:
     dataset, findings = study_dataset(settings, study)
     if fingerprint(dataset) != approved:
-        raise ConfigError("data", "the data have changed since the study was approved; run `site approve` again")
+        raise ConfigError("data", CHANGED)
     bundle = own_features(folder, settings, study)
     kinds = {finding.kind for finding in (*findings, *bundle.warnings) if finding.severity == "warning"}
     if kinds:  # kinds alone: a node's log may be read where images may not be counted
         said = ", ".join(sorted(kinds))
         _LOG.warning("%s: there are findings about the data (%s); `site check` says them", settings.site.name, said)
     return bundle
+
+
+def _unusable(settings: SiteSettings, study: Study, approved: str) -> str:
+    """Return what the server may know of why the data cannot be used, "" where they are as approved."""
+    try:
+        return "" if data_fingerprint(settings, study) == approved else CHANGED
+    except (ConfigError, DataError, EncoderError) as error:
+        _LOG.warning("%s: the data cannot be used: %s", settings.site.name, error)
+        return UNUSABLE
 
 
 def _device(settings: SiteSettings) -> str:

@@ -5,10 +5,13 @@ import dataclasses
 import numpy as np
 import pytest
 from deployed import BUNDLE
-from site_trial import Folders, Trial, call
+from site_trial import Folders, FolderWire, Trial, call
 
+from audit.log import read_events
 from clients.encoders import export_features
-from securefed.site.opening import terms_of
+from securefed.deploy.errors import DeploymentError
+from securefed.nodes.site_run import UNUSABLE
+from securefed.site.opening import CHANGED, terms_of
 
 
 @pytest.fixture
@@ -58,3 +61,57 @@ def test_kinds_of_findings_are_in_the_log_of_the_node_and_no_count(trial, caplog
     assert [record.getMessage() for record in caplog.records] == [
         "south: there are findings about the data (duplicate_across_splits); `site check` says them"
     ]
+
+
+def _other_data(trial, name, site):
+    """Put other images where a hospital's are, after it has approved the study."""
+    (own,) = (part for part in BUNDLE.sites if part.site == site)
+    digests = ("f" * 64, *own.train.digests[1:])
+    sites = (dataclasses.replace(own, train=dataclasses.replace(own.train, digests=digests)),)
+    export_features(dataclasses.replace(BUNDLE, sites=sites), trial.root / f"{site}.safetensors")
+
+
+def _refused(trial, run):
+    events = [event for event in read_events(trial.root / run / "audit.jsonl") if event.kind == "refused"]
+    return [(event.fields["hospital"], event.fields["what"], event.fields["reason"]) for event in events]
+
+
+def test_data_that_changed_since_the_approval_are_refused_by_name_before_the_first_round(trial, caplog):
+    _other_data(trial, "south", "site1")
+    (trial.root / "site2.safetensors").unlink()
+    stages = []
+    with Folders(trial) as folders:
+        wire = FolderWire(folders)
+
+        def noting(_way, stage, _site, _round, frame):
+            stages.append(stage)
+            return [frame]
+
+        wire.change.append(noting)
+        with pytest.raises(DeploymentError, match="2 of 4 hospitals are ready") as caught:
+            trial.serve("run", wire)
+    assert set(stages) == {"Hello"}
+    assert f"south: data: {CHANGED}" in str(caught.value)
+    assert f"east: data: {UNUSABLE}" in str(caught.value)
+    assert "site2" not in str(caught.value)
+    assert "site2.safetensors" in caplog.text
+    assert not [record for record in caplog.records if record.exc_info]
+
+
+@pytest.mark.parametrize("select", ["last", "best-val"])
+def test_data_that_change_in_the_middle_cost_the_hospital_its_rounds_and_are_named(tmp_path, caplog, select):
+    trial = Trial(tmp_path, federation__select=select)
+    with Folders(trial) as folders:
+        wire = FolderWire(folders)
+
+        def losing(_way, stage, site, _round, frame):
+            if (stage, site) == ("ShareKeys", "south"):
+                _other_data(trial, "south", "site1")
+            return [frame]
+
+        wire.change.append(losing)
+        summary = trial.serve("run", wire)
+    assert set(_refused(trial, "run")) == {("south", "data", UNUSABLE)}
+    assert summary["rounds_completed"] == 2
+    assert f"south: round 1: data: {CHANGED}" in caplog.text
+    assert not [record for record in caplog.records if record.exc_info]
