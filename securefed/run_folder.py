@@ -268,7 +268,7 @@ def _quoted(cell: str) -> str:
 def unwritable(path: Path, error: OSError | SafetensorError) -> RunFolderError:
     """Return the error that says why a result cannot be written, and what to do."""
     reason = (error.strerror if isinstance(error, OSError) else None) or " ".join(str(error).split())[:120]
-    return RunFolderError(path, f"cannot be written ({reason}); free space or name another --output")
+    return RunFolderError(path, f"cannot be written ({reason}); free space or name another folder")
 
 
 def _ordered(saved: bytes) -> tuple[bytes, memoryview]:

@@ -24,6 +24,7 @@ _USAGE_ERRORS = (
 )
 """Errors of `clients` that come from what the user typed."""
 _FULL = (errno.ENOSPC, errno.EDQUOT)
+_CLOSED = (errno.EACCES, errno.EPERM, errno.EROFS)
 _PACKAGES = ("securefed.", "clients.", "protocols.", "audit.")
 
 
@@ -48,10 +49,9 @@ def run_with_one_line_errors(group: click.Group) -> int:
         sys.stderr.close()
         return 1
     except OSError as error:
-        if error.filename is not None or error.errno not in _FULL:
+        if (reason := _of_the_disk(error)) is None or os.environ.get("SECUREFED_TRACEBACK") == "1":
             raise
-        _abandon_stdout()
-        click.echo(f"error: the output cannot be written ({error.strerror}); free space, or write elsewhere", err=True)
+        click.echo(f"error: {reason}", err=True)
         return 1
     except Exception as error:
         if not type(error).__module__.startswith(_PACKAGES):
@@ -69,6 +69,17 @@ def exit_code_of(error: Exception) -> int:
     if isinstance(code, int):
         return code
     return 2 if type(error).__name__ in _USAGE_ERRORS else 1
+
+
+def _of_the_disk(error: OSError) -> str | None:
+    """Return what a full or closed disk keeps from being read or written, and the next step; None for other faults."""
+    if error.filename is not None and error.errno in (*_FULL, *_CLOSED):
+        step = "free space there" if error.errno in _FULL else "give this user the right to, or name another place"
+        return f"{error.filename} cannot be opened or written ({error.strerror}); {step}"
+    if error.errno not in _FULL:
+        return None
+    _abandon_stdout()
+    return f"the output cannot be written ({error.strerror}); free space, or write elsewhere"
 
 
 def _abandon_stdout() -> None:

@@ -14,8 +14,8 @@ from securefed.identity import check_hospital
 _HIGHEST_PORT: Final = 65535
 _ALL: Final = "0.0.0.0"  # noqa: S104 (the sites come in through a firewall that forwards to it)
 _HERE: Final = "127.0.0.1"
-_HOST: Final = re.compile(r"[A-Za-z0-9_.:-]{1,253}")
-"""Names and addresses that a certificate can be for."""
+_HOST: Final = re.compile(r"[A-Za-z0-9_.-]{1,253}")
+"""Names and IPv4 addresses: neither engine reaches a server by an IPv6 address."""
 _LONGEST_OVER_FLARE: Final = 64
 """Characters of a host over FLARE, which makes it a certificate's common name."""
 
@@ -62,7 +62,9 @@ class Plan:
             RunFolderError: A site's folder is none, or others may read in it.
         """
         if not _HOST.fullmatch(self.host):
-            raise ConfigError("--host", f"{self.host!r} is no name or address of a server; write fl.example.org")
+            raise ConfigError(
+                "--host", f"{self.host!r} is no name or IPv4 address of a server; write fl.example.org, and --port"
+            )
         if self.engine == "flare" and len(self.host) > _LONGEST_OVER_FLARE:
             raise ConfigError("--host", f"FLARE takes {_LONGEST_OVER_FLARE} characters at most: {self.host}")
         # Over Flower each site of this machine has a port of its own above the server's.

@@ -16,8 +16,9 @@ import socket
 import socketserver
 import stat
 import struct
+import threading
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from securefed.engines.guard import Guarded
 from securefed.engines.names import NO_REPLY, SITE_SOCKET
@@ -27,6 +28,8 @@ _MOST_STAGE: Final = 64
 _MOST_DATA: Final = 1 << 31
 _STALLED_SECONDS: Final = 60.0
 _LONGEST_ANSWER_SECONDS: Final = 3600.0
+_MOST_LINES: Final = 64
+"""Requests at a time; an engine has one or two under way."""
 
 _log = logging.getLogger("securefed.site")
 
@@ -48,8 +51,25 @@ class SiteServer(socketserver.ThreadingUnixStreamServer):
     def __init__(self, path: Path, node: Guarded) -> None:
         _clear(path)
         self.node = node
+        self._places = threading.BoundedSemaphore(_MOST_LINES)
         super().__init__(str(path), _Request)
         path.chmod(0o660)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Serve a line in a thread of its own; one too many waits until another has ended."""
+        self._places.acquire()
+        try:
+            super().process_request(request, client_address)
+        except RuntimeError:  # no thread can be started
+            self._places.release()
+            raise
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        """Serve it and give up its place."""
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self._places.release()
 
 
 def _clear(path: Path) -> None:

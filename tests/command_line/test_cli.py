@@ -1,5 +1,6 @@
 """The command line as a user meets it: help, results, one-line errors with the way out, exit codes."""
 
+import errno
 import json
 import os
 import signal
@@ -204,6 +205,26 @@ def test_output_that_cannot_be_written_is_one_line_too():
         result.stderr
         == "error: the output cannot be written (No space left on device); free space, or write elsewhere\n"
     )
+
+
+@pytest.mark.parametrize(
+    ("number", "says"),
+    [
+        (errno.EACCES, "give this user the right to, or name another place"),
+        (errno.EROFS, "give this user the right to, or name another place"),
+        (errno.ENOSPC, "free space there"),
+    ],
+)
+def test_a_place_that_is_closed_or_full_is_one_line_whatever_the_command(call, tmp_path, monkeypatch, number, says):
+    def refuse(*_arguments, **_options):
+        raise OSError(number, os.strerror(number), str(tmp_path / "logs"))
+
+    monkeypatch.setattr("securefed.commands.deploy._open", refuse)
+    code, _, err = call("deploy", "flower", "start", tmp_path)
+    assert code == 1
+    assert err.startswith(f"error: {tmp_path / 'logs'} cannot be opened or written (")
+    assert err.endswith(f"; {says}\n")
+    assert err.count("\n") == 1
 
 
 def test_a_second_output_is_never_overwritten(call, images):

@@ -265,6 +265,8 @@ def test_a_socket_that_a_killed_node_has_left_is_not_taken_for_one_that_listens(
         ({"listen": -1}, "--listen"),
         ({"host": ""}, "--host: '' is no name"),
         ({"host": "../up"}, "--host"),
+        ({"host": "2001:db8::1"}, "no name or IPv4 address"),
+        ({"host": "fl.example.org:8002"}, "and --port"),
         ({"host": "x" * 65}, "--host"),
     ],
 )

@@ -107,3 +107,20 @@ def test_a_node_that_is_not_there_gives_no_reply_and_no_refusal(tmp_path, monkey
 def test_a_node_that_is_there_is_delivered_to(path, monkeypatch):
     monkeypatch.setenv(SITE_SOCKET, str(path))
     assert deliver("Hello", b"!") == b"Hello:!"
+
+
+def test_lines_are_limited_in_number_and_one_too_many_is_served_when_another_ends(path):
+    began = threading.active_count()
+    idle = [socket.socket(socket.AF_UNIX) for _ in range(80)]
+    for line in idle:
+        line.connect(str(path))
+    reply = {}
+    late = threading.Thread(target=lambda: reply.update(late=call(path, "ShareKeys", b"late", 30)))
+    late.start()
+    late.join(0.5)
+    assert late.is_alive()
+    assert threading.active_count() - began <= 64 + 1
+    for line in idle:
+        line.close()
+    late.join(30)
+    assert reply == {"late": b"ShareKeys:late"}
