@@ -36,11 +36,13 @@ class Noise:
         exact: Whether the noise of hospitals that are lost is made up for (xnoise): every sum has the same. Else each
             share is sized for the fewest hospitals that a sum may be over.
         fewest: That many hospitals.
+        clients: Hospitals in a round.
     """
 
     privacy: Fields
     exact: bool
     fewest: int
+    clients: int
 
     @classmethod
     def of(cls, history: RunHistory) -> "Noise":
@@ -57,11 +59,22 @@ class Noise:
         )
         asked = privacy.get("dropout_noise")
         fewest = max(protocol.get("values", {}).get("min_survivors", 1), protocol.get("threshold", 1))
-        return cls(privacy, asked == "xnoise" or (asked == "auto" and possible), fewest)
+        return cls(privacy, asked == "xnoise" or (asked == "auto" and possible), fewest, protocol.get("clients", 1))
 
     def shares(self, mechanism: Fields) -> int:
         """Return among how many hospitals the configured noise was divided in a sum."""
         return int(mechanism["shares"]) if self.exact else self.fewest
+
+    def least_share(self, mechanism: Fields) -> float | None:
+        """Return what is left of a share's variance once all that makes up for losses is removed; None: none is.
+
+        The first component is sized for a round without losses, a share as it is summed for the survivors.
+        """
+        if not self.exact or mechanism["type"] != "skellam":
+            return None
+        colluders = self.privacy.get("max_colluders", 0)
+        kept = max(1, self.shares(mechanism) - colluders) / max(1, self.clients - colluders)
+        return float(min(1.0, kept) * mechanism["share_variance"])
 
     def multiplier(self, mechanism: Fields) -> float:
         """Return the deviation of the noise over the norm of one contribution; in shares that of the honest ones."""
@@ -159,13 +172,23 @@ def _check_mechanism(event: Event, privacy: Fields) -> None:
 
 
 def _check_noise(event: Event, noise: Noise) -> None:
-    """There is no more noise than configured, where the configuration states how much and not a target alone."""
+    """There is no more noise than configured, where that states how much, nor more left of a share than can be."""
     mechanism, configured = event.fields["mechanism"], noise.privacy.get("noise_multiplier")
     assert isinstance(mechanism, Mapping)  # noqa: S101 (narrows the type)
+    _check_least(event, mechanism, noise)
     if not configured or mechanism["type"] == "unknown":
         return
     if (found := noise.multiplier(mechanism)) > configured * _SLACK:
         differs(event, "privacy.noise_multiplier", f"{found:.6g}", configured)
+
+
+def _check_least(event: Event, mechanism: Fields, noise: Noise) -> None:
+    if (least := noise.least_share(mechanism)) is None:
+        return
+    stated = mechanism.get("least_share_variance", mechanism["share_variance"])
+    if stated > least * _SLACK:
+        reason = f"{least:.6g} at most is left of the variance of a share, and the record counts on {stated:.6g}"
+        raise EvidenceError(event.seq, f"{reason} (privacy.dropout_noise)")
 
 
 def _check_name(event: Event, run: str, model: str, before: int) -> None:

@@ -150,6 +150,22 @@ def test_shares_are_of_the_fewest_hospitals_where_nothing_is_made_up_for(tmp_pat
     check_releases(log_of(tmp_path, SHARED | {"dropout_noise": "conservative"}, [event], protocol=protocol))
 
 
+@pytest.mark.parametrize("colluders", [0, 1])
+@pytest.mark.parametrize(("share", "sound"), [(1.0, True), (1.01, False), (None, False)])
+def test_what_is_left_of_a_share_is_what_a_round_without_losses_wants(tmp_path, colluders, share, sound):
+    """Three of five survive: a share has its part of the noise among these, of which its part among five stays."""
+    variance = (2.0 * NORM) ** 2 / (3 - colluders)
+    least = 0.0 if share is None else share * variance * (3 - colluders) / (5 - colluders)
+    mechanism = Skellam(90.0, NORM, variance, 3, least_share_variance=least)
+    event = {"mechanism": mechanism_fields(mechanism), "release_id": "sum/1/0"}
+    history = log_of(tmp_path, SHARED | {"max_colluders": colluders}, [event], protocol={"clients": 5})
+    if sound:
+        return check_releases(history)
+    with pytest.raises(EvidenceError, match="at most is left of the variance of a share"):
+        check_releases(history)
+    return None
+
+
 @pytest.mark.parametrize(
     ("events", "reason"),
     [
