@@ -18,6 +18,7 @@ from audit.canonical import CanonicalError, encode_canonical
 from audit.errors import EvidenceError
 from audit.roster import Roster
 from audit.rules import DIGEST, KEY, NAME, FieldError, Integer, ListOf, MapOf, Record, Rule
+from clients.data.rows import reordering
 from protocols.roster import Roster as ProtocolRoster
 from securefed.config import RunConfig, config_from_mapping, config_to_mapping
 from securefed.errors import ConfigError, RunFolderError
@@ -215,6 +216,10 @@ def _check(study: Study) -> None:
         raise ConfigError("classes", "a study tells at least two classes apart")
     if len(study.prompts) != len(study.classes) or not all(study.prompts):
         raise ConfigError("prompts", f"{len(study.classes)} classes need a list of prompts each")
+    for key, texts in (("classes", study.classes), ("prompts", sum(study.prompts, ())), ("encoder", (study.encoder,))):
+        for text in texts:  # admins read them in a terminal before they approve
+            if fault := reordering(text):
+                raise ConfigError(key, f"{text!r} {fault}")
     check_cohort(study.config, tuple(study.roster.hospitals))
 
 

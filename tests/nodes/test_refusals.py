@@ -37,6 +37,18 @@ def test_a_study_whose_name_could_lead_out_of_its_folder_is_refused(deployment, 
         Study.decode(dataclasses.replace(study, name=name).encode())
 
 
+@pytest.mark.parametrize("what", ["classes", "prompts", "encoder"])
+def test_a_study_with_a_text_that_turns_others_around_is_refused(deployment, what):
+    study, turned = deployment().study, "\u202eenignant"
+    changed = {
+        "classes": (turned, *study.classes[1:]),
+        "prompts": ((turned,), *study.prompts[1:]),
+        "encoder": turned,
+    }
+    with pytest.raises(ConfigError, match=rf"^{what}: .* holds U\+202E, which reorders the text around it"):
+        Study.decode(dataclasses.replace(study, **{what: changed[what]}).encode())
+
+
 @pytest.mark.parametrize("name", ["server", "north-node", "../north"])
 def test_a_study_with_a_hospital_that_a_deployment_could_not_keep_apart_is_refused(deployment, name):
     study = deployment().study
