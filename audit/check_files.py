@@ -139,6 +139,8 @@ def check_bytes(folder: Path, history: RunHistory) -> str | None:
     counted = f"{up} bytes up and {down} down over {len(history.results)} rounds"
     if again := len(history.attempts) - len(history.results):
         counted += f" and {again} aborted or done again"
+    if history.cut_short:
+        counted += f" (attempts cut short, of which nothing was counted: {history.cut_short})"
     table = folder / "bytes.csv"
     if history.completed is None:
         reason = "by the log alone: the run did not reach its end, and bytes.csv was not compared"

@@ -103,6 +103,7 @@ class RunHistory:
         rounds: Every finished round in the order of the log, superseded ones included.
         completed: The last event of a run that reached its end.
         claim: The last privacy_claim, if there is one.
+        cut_short: Attempts at rounds whose end the log lacks, as after a kill: nobody has counted what they sent.
     """
 
     run_id: str
@@ -111,6 +112,7 @@ class RunHistory:
     rounds: tuple[RoundRecord, ...]
     completed: Event | None
     claim: Event | None
+    cut_short: int
 
     def of_kind(self, kind: str) -> tuple[Event, ...]:
         """Return the events of a kind."""
@@ -156,7 +158,7 @@ class RunHistory:
 
     @property
     def attempts(self) -> tuple[RoundRecord | AbortedRound, ...]:
-        """Everything that was sent: all rounds and attempts, those done again among them, in the order of the log."""
+        """All rounds and attempts that ended, those done again among them, in the order of the log."""
         return tuple(sorted((*self.rounds, *self.aborted), key=lambda attempt: attempt.seq))
 
 
@@ -176,6 +178,7 @@ def read_history(events: Sequence[Event]) -> RunHistory:
         rounds=tuple(reader.records()),
         completed=reader.completed,
         claim=reader.claim,
+        cut_short=reader.cut_short,
     )
 
 
@@ -200,6 +203,7 @@ class _Reader:
     def __init__(self) -> None:
         self.completed: Event | None = None
         self.claim: Event | None = None
+        self._given_up = 0
         self._rounds: list[Event] = []
         self._superseded: set[int] = set()
         self._open: Event | None = None
@@ -237,6 +241,11 @@ class _Reader:
                 self._resume(event, fields)
             case "run_completed":
                 self._complete(event, fields)
+
+    @property
+    def cut_short(self) -> int:
+        """Attempts that were given up by a kill, and one in progress where the log ends."""
+        return self._given_up + (self._open is not None)
 
     def records(self) -> Iterable[RoundRecord]:
         for event in self._rounds:
@@ -336,6 +345,7 @@ class _Reader:
         if "model_digest" in fields:
             self._check_model(event, self._moved, fields["model_digest"])
         self._last = number
+        self._given_up += self._open is not None
         self._open = None
 
     def _complete(self, event: Event, fields: Fields) -> None:

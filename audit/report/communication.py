@@ -15,8 +15,9 @@ PAPER_FAM_BYTES = 1_426_063
 def communication_section(history: RunHistory) -> dict[str, Any]:
     """Return every total; `up` is from the hospitals to the server.
 
-    `total` is of the rounds that the result stands on, all else of everything that was sent, rounds aborted or done
-    again among it. What a client sends a round is the mean over the rounds of the result that moved the model.
+    `total` is of the rounds that the result stands on, all else of everything that was counted, rounds aborted or done
+    again among it; `cut_short` are attempts of which nothing was. What a client sends a round is the mean over the
+    rounds of the result that moved the model.
     """
     clients: dict[str, Counter[str]] = defaultdict(Counter)
     stages: dict[str, Counter[str]] = defaultdict(Counter)
@@ -46,6 +47,7 @@ def communication_section(history: RunHistory) -> dict[str, Any]:
         "by_kind": {name: _both(counts) for name, counts in sorted(kinds.items())},
         "by_round": [{"round": number, "kinds": dict(per_kind)} for number, per_kind in sorted(rounds.items())],
         "comparison": _comparison(history, mean["up"]),
+        **({"cut_short": history.cut_short} if history.cut_short else {}),
     }
 
 

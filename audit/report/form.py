@@ -144,7 +144,8 @@ _COMMUNICATION = Record(
         "by_kind": MapOf(_BYTES),
         "by_round": ListOf(Record({"round": Integer(1), "kinds": MapOf(_COUNT)})),
         "comparison": ListOf(Record({"name": NAME, "bytes": Real(0), "ratio": Nullable(Real(0))})),
-    }
+    },
+    {"cut_short": Integer(1)},
 )
 _NOISE = Record({"mechanism": PROSE, "noise": Real(0), "signal": Real(0)})
 _TRUST = Record({"adversary": NAME, "sees": PROSE, "protection": PROSE, "epsilon": _EPSILON})

@@ -39,6 +39,8 @@ def hospital_sentence(entry: dict[str, Any], history: RunHistory, claim: dict[st
     masked = history.threshold is not None
     took = f"{name} took part in {_participation(name, history)}, sent {megabytes(entry['sent'])} and received "
     again = ", rounds aborted or done again included" if len(history.attempts) > len(history.results) else ""
+    if history.cut_short:
+        again += ", attempts that were cut short not counted"
     took += f"{megabytes(entry['received'])}{again}. {what_stays(history)} "
     how = "Its updates left under masks that only a sum removes. " if masked else "Its updates left in clear. "
     return took + how + _protection(entry, claim, masked=masked)

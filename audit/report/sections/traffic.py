@@ -28,6 +28,7 @@ def communication(report: Mapping[str, Any]) -> Blocks:
             "Counted on the encoded frames of every message of the rounds; none is an estimate. What only closes a "
             "round or countersigns the log carries no vector and is not counted."
         ),
+        *(paragraph(_cut_short(section["cut_short"])) if "cut_short" in section else ()),
         *pairs("Bytes", facts),
         *table("By hospital", ("hospital", "bytes up", "bytes down"), both(section["by_client"]), numbers=(1, 2)),
         *table("By stage", ("stage", "bytes up", "bytes down"), both(section["by_stage"]), numbers=(1, 2)),
@@ -54,6 +55,11 @@ def communication(report: Mapping[str, Any]) -> Blocks:
         drawing = bars("What a hospital sends in a round", "one bar a way to train", sizes, unit="bytes")
         parts += figure(drawing, "One hospital, one round, on one scale.")
     return parts
+
+
+def _cut_short(count: int) -> str:
+    attempts, sent = (f"{count:,} attempts at rounds were", "they") if count > 1 else ("1 attempt at a round was", "it")
+    return f"{attempts} cut short, as by a kill: what {sent} had sent is in no log and in none of these figures."
 
 
 def _bytes(value: float) -> Number:

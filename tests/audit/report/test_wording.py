@@ -75,6 +75,26 @@ def test_attempts_that_were_aborted_are_told_with_their_bytes(tmp_path):
     assert words.count(", rounds aborted or done again included. ") == len(report["hospitals"])
 
 
+@pytest.mark.parametrize(
+    ("kills", "says"), [(0, ""), (1, "1 attempt at a round was"), (2, "2 attempts at rounds were")]
+)
+def test_attempts_that_a_kill_cut_short_are_told_as_not_counted(tmp_path, kills, says):
+    run = Run(tmp_path / "r", rounds=2, masked=True)
+    for _ in range(kills):
+        run.start(3)
+        run.log.append("resumed", {"round": 2})
+    run.round(3)
+    folder = run.complete()
+    (check,) = (check for check in verify_run(folder).checks if check.name == "bytes")
+    report = build_report(folder)
+    words = " ".join(Page(render_html(report)).text)
+    assert (f"cut short, of which nothing was counted: {kills})" in check.detail) == bool(kills)
+    assert report["communication"].get("cut_short", 0) == kills
+    assert words.count(", attempts that were cut short not counted. ") == (len(report["hospitals"]) if kills else 0)
+    assert says in words
+    assert ("cut short, as by a kill: what " in words) == bool(kills)
+
+
 def test_the_formula_counts_the_coordinates_that_are_sent(tmp_path):
     """With `subspace` a quarter of the update's, without compression the counters beside them."""
     run = Run(tmp_path / "r", rounds=0)
