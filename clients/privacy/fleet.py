@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -122,10 +122,10 @@ class PrivateFleet:
         with ThreadPoolExecutor(usable_cores()) if cuda else nullcontext() as threads:
             return self._in_groups(vector, trainees, lambda stack: stack.train(round_number, threads))
 
-    def clipped_sums(self, vector: Vector, trainees: Sequence[PrivateTrainee]) -> list[Vector]:
-        """Return for every hospital the clipped sum float32[d] of `PrivateHospital.clipped_sum`: without noise.
+    def clipped_sums(self, vector: Vector, trainees: Sequence[PrivateTrainee]) -> list[npt.NDArray[np.float64]]:
+        """Return for every hospital the clipped sum float64[d] of `PrivateHospital.clipped_sum`: without noise.
 
-        For a private step of the coupling `one-way`. Memory and errors as of `train`.
+        For a private step of the coupling `one-way` and a model in float64. Memory and errors as of `train`.
         """
         return self._in_groups(vector, trainees, _Stack.clipped_sums)
 
@@ -181,15 +181,15 @@ class _Stack:
         self._centrings = [_centring(trainee, model, privacy) for trainee in self._trainees]
         received = _received(vector, shared, len(trainees), model.text_features)
         self._values = {
-            name: received[name] if name in received else torch.stack([t.private[name] for t in self._trainees])
+            name: received[name] if name in received else self._stacked(name)
             for name, _ in trained_parameters(model, privacy)
         }
         self._gradients = {name: torch.zeros_like(value) for name, value in self._values.items()}
         self._momentum = {name: torch.stack([t.momentum[name] for t in self._trainees]) for name in self._values}
-        features = torch.cat([t.features for t in self._trainees])
+        features = torch.cat([t.features for t in self._trainees]).to(model.text_features)
         labels = torch.cat([t.labels for t in self._trainees])
         self._starts = np.cumsum([0, *(len(t.labels) for t in self._trainees)])
-        prior = torch.stack([t.private["log_prior"] for t in self._trainees])
+        prior = self._stacked("log_prior")
         values, gradients = self._values, self._gradients
         self._clipping = StackedClipping(model, privacy, values, gradients, prior, features, labels)
         self._descent = StackedDescent(privacy, model.settings, values, gradients, self._momentum)
@@ -199,6 +199,10 @@ class _Stack:
             self._centres = {name: centre.repeat(len(trainees), 1) for name, centre in of_one.items()}
             for k in range(len(trainees)):
                 self._place_centres(k)
+
+    def _stacked(self, name: str) -> Tensor:
+        """Return a private tensor of all trainees: float[K, ...], typed and placed as the model."""
+        return torch.stack([t.private[name] for t in self._trainees]).to(self._model.text_features)
 
     def train(self, round_number: int, threads: ThreadPoolExecutor | None) -> list[PrivatelyTrained]:
         places, measuring = range(len(self._trainees)), self._privacy.measuring_steps(round_number)
@@ -210,12 +214,12 @@ class _Stack:
                 continue
             self._clipping([self._sample(k) for k in places], self._centres)
             self._descent.step(sources, self._centres, round_number, threads)
-        vectors = _flat(self._values, self._shared)
+        vectors = _flat(self._values, self._shared).astype(np.float32, copy=False)
         return [self._result(k, vector) for k, vector in enumerate(vectors)]
 
-    def clipped_sums(self) -> list[Vector]:
+    def clipped_sums(self) -> list[npt.NDArray[np.float64]]:
         self._clipping([self._sample(k) for k in range(len(self._trainees))], self._centres)
-        return list(_flat(self._gradients, self._shared))
+        return list(_flat(self._gradients, self._shared).astype(np.float64, copy=False))
 
     def _sample(self, k: int) -> Sample:
         units = self._trainees[k].units
@@ -268,7 +272,7 @@ def _received(
     }
 
 
-def _flat(tensors: Mapping[str, Tensor], names: Sequence[str]) -> npt.NDArray[np.float32]:
-    """Return float32[K, d] on the CPU."""
-    flat = torch.cat([tensors[name].flatten(1) for name in names], 1).cpu()
-    return flat.numpy().astype(np.float32, copy=False)
+def _flat(tensors: Mapping[str, Tensor], names: Sequence[str]) -> npt.NDArray[np.floating[Any]]:
+    """Return float[K, d] on the CPU."""
+    flat: npt.NDArray[np.floating[Any]] = torch.cat([tensors[name].flatten(1) for name in names], 1).cpu().numpy()
+    return flat

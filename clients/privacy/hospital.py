@@ -4,7 +4,6 @@ import copy
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -25,7 +24,7 @@ from clients.privacy.randomness import Randomness
 from clients.privacy.replay import made_up_records, require_sensitivity
 from clients.privacy.sampling import sampled_rows, units_of_images
 from clients.privacy.settings import PrivacySettings
-from clients.privacy.step import ROWS_AT_A_TIME, LeanClipping
+from clients.privacy.step import LeanClipping
 from clients.privacy.trained import group_names, trained_parameters
 
 _MOMENTUM = "momentum."
@@ -36,13 +35,13 @@ class ContributionSum:
     """What a hospital adds to a step of `distributed` differential privacy, before any noise.
 
     Attributes:
-        vector: float[d], sum over the sampled units of their clipped gradients with respect to the shared vector.
-            float32 over at most `ROWS_AT_A_TIME` images, float64 over more: in float32 the rounding of a large sum
-            moves by more than what sensitivities leave room for (protocols/noise/SPEC.md, section 1).
+        vector: float64[d], sum over the sampled units of their clipped gradients with respect to the shared vector, in
+            float64 from the first product on: in float32 the rounding of a large sum moves by more than what
+            sensitivities leave room for (protocols/noise/SPEC.md, section 1).
         clip_norm: L2 sensitivity of `vector` to adding or removing one unit.
     """
 
-    vector: npt.NDArray[np.floating[Any]]
+    vector: npt.NDArray[np.float64]
     clip_norm: float
 
 
@@ -183,27 +182,16 @@ class PrivateHospital(Hospital):
             round_number: Counted from 1.
             randomness: Source of the sample; None for a fresh one of the operating system.
 
-        Privacy: L2 sensitivity to adding or removing one unit is exactly the (first) clip norm.
+        Privacy: L2 sensitivity to adding or removing one unit is the (first) clip norm, up to the rounding of float64.
         """
         del round_number  # the sample is fresh in every call; rounds differ in nothing else
         source = Randomness.of_the_system() if randomness is None else randomness
         self._load_shared(global_vector)
-        clip_norm = self._privacy.clip_norms[0]
-        features, labels, units = self._sampled(source)
-        if many := len(labels) > ROWS_AT_A_TIME:
-            model, features = copy.deepcopy(self._private_model).double(), features.double()
-        else:
-            model = self._private_model
-        fam = tuple(p for p in model.fam.parameters() if p.requires_grad)
-        groups = (Group(fam, clip_norm),)
-        if many:
-            summed = LeanClipping(model, groups)(features, labels, units)
-        else:
-            summed = self._sum(groups, features, labels, units)
-        by_parameter = dict(zip(fam, summed.gradients[0], strict=True))
-        shared = shared_part(model, self.method)
-        zero_filled = [by_parameter.get(p, torch.zeros_like(p)).reshape(-1).cpu() for _, p in shared]
-        return ContributionSum(torch.cat(zero_filled).numpy(), clip_norm)
+        summed = self._sum_in_double(*self._sampled(source))
+        by_parameter = dict(zip(self._fam(self._private_model), summed.gradients[0], strict=True))
+        shared = shared_part(self._private_model, self.method)
+        filled = [by_parameter.get(p, torch.zeros_like(p, dtype=torch.float64)).reshape(-1).cpu() for _, p in shared]
+        return ContributionSum(torch.cat(filled).numpy(), self._privacy.clip_norms[0])
 
     def train_mlp(self, round_number: int) -> None:
         """Train the MLP without noise on the FAM of the vector that was received last; it stays and is not covered."""
@@ -263,6 +251,16 @@ class PrivateHospital(Hospital):
             self._clippings[groups] = LeanClipping(self._private_model, groups, self._centres)
         return self._clippings[groups](features, labels, units)
 
+    def _sum_in_double(self, features: Tensor, labels: Tensor, units: Tensor | None) -> ClippedSum:
+        """Return the clipped sum of the FAM's gradients in float64, whatever the number of rows, which is private."""
+        model = copy.deepcopy(self._private_model).double()
+        group = Group(self._fam(model), self._privacy.clip_norms[0])
+        return LeanClipping(model, (group,))(features.double(), labels, units)
+
+    @staticmethod
+    def _fam(model: HospitalModel) -> tuple[nn.Parameter, ...]:
+        return tuple(parameter for parameter in model.fam.parameters() if parameter.requires_grad)
+
     def _measure(self, source: Randomness) -> None:
         """Spend a step on the mean feature, for the steps that follow."""
         rows, units = self._sample(source)
@@ -288,6 +286,8 @@ class PrivateHospital(Hospital):
         features, labels = features.to(self._device), labels.to(self._device)
         units = torch.arange(len(labels), device=labels.device) // 3 if self._privacy.unit == "patient" else None
         require_sensitivity(partial(self._sum, groups), groups, features, labels, units)
+        if not any(self._privacy.noise_multipliers):  # noise is added in shares, to sums in float64
+            require_sensitivity(self._sum_in_double, groups, features, labels, units)
         if self._privacy.centring_steps:
             centred = LeanClipping(model, groups, layer_centres(features.mean(0), model, self._privacy))
             require_sensitivity(centred, groups, features, labels, units)

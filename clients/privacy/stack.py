@@ -21,11 +21,8 @@ from clients.privacy.descent import REST_OF_SGD, fill_with_noise
 from clients.privacy.ghost import Units
 from clients.privacy.randomness import Randomness
 from clients.privacy.settings import PrivacySettings
-from clients.privacy.step import GhostStep, chunks, clip_factors, ghost_tensors, refuse_coupling
+from clients.privacy.step import ROWS_TOGETHER, GhostStep, chunks, clip_factors, ghost_tensors, refuse_coupling
 from clients.privacy.trained import group_names
-
-_ROWS_TOGETHER = 32
-"""Rows of a step are a multiple of it: samples of about one size then use the same memory."""
 
 
 @dataclass(frozen=True)
@@ -153,7 +150,7 @@ class _Batch:
     ) -> "_Batch":
         """Return the batch of one part of each sample, None where a sample has no such part."""
         largest = max(len(part[0]) for part in parts if part is not None)
-        index = torch.full((len(samples), -(-largest // _ROWS_TOGETHER) * _ROWS_TOGETHER), none)
+        index = torch.full((len(samples), -(-largest // ROWS_TOGETHER) * ROWS_TOGETHER), none)
         units = 1 + max(part[2] for part in parts if part is not None)
         places = torch.full_like(index, units - 1)
         by_patient = False

@@ -21,6 +21,11 @@ from clients.privacy.ghost import Ghost, GhostLinear, GhostMasked, GhostNorm, Un
 ROWS_AT_A_TIME = 1024
 """Rows that are stepped together (a patient with more is not split): bounds memory, also that of B x B products."""
 
+ROWS_TOGETHER = 32
+"""Rows of a step are filled up to a multiple of it, with rows that are left out of every sum. How BLAS rounds a row
+depends on the number of rows, where that is small or no multiple of its tiles: one image more would change the
+gradients of all others by a rounding, and those of images on a kink of an activation by much more than that."""
+
 _MARGIN = 1e-6
 """Added to norms, in clip norms, before dividing by them: float32 rounding does not lift a clipped norm above it."""
 
@@ -138,31 +143,26 @@ class LeanClipping:
 
     def _sum(self, features: Tensor, labels: Tensor, places: Tensor | None, count: int) -> int:
         """Write the clipped sum of some rows; return how many units count as zero because they are not finite."""
-        zeroed = 0
-        while len(labels):
-            step = self._step(len(labels))
-            units = Units(len(labels), places, count)
-            step.save(features, labels)
-            squares = [torch.zeros(count, dtype=features.dtype, device=features.device) for _ in self._groups]
-            for name, ghost in step.ghosts.items():
-                squares[self._group_of[name]] += ghost.squared_norms(units)
-            good = torch.stack([torch.isfinite(square) for square in squares]).all(0)
-            if bool(good.all()):
-                factors = [
-                    units.spread(clip_factors(square, group.clip_norm))
-                    for square, group in zip(squares, self._groups, strict=True)
-                ]
-                step.write({name: factors[self._group_of[name]] for name in step.ghosts})
-                return zeroed
-            zeroed += count - int(good.sum())
-            rows = units.spread(good)
-            features, labels = features[rows], labels[rows]
-            if places is not None:
-                places = (good.cumsum(0) - 1)[places[rows]]
-            count = int(good.sum())
-        for gradient in self._gradients.values():
-            gradient.zero_()
-        return zeroed
+        rows, fill = len(labels), -len(labels) % ROWS_TOGETHER
+        step = self._step(rows + fill)
+        step.save(nn.functional.pad(features, (0, 0, 0, fill)), nn.functional.pad(labels, (0, fill)))
+        units = Units(rows + fill)
+        if places is not None:
+            units = Units(rows + fill, nn.functional.pad(places, (0, fill), value=count), count + 1)
+        squares = [features.new_zeros(units.count) for _ in self._groups]
+        for name, ghost in step.ghosts.items():
+            squares[self._group_of[name]] += ghost.squared_norms(units)
+        good = torch.stack([torch.isfinite(square) for square in squares]).all(0)
+        left_out = units.spread(good).logical_not()
+        left_out[rows:] = True
+        factors = [
+            units.spread(clip_factors(square, group.clip_norm)).masked_fill_(left_out, 0.0)
+            for square, group in zip(squares, self._groups, strict=True)
+        ]
+        for ghost in step.ghosts.values():
+            ghost.leave_out(left_out)
+        step.write({name: factors[self._group_of[name]] for name in step.ghosts})
+        return count - int(good[:count].sum())
 
     def _step(self, rows: int) -> GhostStep:
         if rows not in self._steps:

@@ -33,9 +33,7 @@ RARE_BETA = 2.0**-80
 less than 1e-22."""
 
 LEEWAY = 1 + 2.0**-14
-"""Factor on the clip norm that covers float32 arithmetic in clipping and in sums over up to 1,024 images.
-
-Larger sums are made in float64 (noise/SPEC.md, section 1)."""
+"""Factor on the clip norm that covers the arithmetic of clipping and summing (noise/SPEC.md, section 1)."""
 
 WORTHWHILE_INFLATION = 1.002
 """An automatically chosen ring is wide enough that rounding raises the norm by at most this factor."""

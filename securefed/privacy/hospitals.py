@@ -149,12 +149,14 @@ class PrivateHospitals(Hospitals):
         return Randomness.of_a_seed(self._seed, site, number)
 
 
-def private_fleet(bundle: FeatureBundle, config: RunConfig, device: str, step: PrivacySettings) -> PrivateFleet:
-    """Return a fleet for the hospitals of `private_sites`."""
+def private_fleet(
+    bundle: FeatureBundle, config: RunConfig, device: str, step: PrivacySettings, *, double: bool = False
+) -> PrivateFleet:
+    """Return a fleet for the hospitals of `private_sites`; `double` is for sums without noise (`clipped_sums`)."""
     text, scale, method = bundle.text_features, bundle.logit_scale, config.federation.method
     model = build_model(text, scale, config.training, method, site="", seed=0, device=device)
     assert model is not None  # noqa: S101 (private methods train one)
-    return PrivateFleet(model, method, step)
+    return PrivateFleet(model.double() if double else model, method, step)
 
 
 def private_sites(

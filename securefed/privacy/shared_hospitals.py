@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from clients.encoders import FeatureBundle
 from clients.privacy import PrivacySettings, PrivateHospital, Randomness
 from clients.privacy.fleet import PrivateFleet
-from clients.privacy.step import ROWS_AT_A_TIME
 from securefed.config import PrivacyConfig, RunConfig
 from securefed.hospitals import Hospitals
 from securefed.privacy.ahead import Ahead
@@ -34,7 +33,6 @@ class SummingHospitals(Hospitals):
         workers: Sites that are evaluated at the same time.
         pay: Pays for a vector.
         together: Whether the sums of a round are made for all sites in one batched computation; None for that on a GPU.
-            Where a site has more than `ROWS_AT_A_TIME` images they are made one by one.
     """
 
     def __init__(
@@ -54,9 +52,8 @@ class SummingHospitals(Hospitals):
         self._seed = seed if config.privacy.noise == "seeded" else None
         self._pay = pay
         self._fleet: PrivateFleet | None = None
-        few = all(len(site.train.labels) <= ROWS_AT_A_TIME for site in bundle.sites)  # a fleet sums in float32
-        if few and (device == "cuda" if together is None else together):
-            self._fleet = private_fleet(bundle, config, device, step)
+        if device == "cuda" if together is None else together:
+            self._fleet = private_fleet(bundle, config, device, step, double=True)
         self._sums: Ahead[Vector] | None = None if self._fleet is None else Ahead(self._sum_all)
 
     def expect(self, number: int, sites: Sequence[str]) -> None:
@@ -65,10 +62,7 @@ class SummingHospitals(Hospitals):
             self._sums.expect(number, sites)
 
     def train(self, site: str, received: Vector, number: int) -> Vector:
-        """Return the clipped sum float[d] of a site's gradients at the received model; the MLP learns as well.
-
-        It is float64 over many images, as the channel with noise takes it (`ContributionSum`).
-        """
+        """Return the clipped sum float64[d] of a site's gradients at the received model; the MLP learns as well."""
         hospital = self._private[site]
         with self._work.running():
             self._scored.pop(site, None)
@@ -86,7 +80,8 @@ class SummingHospitals(Hospitals):
         """Sum for all sites at once; none of it leaves before its site has paid, and has added its share of noise."""
         assert self._fleet is not None  # noqa: S101 (narrows the type)
         trainees = [self._private[site].private_trainee(self._randomness(site, number)) for site in sites]
-        return dict(zip(sites, self._fleet.clipped_sums(received, trainees), strict=True))
+        summed = self._fleet.clipped_sums(received, trainees)
+        return {site: cast("Vector", vector) for site, vector in zip(sites, summed, strict=True)}
 
     def _randomness(self, site: str, number: int) -> Randomness:
         return Randomness.of_the_system() if self._seed is None else Randomness.of_a_seed(self._seed, site, number)

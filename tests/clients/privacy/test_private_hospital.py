@@ -227,7 +227,7 @@ def test_clipped_sum_is_the_sum_of_the_fams_clipped_gradients():
     hospital = make(privacy)
     given = hospital.clipped_sum(start(), 1)
     assert given.clip_norm == 0.3
-    assert given.vector.dtype == np.float32
+    assert given.vector.dtype == np.float64
     assert given.vector.shape == start().shape
     model = hospital._private_model
     features, labels = hospital._rows()
