@@ -163,9 +163,12 @@ def bullets(items: Sequence[str]) -> Blocks:
     return [Bullets(tuple(items))] if items else []
 
 
-def figure(drawing: Drawing, caption: str) -> Blocks:
-    """Return a drawing with its caption."""
-    return [Figure(drawing, caption)]
+def figure(drawing: Drawing | tuple[Drawing, ...], caption: str) -> Blocks:
+    """Return a drawing with its caption; one in several parts with a caption each that says which part it is."""
+    parts = drawing if isinstance(drawing, tuple) else (drawing,)
+    if len(parts) == 1:
+        return [Figure(parts[0], caption)]
+    return [Figure(part, f"{caption} Part {place} of {len(parts)}.") for place, part in enumerate(parts, 1)]
 
 
 def plain(cell: Cell) -> str:

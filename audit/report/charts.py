@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from math import ceil, floor, log10
+from typing import TypeVar
 
 from audit.report.drawing import Box, Dot, Drawing, Label, Shape, Stroke
 
@@ -14,7 +15,11 @@ _GRID, _ALARM, _PALE = "#c8c8c8", "#8a0000", "#e8eef2"
 _CHARACTER = 6.3
 """Width of a character of the text, on average and on the safe side."""
 
+_LINES = 24
+"""Bars, or hospitals of a timeline, of one drawing: more of them would not fit a page at a size that can be read."""
+
 Points = Sequence[tuple[float, float]]
+_Line = TypeVar("_Line")
 
 
 def line_chart(
@@ -101,8 +106,8 @@ def bars(
     *,
     unit: str,
     label: Callable[[float], str] | None = None,
-) -> Drawing:
-    """Return horizontal bars, each with an optional limit mark.
+) -> tuple[Drawing, ...]:
+    """Return horizontal bars, each with an optional limit mark; on as many drawings of one scale as they need.
 
     Args:
         title: Short title.
@@ -113,28 +118,32 @@ def bars(
     """
     highest = max((max(value, limit or 0.0) for value, limit in values.values()), default=0.0) or 1.0
     left = 20 + _CHARACTER * min(44, max(map(len, values), default=0))
-    height = 34 * len(values) + 40
     scale = (WIDTH - left - 100) / highest
-    body: list[Shape] = []
-    for place, (name, (value, limit)) in enumerate(values.items()):
-        y = 12 + 34 * place
-        body.append(Label(left - 10, y + 15, _cut(name, 44), "end"))
-        body.append(Box(left, y, max(1.0, value * scale), 20, COLOURS[0]))
-        if limit is not None:
-            x = left + limit * scale
-            body.append(Stroke(((x, y - 4), (x, y + 24)), _ALARM, 3))
-        end = left + max(value, limit or 0.0) * scale
-        body.append(Label(end + 6, y + 15, (label or _rounded)(value), "start"))
-    body.append(Label(left, height - 10, unit, "start"))
-    return _drawing(title, description, body, height, [])
+
+    def drawn(part: Sequence[tuple[str, tuple[float, float | None]]], title: str) -> Drawing:
+        height = 34 * len(part) + 40
+        body: list[Shape] = []
+        for place, (name, (value, limit)) in enumerate(part):
+            y = 12 + 34 * place
+            body.append(Label(left - 10, y + 15, _cut(name, 44), "end"))
+            body.append(Box(left, y, max(1.0, value * scale), 20, COLOURS[0]))
+            if limit is not None:
+                x = left + limit * scale
+                body.append(Stroke(((x, y - 4), (x, y + 24)), _ALARM, 3))
+            end = left + max(value, limit or 0.0) * scale
+            body.append(Label(end + 6, y + 15, (label or _rounded)(value), "start"))
+        body.append(Label(left, height - 10, unit, "start"))
+        return _drawing(title, description, body, height, [])
+
+    return _in_parts(title, list(values.items()), drawn)
 
 
 def _rounded(value: float) -> str:
     return f"{value:,.4g}" if value < 1e4 else f"{value:,.0f}"
 
 
-def timeline(title: str, description: str, rows: Mapping[str, Sequence[str | None]]) -> Drawing:
-    """Return a grid of hospitals by rounds; a dark square is a loss, and its letter the stage's first.
+def timeline(title: str, description: str, rows: Mapping[str, Sequence[str | None]]) -> tuple[Drawing, ...]:
+    """Return grids of hospitals by rounds; a dark square is a loss, and its letter the stage's first.
 
     Args:
         title: Short title.
@@ -143,18 +152,33 @@ def timeline(title: str, description: str, rows: Mapping[str, Sequence[str | Non
     """
     count = max((len(stages) for stages in rows.values()), default=0)
     width = (WIDTH - 180) / max(1, count)
-    height = 26 * len(rows) + 40
-    body: list[Shape] = []
-    for place, (name, stages) in enumerate(rows.items()):
-        y = 8 + 26 * place
-        body.append(Label(170, y + 15, _cut(name, 24), "end"))
-        for index, stage in enumerate(stages):
-            x = 180 + index * width
-            body.append(Box(x, y, max(0.5, width * 0.9), 20, _PALE if stage is None else _ALARM))
-            if stage is not None and width >= 10:
-                body.append(Label(x + width * 0.45, y + 15, stage[:1], colour="#ffffff"))
-    body.append(Label(180, height - 10, "rounds, from the first", "start"))
-    return _drawing(title, description, body, height, [])
+
+    def drawn(part: Sequence[tuple[str, Sequence[str | None]]], title: str) -> Drawing:
+        height = 26 * len(part) + 40
+        body: list[Shape] = []
+        for place, (name, stages) in enumerate(part):
+            y = 8 + 26 * place
+            body.append(Label(170, y + 15, _cut(name, 24), "end"))
+            for index, stage in enumerate(stages):
+                x = 180 + index * width
+                body.append(Box(x, y, max(0.5, width * 0.9), 20, _PALE if stage is None else _ALARM))
+                if stage is not None and width >= 10:
+                    body.append(Label(x + width * 0.45, y + 15, stage[:1], colour="#ffffff"))
+        body.append(Label(180, height - 10, "rounds, from the first", "start"))
+        return _drawing(title, description, body, height, [])
+
+    return _in_parts(title, list(rows.items()), drawn)
+
+
+def _in_parts(
+    title: str, lines: Sequence[_Line], drawn: Callable[[Sequence[_Line], str], Drawing]
+) -> tuple[Drawing, ...]:
+    """Return a drawing of every so many lines, each titled with its place where there are several."""
+    starts = range(0, max(1, len(lines)), _LINES)
+    titles = (
+        [title] if len(starts) == 1 else [f"{title} ({place} of {len(starts)})" for place in range(1, len(starts) + 1)]
+    )
+    return tuple(drawn(lines[start : start + _LINES], named) for start, named in zip(starts, titles, strict=True))
 
 
 class _Axis:

@@ -46,7 +46,8 @@ from audit.report.sections import CLOSING, first_page, sections_of, subtitle
 
 _BODY, _BOLD, _FIXED = "DejaVuSans", "DejaVuSans-Bold", "DejaVuSansMono"
 _MARGIN = 17 * mm
-_WIDTH = A4[0] - 2 * _MARGIN
+_FOOT = 20 * mm
+_WIDTH, _HEIGHT = A4[0] - 2 * _MARGIN, A4[1] - _MARGIN - _FOOT
 _BLUE, _RED, _GREEN, _GREY = "#1b5e8a", "#8a0000", "#1d5c1d", "#4a4a4a"
 _LOOKS = {"PASS": (_GREEN, "\u2713 "), "FAIL": (_RED, "\u2717 ")}
 
@@ -70,13 +71,13 @@ def render_pdf(report: Mapping[str, Any]) -> bytes:
         leftMargin=_MARGIN,
         rightMargin=_MARGIN,
         topMargin=_MARGIN,
-        bottomMargin=20 * mm,
+        bottomMargin=_FOOT,
         invariant=1,
         title=f"Audit report of {report['identity']['run_id']}",
         author="SecureFed",
         lang="en",
     )
-    frame = Frame(_MARGIN, 20 * mm, _WIDTH, A4[1] - _MARGIN - 20 * mm, 0, 0, 0, 0)
+    frame = Frame(_MARGIN, _FOOT, _WIDTH, _HEIGHT, 0, 0, 0, 0)
     name = report["identity"]["run_id"]
     document.addPageTemplates(PageTemplate("page", [frame], onPage=lambda canvas, _: _footer(canvas, name)))
     document.build(story)
@@ -97,12 +98,12 @@ class _Heading(Text):  # type: ignore[misc]  # reportlab has no types
 
 
 class _Chart(Flowable):  # type: ignore[misc]
-    """A drawing at the width of the text, or a little less."""
+    """A drawing at the width of the text, or a little less; smaller where it would not fit a page with its caption."""
 
     def __init__(self, drawing: Drawing) -> None:
         super().__init__()
         self._drawing = drawing
-        self._scale = min(1.0, _WIDTH / drawing.width * 0.86)
+        self._scale = min(1.0, _WIDTH / drawing.width * 0.86, _HEIGHT / drawing.height * 0.86)
         self.width, self.height = drawing.width * self._scale, drawing.height * self._scale
 
     def draw(self) -> None:
@@ -173,7 +174,8 @@ def _table(block: Table) -> list[Flowable]:
         ]
 
     rows = [line(block.header, bold=True), *(line(row, bold=False) for row in block.rows)]
-    grid = Grid(rows, _column_widths(block), repeatRows=1, hAlign="LEFT", spaceBefore=1, spaceAfter=10)
+    widths = _column_widths(block)  # a row that is longer than a page goes on overleaf: splitInRow
+    grid = Grid(rows, widths, repeatRows=1, splitInRow=1, hAlign="LEFT", spaceBefore=1, spaceAfter=10)
     rules: list[tuple[Any, ...]] = [
         ("VALIGN", (0, 0), (-1, -1), "TOP"),
         ("BACKGROUND", (0, 0), (-1, 0), HexColor("#eef3f6")),

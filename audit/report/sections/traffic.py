@@ -52,8 +52,8 @@ def communication(report: Mapping[str, Any]) -> Blocks:
         parts += figure(drawing, "Bytes that all hospitals sent, by round and kind.")
     sizes = {entry["name"]: (entry["bytes"], None) for entry in section["comparison"] if entry["bytes"]}
     if section["client_rounds"]:
-        drawing = bars("What a hospital sends in a round", "one bar a way to train", sizes, unit="bytes")
-        parts += figure(drawing, "One hospital, one round, on one scale.")
+        ways = bars("What a hospital sends in a round", "one bar a way to train", sizes, unit="bytes")
+        parts += figure(ways, "One hospital, one round, on one scale.")
     return parts
 
 

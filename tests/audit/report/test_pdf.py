@@ -57,3 +57,32 @@ def test_a_report_of_a_private_run_has_its_charts(private_run):
     text = text_of(render_pdf(report))
     assert "Largest epsilon over the hospitals after each round." in text
     assert "every point of the line is a guarantee" in text
+
+
+def test_a_hundred_hospitals_with_test_metrics_and_losses_fit_pages(report):
+    names = [f"hospital_{place:03d}" for place in range(100)]
+    utility, (first, *others) = report["utility"], report["rounds"]
+    one = next(iter(utility["sites"].values()))
+    changed = {
+        **report,
+        "utility": {**utility, "sites": dict.fromkeys(names, one)},
+        "data": {**report["data"], "hospitals": names},
+        "hospitals": [{**report["hospitals"][0], "name": name, "epsilon": 1.0} for name in names],
+        "rounds": [{**first, "dropouts": dict.fromkeys(names, "Unmasking")}, *others],
+    }
+    text = text_of(render_pdf(changed))
+    assert "Accuracy at each hospital. Part 5 of 5." in text
+    assert "A dark square is a loss, with the first letter of the stage. Part 5 of 5." in text
+    assert text.count("hospital_099") >= 4
+
+
+def test_a_cell_longer_than_a_page_goes_on_overleaf(report):
+    classes = [f"{place:03d}" + "x" * 200 for place in range(100)]
+    text = text_of(render_pdf({**report, "data": {**report["data"], "classes": classes}})).replace(" ", "")
+    assert all(f"{place:03d}xxx" in text for place in range(100))
+
+
+def test_a_drawing_of_any_height_is_scaled_to_a_page(report, monkeypatch):
+    monkeypatch.setattr("audit.report.charts._LINES", 1000)
+    sites = dict.fromkeys((f"h{place}" for place in range(100)), next(iter(report["utility"]["sites"].values())))
+    assert render_pdf({**report, "utility": {**report["utility"], "sites": sites}})
