@@ -84,7 +84,7 @@ def write_outcome(
     for evaluation in [*evaluations, *([held_out] if held_out else [])]:
         folder.append_rows(folder.metrics, metric_rows(evaluation, FINAL, "test"))
     folder.write_json(folder.evaluation, _details([*evaluations, *([held_out] if held_out else [])], bundle.classes))
-    draw_plots(folder, outcome.chosen_round)
+    draw_plots(folder, outcome.chosen_round, outcome.training)
     summary = summarise(
         config,
         evaluations=evaluations,
@@ -112,13 +112,13 @@ def write_outcome(
     return summary
 
 
-def draw_plots(folder: RunFolder, chosen_round: int) -> None:
-    """Draw all plots of a run from the files of its folder."""
+def draw_plots(folder: RunFolder, chosen_round: int, training: Sequence[RoundRecord]) -> None:
+    """Draw all plots of a run from the files of its folder, and from its rounds of training what they sent."""
     rows = read_metric_rows(folder.metrics) if folder.metrics.exists() else []
     details = folder.read_json(folder.evaluation)
     plot_accuracy(rows, chosen_round, folder.plots)
     plot_keep_ratios(rows, folder.plots)
-    plot_bytes(read_byte_rows(folder.bytes), folder.plots)
+    plot_bytes(training, folder.plots)
     plot_reliability({site: entry["reliability"] for site, entry in details["sites"].items()}, folder.plots)
     matrices = {site: entry["confusion"] for site, entry in details["sites"].items()}
     plot_confusion(matrices, details["classes"], folder.plots)

@@ -6,8 +6,11 @@ from pathlib import Path
 
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
+from audit.history import RoundRecord
 from securefed.plots.style import COLOURS, figure, legend_outside, look
-from securefed.run_folder import ByteRow, MetricRow
+from securefed.run_folder import MetricRow
+
+_DIRECTIONS = {"up": "upload", "down": "download"}
 
 
 def plot_accuracy(rows: Sequence[MetricRow], chosen_round: int, folder: Path) -> None:
@@ -64,18 +67,19 @@ def plot_keep_ratios(rows: Sequence[MetricRow], folder: Path) -> None:
         drawing.legend(handles, names, loc="outside lower center", ncols=min(5, len(names)))
 
 
-def plot_bytes(rows: Sequence[ByteRow], folder: Path) -> None:
+def plot_bytes(training: Sequence[RoundRecord], folder: Path) -> None:
     """Draw mean bytes a client and round, upload and download, stacked by kind, on a broken-down bar a stage.
 
-    A round that was sent twice is one round that took twice as much.
+    The bars of a direction add up to what summary.json has: the same rounds, those of training that the result stands
+    on, and the same clients, in each round those that took part.
     """
-    if not rows:
-        return
-    clients = len({row.site for row in rows})
-    rounds = len({row.round for row in rows})
+    client_rounds = sum(len(record.bytes) for record in training)
     totals: dict[tuple[str, str, str], float] = defaultdict(float)
-    for row in rows:
-        totals[row.direction, row.stage, row.kind] += row.bytes / clients / rounds
+    for record in training:
+        for count in record.byte_rows():
+            totals[_DIRECTIONS[count.way], count.stage, count.kind] += count.bytes / client_rounds
+    if not totals:
+        return
     kinds = sorted({kind for _, _, kind in totals}, key=lambda kind: -sum(v for k, v in totals.items() if k[2] == kind))
     labels = list(dict.fromkeys((direction, stage) for direction, stage, _ in totals))
     with figure(folder, "bytes", height=1.4 + 0.34 * len(labels)) as drawing:

@@ -22,7 +22,7 @@ from securefed.nodes.owed import owed_model, owed_signatures
 @pytest.fixture
 def nodes(tmp_path, monkeypatch):
     """Hospitals in memory, and the server's folder of their study."""
-    monkeypatch.setattr("securefed.outcome.draw_plots", lambda folder, chosen_round: None)
+    monkeypatch.setattr("securefed.outcome.draw_plots", lambda *_: None)
     nodes = Nodes(tmp_path, federation={"rounds": 1})
     folder = nodes.server = ServerFolder(tmp_path / "server")
     folder.approvals.mkdir(parents=True)

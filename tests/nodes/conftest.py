@@ -13,7 +13,7 @@ from deployed import Deployment
 @pytest.fixture(autouse=True)
 def _no_plots(monkeypatch):
     """Drawing takes longer than these small runs."""
-    monkeypatch.setattr("securefed.outcome.draw_plots", lambda folder, chosen_round: None)
+    monkeypatch.setattr("securefed.outcome.draw_plots", lambda *_: None)
 
 
 @pytest.fixture

@@ -28,7 +28,7 @@ def undisturbed(tmp_path_factory):
     from deployed import Deployment
 
     patch = pytest.MonkeyPatch()
-    patch.setattr("securefed.outcome.draw_plots", lambda folder, chosen_round: None)
+    patch.setattr("securefed.outcome.draw_plots", lambda *_: None)
     root = tmp_path_factory.mktemp("undisturbed")
     found = {"none": Deployment(root, "none").serve(), "ring": Deployment(root, "ring", **RING).serve()}
     patch.undo()
@@ -150,7 +150,7 @@ def test_a_server_that_was_killed_goes_on_to_the_same_model(deployment, undistur
         deployed.serve()
     deployed.wire.change.clear()
     monkeypatch.undo()
-    monkeypatch.setattr("securefed.outcome.draw_plots", lambda folder, chosen_round: None)
+    monkeypatch.setattr("securefed.outcome.draw_plots", lambda *_: None)
     trained = {site: node._memory.last for site, node in deployed.nodes.items()}
     summary = deployed.serve()
     assert summary["fam_sha256"] == undisturbed[scheme]["fam_sha256"]
@@ -250,7 +250,7 @@ def test_a_round_that_was_opened_is_repeated_over_the_same_sites_only(deployment
     with pytest.raises(RoundAbortedError, match="nothing was revealed"):
         deployed.serve()
     deployed.wire.change.clear()
-    monkeypatch.setattr("securefed.outcome.draw_plots", lambda folder, chosen_round: None)
+    monkeypatch.setattr("securefed.outcome.draw_plots", lambda *_: None)
     deployed.serve()
     verified(deployed)
 

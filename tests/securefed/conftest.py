@@ -56,7 +56,7 @@ def bundle(sites=5, train=40, width=WIDTH):
 def _plots_only_where_asked(request, monkeypatch):
     """Drawing takes longer than these small runs; a test that wants plots is marked `draws`."""
     if "draws" not in request.keywords:
-        monkeypatch.setattr("securefed.outcome.draw_plots", lambda folder, chosen_round: None)
+        monkeypatch.setattr("securefed.outcome.draw_plots", lambda *_: None)
 
 
 @pytest.fixture(scope="session")

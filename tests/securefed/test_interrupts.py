@@ -56,7 +56,7 @@ def resumes_as(whole, small_run, tmp_path, monkeypatch):
     if not whole:
         result = simulate(small_run(), output=tmp_path / "whole", cache_dir=cache)
         whole |= {key: result.summary[key] for key in ("fam_sha256", "mean", "chosen_round")}
-    monkeypatch.setattr("securefed.outcome.draw_plots", lambda folder, chosen_round: None)
+    monkeypatch.setattr("securefed.outcome.draw_plots", lambda *_: None)
     resumed = resume_run(tmp_path / "run", cache_dir=cache)
     assert {key: resumed.summary[key] for key in whole} == whole
     checked = verify_run(resumed.folder.path)

@@ -18,7 +18,7 @@ def run(tmp_path_factory):
     root = tmp_path_factory.mktemp("card")
     config = config_from_mapping({"federation": {"rounds": 1, "device": "cpu"}, "purpose": {"controller": "The trees"}})
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("securefed.outcome.draw_plots", lambda folder, chosen_round: None)
+        patch.setattr("securefed.outcome.draw_plots", lambda *_: None)
         return simulate(config, output=root / "run", cache_dir=root / "cache").folder
 
 

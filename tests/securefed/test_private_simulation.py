@@ -50,7 +50,7 @@ def whole(features_file, tmp_path_factory):
         return right(self, vector, number, randomness)
 
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("securefed.outcome.draw_plots", lambda folder, chosen_round: None)
+        patched.setattr("securefed.outcome.draw_plots", lambda *_: None)
         patched.setattr(PrivateHospital, "train_round", watched)
         result = run(config_from_mapping(tree), folder, observer=seen)
     return SimpleNamespace(result=result, lines=seen.lines, charged=charged)
