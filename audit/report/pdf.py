@@ -3,10 +3,8 @@
 import io
 from collections.abc import Mapping, Sequence
 from html import escape
-from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
 from reportlab.lib.colors import HexColor
 from reportlab.lib.pagesizes import A4
 from reportlab.lib.styles import ParagraphStyle
@@ -41,10 +39,9 @@ from audit.report.blocks import (
     plain,
 )
 from audit.report.drawing import Box, Dot, Drawing, Label, Stroke
-from audit.report.reading_order import in_order
+from audit.report.glyphs import BODY, BOLD, FIXED, font_file, known
 from audit.report.sections import CLOSING, first_page, sections_of, subtitle
 
-_BODY, _BOLD, _FIXED = "DejaVuSans", "DejaVuSans-Bold", "DejaVuSansMono"
 _MARGIN = 17 * mm
 _FOOT = 20 * mm
 _WIDTH, _HEIGHT = A4[0] - 2 * _MARGIN, A4[1] - _MARGIN - _FOOT
@@ -132,12 +129,12 @@ class _Chart(Flowable):  # type: ignore[misc]
     def _write(canvas: Canvas, label: Label, high: float) -> None:
         canvas.saveState()
         canvas.setFillColor(HexColor(label.colour))
-        canvas.setFont(_BODY, 11)
+        canvas.setFont(BODY, 11)
         canvas.translate(label.x, high - label.y)
         if label.turned:
             canvas.rotate(90)
         draw = {"start": canvas.drawString, "middle": canvas.drawCentredString, "end": canvas.drawRightString}
-        draw[label.anchor](0, 0, _known(label.text))
+        draw[label.anchor](0, 0, known(label.text))
         canvas.restoreState()
 
 
@@ -152,7 +149,7 @@ def _block(block: Block, level: str) -> list[Flowable]:
         case Subheading(text):
             return [_text(text, level)]
         case Bullets(items):
-            return [Text(escape(_known(item)), _style("bullet"), bulletText="\u2022") for item in items]
+            return [Text(escape(known(item)), _style("bullet"), bulletText="\u2022") for item in items]
         case Table():
             return _table(block)
         case Figure(drawing, caption):
@@ -193,7 +190,7 @@ def _column_widths(block: Table) -> list[float]:
     size = 8.5 if len(block.header) <= 5 else 7
 
     def measure(text: str) -> float:
-        return float(pdfmetrics.stringWidth(_known(text), _BOLD, size)) + 8
+        return float(pdfmetrics.stringWidth(known(text), BOLD, size)) + 8
 
     least = [
         min(max(measure(word) for text in column for word in text.split() or [""]), _WIDTH / 3) for column in cells
@@ -218,7 +215,7 @@ def _cell(cell: Cell, size: float, *, bold: bool, alignment: int) -> Text:
 def _markup(cell: Cell) -> str:
     match cell:
         case Code(text):
-            return f'<font face="{_FIXED}" size="6.5">{escape(text)}</font>'
+            return f'<font face="{FIXED}" size="6.5">{escape(text)}</font>'
         case Verdict(word):
             colour, mark = _LOOKS.get(word, (_GREY, "\u2013 "))
             return f'<font color="{colour}"><b>{mark}{escape(word)}</b></font>'
@@ -228,25 +225,25 @@ def _markup(cell: Cell) -> str:
             shown = plain(cell)
             return "\u2013" if shown == "-" else escape(shown)
         case _:
-            return escape(_known(cell))
+            return escape(known(cell))
 
 
 def _text(text: str, kind: str, **changes: Any) -> Text:
-    return Text(escape(_known(text)), _style(kind, **changes))
+    return Text(escape(known(text)), _style(kind, **changes))
 
 
 def _style(kind: str, **changes: Any) -> ParagraphStyle:
     looks: dict[str, dict[str, Any]] = {
-        "title": {"fontName": _BOLD, "fontSize": 18, "leading": 24},
+        "title": {"fontName": BOLD, "fontSize": 18, "leading": 24},
         "lead": {"fontSize": 10.5, "leading": 15, "spaceAfter": 6},
-        "h1": {"fontName": _BOLD, "fontSize": 13, "leading": 17, "spaceBefore": 14, "spaceAfter": 5},
-        "h2": {"fontName": _BOLD, "fontSize": 10.5, "leading": 14, "spaceBefore": 8, "spaceAfter": 4},
-        "alarm": {"fontName": _BOLD, "textColor": HexColor(_RED)},
+        "h1": {"fontName": BOLD, "fontSize": 13, "leading": 17, "spaceBefore": 14, "spaceAfter": 5},
+        "h2": {"fontName": BOLD, "fontSize": 10.5, "leading": 14, "spaceBefore": 8, "spaceAfter": 4},
+        "alarm": {"fontName": BOLD, "textColor": HexColor(_RED)},
         "caption": {"fontSize": 8.5, "leading": 12, "textColor": HexColor(_GREY), "spaceBefore": 4},
-        "bullet": {"leftIndent": 12, "bulletIndent": 2, "bulletFontName": _BODY},
+        "bullet": {"leftIndent": 12, "bulletIndent": 2, "bulletFontName": BODY},
         "small": {"fontSize": 8, "leading": 11},
     }
-    base: dict[str, Any] = {"fontName": _BODY, "fontSize": 9.5, "leading": 13.5, "splitLongWords": 1}
+    base: dict[str, Any] = {"fontName": BODY, "fontSize": 9.5, "leading": 13.5, "splitLongWords": 1}
     if kind in ("h1", "h2"):
         base["keepWithNext"] = 1
     if kind == "h1":
@@ -255,22 +252,15 @@ def _style(kind: str, **changes: Any) -> ParagraphStyle:
 
 
 def _footer(canvas: Canvas, name: str) -> None:
-    canvas.setFont(_BODY, 8)
+    canvas.setFont(BODY, 8)
     canvas.setFillColor(HexColor(_GREY))
-    canvas.drawString(_MARGIN, 12 * mm, _known(f"Audit report of {name}")[:90])
+    canvas.drawString(_MARGIN, 12 * mm, known(f"Audit report of {name}")[:90])
     canvas.drawRightString(A4[0] - _MARGIN, 12 * mm, f"page {canvas.getPageNumber()}")
 
 
 def _register_fonts() -> None:
-    if _BODY in pdfmetrics.getRegisteredFontNames():
+    if BODY in pdfmetrics.getRegisteredFontNames():
         return
-    folder = Path(mpl.get_data_path()) / "fonts" / "ttf"
-    for name in (_BODY, _BOLD, _FIXED):
-        pdfmetrics.registerFont(TTFont(name, folder / f"{name}.ttf"))
-    pdfmetrics.registerFontFamily(_BODY, _BODY, _BOLD, _BODY, _BOLD)
-
-
-def _known(text: str) -> str:
-    """Return text in characters that the font has and that stay in order; others become their number."""
-    glyphs = pdfmetrics.getFont(_BODY).face.charToGlyph
-    return "".join(sign if ord(sign) in glyphs and in_order(sign) == sign else f"(U+{ord(sign):04X})" for sign in text)
+    for name in (BODY, BOLD, FIXED):
+        pdfmetrics.registerFont(TTFont(name, font_file(name)))
+    pdfmetrics.registerFontFamily(BODY, BODY, BOLD, BODY, BOLD)

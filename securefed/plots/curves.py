@@ -7,7 +7,7 @@ from pathlib import Path
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from audit.history import RoundRecord
-from securefed.plots.style import COLOURS, figure, legend_outside, look
+from securefed.plots.style import COLOURS, figure, legend_outside, look_of_site
 from securefed.run_folder import MetricRow
 
 _DIRECTIONS = {"up": "upload", "down": "download"}
@@ -24,7 +24,7 @@ def plot_accuracy(rows: Sequence[MetricRow], chosen_round: int, folder: Path) ->
     with figure(folder, "accuracy") as drawing:
         axes = drawing.subplots()
         for index, (site, points) in enumerate(series.items()):
-            axes.plot(list(points), list(points.values()), label=site, lw=1.2, ms=2.5, **look(index))
+            axes.plot(list(points), list(points.values()), lw=1.2, ms=2.5, **look_of_site(site, index, len(series)))
         shared = sorted(set.intersection(*(set(points) for points in series.values())))
         mean = [sum(points[number] for points in series.values()) / len(series) for number in shared]
         axes.plot(shared, mean, color="black", lw=2.2, label="mean over sites")
@@ -53,10 +53,11 @@ def plot_keep_ratios(rows: Sequence[MetricRow], folder: Path) -> None:
         for part, axes in zip(parts, panels, strict=False):
             axes.set_visible(True)
             lowest = 1.0
-            for index, site in enumerate(site for name, site in series if name == part):
+            sites = [site for name, site in series if name == part]
+            for index, site in enumerate(sites):
                 points = series[part, site]
                 lowest = min(lowest, *points.values())
-                axes.plot(list(points), list(points.values()), label=site, lw=1.2, ms=2.5, **look(index))
+                axes.plot(list(points), list(points.values()), lw=1.2, ms=2.5, **look_of_site(site, index, len(sites)))
             room = max(0.1 * (1 - lowest), 0.005)
             axes.set(title=part, ylabel="rows kept", ylim=(lowest - room, 1 + room))
             axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=1))

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from matplotlib.ticker import PercentFormatter
 
-from securefed.plots.style import figure, look
+from securefed.plots.style import figure, look_of_site, shown
 
 
 def plot_reliability(curves: Mapping[str, Mapping[str, Sequence[float]]], folder: Path) -> None:
@@ -23,11 +23,11 @@ def plot_reliability(curves: Mapping[str, Mapping[str, Sequence[float]]], folder
         axes = drawing.subplots()
         axes.plot([0, 1], [0, 1], color="#888888", ls="--", lw=1, label="calibrated")
         for index, (site, curve) in enumerate(curves.items()):
-            style = look(index)
+            style = look_of_site(site, index, len(curves))
             total = sum(curve["count"])
             sizes = [12 + 250 * count / total for count in curve["count"]]
             axes.plot(curve["confidence"], curve["accuracy"], lw=0.7, alpha=0.5, color=style["color"])
-            axes.scatter(curve["confidence"], curve["accuracy"], s=sizes, alpha=0.85, label=site, lw=0, **style)
+            axes.scatter(curve["confidence"], curve["accuracy"], s=sizes, alpha=0.85, lw=0, **style)
         axes.set(
             title="Reliability of the ensemble on test data",
             xlabel="confidence (area: share of images)",
@@ -43,7 +43,7 @@ def plot_confusion(matrices: Mapping[str, Sequence[Sequence[int]]], classes: Seq
     """Draw a confusion matrix a site (rows true, columns predicted; shares of the true class, counts written)."""
     if not matrices:
         return
-    names = [name.replace("_", " ") for name in classes]
+    names = [shown(name.replace("_", " ")) for name in classes]
     columns = 2 if len(matrices) == 4 else min(3, len(matrices))
     lines = -(-len(matrices) // columns)
     side = 1.6 + 0.42 * len(classes)
@@ -58,7 +58,7 @@ def plot_confusion(matrices: Mapping[str, Sequence[Sequence[int]]], classes: Seq
                     colour = "white" if shares[row, column] > 0.55 else "black"
                     text = axes.text(column, row, str(count), ha="center", va="center", fontsize=7, color=colour)
                     text.set_in_layout(False)  # it lies inside of the axes: the layout need not measure it
-            axes.set_title(site)
+            axes.set_title(shown(site))
             axes.grid(visible=False)
             axes.set_xticks(range(len(names)), [""] * len(names))
             axes.set_yticks(range(len(names)), names)

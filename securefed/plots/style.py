@@ -1,5 +1,6 @@
 """One look for all plots: colours that stay apart for colour-blind readers, saved as SVG and PNG."""
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,12 +11,24 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
+from audit.report.glyphs import known
 from securefed.run_folder import unwritable
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7A4EAB", "#333333", "#A0A000", "#8C564B")
 """Okabe and Ito's palette, extended; lines also differ by marker."""
 
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "<", ">")
+
+_NAMED = 15
+"""Sites that a legend names beside a plot of usual height; of more it has one entry for all."""
+
+_LONGEST = 28
+"""Characters of a name in a plot."""
+
+_MOST_PIXELS, _LONGEST_SIDE = 100e6, 60_000
+"""What a PNG may have: matplotlib refuses sides of 2**16, and a plot of so many pixels takes 400 MB to draw."""
+
+_RESOLUTION = 130.0
 
 _STYLE = {
     "font.family": "DejaVu Sans",
@@ -27,12 +40,13 @@ _STYLE = {
     "axes.titlelocation": "left",
     "axes.titleweight": "bold",
     "axes.titlesize": 11,
+    "text.parse_math": False,
     "grid.color": "#DDDDDD",
     "grid.linewidth": 0.7,
     "legend.frameon": False,
     "svg.hashsalt": "securefed",
     "svg.fonttype": "path",
-    "savefig.dpi": 130,
+    "savefig.dpi": _RESOLUTION,
 }
 
 
@@ -50,7 +64,7 @@ def figure(folder: Path, name: str, width: float = 7.2, height: float = 4.2) -> 
         try:
             folder.mkdir(parents=True, exist_ok=True)
             drawing.savefig(folder / f"{name}.svg", metadata={"Date": None})
-            drawing.savefig(folder / f"{name}.png", metadata={"Software": None})
+            drawing.savefig(folder / f"{name}.png", metadata={"Software": None}, dpi=_resolution(drawing))
         except OSError as error:
             raise unwritable(folder / name, error) from error
 
@@ -65,6 +79,28 @@ def _lay_out(drawing: Figure) -> None:
     engine.execute(drawing)
     drawing.dpi = resolution
     drawing.set_layout_engine(None)
+
+
+def _resolution(drawing: Figure) -> float:
+    """Return the dots an inch of a PNG: the usual ones, fewer where the figure is too large for them."""
+    width, height = map(float, drawing.get_size_inches())
+    return min(_RESOLUTION, math.sqrt(_MOST_PIXELS / (width * height)), _LONGEST_SIDE / max(width, height))
+
+
+def shown(name: str) -> str:
+    """Return a name as plots have it: in characters that the font has, cut in the middle where it is long.
+
+    Legends leave out what starts with an underscore: such a name is shown after a space of no width.
+    """
+    text = known(name if len(name) <= _LONGEST else f"{name[: _LONGEST - 13]}...{name[-10:]}")
+    return f"\u200b{text}" if text.startswith("_") else text
+
+
+def look_of_site(site: str, index: int, count: int) -> dict[str, Any]:
+    """Return label, colour and marker of the index-th of so many sites; many look alike, with one label for all."""
+    if count <= _NAMED:
+        return {"label": shown(site), **look(index)}
+    return {"label": f"each of {count} sites" if index == 0 else None, "color": COLOURS[5], "marker": MARKERS[0]}
 
 
 def look(index: int) -> dict[str, Any]:

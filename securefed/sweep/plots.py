@@ -8,7 +8,8 @@ from typing import Any
 
 from matplotlib.ticker import PercentFormatter
 
-from securefed.plots.style import figure, legend_outside, look
+from audit.report.glyphs import known
+from securefed.plots.style import figure, legend_outside, look, shown
 from securefed.sweep.cell import CellResult
 from securefed.sweep.plan import SweepPlan
 from securefed.sweep.table import label, mean_accuracy
@@ -34,11 +35,11 @@ def plot_sweep(plan: SweepPlan, results: Mapping[str, CellResult], folder: Path)
             for index, (line, points) in enumerate(series.items()):
                 values = list(points)
                 numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
-                x: list[Any] = sorted(values) if numbers else [str(value) for value in values]
+                x: list[Any] = sorted(values) if numbers else [known(str(value)) for value in values]
                 groups = [points[value] for value in (x if numbers else values)]
                 means = [fmean(group) for group in groups]
                 spread = [stdev(group) if len(group) > 1 else 0.0 for group in groups]
-                axes.errorbar(x, means, yerr=spread, capsize=3, label=line or "mean over sites", **look(index))
+                axes.errorbar(x, means, yerr=spread, capsize=3, label=shown(line or "mean over sites"), **look(index))
             title = "Test accuracy of the ensemble, mean over sites"
             axes.set(title=title, xlabel=key, ylabel="accuracy (± sd over the other keys)")
             axes.yaxis.set_major_formatter(PercentFormatter(1.0))

@@ -5,10 +5,13 @@ from contextlib import contextmanager
 import matplotlib as mpl
 import pytest
 from matplotlib.figure import Figure
+from matplotlib.legend import Legend
+from PIL import Image
 
 from audit.history import read_history
 from audit.log import read_events
-from securefed.plots import curves, style
+from securefed.plots import curves, quality, style
+from securefed.run_folder import MetricRow
 from securefed.simulation import simulate
 
 
@@ -23,7 +26,7 @@ def drawn(monkeypatch):
             kept[name] = Figure(figsize=(width, height), layout="constrained")
             yield kept[name]
 
-    for module in (curves,):
+    for module in (curves, quality):
         monkeypatch.setattr(module, "figure", figure)
     return kept
 
@@ -65,3 +68,56 @@ def test_the_bars_of_bytes_add_up_to_what_the_summary_has(small_run, tmp_path, d
             if bar.get_width() and stages[round(bar.get_y() + bar.get_height() / 2)].startswith(direction)
         )
         assert 1024 * shown == pytest.approx(result.summary["communication"][f"{direction}_bytes_per_client_round"])
+
+
+def accuracies(sites):
+    rows = [MetricRow(number, site, "val", "ensemble", "accuracy", 0.5) for site in sites for number in (0, 1)]
+    return rows + [MetricRow(1, site, "train", "fam.up", "keep_ratio", 0.9) for site in sites]
+
+
+AWKWARD = ("cost $5", "$\\frac{1$ b", "_hidden", "\u4e2d\u6587", "North")
+
+
+def test_any_name_is_drawn_and_named_in_the_legend(tmp_path, drawn):
+    """Warnings are errors here: a glyph that the font lacks would be one."""
+    curves.plot_accuracy(accuracies(AWKWARD), 1, tmp_path)
+    curves.plot_keep_ratios(accuracies(AWKWARD), tmp_path)
+    curve = {"confidence": [0.5, 0.9], "accuracy": [0.4, 0.8], "count": [3, 4]}
+    quality.plot_reliability(dict.fromkeys(AWKWARD, curve), tmp_path)
+    quality.plot_confusion({site: [[1, 0], [0, 2]] for site in AWKWARD}, ["$_$", "\u4e2d"], tmp_path)
+    expected = {"cost $5", "$\\frac{1$ b", "\u200b_hidden", "(U+4E2D)(U+6587)", "North"}
+    for name, figure in drawn.items():
+        with mpl.rc_context(style._STYLE):
+            figure.savefig(tmp_path / f"{name}.svg")
+        if name != "confusion":
+            (legend,) = figure.findobj(Legend)
+            assert {text.get_text() for text in legend.get_texts()} >= expected, name
+    assert [axes.get_title(loc="left") for axes in drawn["confusion"].axes[:5]] == [
+        style.shown(name) for name in AWKWARD
+    ]
+
+
+def test_a_legend_of_many_sites_stays_beside_the_plot(tmp_path, drawn):
+    sites = [f"site{place:02d}" for place in range(60)]
+    curves.plot_accuracy(accuracies(sites), 1, tmp_path)
+    curves.plot_keep_ratios(accuracies(sites), tmp_path)
+    curve = {"confidence": [0.5, 0.9], "accuracy": [0.4, 0.8], "count": [3, 4]}
+    quality.plot_reliability(dict.fromkeys(sites, curve), tmp_path)
+    others = {"accuracy": {"mean over sites", "kept: round 1"}, "keep_ratios": set(), "reliability": {"calibrated"}}
+    for name, more in others.items():
+        figure = drawn[name]
+        with mpl.rc_context(style._STYLE):
+            figure.savefig(tmp_path / f"{name}.svg")
+        (legend,) = figure.findobj(Legend)
+        assert {text.get_text() for text in legend.get_texts()} == {"each of 60 sites", *more}
+        box = legend.get_window_extent()
+        assert box.x1 <= figure.bbox.x1
+        assert box.y1 <= figure.bbox.y1
+
+
+def test_long_names_keep_both_ends_and_large_figures_fit_a_png(tmp_path):
+    assert style.shown("a" * 50 + "ward 17 of the north") == "a" * 15 + "...f the north"
+    with style.figure(tmp_path, "tall", width=2, height=600):
+        pass
+    with Image.open(tmp_path / "tall.png") as image:
+        assert image.height <= 60_000
