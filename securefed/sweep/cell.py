@@ -3,7 +3,8 @@
 import itertools
 import json
 import shutil
-from contextlib import nullcontext
+import traceback
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,8 @@ def look_up(folder: Path, cell: Cell) -> CellResult:
         return CellResult(cell.name, WAITING)
     except ValueError as error:
         raise RunFolderError(path, f"is damaged ({error}); remove its folder to run the cell again") from error
+    if not isinstance(summary, dict):
+        raise RunFolderError(path, "is damaged (not an object); remove its folder to run the cell again")
     if summary.get("config_digest") not in cell.digests:
         raise RunFolderError(path, "belongs to another configuration (or ledger); name another folder with --output")
     verifies = reported(path.parent)
@@ -89,6 +92,9 @@ def require_same_data(folder: Path, result: CellResult, fingerprint: str, encode
 def run_cell(folder: Path, cell: Cell, cache_dir: Path | None, workers: int) -> CellResult:
     """Run a cell, or go on with it where an earlier sweep was interrupted; errors of a run become its result.
 
+    So do faults that nobody foresaw, or one of them would end a sweep of days: what happened stands beside the cell's
+    folder, in `<name>.traceback.txt`, until it is run again.
+
     Args:
         folder: Folder of all cells.
         cell: The cell.
@@ -100,12 +106,18 @@ def run_cell(folder: Path, cell: Cell, cache_dir: Path | None, workers: int) -> 
     from clients.encoders import EncoderError
     from protocols.errors import ProtocolError
 
+    trace = folder / f"{cell.name}.traceback.txt"
     try:
+        trace.unlink(missing_ok=True)
         return CellResult(cell.name, FINISHED, _summary(folder / cell.name, cell, cache_dir, workers))
     except KeyboardInterrupt:
         return CellResult(cell.name, INTERRUPTED)
     except (SecureFedError, AuditError, DataError, EncoderError, ProtocolError, OSError) as error:
         return CellResult(cell.name, FAILED, error=f"{type(error).__name__}: {error}")
+    except Exception as error:  # noqa: BLE001 (a cell is the run that fails alone)
+        with suppress(OSError):  # a disk that is full keeps no trace, and the cell has failed all the same
+            trace.write_text("".join(traceback.format_exception(error)), encoding="utf-8", errors="backslashreplace")
+        return CellResult(cell.name, FAILED, error=f"{type(error).__name__}: {error}; see {trace}")
 
 
 def _summary(path: Path, cell: Cell, cache_dir: Path | None, workers: int) -> dict[str, Any]:

@@ -201,6 +201,34 @@ def test_a_cell_that_diverges_fails_alone(sweep_file, tmp_path):
     assert results[0].error.startswith("DivergedError: training diverged at site0")
 
 
+def test_a_cell_fails_alone_of_a_fault_that_nobody_foresaw_and_its_trace_is_kept(sweep_file, tmp_path, monkeypatch):
+    plan, faults = read_plan(sweep_file('"federation.seed" = [0, 1]')), iter([ValueError("no\udcff such")])
+
+    def draw_plots(*_):
+        for fault in faults:
+            raise fault
+
+    monkeypatch.setattr("securefed.outcome.draw_plots", draw_plots)
+    result = run_sweep(plan, tmp_path / "out", jobs=1)
+    first, second = (result.results[cell.name] for cell in plan.cells)
+    trace = tmp_path / "out" / "cells" / f"{first.name}.traceback.txt"
+    assert (first.status, second.status) == (FAILED, FINISHED)
+    assert first.error == f"ValueError: no\udcff such; see {trace}"
+    assert "in draw_plots" in trace.read_text()
+    assert run_sweep(plan, tmp_path / "out", jobs=1).failed == 0
+    assert not trace.exists()
+
+
+@pytest.mark.parametrize("content", ["[]", "null", "3", "{"])
+def test_a_summary_that_is_no_object_is_told_in_one_line(sweep_file, tmp_path, content):
+    plan = read_plan(sweep_file('"federation.seed" = [0, 1]'))
+    folder = tmp_path / "out" / "cells" / plan.cells[0].name
+    folder.mkdir(parents=True)
+    (folder / "summary.json").write_text(content)
+    with pytest.raises(RunFolderError, match=r"is damaged .*; remove its folder to run the cell again"):
+        look_up_all(plan, tmp_path / "out")
+
+
 def test_a_cell_that_a_budget_does_not_bear_fails_alone(sweep_file, tmp_path):
     path, signer = tmp_path / "ledger.sqlite", Ed25519PrivateKey.generate().public_key().public_bytes_raw().hex()
     budget = Budget(2.0, 1e-5, Adjacency.ADD_OR_REMOVE_ONE, signer)
