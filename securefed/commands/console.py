@@ -11,7 +11,7 @@ from rich.table import Table
 
 from securefed.observer import Observer, RoundView
 from securefed.sweep.cell import CellResult
-from securefed.sweep.table import mean_accuracy
+from securefed.sweep.table import MEAN, mean_accuracy
 
 PARTS = ("ensemble", "fam", "mlp", "zero-shot")
 METRICS = {
@@ -22,12 +22,15 @@ METRICS = {
     "ece": "ECE",
 }
 
+_VERBATIM: Any = {"highlight": False, "markup": False, "emoji": False}
+"""Text is printed as it is, in tables too: names of sites, classes and files may look like markup."""
+
 
 class ConsoleObserver(Observer):
     """Draws what a run tells on stderr; a context manager that leaves the terminal clean, also under Ctrl-C."""
 
     def __init__(self, *, quiet: bool = False) -> None:
-        self.console = Console(stderr=True, highlight=False, soft_wrap=not sys.stderr.isatty())
+        self.console = Console(stderr=True, soft_wrap=not sys.stderr.isatty(), **_VERBATIM)
         self._quiet = quiet
         self._progress = Progress(
             TextColumn("{task.description:<16}"),
@@ -62,7 +65,7 @@ class ConsoleObserver(Observer):
 
     def warned(self, text: str) -> None:
         """Print a warning, also where there is no progress: figures may be worth less than they look."""
-        self.console.print(f"warning: {text}", style="yellow", markup=False)
+        self.console.print(f"warning: {text}", style="yellow")
 
     def encoded(self, done: int, total: int) -> None:
         """Move the bar of the encoder."""
@@ -87,11 +90,11 @@ class ConsoleObserver(Observer):
             self._cells = self._progress.add_task("runs", total=cells, note="")
         self._progress.advance(self._cells)
         if error:
-            self.console.print(f"{status}: {values}: {error}", style="yellow", markup=False)
+            self.console.print(f"{status}: {values}: {error}", style="yellow")
 
     def _say(self, text: str) -> None:
         if not self._quiet:
-            self.console.print(text, markup=False)
+            self.console.print(text)
 
 
 def print_result(summary: dict[str, Any], verdict: Sequence[str], folder: Path) -> None:
@@ -99,16 +102,16 @@ def print_result(summary: dict[str, Any], verdict: Sequence[str], folder: Path) 
     out = stdout_console()
     out.print(metric_table(summary, "Test data, %"))
     if summary["fam_sha256"]:
-        out.print(f"model: kept from round {summary['chosen_round']}, sha256 {summary['fam_sha256']}", markup=False)
+        out.print(f"model: kept from round {summary['chosen_round']}, sha256 {summary['fam_sha256']}")
     for line in verdict:
-        out.print(line, markup=False)
-    out.print(f"results: {folder}, to read first: {folder / 'report.html'}", markup=False)
+        out.print(line)
+    out.print(f"results: {folder}, to read first: {folder / 'report.html'}")
 
 
 def stdout_console() -> Console:
     """Return a console on stdout that does not cut lines where nobody sees a terminal."""
     terminal = sys.stdout.isatty()
-    return Console(highlight=False, width=None if terminal else 160, soft_wrap=not terminal)
+    return Console(width=None if terminal else 160, soft_wrap=not terminal, **_VERBATIM)
 
 
 def metric_table(result: dict[str, Any], title: str) -> Table:
@@ -119,14 +122,14 @@ def metric_table(result: dict[str, Any], title: str) -> Table:
     for name in METRICS.values():
         table.add_column(name, justify="right")
     blocks = [(site, parts.get("test", parts)) for site, parts in result["sites"].items()]
-    blocks.append(("mean over sites", result["mean"]))
+    blocks.append((MEAN, result["mean"]))
     if result.get("global_site"):
         blocks.append((f"{result['global_site']['site']} (held out)", result["global_site"]))
     for name, parts in blocks:
         for part in PARTS:
             if part in parts:
                 values = [_percent(parts[part].get(metric)) for metric in METRICS]
-                table.add_row(name, part, *values, style="bold" if name.startswith("mean") else None)
+                table.add_row(name, part, *values, style="bold" if name == MEAN else None)
                 name = ""
     return table
 

@@ -72,5 +72,5 @@ class _Counting(ConsoleObserver):
         """Say how many files and folders were left out; return the exit code."""
         if self._unread:
             text = f"{self._unread} of {read + self._unread} files (or folders of them) could not be read"
-            self.console.print(text, markup=False)
+            self.console.print(text)
         return 1 if self._unread else 0

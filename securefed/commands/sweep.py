@@ -77,6 +77,6 @@ def command(
         out = stdout_console()
         out.print(sweep_table(plan.keys, [(cell.values, results[cell.name]) for cell in plan.cells]))
         if not dry_run:
-            out.print(f"results: {folder / 'results.csv'}, plots: {folder / 'plots'}", markup=False)
+            out.print(f"results: {folder / 'results.csv'}, plots: {folder / 'plots'}")
     if failed:
         context.exit(1)

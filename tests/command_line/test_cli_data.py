@@ -274,3 +274,26 @@ def test_a_run_on_features_without_a_digest_of_the_encoder_says_that_it_knows_no
     code, _, err = call("predict", "run", image, "--encoder", "demo")
     assert code == 2
     assert "if nobody wrote an encoder_digest into that file, the run cannot predict images" in err
+
+
+def test_names_that_look_like_markup_are_printed_as_they_are(call, images):
+    site, label, run = "north [red]", "benign [/malignant] :smile:", "run [bold]"
+    folder = images / "a" / "dark" / "x["
+    folder.mkdir()
+    (images / "a" / "dark" / "0.png").rename(folder / "y].png")
+    lines = [
+        f"{path.relative_to(images)},{site if path.is_relative_to(images / 'a') else path.parts[-3]},"
+        f"{label if 'dark' in path.parts else 'bright'}"
+        for path in sorted(images.rglob("*.png"))
+    ]
+    (images / "table.csv").write_text("\n".join(["path,site,label", *lines]))
+    code, out, err = call("data", "inspect", images / "table.csv")
+    assert (code, site in out, label in out) == (0, True, True), err
+    code, out, err = call("simulate", "--data", images / "table.csv", "--rounds", 1, "--output", run, "--quiet")
+    assert (code, site in out, f"results: {run}" in out) == (0, True, True), err
+    code, out, err = call("predict", run, folder / "y].png", "--site", site)
+    assert (code, err) == (0, "")
+    assert "x[/y].png" in "".join(out.split())
+    assert label in out
+    code, out, err = call("audit", "compare", run)
+    assert (code, run in out) == (0, True), err

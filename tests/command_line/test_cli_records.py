@@ -159,6 +159,15 @@ def test_clients_that_were_dealt_are_named_in_the_claim_and_in_what_budgets_are_
     assert not any("to which client an image" in text for text in json.loads(out)["privacy"]["unprotected"])
 
 
+def test_a_hospital_in_a_ledger_is_named_as_it_is_written(call):
+    from tests.audit.ledger.money import policy_text
+
+    Path("policy.toml").write_text(policy_text("d7" * 32).replace('"north"', '"north [/red] :smile:"'))
+    assert call("audit", "ledger", "policy", "ledger.db", "policy.toml")[0] == 0
+    code, out, err = call("audit", "ledger", "show", "ledger.db")
+    assert (code, "north [/red] :smile:" in out) == (0, True), err
+
+
 def test_a_ledger_from_policy_to_renewal(call):
     from audit.accounting import Gaussian, Repeated, upper_epsilon
     from audit.ledger import Account, BudgetExceededError, Charge, Ledger
