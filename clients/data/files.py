@@ -91,7 +91,8 @@ def read_records(
             on_progress(done, len(ordered))
     findings = []
     if missing:
-        findings.append(finding("missing_file", missing, f"{len(missing)} listed images are not where the table says"))
+        text = f"{len(missing)} images are not where a table, or a link, says; correct it or put them there"
+        findings.append(finding("missing_file", missing, text))
     if broken:
         text = f"{len(broken)} images cannot be read and are left out; repair or remove them"
         findings.append(finding("broken_image", broken, text))

@@ -8,6 +8,9 @@ from clients.data.errors import SiteError
 _REORDERING = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 """Marks, embeddings, overrides and isolates of the Unicode bidirectional algorithm (UAX 9, section 2)."""
 
+_MEAN = "mean over sites"
+"""What tables and plots of results call the mean, in the column of the sites."""
+
 
 @dataclass(frozen=True)
 class Row:
@@ -33,7 +36,7 @@ def check_site_name(site: str) -> None:
 
     Raises:
         SiteError: The name starts with a dot, has a slash, a backslash, a control character or one that reorders text,
-            or is not UTF-8.
+            is not UTF-8, or is what results call the mean over sites.
     """
     if not is_utf8(site):
         raise SiteError(site, "its folder or file has a name that is not UTF-8; rename it")
@@ -41,6 +44,8 @@ def check_site_name(site: str) -> None:
         raise SiteError(site, "is no name for a site; use one without slashes that does not start with a dot")
     if fault := reordering(site):
         raise SiteError(site, fault)
+    if site == _MEAN:
+        raise SiteError(site, "is what results call the mean of all; rename it")
 
 
 def reordering(name: str) -> str:

@@ -22,6 +22,7 @@ from clients.data import (
     check_dataset,
     load_dataset,
 )
+from securefed.sweep.table import MEAN
 
 TWO_SITES = {"north": {"benign": 6, "malignant": 4}, "south": {"benign": 3}}
 
@@ -48,6 +49,20 @@ def test_a_site_has_no_name_that_a_terminal_takes_for_a_command(make_folder, sig
     root = make_folder({f"north{sign}2J": {"benign": 2}, "south": {"malignant": 2}})
     with pytest.raises(SiteError, match="is no name for a site"):
         load_dataset(str(root))
+
+
+def test_no_site_is_called_what_results_call_the_mean(make_folder):
+    with pytest.raises(SiteError, match="is what results call the mean of all; rename it"):
+        load_dataset(str(make_folder({MEAN: {"benign": 2}, "south": {"malignant": 2}})))
+    assert load_dataset(str(make_folder({f"{MEAN} 2": {"benign": 2}}, "other")))[0].sites == (f"{MEAN} 2",)
+
+
+def test_a_link_to_nothing_is_told_as_one(make_folder):
+    root = make_folder({"north": {"benign": 2}, "south": {"malignant": 2}})
+    (root / "north" / "benign" / "gone.png").symlink_to(root / "nothing.png")
+    dataset, warnings = load_dataset(str(root))
+    assert len(dataset.records) == 4
+    assert kinds(warnings)["missing_file"].message.startswith("1 images are not where a table, or a link, says;")
 
 
 @pytest.mark.parametrize("sign", ["\u061c", "\u200e", "\u200f", "\u202a", "\u202e", "\u2066", "\u2069"])
