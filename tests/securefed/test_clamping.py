@@ -2,12 +2,18 @@
 
 import json
 import re
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from audit.log import read_events
 from audit.verify import verify_run
+from protocols.codec import FixedPointCodec
+from securefed.compression import Contribution
+from securefed.fixed_point import FixedPointSite
 from securefed.observer import Observer
+from securefed.round_rows import ClampingWatch
 from securefed.run_folder import read_metric_rows
 from securefed.simulation import simulate
 
@@ -59,3 +65,23 @@ def test_ranges_that_follow_the_updates_are_no_cause_of_a_warning(small_run, tmp
     config = small_run(secure_aggregation={"compression": "ring:4", "update_range": 1e-4})
     warnings, *_ = run(config, tmp_path / "run")
     assert [text for text in warnings if "clamped" in text] == []
+
+
+@pytest.mark.parametrize(("share", "said"), [(0.0099, 0), (0.01, 1), (0.5, 1)])
+def test_a_run_is_warned_of_once_from_one_coordinate_in_a_hundred(small_run, share, said):
+    observer = Listening()
+    watch = ClampingWatch(SimpleNamespace(config=small_run(), compression=SimpleNamespace(scheme="none")), observer)
+    for number in (1, 2):
+        watch.see(number, share)
+    assert len(observer.warnings) == said
+
+
+@pytest.mark.parametrize(("clamped", "count"), [(0, 0), (1, 1), (100, 1), (101, 2), (10_000, 100)])
+def test_a_single_clamped_coordinate_shows_though_the_counter_is_coarser(clamped, count):
+    """The counter has 100 steps for 10,000 coordinates: it is rounded up."""
+    codec = FixedPointCodec([10_000], [1.0], 8, max_counters=(100, 100))
+    site = FixedPointSite("north", codec, lambda _site, _number: np.random.default_rng(0))
+    update = np.zeros(10_000, np.float32)
+    update[:clamped] = 2.0
+    encoded = site.encode(1, codec.digest, Contribution(update, 0.25))
+    assert encoded.lanes(16)[-2:].tolist() == [25, count]

@@ -332,6 +332,8 @@ def test_a_budget_below_the_smallest_scheme_is_refused():
     sizes = {scheme: 1000 - 100 * index for index, scheme in enumerate(LADDER)}
     assert choose(10**6, sizes.__getitem__).scheme == "none"
     assert choose(850, sizes.__getitem__).scheme == LADDER[2]
+    assert choose(800, sizes.__getitem__).scheme == LADDER[2]
+    assert choose(799, sizes.__getitem__).scheme == LADDER[3]
     with pytest.raises(ConfigError, match="too few"):
         choose(10, sizes.__getitem__)
 

@@ -54,7 +54,9 @@ def test_a_site_has_no_name_that_a_terminal_takes_for_a_command(make_folder, sig
 def test_no_site_is_called_what_results_call_the_mean(make_folder):
     with pytest.raises(SiteError, match="is what results call the mean of all; rename it"):
         load_dataset(str(make_folder({MEAN: {"benign": 2}, "south": {"malignant": 2}})))
-    assert load_dataset(str(make_folder({f"{MEAN} 2": {"benign": 2}}, "other")))[0].sites == (f"{MEAN} 2",)
+    assert load_dataset(str(make_folder({f"{MEAN} 2": {"benign": 2, "malignant": 2}}, "other")))[0].sites == (
+        f"{MEAN} 2",
+    )
 
 
 def test_a_link_to_nothing_is_told_as_one(make_folder):

@@ -222,3 +222,16 @@ def test_a_gpu_trains_the_same():
         updates.append(hospital.train_round(start(settings), 1))
         assert hospital.predict(start(settings) + updates[-1])["ensemble"].shape == (21, CLASSES)
     np.testing.assert_allclose(updates[0], updates[1], rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize("method", ["fedmedclip", "fedavg-mlp"])
+def test_what_was_fitted_to_one_model_is_not_used_for_another(method):
+    hospital, first = make_hospital(method=method), start(method=method)
+    second = first + 3 * hospital.train_round(first, 1)
+    hospital.predict(first, "test")
+    anew = make_hospital(method=method)
+    anew.load_private_state(hospital.private_state())
+    expected, found = anew.predict(second, "test"), hospital.predict(second, "test")
+    for part, probabilities in expected.items():
+        np.testing.assert_array_equal(found[part], probabilities)
+    assert any(not np.array_equal(hospital.predict(first, "test")[part], found[part]) for part in found)
