@@ -65,7 +65,7 @@ KINDS: Mapping[str, Record] = MappingProxyType(
         "data_of_hospital": Record({"hospital": NAME, "digest": DIGEST}, {"earlier": DIGEST}),
         "encoder_described": Record(
             {"name": NAME, "digest": NAME, "embed_dim": Integer(1)},
-            {"images_encoded": _COUNT, "cache_hits": _COUNT, "seconds": Real(0)},
+            {"features": DIGEST, "images_encoded": _COUNT, "cache_hits": _COUNT, "seconds": Real(0)},
         ),
         "protocol_described": Record(
             {"secure_aggregation": Flag(), "clients": Integer(1), "dimension": Integer(1)},

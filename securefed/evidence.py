@@ -122,7 +122,7 @@ class RunEvidence:
         """Record what is trained on: names, digests and what was found in the data; no file names.
 
         Args:
-            bundle: The features of the data.
+            bundle: The features of the data; of a private run with the keyed digest of those of a file.
             name: Name of the data set.
             warnings: What was found in the data.
             keyed: What a private run calls the data in place of their fingerprint (audit/data_name.py). Its record has
@@ -147,6 +147,8 @@ class RunEvidence:
         encoder: dict[str, JSON] = {"name": bundle.encoder_name, "digest": bundle.encoder_digest}
         work: dict[str, JSON] = {"images_encoded": bundle.images_encoded, "cache_hits": bundle.cache_hits}
         work["seconds"] = round(bundle.encode_seconds, 3)
+        if bundle.features_digest:
+            encoder["features"] = bundle.features_digest
         described = {**encoder, "embed_dim": bundle.embed_dim, **({} if keyed else work)}
         self._log.append("encoder_described", described)
 
@@ -201,8 +203,9 @@ class RunEvidence:
         for kind, field, found in (
             ("data_described", "fingerprint", keyed or bundle.data_fingerprint),
             ("encoder_described", "digest", bundle.encoder_digest),
+            ("encoder_described", "features", bundle.features_digest),
         ):
-            if kind in described and described[kind][field] != found:
+            if kind in described and described[kind].get(field, found) != found:
                 raise ConfigError("--resume", f"the {field} of {kind.split('_')[0]} differs from the run's; restore it")
 
     def _purpose(self, config: RunConfig) -> None:

@@ -101,6 +101,7 @@ def write_outcome(
             "data_keyed": bool(keyed),
             "encoder": bundle.encoder_name,
             "encoder_digest": bundle.encoder_digest,
+            **({"features_digest": bundle.features_digest} if bundle.features_digest else {}),
             **({} if keyed else {"images_encoded": bundle.images_encoded, "cache_hits": bundle.cache_hits}),
             "software": software_versions(),
         },

@@ -201,6 +201,7 @@ def _check_same_data(folder: RunFolder, config: RunConfig, bundle: FeatureBundle
     except (KeyError, TypeError, AttributeError) as error:
         raise RunFolderError(folder.summary, f"is damaged ({error} is missing); use the file of the run") from error
     if folder.name_of_data(bundle.data_fingerprint, keyed=keyed) == trained_on:
+        _check_same_features(folder, config, bundle, summary["provenance"].get("features_digest"), keyed=keyed)
         return
     here = {site.site: len(site.test) for site in bundle.sites}
     changed = [
@@ -214,6 +215,20 @@ def _check_same_data(folder: RunFolder, config: RunConfig, bundle: FeatureBundle
         f"changed ({'; '.join(changed) or 'with as many test images at every site'}); restore them, or name what is to "
         "be evaluated with --data",
     )
+
+
+def _check_same_features(
+    folder: RunFolder, config: RunConfig, bundle: FeatureBundle, trained_on: str | None, *, keyed: bool
+) -> None:
+    """Refuse a file that gives the run's own images other features; what an encoder computes has its digest."""
+    if not trained_on or not bundle.features_digest:
+        return
+    if folder.name_of_data(bundle.features_digest, keyed=keyed) != trained_on:
+        raise ConfigError(
+            "encoder.name",
+            f"{config.encoder.name} has other features of the same images, or other text features, than the run was "
+            "made with; restore the file, or name what is to be evaluated with --data",
+        )
 
 
 def _divided_anew(dataset: ImageDataset, warnings: Sequence[DataWarning], split: str) -> list[str]:

@@ -4,7 +4,7 @@ import hashlib
 import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -157,7 +157,7 @@ class _Run:
             self._observer.warned(BUDGETS_OF_DEALT_CLIENTS)
         parties, self._identities = simulated_parties(folder, dataset.sites)
         with RunEvidence.begin(folder, config, dataset.sites, self._now, parties) as evidence:
-            bundle = self._encode(dataset, device, warnings)
+            bundle = self._encode(folder, dataset, device, warnings)
             evidence.data(bundle, dataset.name, (*warnings, *bundle.warnings), self._keyed(folder, bundle))
             return self._go(folder, evidence, bundle, device, dataset)
 
@@ -172,20 +172,22 @@ class _Run:
         parties, self._identities = simulated_parties(folder, dataset.sites)
         with RunEvidence.reopen(folder, dataset.sites, self._now, parties) as evidence:
             evidence.check_same_config(config)
-            bundle = self._encode(dataset, device, warnings)
+            bundle = self._encode(folder, dataset, device, warnings)
             keyed = self._keyed(folder, bundle)
             evidence.check_same_data(bundle, keyed)
             if not evidence.has("data_described"):  # the run was left while images were encoded
                 evidence.data(bundle, dataset.name, (*warnings, *bundle.warnings), keyed)
             return self._go(folder, evidence, bundle, device, dataset)
 
-    def _encode(self, dataset: Any, device: str, warnings: Sequence[DataWarning]) -> FeatureBundle:
+    def _encode(self, folder: RunFolder, dataset: Any, device: str, warnings: Sequence[DataWarning]) -> FeatureBundle:
         for warning in warnings:
             if warning.severity == "warning":
                 self._observer.warned(warning.message)
         bundle = encode_sites(self._config, dataset, device, self._cache, self._observer)
         for warning in bundle.warnings:
             self._observer.warned(warning.message)
+        if self._config.privacy.enabled and bundle.features_digest:  # a record has the name of these, as of the data
+            return replace(bundle, features_digest=named_data(folder.data_key, bundle.features_digest))
         return bundle
 
     def _keyed(self, folder: RunFolder, bundle: FeatureBundle) -> str:

@@ -68,6 +68,8 @@ class FeatureBundle:
         cache_hits: Images whose features were in the cache (or in a file of features).
         encode_seconds: Time that preparing took.
         warnings: Findings: images that could not be decoded, damaged cache entries.
+        features_digest: SHA-256 (hex) of what a file of features gave, "" where the encoder computed it: neither of the
+            two digests above says what is in such a file.
     """
 
     classes: tuple[str, ...]
@@ -84,6 +86,7 @@ class FeatureBundle:
     cache_hits: int
     encode_seconds: float
     warnings: tuple[DataWarning, ...] = ()
+    features_digest: str = ""
 
     def all_sites(self) -> tuple[SiteFeatures, ...]:
         """Return the sites that train and, last, the held-out one."""

@@ -1,8 +1,9 @@
 """Features from and to files, in the format of clients.data.feature_table."""
 
 import contextlib
+import hashlib
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -113,7 +114,25 @@ def bundle_from_file(dataset: ImageDataset, path: Path, encoder_name: str) -> Fe
         images_encoded=0,
         cache_hits=len(dataset.records),
         encode_seconds=0.0,
+        features_digest=_features_digest(dataset.records, table, where, order),
     )
+
+
+def _features_digest(
+    records: Sequence[Record], table: FeatureTable, where: Mapping[str, int], order: Sequence[int]
+) -> str:
+    """Return the SHA-256 (hex) of all that training takes from a file, whatever the order of its rows and classes.
+
+    Format: SHA-256 over the label `securefed/features/v1`, the logit scale and the text features in the order of the
+    data set's classes (float32, little endian), and in sorted order one entry an image: its digest (hex) and its
+    features.
+    """
+    rows = table.features.astype("<f4")
+    digest = hashlib.sha256(b"securefed/features/v1" + np.float32(table.logit_scale).astype("<f4").tobytes())
+    digest.update(table.text_features[list(order)].astype("<f4").tobytes())
+    for entry in sorted(record.digest.encode() + rows[where[record.path]].tobytes() for record in records):
+        digest.update(entry)
+    return digest.hexdigest()
 
 
 def _positions(records: Sequence[Record], table: FeatureTable, path: Path) -> dict[str, int]:

@@ -78,6 +78,11 @@ def attack_run(
             bundle.data_fingerprint, keyed=bool(described.fields.get("keyed"))
         ):
             raise ConfigError("RUN", "the data are not those of the run any more; restore them")
+        encoder = history.last("encoder_described")
+        if encoder is not None and "features" in encoder.fields:
+            named = folder.name_of_data(bundle.features_digest, keyed=config.privacy.enabled)
+            if encoder.fields["features"] != named:
+                raise ConfigError("RUN", "the file of features is not that of the run any more; restore it")
         findings += _on_data(config, bundle, folder, attacks, canaries, site)
     if "protocol" in attacks:
         findings += attack_protocol()

@@ -14,7 +14,7 @@ from securefed.errors import ConfigError, RunFolderError
 from securefed.nodes.site_state import SiteState
 from securefed.site.checks import Level, check_site
 from securefed.site.folder import SiteFolder
-from securefed.site.opening import data_fingerprint
+from securefed.site.opening import data_fingerprint, file_features
 from securefed.site.settings import read_settings
 from securefed.study.approval import Approval, approve, read_approval
 from securefed.study.form import Study
@@ -51,9 +51,10 @@ def approve_study(
     with folder.alone():
         _change_state(folder, study.digest)
         fingerprint = data_fingerprint(settings, study)
+        features = file_features(folder, settings, study)
         if not folder.data_key.exists():
             create_data_key(folder.data_key)
-        folder.write(folder.data, json.dumps({"fingerprint": fingerprint}).encode() + b"\n")
+        folder.write(folder.data, json.dumps({"fingerprint": fingerprint, "features": features}).encode() + b"\n")
         folder.write(folder.study, study.encode())
         folder.write(folder.approval, approval.encode())
     return approval

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -111,7 +111,8 @@ def _node(folder: SiteFolder, state: bytes | None) -> SiteNode:
     approved = approved_data(folder)
     if not folder.data_key.exists():
         raise ConfigError("data", f"{folder.data_key} is not there; run `site approve` again")
-    agreement = Agreement(study.digest, study.roster.digest, named_data(folder.data_key, approved, study.digest))
+    seen = approved + (_approved(folder)["features"] or "")
+    agreement = Agreement(study.digest, study.roster.digest, named_data(folder.data_key, seen, study.digest))
     config = with_local(study.config, device=_device(settings), charge=settings.policy.charge)
 
     def witness(run_id: str) -> Witness:
@@ -120,7 +121,7 @@ def _node(folder: SiteFolder, state: bytes | None) -> SiteNode:
     def keep(run_id: str, vector: NDArray[np.float32], chosen: int) -> None:
         hospital.keep(run_id, vector, chosen, node.state_after(chosen))
 
-    run = SiteRun(agreement, witness, keep, unusable=lambda: _unusable(settings, study, approved))
+    run = SiteRun(agreement, witness, keep, unusable=lambda: _unusable(folder, settings, study, approved))
     privacy = None
     if study.config.privacy.enabled:
         privacy = site_privacy(folder, settings, study, terms, approved, lambda: run.run_id)
@@ -214,8 +215,14 @@ def approved_study(folder: SiteFolder) -> Study:
 
 def approved_data(folder: SiteFolder) -> str:
     """Return the fingerprint of the data at the time of approval."""
+    return str(_approved(folder)["fingerprint"])
+
+
+def _approved(folder: SiteFolder) -> Any:
+    """Return {"fingerprint", "features"} of the time of approval; the latter is of a later version than the former."""
     try:
-        return str(json.loads(folder.data.read_bytes())["fingerprint"])
+        approved = json.loads(folder.data.read_bytes())
+        return {"features": None, "fingerprint": approved["fingerprint"], **approved}
     except (OSError, ValueError, KeyError) as error:
         raise ConfigError("data", f"{folder.data} cannot be read; run `site approve` again") from error
 
@@ -232,11 +239,20 @@ def data_fingerprint(settings: SiteSettings, study: Study) -> str:
     return fingerprint(study_dataset(settings, study)[0])
 
 
+def file_features(folder: SiteFolder, settings: SiteSettings, study: Study) -> str:
+    """Return the digest of what a file of features gives of the hospital's images; "" where an encoder computes it."""
+    if not (settings.site.encoder or study.encoder).startswith("features:"):
+        return ""
+    return own_features(folder, settings, study).features_digest
+
+
 def _features(folder: SiteFolder, settings: SiteSettings, study: Study, approved: str) -> FeatureBundle:
     dataset, findings = study_dataset(settings, study)
     if fingerprint(dataset) != approved:
         raise ConfigError("data", CHANGED)
     bundle = own_features(folder, settings, study)
+    if _approved(folder)["features"] not in (None, bundle.features_digest):
+        raise ConfigError("data", CHANGED)
     kinds = {finding.kind for finding in (*findings, *bundle.warnings) if finding.severity == "warning"}
     if kinds:  # kinds alone: a node's log may be read where images may not be counted
         said = ", ".join(sorted(kinds))
@@ -244,10 +260,12 @@ def _features(folder: SiteFolder, settings: SiteSettings, study: Study, approved
     return bundle
 
 
-def _unusable(settings: SiteSettings, study: Study, approved: str) -> str:
+def _unusable(folder: SiteFolder, settings: SiteSettings, study: Study, approved: str) -> str:
     """Return what the server may know of why the data cannot be used, "" where they are as approved."""
     try:
-        return "" if data_fingerprint(settings, study) == approved else CHANGED
+        if data_fingerprint(settings, study) != approved:
+            return CHANGED
+        return "" if _approved(folder)["features"] in (None, file_features(folder, settings, study)) else CHANGED
     except (ConfigError, DataError, EncoderError) as error:
         _LOG.warning("%s: the data cannot be used: %s", settings.site.name, error)
         return UNUSABLE

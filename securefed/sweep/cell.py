@@ -64,7 +64,9 @@ def look_up(folder: Path, cell: Cell) -> CellResult:
     return CellResult(cell.name, FINISHED, summary)
 
 
-def require_same_data(folder: Path, result: CellResult, fingerprint: str, encoder_digest: str) -> None:
+def require_same_data(
+    folder: Path, result: CellResult, fingerprint: str, encoder_digest: str, features_digest: str = ""
+) -> None:
     """Refuse a finished cell of other data, or another encoder, than there are now: its line would stand beside theirs.
 
     Args:
@@ -72,6 +74,7 @@ def require_same_data(folder: Path, result: CellResult, fingerprint: str, encode
         result: The cell's.
         fingerprint: SHA-256 (hex) of the data as the cell would find them now.
         encoder_digest: SHA-256 (hex) of the encoder.
+        features_digest: SHA-256 (hex) of what a file of features gives; "" for none.
 
     Raises:
         RunFolderError: It is one.
@@ -79,9 +82,15 @@ def require_same_data(folder: Path, result: CellResult, fingerprint: str, encode
     """
     path = folder / result.name
     stated = (result.summary or {}).get("provenance", {})
-    named = RunFolder(path).name_of_data(fingerprint, keyed=bool(stated.get("data_keyed")))
-    for what, field, now in (("data", "data_fingerprint", named), ("encoder", "encoder_digest", encoder_digest)):
-        if stated.get(field) != now:
+    run, keyed = RunFolder(path), bool(stated.get("data_keyed"))
+    found = {
+        "data": (stated.get("data_fingerprint"), run.name_of_data(fingerprint, keyed=keyed)),
+        "encoder": (stated.get("encoder_digest"), encoder_digest),
+    }
+    if features_digest and "features_digest" in stated:
+        found["file of features"] = stated["features_digest"], run.name_of_data(features_digest, keyed=keyed)
+    for what, (then, now) in found.items():
+        if then != now:
             raise RunFolderError(
                 path,
                 f"is finished, and the {what} of its run differs from what cells that run now would find; restore it, "

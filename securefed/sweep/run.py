@@ -119,7 +119,7 @@ def _check_finished(
 ) -> None:
     """Refuse finished cells of which data or encoder are not what cells that are left to run would find there."""
     left = {_found(cell) for cell in plan.cells if results[cell.name].status != FINISHED}
-    named: dict[tuple[object, int], tuple[str, str]] = {}
+    named: dict[tuple[object, int], tuple[str, str, str]] = {}
     for cell in plan.cells:
         if results[cell.name].status != FINISHED or _found(cell) not in left:
             continue
@@ -128,7 +128,7 @@ def _check_finished(
         if key not in named:
             dataset, _ = load_sites(config.data, config.federation.seed)
             bundle = encode_sites(config, dataset, resolve_device(config.federation.device), cache_dir, observer)
-            named[key] = bundle.data_fingerprint, bundle.encoder_digest
+            named[key] = bundle.data_fingerprint, bundle.encoder_digest, bundle.features_digest
         require_same_data(folder, results[cell.name], *named[key])
 
 

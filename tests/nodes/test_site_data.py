@@ -8,10 +8,11 @@ from deployed import BUNDLE
 from site_trial import Folders, FolderWire, Trial, call
 
 from audit.log import read_events
-from clients.encoders import export_features
+from clients.encoders import export_features, load_features
 from securefed.deploy.errors import DeploymentError
-from securefed.nodes.site_run import UNUSABLE
-from securefed.site.opening import CHANGED, terms_of
+from securefed.nodes.control import ControlStage, RefusedBySiteError, decode_reply, encode_request
+from securefed.nodes.site_run import CONTROL_VERSION, UNUSABLE
+from securefed.site.opening import CHANGED, open_site, terms_of
 
 
 @pytest.fixture
@@ -96,6 +97,27 @@ def test_data_that_changed_since_the_approval_are_refused_by_name_before_the_fir
     assert "site2" not in str(caught.value)
     assert "site2.safetensors" in caplog.text
     assert not [record for record in caplog.records if record.exc_info]
+
+
+def test_other_features_of_the_same_images_are_other_data(trial):
+    file = trial.root / "site1.safetensors"
+    export_features(dataclasses.replace(load_features(file), logit_scale=7.0), file)
+    hello = {"version": CONTROL_VERSION, "software": "x", "run_id": "run", "study": trial.study.digest,
+             "roster": trial.study.roster.digest}  # fmt: skip
+
+    def answered():
+        node = open_site(trial.path("south"))
+        try:
+            reply = decode_reply(ControlStage.HELLO, node.handle("Hello", encode_request(ControlStage.HELLO, hello)))
+            node.node._trainer.score(terms_of(trial.study).initial_vector)
+            return reply
+        finally:
+            node.close()
+
+    with pytest.raises(RefusedBySiteError, match=CHANGED):
+        answered()
+    trial.approve("south")
+    assert answered()
 
 
 @pytest.mark.parametrize("select", ["last", "best-val"])

@@ -13,6 +13,7 @@ from audit.report import build_report, render
 from audit.report.compare import compare_reports
 from audit.verify import Outcome, verify_run
 from clients.data import DataWarning, fingerprint
+from clients.encoders import load_features
 from securefed.errors import ConfigError
 from securefed.evidence import RunEvidence
 from securefed.prediction import evaluate_run
@@ -46,6 +47,7 @@ def private(request, features_file, tmp_path_factory):
     result = simulate(config, output=folder / "run")
     dataset, _ = load_sites(config.data, config.federation.seed)
     secrets = {fingerprint(dataset), *(fingerprint(dataset, site) for site in SITES)}
+    secrets.add(load_features(features_file).features_digest)
     return SimpleNamespace(folder=result.folder, ledger=ledger, secrets=secrets, config=config)
 
 
@@ -61,7 +63,7 @@ def test_no_file_but_the_hospitals_own_has_a_fingerprint_or_a_count_of_images(pr
         assert b"cache_hits" not in content, name
     events = {event.kind: event.fields for event in read_events(private.folder.log)}
     assert events["data_described"]["keyed"]
-    assert set(events["encoder_described"]) == {"name", "digest", "embed_dim"}
+    assert set(events["encoder_described"]) == {"name", "digest", "embed_dim", "features"}
     assert "keyed digest of the data" in pages["md"].decode()
     assert "Keyed digest of the data set" in pages["registry"].decode()
 
@@ -94,13 +96,18 @@ def test_a_run_whose_data_have_another_name_is_not_taken_up_again(private):
     log = read_events(private.folder.log)
     evidence = RunEvidence(SimpleNamespace(events=log), SITES, parties=None)
     bundle = SimpleNamespace(
-        data_fingerprint="", encoder_digest=next(e.fields["digest"] for e in log if e.kind == "encoder_described")
+        data_fingerprint="",
+        encoder_digest=next(e.fields["digest"] for e in log if e.kind == "encoder_described"),
+        features_digest=next(e.fields["features"] for e in log if e.kind == "encoder_described"),
     )
     right = {named_data(private.folder.data_key, secret) for secret in private.secrets}
     (name,) = [name for name in right if name == log_name(log)]
     evidence.check_same_data(bundle, name)
     with pytest.raises(ConfigError, match="fingerprint of data differs"):
         evidence.check_same_data(bundle, "0" * 64)
+    bundle.features_digest = "0" * 64
+    with pytest.raises(ConfigError, match="features of encoder differs"):
+        evidence.check_same_data(bundle, name)
 
 
 def log_name(log):
@@ -112,7 +119,7 @@ def test_of_findings_a_private_record_has_the_kinds(private):
     evidence = RunEvidence(SimpleNamespace(append=lambda kind, fields: logged.append((kind, fields))), SITES, None)
     bundle = SimpleNamespace(
         data_fingerprint="ab" * 32, sites=[], classes=[], global_site=None, encoder_name="x", encoder_digest="y",
-        embed_dim=4, images_encoded=7, cache_hits=0, encode_seconds=1.0,
+        embed_dim=4, images_encoded=7, cache_hits=0, encode_seconds=1.0, features_digest="",
     )  # fmt: skip
     warning = DataWarning("broken_image", 7, (), "7 images cannot be read")
     evidence.data(bundle, "data", [warning], "cd" * 32)

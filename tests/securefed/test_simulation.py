@@ -2,6 +2,7 @@
 
 import json
 import signal
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,8 +11,9 @@ import torch
 from audit.heads import read_heads
 from audit.log import read_events
 from audit.verify import verify_run
-from clients.encoders import InvalidEncoderError, UnknownEncoderError
+from clients.encoders import InvalidEncoderError, UnknownEncoderError, export_features, load_features
 from securefed import prediction
+from securefed.attacks.run import attack_run
 from securefed.config import STAGES
 from securefed.errors import ConfigError, RoundAbortedError, RunFolderError
 from securefed.federation import Federation
@@ -247,6 +249,31 @@ def test_an_interrupted_run_resumes_to_the_same_model(small_run, tmp_path, metho
     signed = {head.head.size for head in read_heads(resumed.folder.path / "heads.jsonl")}
     assert kinds.index("resumed") + 1 in signed  # so that no kill leaves two rounds without a head
     assert not resumed.folder.checkpoint.exists()
+
+
+@pytest.mark.parametrize("private", [False, True])
+def test_a_file_whose_features_changed_is_not_what_the_run_was_made_with(small_run, tmp_path, features_file, private):
+    file = tmp_path / "f.npz"
+    export_features(load_features(features_file), file)
+    config = small_run(
+        data={"source": f"features:{file}"},
+        encoder={"name": f"features:{file}"},
+        **({"privacy": {"mode": "local", "epsilon": 8.0}} if private else {}),
+    )
+    with pytest.raises(KeyboardInterrupt):
+        run(config, tmp_path, "cut", observer=InterruptAfter(1))
+    whole = run(config, tmp_path, "whole")
+    digest = load_features(file).features_digest
+    assert (digest in whole.folder.log.read_text()) is not private
+    assert prediction.evaluate_run(whole.folder.path, "test")["mean"] == whole.summary["mean"]
+    same = load_features(file)
+    export_features(replace(same, text_features=-same.text_features), file)
+    with pytest.raises(ConfigError, match="features of encoder differs from the run's"):
+        resume_run(tmp_path / "cut", cache_dir=tmp_path / "cache")
+    with pytest.raises(ConfigError, match="other features of the same images"):
+        prediction.evaluate_run(whole.folder.path, "test")
+    with pytest.raises(ConfigError, match="the file of features is not that of the run any more"):
+        attack_run(whole.folder.path, attacks=["members"])
 
 
 def test_a_finished_run_is_not_resumed(small_run, tmp_path):

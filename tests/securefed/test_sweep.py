@@ -138,6 +138,9 @@ def test_cells_on_data_that_have_changed_do_not_stand_beside_new_ones(sweep_file
     export_features(replace(bundle(), encoder_digest="1" * 64), path)
     with pytest.raises(RunFolderError, match="the encoder of its run differs"):
         run_sweep(plan([0, 1]), folder, jobs=1)
+    export_features(replace(bundle(), logit_scale=49.0), path)
+    with pytest.raises(RunFolderError, match="the file of features of its run differs"):
+        run_sweep(plan([0, 1]), folder, jobs=1)
     export_features(bundle(), path)
     assert run_sweep(plan([0, 1]), folder, jobs=1).failed == 0
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from clients.data import SPLITS, BrokenImageError, DataOptions, load_dataset, partition
+from clients.data.feature_table import read_feature_table, write_feature_table
 from clients.encoders import (
     EncoderError,
     FeatureFileError,
@@ -47,6 +48,28 @@ def test_an_exported_file_gives_the_same_bundle_with_and_without_images(
     with_images = prepare_features(dataset, f"features:{path}", options)
     same(with_images, bundle)
     assert with_images.encoder_name == f"features:{path}"
+
+
+def test_the_digest_of_a_files_features_changes_with_what_is_trained_on(image_folder, encoder, options, tmp_path):
+    dataset, _ = load_dataset(str(image_folder))
+    bundle = prepare_features(dataset, encoder, options)
+    export_features(bundle, tmp_path / "f.npz")
+    table = read_feature_table(tmp_path / "f.npz")
+    assert bundle.features_digest == ""
+
+    def digest(**changes):
+        write_feature_table(replace(table, **changes), tmp_path / "g.npz")
+        return load_features(tmp_path / "g.npz").features_digest
+
+    names = ("features", "labels")
+    columns = ("paths", "digests", "sites", "splits")
+    turned = {name: getattr(table, name)[::-1] for name in (*names, *columns)}
+    same_content = {digest(), digest(**turned), digest(encoder="another name")}
+    same_content.add(prepare_features(dataset, f"features:{tmp_path / 'f.npz'}", options).features_digest)
+    assert len(same_content) == 1
+    texts = -table.text_features
+    assert len({digest(features=-table.features), digest(text_features=texts), digest(logit_scale=1.0)}) == 3
+    assert digest(features=-table.features) not in same_content
 
 
 def test_an_exported_file_keeps_patients_together_when_it_is_dealt(image_folder, encoder, options, tmp_path):
