@@ -4,9 +4,11 @@ import contextlib
 import signal
 import threading
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from clients.data import DataError
+from clients.encoders import EncoderError
 from clients.method.threads import usable_cores
 from securefed.config import RunConfig
 from securefed.errors import RunFolderError
@@ -67,7 +69,7 @@ def run_sweep(
         cache_dir: Feature cache; images that several cells share are encoded once, before the first one starts.
         jobs: Cells that run at the same time, each in a process of its own; None for one a core.
         cluster: Address of a Ray cluster that runs the cells (`ray_cluster.run_on_ray`); None for this machine's cores.
-        observer: Watches the encoding.
+        observer: Watches the encoding, and is told of warnings about the images.
         finished: Called with each cell as it ends.
 
     Raises:
@@ -75,7 +77,7 @@ def run_sweep(
             now, or another sweep runs in it.
         KeyboardInterrupt: Ctrl-C or SIGTERM.
         ConfigError: There is no such cluster.
-        DataError, EncoderError: No features for a cell.
+        DataError, EncoderError: The data or the encoder of finished cells, which others want too, cannot be used now.
     """
     with _alone(folder), _terminated_as_interrupted():
         results = look_up_all(plan, folder)
@@ -102,39 +104,56 @@ def run_sweep(
 
 
 def encode_once(configs: Sequence[RunConfig], cache_dir: Path | None, observer: Observer) -> None:
-    """Fill the feature cache for all configurations: each set of images and encoder once, whoever shares it."""
+    """Fill the feature cache for all configurations: each set of images and encoder once, whoever shares it.
+
+    Warnings about them are told here, once; in the cells nobody would see them. Data or an encoder that cannot be used
+    are left to the cells that want them, which fail by themselves.
+    """
     seen = set()
+    told = set()
     for config in configs:
-        data = config.data
+        data = replace(config.data, clients=0, alpha=0.0)  # dealt or not, the images are the same
         key = (data.source, data.path_column, data.label_column, data.class_names, data.strict, config.encoder)
-        if key in seen or config.encoder.name.startswith("features:"):
+        if key in seen:
             continue
-        seen.add(key)
-        dataset, _ = load_sites(data, config.federation.seed)
-        encode_sites(config, dataset, resolve_device(config.federation.device), cache_dir, observer)
+        try:
+            dataset, found = load_sites(data, config.federation.seed)
+            seen.add(key)
+            if not config.encoder.name.startswith("features:"):
+                device = resolve_device(config.federation.device)
+                found += encode_sites(config, dataset, device, cache_dir, observer).warnings
+        except (DataError, EncoderError):
+            continue
+        for warning in found:
+            if warning.severity == "warning" and (data.source, warning.message) not in told:
+                told.add((data.source, warning.message))
+                observer.warned(f"{data.source}: {warning.message}")
 
 
 def _check_finished(
     plan: SweepPlan, results: Mapping[str, CellResult], folder: Path, cache_dir: Path | None, observer: Observer
 ) -> None:
-    """Refuse finished cells of which data or encoder are not what cells that are left to run would find there."""
-    left = {_found(cell) for cell in plan.cells if results[cell.name].status != FINISHED}
-    named: dict[tuple[object, int], tuple[str, str, str]] = {}
+    """Refuse finished cells that share images or encoder with cells left to run, and had others than there are now."""
+    left = [cell.config for cell in plan.cells if results[cell.name].status != FINISHED]
+    images = {(config.data.source, config.data.class_names) for config in left}
+    encoders = {config.encoder for config in left}
+    named: dict[object, tuple[str, str, str]] = {}
     for cell in plan.cells:
-        if results[cell.name].status != FINISHED or _found(cell) not in left:
+        config, data = cell.config, cell.config.data
+        shares_images, shares_encoder = (data.source, data.class_names) in images, config.encoder in encoders
+        if results[cell.name].status != FINISHED or not (shares_images or shares_encoder):
             continue
-        config = cell.config
-        key = (_found(cell), config.federation.seed if config.data.clients else 0)
+        key = (data, config.encoder, config.federation.seed if data.clients else 0)
         if key not in named:
-            dataset, _ = load_sites(config.data, config.federation.seed)
-            bundle = encode_sites(config, dataset, resolve_device(config.federation.device), cache_dir, observer)
+            try:
+                dataset, _ = load_sites(data, config.federation.seed)
+                bundle = encode_sites(config, dataset, resolve_device(config.federation.device), cache_dir, observer)
+            except (DataError, EncoderError) as error:
+                if shares_images if isinstance(error, DataError) else shares_encoder:
+                    raise
+                continue  # gone since then, and no cell that is left wants it
             named[key] = bundle.data_fingerprint, bundle.encoder_digest, bundle.features_digest
         require_same_data(folder, results[cell.name], *named[key])
-
-
-def _found(cell: Cell) -> object:
-    """What decides which data and which encoder a cell finds, but for the seed that divides the data."""
-    return cell.config.data, cell.config.encoder
 
 
 def _run_cells(

@@ -16,9 +16,12 @@ from audit.ledger import Budget, BudgetLine, Ledger, Policy
 from audit.report import write_report
 from audit.site_folder import site_folder_name
 from audit.verify import verify_run
+from clients.data import DataError
+from clients.data.feature_table import read_feature_table, write_feature_table
 from clients.encoders import export_features
 from securefed.config import config_digest, load_config
 from securefed.errors import ConfigError, RunFolderError
+from securefed.observer import Observer
 from securefed.sweep import run as sweep_run
 from securefed.sweep.cell import FAILED, FINISHED, WAITING
 from securefed.sweep.plan import read_plan
@@ -143,6 +146,46 @@ def test_cells_on_data_that_have_changed_do_not_stand_beside_new_ones(sweep_file
         run_sweep(plan([0, 1]), folder, jobs=1)
     export_features(bundle(), path)
     assert run_sweep(plan([0, 1]), folder, jobs=1).failed == 0
+
+
+@pytest.mark.parametrize("change", [{"logit_scale": 49.0}, {"encoder_digest": "1" * 64}])
+def test_finished_cells_that_read_the_same_images_another_way_are_held_to_them(
+    sweep_file, features_file, tmp_path, change
+):
+    """The grid varies how the data are read, so that no cell that is left has the settings of a finished one."""
+    path = tmp_path / "changing.safetensors"
+
+    def plan(held_out):
+        grid = sweep_file(f'"data.global_site" = {held_out}')
+        grid.write_text(grid.read_text().replace(str(features_file), str(path)))
+        return read_plan(grid)
+
+    export_features(bundle(), path)
+    assert run_sweep(plan('[""]'), tmp_path / "out", jobs=1).failed == 0
+    export_features(replace(bundle(), **change), path)
+    with pytest.raises(RunFolderError, match="of its run differs"):
+        run_sweep(plan('["", "site1"]'), tmp_path / "out", jobs=1)
+    path.unlink()
+    with pytest.raises(DataError, match="changing"):
+        run_sweep(plan('["", "site1"]'), tmp_path / "out", jobs=1)
+
+
+def test_what_is_to_be_said_of_images_is_said_once_and_a_cell_that_cannot_use_them_fails_alone(
+    sweep_file, features_file, tmp_path
+):
+    path, told = tmp_path / "one.npz", []
+    export_features(bundle(sites=1), path)
+    write_feature_table(replace(read_feature_table(path), splits=()), path)
+    grid = sweep_file('"data.clients" = [1000, 4, 5]')
+    grid.write_text(grid.read_text().replace(str(features_file), str(path)))
+    observer = Observer()
+    observer.warned = told.append
+    plan = read_plan(grid)
+    results = run_sweep(plan, tmp_path / "out", jobs=1, observer=observer).results
+    assert [results[cell.name].status for cell in plan.cells] == [FAILED, FINISHED, FINISHED]
+    assert results[plan.cells[0].name].error.startswith("PartitionError")
+    assert len([text for text in told if "are split by their content" in text]) == 1
+    assert all(text.startswith(f"features:{path}: ") for text in told)
 
 
 def test_a_cell_that_breaks_a_rule_of_privacy_is_refused_before_anything_runs(sweep_file):
@@ -316,8 +359,13 @@ def test_images_that_cells_share_are_encoded_once_before_they_start(tmp_path, mo
     configs = [load_config(None, {"federation.seed": seed, "federation.device": "cpu"}) for seed in (0, 1)]
     configs.append(load_config(None, {"encoder.prompt": "a scan of {class}", "federation.device": "cpu"}))
     asked = []
+
+    def encode(config, *_):
+        asked.append(config.encoder.prompt)
+        return bundle()
+
     monkeypatch.setattr(sweep_run, "load_sites", lambda data, seed: (data, ()))
-    monkeypatch.setattr(sweep_run, "encode_sites", lambda config, *_: asked.append(config.encoder.prompt))
+    monkeypatch.setattr(sweep_run, "encode_sites", encode)
     sweep_run.encode_once(configs, Path(tmp_path), None)
     assert asked == ["a picture of a {class}", "a scan of {class}"]
 
