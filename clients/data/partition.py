@@ -38,7 +38,7 @@ def partition(dataset: ImageDataset, n: int, alpha: float | None, seed: int) -> 
         seed: Seed of the generator; the same seed gives the same partition.
 
     Raises:
-        PartitionError: There are several sites, or n or alpha is out of range.
+        PartitionError: There are several sites, n or alpha is out of range, or the held-out site is called as a client.
 
     Source: label-skewed partitions as in Hsu, Qi, Brown (arXiv 1909.06335), section 4.1, except that there every
     client's mix is drawn, and here every class's shares (Yurochkin et al., arXiv 1905.12022, section 5), as is usual.
@@ -56,6 +56,8 @@ def partition(dataset: ImageDataset, n: int, alpha: float | None, seed: int) -> 
     _fill_gaps(units, owner, n)
     width = len(str(n))
     client = {unit.key: f"client_{owner[unit.key] + 1:0{width}d}" for unit in units}
+    if dataset.global_site in client.values():
+        raise PartitionError(n, f"the held-out site has the name {dataset.global_site} of a client; rename the site")
     records = tuple(
         record if record.site == dataset.global_site else replace(record, site=client[_unit_key(record)])
         for record in dataset.records

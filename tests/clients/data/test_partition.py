@@ -1,6 +1,7 @@
 """Dealing one site to several clients."""
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +30,16 @@ def single_site(patients=60, per_patient=3, seed=0, known=True):
             who = f"p{patient}" if known else None
             records.append(Record(f"all/{label}/{name}", "all", label, who, split, f"{patient:032x}{image:032x}"))
     return ImageDataset("set", Path("root"), tuple(records), CLASSES, NoSource())
+
+
+def test_a_held_out_site_that_is_called_as_a_client_is_refused():
+    """The client's images would be those of the held-out site, and nobody's training."""
+    dataset = single_site()
+    held_out = replace(dataset.records[0], site="client_2", split="test", path="x", digest="f" * 64, patient="x")
+    both = replace(dataset, records=(*dataset.records, held_out), global_site="client_2")
+    with pytest.raises(PartitionError, match="the held-out site has the name client_2 of a client; rename the site"):
+        partition(both, 3, None, 0)
+    assert partition(both, 1, None, 0).all_sites == ("client_1", "client_2")
 
 
 def client_of(dataset):
