@@ -32,7 +32,7 @@ from numpy.typing import NDArray
 
 from clients.data.arrays import read_npz
 from clients.data.errors import SourceFormatError
-from clients.data.rows import is_utf8
+from clients.data.rows import composed, is_utf8
 from clients.data.splits import split_name
 
 _ARRAYS = frozenset({"features", "text_features", "logit_scale", "labels"})
@@ -169,7 +169,7 @@ def _checked(path: Path, content: Mapping[str, Any]) -> FeatureTable:
             raise SourceFormatError(path, f"{name!r} has a text that is not Unicode; correct it")
     features = _unit_rows(path, "features", content["features"])
     text_features = _unit_rows(path, "text_features", content["text_features"])
-    classes = tuple(content["classes"])
+    classes = tuple(map(composed, content["classes"]))
     count, num_classes = len(features), len(classes)
     if text_features.shape != (num_classes, features.shape[1]):
         raise SourceFormatError(

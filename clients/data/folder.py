@@ -4,14 +4,13 @@ import os
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
-from unicodedata import normalize
 
 from clients.data.errors import ColumnError, ConflictError, EmptyDataError, SourceFormatError
 from clients.data.findings import MAX_EXAMPLES, DataWarning, finding
 from clients.data.manifest import normal_path, read_split
 from clients.data.options import DataOptions
 from clients.data.pixels import is_image_path
-from clients.data.rows import Row, check_site_name, is_utf8
+from clients.data.rows import Row, check_site_name, composed, is_utf8
 from clients.data.table import Table, read_table
 
 METADATA_NAME = "metadata.csv"
@@ -156,13 +155,9 @@ def _join(rows: tuple[Row, ...], table: Table, options: DataOptions) -> tuple[tu
 
 def _as_on_disk(listed: dict[str, dict[str, str]], on_disk: set[str]) -> dict[str, dict[str, str]]:
     """Write listed paths as the disk does where they differ in Unicode's form alone (an archive of another system)."""
-    same = Counter(map(_composed, on_disk))
-    spelt = {_composed(path): path for path in on_disk - set(listed) if same[_composed(path)] == 1}
-    return {path if path in on_disk else spelt.get(_composed(path), path): cells for path, cells in listed.items()}
-
-
-def _composed(text: str) -> str:
-    return normalize("NFC", text)
+    same = Counter(map(composed, on_disk))
+    spelt = {composed(path): path for path in on_disk - set(listed) if same[composed(path)] == 1}
+    return {path if path in on_disk else spelt.get(composed(path), path): cells for path, cells in listed.items()}
 
 
 def _join_name(
@@ -174,7 +169,7 @@ def _join_name(
         return rows
     given = {row.path: listed[row.path][column] for row in rows}
     if getattr(options, f"{meaning}_column") is None:
-        differing = sorted(row.path for row in rows if _composed(given[row.path]) != _composed(getattr(row, meaning)))
+        differing = sorted(row.path for row in rows if composed(given[row.path]) != composed(getattr(row, meaning)))
         if differing:
             reason = (
                 f"its column {column!r} says otherwise than the folders; "

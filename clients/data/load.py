@@ -22,7 +22,7 @@ from clients.data.manifest import read_manifest
 from clients.data.medmnist import read_medmnist
 from clients.data.options import DataOptions
 from clients.data.precomputed import NoImages, read_precomputed
-from clients.data.rows import reordering
+from clients.data.rows import composed, unrecordable
 from clients.data.table import TABLE_SUFFIXES
 
 STRICT_KINDS = frozenset(
@@ -102,14 +102,14 @@ def finish(
 
     Raises:
         OneClassError: There are fewer than two classes.
-        SourceFormatError: A class has a name that reorders the text around it.
+        SourceFormatError: A class has a name that no record can hold.
         SiteError: The global site is not in the data, or is all there is.
         FindingError: `strict`, and there is a finding of STRICT_KINDS.
     """
     if len(dataset.classes) < 2:
         raise OneClassError(dataset.name, dataset.classes[0])
     for label in dataset.classes:
-        if fault := reordering(label):
+        if fault := unrecordable(label):
             raise SourceFormatError(dataset.name, f"the class {label!r} {fault}")
     if options.global_site is not None:
         dataset = _hold_out(dataset, options.global_site)
@@ -126,6 +126,7 @@ def _classes(records: Sequence[Record]) -> tuple[str, ...]:
 
 
 def _hold_out(dataset: ImageDataset, site: str) -> ImageDataset:
+    site = composed(site)
     if site not in dataset.all_sites:
         raise SiteError(site, f"is not in the data, so it cannot be held out; sites: {', '.join(dataset.all_sites)}")
     if len(dataset.all_sites) == 1:

@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 
 from clients.data.errors import EmptyDataError, SourceFormatError, UnknownSplitError
 from clients.data.options import DataOptions
-from clients.data.rows import Row, check_site_name
+from clients.data.rows import Row, check_site_name, composed
 from clients.data.splits import split_name
 from clients.data.table import read_table
 
@@ -39,7 +39,7 @@ def read_manifest(path: Path, options: DataOptions) -> tuple[Row, ...]:
         absent = [meaning for meaning, text in cell.items() if not text]
         if absent:
             raise SourceFormatError(path, f"row {number} has no {absent[0]}")
-        image = normal_path(cell["path"])
+        image = _as_on_disk(root, normal_path(cell["path"]))
         file = _real_path(root, image)
         if file in rows:
             earlier = rows[file].path
@@ -57,6 +57,22 @@ def _real_path(root: Path, image: str) -> str:
     with contextlib.suppress(ValueError):  # a name that no folder can have
         folder = os.path.realpath(folder)
     return os.path.join(folder, name)  # noqa: PTH118
+
+
+def _as_on_disk(root: Path, image: str) -> str:
+    """Write a path as the disk does where it differs in Unicode's form alone (an archive of another system)."""
+    if image.isascii() or os.path.exists(root / image):  # noqa: PTH110 (false also for a name that no file can have)
+        return image
+    found = PurePosixPath()
+    for part in PurePosixPath(image).parts:
+        names = [part]
+        if not os.path.exists(root / found / part):  # noqa: PTH110
+            with contextlib.suppress(OSError, ValueError):
+                names = [name for name in os.listdir(root / found) if composed(name) == composed(part)]  # noqa: PTH208
+        if len(names) != 1:
+            return image
+        found /= names[0]
+    return found.as_posix()
 
 
 def normal_path(text: str) -> str:

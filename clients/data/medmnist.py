@@ -14,7 +14,7 @@ from clients.data.files import REPLACED
 from clients.data.findings import DataWarning, finding
 from clients.data.fingerprint import array_digest
 from clients.data.options import DataOptions
-from clients.data.rows import check_site_name
+from clients.data.rows import check_site_name, composed
 
 _ORGANS = (
     "bladder", "femur left", "femur right", "heart", "kidney left", "kidney right", "liver", "lung left",
@@ -114,7 +114,7 @@ def read_medmnist(path: Path, options: DataOptions) -> tuple[tuple[Record, ...],
     highest = max(int(labels.max()) for labels in counts.values() if len(labels))
     names, findings = _class_names(path, highest, sum(map(len, counts.values())), options)
     records = [
-        Record(f"{split}/{index:06d}", path.stem, names[label], None, split, array_digest(image))
+        Record(f"{split}/{index:06d}", composed(path.stem), names[label], None, split, array_digest(image))
         for split, labels in counts.items()
         for index, (image, label) in enumerate(zip(arrays[f"{split}_images"], labels, strict=True))
     ]

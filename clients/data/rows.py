@@ -1,7 +1,7 @@
 """What a source says about an image before its file was looked at."""
 
 from dataclasses import dataclass
-from unicodedata import category
+from unicodedata import category, normalize
 
 from clients.data.errors import SiteError
 
@@ -11,6 +11,9 @@ _REORDERING = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\
 _MEAN = "mean over sites"
 """What tables and plots of results call the mean, in the column of the sites."""
 
+LONGEST_NAME = 200
+"""Characters of a name that an event of the audit log can hold."""
+
 
 @dataclass(frozen=True)
 class Row:
@@ -18,8 +21,8 @@ class Row:
 
     Attributes:
         path: Relative to the root of the data set, with forward slashes (or absolute).
-        site: Hospital.
-        label: Class.
+        site: Hospital, composed (NFC): a disk that writes `e` and its accent apart names no other hospital.
+        label: Class, likewise.
         patient: Patient, None where not said.
         split: One of SPLITS, None where not said.
     """
@@ -30,22 +33,42 @@ class Row:
     patient: str | None = None
     split: str | None = None
 
+    def __post_init__(self) -> None:
+        for name in ("site", "label"):
+            object.__setattr__(self, name, composed(getattr(self, name)))
+
+
+def composed(text: str) -> str:
+    """Return a text in Unicode's composed form (NFC), in which names are compared."""
+    return normalize("NFC", text)
+
 
 def check_site_name(site: str) -> None:
     """Refuse a name that could not be the name of a folder: results are kept in one folder a site.
 
     Raises:
         SiteError: The name starts with a dot, has a slash, a backslash, a control character or one that reorders text,
-            is not UTF-8, or is what results call the mean over sites.
+            is longer than LONGEST_NAME, is not UTF-8, or is what results call the mean over sites.
     """
     if not is_utf8(site):
         raise SiteError(site, "its folder or file has a name that is not UTF-8; rename it")
     if not site or site.startswith(".") or any(sign in "/\\" or category(sign) == "Cc" for sign in site):
         raise SiteError(site, "is no name for a site; use one without slashes that does not start with a dot")
-    if fault := reordering(site):
+    if fault := unrecordable(site):
         raise SiteError(site, fault)
     if site == _MEAN:
         raise SiteError(site, "is what results call the mean of all; rename it")
+
+
+def unrecordable(name: str) -> str:
+    """Return why the name of a site or class can stand in no record; "" where it can."""
+    if len(name) > LONGEST_NAME:
+        return f"has {len(name)} characters, at most {LONGEST_NAME} can be recorded; use a shorter name"
+    if any(category(sign) == "Cc" for sign in name):
+        return "holds line ends or control characters; rename it"
+    if name != name.strip():
+        return "begins or ends with a blank; rename it"
+    return reordering(name)
 
 
 def reordering(name: str) -> str:

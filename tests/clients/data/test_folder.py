@@ -262,6 +262,25 @@ def test_a_table_may_write_names_in_another_form_of_unicode_than_the_disk(make_f
     assert "missing_file" not in found
 
 
+def test_names_of_folders_are_the_same_in_every_form_of_unicode(make_folder):
+    """Two hospitals' systems write one class in two forms: it is one class, as one site is one site."""
+    root = make_folder({"lyon": {"tum\u00f6r": 2, "ja": 1}, "nice": {"tumo\u0308r": 2}, "su\u0308d": {"ja": 2}})
+    dataset, _ = load_dataset(str(root), DataOptions(global_site="su\u0308d"))
+    assert dataset.classes == ("ja", "tum\u00f6r")
+    assert dataset.all_sites == ("lyon", "nice", "s\u00fcd")
+    assert dataset.global_site == "s\u00fcd"
+    assert dataset.load(len(dataset.records) - 1).size == (12, 10)
+
+
+@pytest.mark.parametrize("name", ["x" * 201, "two\nlines", "bell\x07", "blank "])
+def test_names_that_no_record_can_hold_are_refused_before_a_run_begins(make_folder, name):
+    with pytest.raises(SourceFormatError, match=r"can be recorded|control characters|with a blank") as caught:
+        load_dataset(str(make_folder({"north": {name: 1, "other": 1}})))
+    assert "\n" not in str(caught.value)
+    with pytest.raises(SiteError):
+        load_dataset(str(make_folder({name: {"benign": 1, "other": 1}}, "sites")))
+
+
 def test_unknown_splits_are_refused_with_counts(make_folder, write_csv):
     root = make_folder(TWO_SITES)
     rows = [(path, "holdout" if i < 3 else "train") for i, path in enumerate(listed(root))]

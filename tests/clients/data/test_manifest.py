@@ -1,5 +1,7 @@
 """CSV and Parquet manifests."""
 
+from unicodedata import normalize
+
 import pyarrow as pa
 import pytest
 from pyarrow import parquet
@@ -51,6 +53,19 @@ def test_absolute_paths_backslashes_and_typed_parquet_cells(rows, tmp_path):
     dataset, warnings = load_dataset(str(tmp_path / "all.parquet"))
     assert len(dataset.records) == len(rows)
     assert not {"missing_file"} & {warning.kind for warning in warnings}
+
+
+def test_a_path_may_be_written_in_another_form_of_unicode_than_the_disks(make_folder, tmp_path, write_csv):
+    root = make_folder({"su\u0308d": {"tumo\u0308r": 2, "ja": 1}, "n\u00f8rd": {"\u00e9": 1}})
+    paths = [path.relative_to(tmp_path).as_posix() for path in sorted(root.rglob("*.png"))]
+    rows = [(normalize("NFC", path), *normalize("NFC", path).split("/")[2:0:-1]) for path in paths]
+    write_csv(tmp_path / "all.csv", ("path", "label", "site"), rows)
+    dataset, warnings = load_dataset(str(tmp_path / "all.csv"))
+    assert [record.path for record in dataset.records] == paths
+    assert "missing_file" not in {warning.kind for warning in warnings}
+    write_csv(tmp_path / "all.csv", ("path", "label", "site"), [*rows, (paths[-1], *rows[-1][1:])])
+    with pytest.raises(SourceFormatError, match="more than once"):
+        load_dataset(str(tmp_path / "all.csv"))
 
 
 def test_missing_files_are_counted(rows, tmp_path, write_csv):
