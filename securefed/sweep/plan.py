@@ -89,7 +89,10 @@ def _axes(grid: object, overrides: Mapping[str, Any]) -> list[tuple[str, list[An
     if not isinstance(grid, Mapping) or not grid:
         raise ConfigError(GRID, 'is missing; write [grid] and lines like "federation.seed" = [0, 1, 2]')
     axes = _flat(grid, "")
+    keys = [key for key, _ in axes]
     for key, values in axes:
+        if keys.count(key) > 1:
+            raise ConfigError(f"{GRID}.{key}", "is there twice, with quotes and without; write all values in one line")
         if values == []:
             raise ConfigError(f"{GRID}.{key}", "is an empty list; write at least one value, or take the line out")
         if not isinstance(values, list):

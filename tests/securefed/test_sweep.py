@@ -72,6 +72,11 @@ def test_cells_are_named_as_written_and_know_their_ledger_as_their_runs_do(sweep
         ('"federation.seed" = 3', r"grid.federation.seed: 3 is no list of values; write \[3\]"),
         ('"federation.seed" = []', "grid.federation.seed: is an empty list; write at least one value"),
         ("seed = [1]", "write SECTION.KEY"),
+        (
+            'federation.seed = [0]\n"federation.seed" = [1]',
+            "grid.federation.seed: is there twice",
+        ),
+        ('"federation.seed" = [9007199254740993]', r"federation.seed: is beyond 2\*\*53 - 1"),
         ('"federation.sed" = [1]', "federation.sed: unknown key; did you mean seed"),
         ('"federation.seed" = [0, -1]', r"in the cell federation.seed=-1"),
         ('"federation.seed" = ["a"]', "must be of type int"),
