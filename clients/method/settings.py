@@ -17,6 +17,10 @@ MLP_INPUTS = ("adapted", "image", "both")
 ENSEMBLES = ("entropy", "pool")
 
 
+WIDEST = 65_536
+"""Width of a hidden layer at most: some thirty times that of the widest encoders, and still of a size that fits."""
+
+
 class SettingsError(ValueError):
     """A training setting is out of range.
 
@@ -135,6 +139,8 @@ class TrainingSettings:
             self._at_least(field, 0)
         for field in ("fam_width", "fam_input_rms", "fam_logit_scale"):
             self._at_least(field, 0)
+        for field in ("fam_width", "mlp_width"):
+            self._within(field, above=None, to=WIDEST)
         self._within("class_balance", above=None, to=1.0)
         self._within("prior_adjustment", above=None, to=1.0)
         self._one_of("fam_form", FAM_FORMS)

@@ -9,10 +9,12 @@ import typing
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from unicodedata import category
 
 import rfc8785
 import tomli_w
 
+from clients.data.rows import is_utf8
 from clients.method.settings import SettingsError, TrainingSettings
 from securefed.config.schema import FederationConfig, RunConfig
 from securefed.errors import ConfigError
@@ -31,6 +33,12 @@ _GROUPS = {"fam_clip_norm": 1.0, "mlp_clip_norm": 1.0, "fam_noise_share": 0.25}
 
 _CENTRING_STEPS = 2
 """Of the mode `local`, where the layers keep all rows (rule P17 of docs/privacy.md) and a run is long enough."""
+
+_MOST = 2**53 - 1
+"""The largest integer that canonical JSON (RFC 8785) can state, in which configurations are recorded."""
+
+_LONGEST = 4000
+"""Characters of a text in a record."""
 
 _LONG_ENOUGH = 20
 """Steps of a run; in shorter ones measuring takes too much of the training."""
@@ -69,9 +77,12 @@ def config_from_mapping(tree: Mapping[str, Any]) -> RunConfig:
     What is not given has the defaults of the dataclasses; with differential privacy some have others (`PRIVATE`).
     """
     tree = _with_private_defaults(tree)
-    training = dict(tree.get("training", {}))
+    given = tree.get("training", {})
+    if not isinstance(given, Mapping):
+        raise ConfigError("training", "is a section, not a value")
+    training = dict(given)
     profile = training.pop("profile", "default")
-    if profile not in PROFILES:
+    if not isinstance(profile, str) or profile not in PROFILES:
         raise ConfigError("training.profile", f"{profile!r} is unknown; use {' or '.join(PROFILES)}")
     base = dataclasses.asdict(PROFILES[profile]())
     _refuse_unknown(training, base, "training")
@@ -179,7 +190,7 @@ def _steps(tree: Mapping[str, Any], privacy: Mapping[str, Any]) -> int:
 def _learns_thresholds(tree: Mapping[str, Any], profile: str) -> bool:
     given = tree.get("training", {})
     named = given.get("profile", profile) if isinstance(given, Mapping) else profile
-    settings = PROFILES.get(named, TrainingSettings.default)()
+    settings = PROFILES.get(str(named), TrainingSettings.default)()
     return bool(given.get("learn_thresholds", settings.learn_thresholds)) if isinstance(given, Mapping) else True
 
 
@@ -218,6 +229,7 @@ def _build(kind: type, value: object, key: str) -> Any:
 
 
 def _convert(kind: Any, value: object, key: str) -> Any:
+    _refuse_unrecordable(value, key)
     if dataclasses.is_dataclass(kind):
         assert isinstance(kind, type)  # noqa: S101 (narrows the type)
         return _build(kind, value, key)
@@ -238,6 +250,20 @@ def _convert(kind: Any, value: object, key: str) -> Any:
     if type(value) is not kind:
         raise ConfigError(key, f"{value!r} must be of type {kind.__name__}")
     return value
+
+
+def _refuse_unrecordable(value: object, key: str) -> None:
+    """Refuse numbers and texts that neither config.toml nor a record can hold, before a folder is made."""
+    if isinstance(value, int) and abs(value) > _MOST:
+        raise ConfigError(key, "is beyond 2**53 - 1, up to which a record can state integers; use a smaller one")
+    if not isinstance(value, str):
+        return
+    if not is_utf8(value):
+        raise ConfigError(key, "is not UTF-8 text; write it in UTF-8, or rename what it names")
+    if len(value) > _LONGEST:
+        raise ConfigError(key, f"has {len(value)} characters, at most {_LONGEST} are kept")
+    if any(category(sign) == "Cc" for sign in value):
+        raise ConfigError(key, "holds line ends or control characters; write it on one line")
 
 
 def _plain(value: object) -> object:

@@ -3,6 +3,7 @@
 import re
 from dataclasses import dataclass, field
 
+from clients.data.rows import LONGEST_NAME
 from clients.method.settings import AGGREGATED_METHODS, METHODS, TrainingSettings
 from protocols.compression.scheme import SchemeKind, parse_scheme
 from protocols.errors import ParameterError
@@ -77,6 +78,8 @@ class EncoderConfig:
 
     def __post_init__(self) -> None:
         _check(bool(self.name), "encoder.name", "name an encoder, for example ViT-B-32/openai")
+        reason = f"has {len(self.name)} characters, at most {LONGEST_NAME} can be recorded; use a shorter path"
+        _check(len(self.name) <= LONGEST_NAME, "encoder.name", reason)
         _check("{class}" in self.prompt, "encoder.prompt", "must contain {class}")
         _check(self.batch_size >= 0, "encoder.batch_size", f"{self.batch_size} is negative; 0 lets the device decide")
         _check(self.workers >= -1, "encoder.workers", f"{self.workers}: use -1 (automatic), 0 or a number of processes")
@@ -106,7 +109,7 @@ class FederationConfig:
         _check(self.rounds >= 1, "federation.rounds", f"{self.rounds} is not possible; use 1 or more")
         _check(self.rounds <= 100_000, "federation.rounds", f"{self.rounds} is above 100000")
         _check(self.select in ("best-val", "last"), "federation.select", f"{self.select!r}: use best-val or last")
-        _check(0 <= self.seed < 2**63, "federation.seed", f"{self.seed}: use 0 to 2**63 - 1")
+        _check(0 <= self.seed < 2**53, "federation.seed", f"{self.seed}: use 0 to 2**53 - 1")
         _check(self.device in ("auto", "cpu", "cuda"), "federation.device", f"{self.device!r}: use auto, cpu or cuda")
 
 

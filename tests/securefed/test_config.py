@@ -2,6 +2,7 @@ import pytest
 
 from clients.method.settings import TrainingSettings
 from securefed.config import (
+    FederationConfig,
     RunConfig,
     config_digest,
     config_from_mapping,
@@ -45,6 +46,12 @@ def test_the_paper_profile_starts_from_the_published_settings_and_takes_changes(
     assert config.training.batch_size == 8
 
 
+def test_the_largest_seed_has_a_digest():
+    assert len(config_digest(config_from_mapping({"federation": {"seed": 2**53 - 1}}))) == 64
+    with pytest.raises(ConfigError, match=r"2\*\*53 - 1"):
+        FederationConfig(seed=2**53)
+
+
 def test_the_digest_changes_with_any_value():
     digests = {
         config_digest(config_from_mapping(tree))
@@ -74,6 +81,18 @@ def test_the_digest_changes_with_any_value():
         ({"simulation": {"drop": ["a@1:Lunch"]}}, "simulation.drop", "ConsistencyCheck"),
         ({"simulation": {"drop": "a@1:Unmasking"}}, "simulation.drop", "a list"),
         ({"encoder": {"prompt": "a picture"}}, "encoder.prompt", "{class}"),
+        ({"encoder": {"prompt": "a {class}\nand more"}}, "encoder.prompt", "on one line"),
+        ({"encoder": {"prompt": "{class}" * 600}}, "encoder.prompt", "4200 characters, at most 4000"),
+        ({"encoder": {"name": "features:" + "x" * 192}}, "encoder.name", "at most 200 can be recorded"),
+        ({"purpose": {"controller": "\udcff"}}, "purpose.controller", "is not UTF-8"),
+        ({"data": {"class_names": ["a", "b\x07"]}}, "data.class_names", "control characters"),
+        ({"federation": {"seed": 2**53}}, "federation.seed", "2**53 - 1"),
+        ({"training": {"batch_size": 2**53}}, "training.batch_size", "2**53 - 1"),
+        ({"secure_aggregation": {"upload_budget": 10**400}}, "secure_aggregation.upload_budget", "2**53 - 1"),
+        ({"privacy": {"mode": "local", "epsilon": 10**400}}, "privacy.epsilon", "2**53 - 1"),
+        ({"training": {"profile": []}}, "training.profile", "default"),
+        ({"training": {"profile": []}, "privacy": {"mode": "local"}}, "training.profile", "default"),
+        ({"training": 3}, "training", "is a section"),
     ],
 )
 def test_a_wrong_value_is_refused_with_its_key_and_the_way_out(tree, key, says):

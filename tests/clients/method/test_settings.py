@@ -51,6 +51,8 @@ def test_default_is_the_constructor_without_arguments():
         ("distillation_temperature", 0.0),
         ("mlp_layers", -1),
         ("mlp_width", -1),
+        ("mlp_width", 1_000_000_000),
+        ("fam_width", 1_000_000_000),
         ("mlp_norm", "instance"),
         ("mlp_dropout", 1.0),
         ("mlp_input", "text"),
