@@ -25,13 +25,18 @@ MAX_PIXELS = 80_000_000
 
 _FORMATS = ("JPEG", "PNG", "TIFF", "BMP")
 _WIDE_MODES = frozenset({"I;16", "I;16L", "I;16B", "I;16N", "I", "F"})
-_GREY_ALPHA_16 = b"\x10\x04"
+_GREY_ALPHA_16, _COLOUR_16 = b"\x10\x04", b"\x10\x02"
 """Bit depth and colour type in the header of a PNG."""
 
+_TRANSPARENT_COLOUR = (
+    "it has 16-bit colour of which one is called transparent, and only the upper 8 bits are read here; save it "
+    "with an alpha channel, or with 8 bits"
+)
 _BITS, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 262, 339
 """Tags of TIFF."""
 
 _WHITE_IS_ZERO = 0
+_SIGNED = 2
 _DECODER_ERRORS = (
     OSError,
     SyntaxError,
@@ -79,6 +84,8 @@ def decode_image(content: bytes, path: str) -> Image.Image:
             Image.open(io.BytesIO(_as_rgba(content) if deep else content), formats=_FORMATS) as image,
         ):
             _check_size(image.size, path)
+            if content.startswith(b"\x89PNG") and content[24:26] == _COLOUR_16 and "transparency" in image.info:
+                raise BrokenImageError(path, _TRANSPARENT_COLOUR)
             return Image.fromarray(_deep_over_black(image, path)).convert("RGB") if deep else _to_rgb(image, path)
     except _DECODER_ERRORS as error:
         raise BrokenImageError(path, _one_line(error)) from error
@@ -108,6 +115,8 @@ def check_image(content: bytes, path: str) -> None:
 
 def _to_rgb(image: Image.Image, path: str) -> Image.Image:
     upright = ImageOps.exif_transpose(image)
+    if upright.mode == "L" and getattr(image, "tag_v2", {}).get(_SAMPLE_FORMAT) == (_SIGNED,):
+        upright = Image.fromarray(np.asarray(upright) ^ np.uint8(0x80))  # Pillow takes -100 for 156
     if upright.mode in _WIDE_MODES:
         upright = Image.fromarray(_wide_over_black(image, np.asarray(upright), path))
     if upright.mode in ("RGBA", "LA", "PA") or "transparency" in upright.info:

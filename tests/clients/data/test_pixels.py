@@ -133,6 +133,19 @@ def test_32_bits_without_a_sign_do_not_wrap():
     np.testing.assert_array_equal(shades(tiff(signed, 1, sample_format=2)), STRETCHED)
 
 
+def test_8_bits_with_a_sign_are_shifted_and_do_not_wrap():
+    values = np.array([[-128, -100, -1, 0, 1, 127]], np.int8)
+    content = tiff(values, photometric=1, sample_format=2)
+    assert shades(content).tolist() == [[0, 28, 127, 128, 129, 255]]
+
+
+def test_a_transparent_colour_of_16_bits_is_refused_as_only_its_upper_bits_are_read():
+    values = np.array([[[1000, 2000, 3000], [1001, 2001, 3001]]])
+    with pytest.raises(BrokenImageError, match="save it with an alpha channel, or with 8 bits"):
+        decode_image(png_16(2, values, struct.pack(">HHH", 1000, 2000, 3000)), "x.png")
+    assert np.asarray(decode_image(png_16(2, values), "x.png"))[0, 0].tolist() == [3, 7, 11]
+
+
 def test_transparency_is_laid_over_black():
     pixels = np.zeros((2, 2, 4), np.uint8)
     pixels[..., 0] = 200
