@@ -1,7 +1,8 @@
 """The `[privacy]` section: what is promised about one image, patient or hospital, and how it is kept."""
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 
 from securefed.errors import ConfigError
 
@@ -25,6 +26,17 @@ MAX_STEPS = 1000
 DELTAS = (1e-10, 1e-2)
 """Below the first the tail of floating-point noise (clients/privacy/randomness.py) counts for as much; at the second a
 release of one record in a hundred as it is would be within the promise."""
+
+
+_OF_SHARES = ("max_colluders", "mechanism", "dropout_noise", "ring_bits", "spare_rounds")
+"""Settings of noise in shares."""
+
+_IN_ANY_MODE = (
+    *("epsilon", "noise_multiplier", "delta", "unit", "adjacency", "coupling", "clip_norm", "fam_clip_norm"),
+    *("mlp_clip_norm", "fam_noise_share", "sampling_rate", "steps", "normaliser", "centring_steps", "ledger"),
+    *_OF_SHARES,
+)
+"""Settings of privacy, whatever its mode; without it a party may still have its `noise` and `charge`."""
 
 
 def _check(condition: bool, key: str, reason: str) -> None:
@@ -133,9 +145,11 @@ class PrivacyConfig:
             "fam_clip_norm and mlp_clip_norm go together: give both, or neither to clip FAM and MLP together",
         )
         if self.mode == "off":
-            given = [key for key in ("epsilon", "noise_multiplier", "ledger") if getattr(self, key)]
-            _check(not given, given[0] if given else "", "has no meaning without privacy; add --dp local")
+            self._refuse_given(_IN_ANY_MODE, "has no meaning without privacy; add --dp local, or take it out")
             return
+        if self.mode == "local":
+            reason = "has no meaning with --dp local, where each hospital adds the whole noise; take it out, or use "
+            self._refuse_given(_OF_SHARES, f"{reason}--dp distributed or hospital")
         _check(
             self.epsilon > 0 or self.noise_multiplier > 0,
             "epsilon",
@@ -163,6 +177,11 @@ class PrivacyConfig:
             "ledger",
             "noise that follows from a seed protects nobody, so that nothing of it can be charged; run without --seed",
         )
+
+    def _refuse_given(self, keys: Sequence[str], reason: str) -> None:
+        """Refuse a setting that nothing would read: who gave it believes that it protects."""
+        for item in fields(self):
+            _check(item.name not in keys or getattr(self, item.name) == item.default, item.name, reason)
 
     def _check_range(self) -> None:
         """Refuse numbers with which nothing can be promised, or nothing accounted."""

@@ -198,7 +198,9 @@ class SimulationConfig:
                 raise ConfigError(
                     "simulation.drop", f"{entry!r}: write SITE@ROUND:STAGE with a stage of {', '.join(STAGES)}"
                 )
-            plan[match["site"], int(match["round"])] = match["stage"]
+            lost = match["site"], int(match["round"])
+            _check(lost not in plan, "simulation.drop", f"{entry!r}: {lost[0]} is lost in round {lost[1]} already")
+            plan[lost] = match["stage"]
         return plan
 
 

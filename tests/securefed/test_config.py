@@ -80,6 +80,7 @@ def test_the_digest_changes_with_any_value():
         ({"simulation": {"drop": ["a@0:Unmasking"]}}, "simulation.drop", "SITE@ROUND:STAGE"),
         ({"simulation": {"drop": ["a@1:Lunch"]}}, "simulation.drop", "ConsistencyCheck"),
         ({"simulation": {"drop": "a@1:Unmasking"}}, "simulation.drop", "a list"),
+        ({"simulation": {"drop": ["a@1:Unmasking", "a@1:ShareKeys"]}}, "simulation.drop", "lost in round 1 already"),
         ({"encoder": {"prompt": "a picture"}}, "encoder.prompt", "{class}"),
         ({"encoder": {"prompt": "a {class}\nand more"}}, "encoder.prompt", "on one line"),
         ({"encoder": {"prompt": "{class}" * 600}}, "encoder.prompt", "4200 characters, at most 4000"),
