@@ -1,7 +1,7 @@
 """Compressed updates that can be summed under masks: public subspaces, narrow grids, error feedback (SPEC.md here)."""
 
 from protocols.compression.codec import CompressedCodec, Quantised
-from protocols.compression.download import Download, Step, decode_download, encode_download
+from protocols.compression.download import Download, PackedStep, Step, decode_download, encode_download
 from protocols.compression.feedback import ErrorFeedback
 from protocols.compression.parts import Bases, Part
 from protocols.compression.replica import DownloadHistory, Replica
@@ -15,6 +15,7 @@ __all__ = [
     "Download",
     "DownloadHistory",
     "ErrorFeedback",
+    "PackedStep",
     "Part",
     "Quantised",
     "Replica",

@@ -37,19 +37,68 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class PackedStep:
+    """One opened sum as it travels: it stays packed until it is applied, so that what comes in is no larger than it is.
+
+    Attributes:
+        survivors: How many clients are in it.
+        length: Number of coordinates that the sender announces.
+        least: What is added to every distance.
+        width: Bytes of a distance.
+        packed: zlib data of the distances.
+    """
+
+    survivors: int
+    length: int
+    least: int
+    width: int
+    packed: bytes
+
+    @classmethod
+    def of(cls, step: Step) -> "PackedStep":
+        """Pack a sum: distances from the least value, byte planes, Huffman codes."""
+        least = int(step.public.min())
+        distances = step.public - least
+        width = next(w for w in _WIDTHS if int(distances.max()) < 1 << 8 * w)
+        return cls(step.survivors, len(distances), least, width, deflate(distances.astype(_WIDTHS[width])))
+
+    def encode(self) -> bytes:
+        """Return the sum's bytes."""
+        least = self.least.to_bytes(8, "little", signed=True)
+        return u32(self.survivors) + u32(self.length) + least + u8(self.width) + u32(len(self.packed)) + self.packed
+
+    def unpack(self, public_length: int, clients: int) -> Step:
+        """Return the sum; nothing is inflated unless it can be one of this federation.
+
+        Args:
+            public_length: Coordinates of a sum, as the receiver knows it.
+            clients: Size of the largest cohort, as the receiver knows it.
+
+        Raises:
+            DecodeError: It is of another length or of more clients, or its numbers are none.
+        """
+        if self.length != public_length or self.survivors > clients:
+            raise DecodeError("a sum has another length, or more clients, than this federation")
+        distances = inflate(self.packed, _WIDTHS[self.width], public_length)
+        if self.width == 8 and int(distances.max()) >> 62:
+            raise DecodeError("a sum is too large")
+        return Step(self.survivors, distances.astype(np.int64) + self.least)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Download:
     """What a payload says.
 
     Attributes:
         base: Steps before the first sum in here; with `whole` the step of that model.
         model_digest: 32 bytes; SHA-256 of the resulting model's little-endian float32 bytes.
-        steps: Opened sums, oldest first.
+        steps: Opened sums, oldest first, packed.
         whole: The model instead of sums: packed bytes that `Replica` reads.
     """
 
     base: int
     model_digest: bytes
-    steps: tuple[Step, ...] = ()
+    steps: tuple[PackedStep, ...] = ()
     whole: bytes | None = None
 
     @property
@@ -69,11 +118,11 @@ def encode_download(download: Download) -> bytes:
     head = MAGIC + u8(kind) + u32(download.base) + download.model_digest
     if download.whole is not None:
         return head + u32(len(download.whole)) + download.whole
-    return head + u32(len(download.steps)) + b"".join(encode_step(step) for step in download.steps)
+    return head + u32(len(download.steps)) + b"".join(step.encode() for step in download.steps)
 
 
 def decode_download(data: bytes | memoryview) -> Download:
-    """Read a payload.
+    """Read a payload; its sums stay packed.
 
     Raises:
         DecodeError: The bytes are none.
@@ -91,16 +140,6 @@ def decode_download(data: bytes | memoryview) -> Download:
     steps = tuple(_parse_step(reader) for _ in range(reader.u32()))
     reader.done()
     return Download(base, digest, steps)
-
-
-def encode_step(step: Step) -> bytes:
-    """Return one sum's bytes: distances from the least value, byte planes, Huffman codes."""
-    least = int(step.public.min())
-    distances = step.public - least
-    width = next(w for w in _WIDTHS if int(distances.max()) < 1 << 8 * w)
-    packed = deflate(distances.astype(_WIDTHS[width]))
-    least_bytes = least.to_bytes(8, "little", signed=True)
-    return u32(step.survivors) + u32(len(distances)) + least_bytes + u8(width) + u32(len(packed)) + packed
 
 
 def deflate(values: NDArray[np.generic], strategy: int = zlib.Z_HUFFMAN_ONLY) -> bytes:
@@ -128,15 +167,12 @@ def inflate(data: bytes, dtype: str, count: int) -> NDArray[np.generic]:
     return np.ascontiguousarray(planes.T).view(dtype).reshape(-1)
 
 
-def _parse_step(reader: Reader) -> Step:
+def _parse_step(reader: Reader) -> PackedStep:
     survivors, length = reader.u32(), reader.u32()
     least = int.from_bytes(reader.take(8), "little", signed=True)
     width, packed = reader.u8(), reader.take(reader.u32())
     if width not in _WIDTHS or not 1 <= length <= MAX_COORDINATES or not survivors:
         raise DecodeError("a sum of that width, length or number of clients cannot be")
-    distances = inflate(packed, _WIDTHS[width], length)
-    if width == 8 and int(distances.max()) >> 62:
-        raise DecodeError("a sum is too large")
     if abs(least) >> 62:
         raise DecodeError("a sum is too large")
-    return Step(survivors, distances.astype(np.int64) + least)
+    return PackedStep(survivors, length, least, width, packed)

@@ -8,11 +8,11 @@ from numpy.typing import NDArray
 
 from protocols.compression.download import (
     Download,
+    PackedStep,
     Step,
     decode_download,
     deflate,
     encode_download,
-    encode_step,
     inflate,
     model_digest,
 )
@@ -38,7 +38,8 @@ class Replica:
     def __init__(self, vector: Vector, state: CompressionState) -> None:
         self.vector = vector
         self.state = state
-        self._lifts: dict[int, Lifts] = {}
+        self._first: tuple[int, Lifts] | None = None
+        """The first sum that this copy applied: only that one can contain what its site had on its way."""
 
     @property
     def step(self) -> int:
@@ -55,15 +56,15 @@ class Replica:
         mean, lifts = codec.mean_and_lifts(step.public, step.survivors)
         move = mean * self.state.server_step
         self.vector = self.vector + move
-        self._lifts[self.step] = lifts
+        self._first = self._first or (self.step, lifts)
         self.state = self.state.advance(codec, step.public, step.survivors, lifts)
         return move
 
     def lifts(self, step: int) -> Lifts | None:
-        """Return the lifts of the sum that began at a step, None if this copy has skipped it."""
+        """Return the lifts of the first or last sum of the newest download, None if that is not the one from `step`."""
         if step == self.step - 1:
             return self.state.lifts
-        return self._lifts.get(step)
+        return self._first[1] if self._first is not None and self._first[0] == step else None
 
     def copy(self) -> "Replica":
         """Return a copy that follows on its own."""
@@ -72,13 +73,13 @@ class Replica:
         return copy
 
     def _become(self, other: "Replica") -> None:
-        self.vector, self.state, self._lifts = other.vector, other.state, dict(other._lifts)  # noqa: SLF001 (of its own class)
+        self.vector, self.state, self._first = other.vector, other.state, other._first  # noqa: SLF001 (of its own class)
 
     def receive(self, payload: bytes | memoryview) -> Vector:
         """Follow a download and return the model float32[d]; on an error nothing has changed.
 
         Raises:
-            DecodeError: The bytes are no download, or begin after this copy's step.
+            DecodeError: The bytes are no download of this federation, or begin after this copy's step.
             SessionMismatchError: They lead to another model than they name.
         """
         download = decode_download(payload)
@@ -89,8 +90,9 @@ class Replica:
             missing = self.step - download.base
             if not 0 <= missing <= len(download.steps):
                 raise DecodeError("the download does not continue this copy of the model")
+            length = self.state.codec().public_length
             for step in download.steps[missing:]:
-                following.apply(step)
+                following.apply(step.unpack(length, self.state.clients))
         if model_digest(following.vector) != download.model_digest:
             raise SessionMismatchError("the server")
         self._become(following)
@@ -110,7 +112,7 @@ class DownloadHistory:
 
     def __init__(self, replica: Replica, clients: tuple[str, ...], *, known: bool = True) -> None:
         self.replica = replica
-        self._steps: list[Step] = []
+        self._steps: list[PackedStep] = []
         self._has = dict.fromkeys(clients, replica.step if known else _UNKNOWN)
 
     def payload(self) -> bytes:
@@ -121,7 +123,7 @@ class DownloadHistory:
         steps = tuple(self._steps[len(self._steps) - missing :]) if missing <= len(self._steps) else ()
         if base == _UNKNOWN:
             return encode_download(Download(self.replica.step, digest, (), _write_whole(self.replica)))
-        if len(steps) < 2 or sum(len(encode_step(step)) for step in steps) < self.replica.vector.nbytes:
+        if len(steps) < 2 or sum(len(step.encode()) for step in steps) < self.replica.vector.nbytes:
             return encode_download(Download(base, digest, steps))
         return encode_download(Download(self.replica.step, digest, (), _write_whole(self.replica)))
 
@@ -129,7 +131,7 @@ class DownloadHistory:
         """Move the model by an opened sum and return by how much, float32[d]."""
         self.seen(survivors)
         move = self.replica.apply(step)
-        self._steps.append(step)
+        self._steps.append(PackedStep.of(step))
         del self._steps[: max(0, len(self._steps) - (self.replica.step - min(self._has.values())))]
         return move
 

@@ -42,6 +42,7 @@ class CompressionState:
     Attributes:
         shapes: Shape of each tensor of an update, in their order.
         scheme: `ring` with its numbers.
+        clients: Size n of the largest cohort.
         levels: L.
         max_counters: Largest values of the caller's counters.
         step: Opened sums so far.
@@ -53,6 +54,7 @@ class CompressionState:
 
     shapes: tuple[tuple[int, ...], ...]
     scheme: Scheme
+    clients: int
     levels: int
     max_counters: tuple[int, ...]
     step: int
@@ -99,7 +101,7 @@ class CompressionState:
         levels = levels_for(scheme.value_bits, clients, noise_tail)
         named = tuple(tuple(int(side) for side in shape) for shape in shapes)
         lifts = tuple(None if sides is None else np.zeros(sides.left.shape, np.int32) for sides in bases)
-        return cls(named, scheme, levels, tuple(max_counters), 0, tuple(ranges), tuple(bases), lifts)
+        return cls(named, scheme, clients, levels, tuple(max_counters), 0, tuple(ranges), tuple(bases), lifts)
 
     def codec(self) -> CompressedCodec:
         """Return the encoding of the next sum."""

@@ -3,6 +3,8 @@
 import dataclasses
 import json
 import struct
+import tracemalloc
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +13,7 @@ import pytest
 from protocols import messages
 from protocols.client.machine import ClientMachine
 from protocols.compression import decode_download
-from protocols.errors import SessionMismatchError
+from protocols.errors import ProtocolError, SessionMismatchError
 from protocols.messages import decode_message
 from protocols.wire import MAX_PAYLOAD_BYTES
 from securefed.compression import Contribution, Fate, Followed, RingServer, RingSite, ring_replica
@@ -110,6 +112,30 @@ def test_a_lost_hospital_keeps_what_it_offered_and_the_others_what_rounding_kept
     given = sum(updates[site].astype(np.float64) - memory[site] for site in "abd")
     np.testing.assert_allclose(given, 3 * opened.mean_update / np.float32(1.05), atol=1e-6)  # SPEC.md, section 4: g
     assert opened.mean_score == pytest.approx(0.5, abs=1e-4)
+
+
+def lying_sums(length, survivors, count):
+    """A download of `count` sums that are nothing but zeros, packed as small as they can be."""
+    packed = zlib.compress(bytes(length), 9)
+    one = struct.pack("<IIqBI", survivors, length, 0, 1, len(packed)) + packed
+    return b"SFD1\x00" + struct.pack("<I", 0) + bytes(32) + struct.pack("<I", count) + count * one
+
+
+@pytest.mark.parametrize(("longer", "survivors", "refused"), [
+    (1 << 20, 4, "another length"), (0, 5, "another length, or more clients"), (0, 4, "the server")
+])  # fmt: skip
+def test_a_download_takes_no_memory_beyond_its_size_whatever_it_announces(longer, survivors, refused):
+    """Sums of other federations stay packed, and those of this one are held one at a time."""
+    ring = BothEnds()
+    payload = lying_sums(ring.server.codec.public_length + longer, survivors, 500)
+    tracemalloc.start()
+    try:
+        with pytest.raises(ProtocolError, match=refused):
+            ring.sites["a"].receive(payload)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 4 * len(payload) + (1 << 18)
 
 
 def test_a_round_that_is_given_up_changes_no_memory():

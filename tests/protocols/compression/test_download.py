@@ -9,6 +9,7 @@ from protocols.compression import (
     CompressionState,
     Download,
     DownloadHistory,
+    PackedStep,
     Replica,
     Step,
     decode_download,
@@ -46,11 +47,15 @@ steps = st.builds(
 @given(base=st.integers(0, 2**32 - 1), content=st.lists(steps, max_size=4))
 @settings(max_examples=60, deadline=None)
 def test_downloads_come_back_exactly(base, content):
-    download = Download(base, bytes(range(32)), tuple(content))
+    download = Download(base, bytes(range(32)), tuple(map(PackedStep.of, content)))
     back = decode_download(encode_download(download))
     assert (back.base, back.model_digest, back.whole) == (base, bytes(range(32)), None)
     assert [step.survivors for step in back.steps] == [step.survivors for step in content]
-    assert all(np.array_equal(a.public, b.public) for a, b in zip(back.steps, content, strict=True))
+    for packed, step in zip(back.steps, content, strict=True):
+        assert np.array_equal(packed.unpack(len(step.public), step.survivors).public, step.public)
+        for length, clients in ((len(step.public) + 1, step.survivors), (len(step.public), step.survivors - 1)):
+            with pytest.raises(DecodeError, match="this federation"):
+                packed.unpack(length, clients)
 
 
 @given(data=st.binary(max_size=400))
