@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import tomli_w
 
-from protocols.parameters import MIN_COHORT, MIN_THRESHOLD
+from protocols.parameters import MIN_COHORT, MIN_THRESHOLD, default_corrupt
 from protocols.policy import ClientPolicy
 from protocols.stages import ThreatModel
 from securefed.config import CHARGES, THREAT_MODELS, DataConfig, section_from_mapping
@@ -32,7 +32,8 @@ class PolicyConfig:
     Attributes:
         min_cohort: Fewest hospitals in a round.
         min_threshold: Fewest hospitals whose shares open a sum.
-        min_corrupt: Fewest colluding hospitals that a round must tolerate; -1 for one in five.
+        min_corrupt: Fewest colluding hospitals that a round must tolerate; -1 for one in five of the roster, rounded
+            down.
         threat_models: Threat models that are accepted.
         clear: Whether sums without secure aggregation are accepted: the server would see this hospital's updates.
         encoders: Digests of encoders that are accepted; empty for the one of the approved study.
@@ -85,8 +86,9 @@ class PolicyConfig:
                 found.append(
                     f"the threshold is {parameters.threshold}; this hospital wants {self.min_threshold} or more"
                 )
-            if self.min_corrupt >= 0 and parameters.corrupt < self.min_corrupt:
-                found.append(f"{parameters.corrupt} colluding hospitals are tolerated; {self.min_corrupt} are wanted")
+            if parameters.corrupt < (wanted := self._least_corrupt(terms)):
+                why = f"policy.min_corrupt is {self.min_corrupt}{', one in five' if self.min_corrupt < 0 else ''}"
+                found.append(f"{parameters.corrupt} colluding hospitals are tolerated; {wanted} are wanted ({why})")
         if parameters.clients < self.min_cohort:
             found.append(f"{parameters.clients} hospitals take part; this hospital wants {self.min_cohort} or more")
         if self.encoders and study.encoder_digest not in self.encoders:
@@ -104,6 +106,9 @@ class PolicyConfig:
             found.append(f"{claimed}; this hospital wants at most {self.max_epsilon:g}")
         return found
 
+    def _least_corrupt(self, terms: SumTerms) -> int:
+        return default_corrupt(len(terms.sites)) if self.min_corrupt < 0 else self.min_corrupt
+
     def client_policy(self, terms: SumTerms) -> ClientPolicy:
         """Return what the protocol's client insists on in every round: these floors, and the terms of the study."""
         agreed = terms.policy()
@@ -111,7 +116,7 @@ class PolicyConfig:
             agreed,
             min_cohort=self.min_cohort,
             min_threshold=max(agreed.min_threshold, self.min_threshold),
-            min_corrupt=max(terms.example.corrupt, self.min_corrupt),
+            min_corrupt=max(terms.example.corrupt, self._least_corrupt(terms)),
             threat_models=agreed.threat_models & {ThreatModel(name) for name in self.threat_models},
         )
 

@@ -3,12 +3,14 @@
 import copy
 import dataclasses
 import json
+import re
 
 import pytest
 from deployed import SITES, Deployment, KilledError
 
 from audit.log import read_events
 from audit.verify import verify_run
+from protocols.errors import PolicyError
 from protocols.messages import frame_type
 from protocols.server.machine import ServerMachine
 from protocols.wire import FrameType
@@ -79,6 +81,23 @@ def test_a_hospitals_own_floors_never_lower_what_the_study_says(deployment):
         assert policy.min_threshold == threshold
         assert policy.min_honest_survivors == agreed.min_honest_survivors
         assert policy.config_digest == agreed.config_digest
+
+
+@pytest.mark.parametrize(("corrupt", "accepted"), [(-1, {-1, 0, 1}), (0, {0})])
+def test_one_in_five_is_wanted_unless_a_hospital_says_otherwise(deployment, corrupt, accepted):
+    """Of 5 hospitals -1 in a study is 1; a study with 0 is for hospitals that say so."""
+    deployed = deployment(secure_aggregation={"corrupt": corrupt})
+    example, roster = deployed.terms.example, deployed.terms.roster
+    for floor in (-1, 0, 1, 2):
+        policy = PolicyConfig(min_corrupt=floor)
+        found, agreed = policy.objections(deployed.study, deployed.terms), policy.client_policy(deployed.terms)
+        if floor in accepted:
+            assert found == []
+            agreed.check(example, roster)
+            continue
+        assert re.fullmatch(rf"{example.corrupt} colluding .*policy\.min_corrupt is {floor}.*", "; ".join(found))
+        with pytest.raises(PolicyError, match="corrupt"):
+            agreed.check(example, roster)
 
 
 @pytest.mark.parametrize("what", ["version", "study", "roster"])
