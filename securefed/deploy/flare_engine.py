@@ -9,7 +9,7 @@ from securefed.deploy.flare_project import provision
 from securefed.deploy.flare_run import (
     connected,
     job_state,
-    refuse_spaces,
+    refuse_split_paths,
     refuse_taken,
     start_kit,
     submit,
@@ -26,13 +26,14 @@ class FlareEngine:
     """Kits under `kits`, one a party; the policies of each are written by the party that starts it."""
 
     def make(self, folder: Path, plan: Plan) -> None:
-        """Provision."""
+        """Provision, where FLARE can run jobs."""
+        refuse_split_paths(folder / "kits")
         provision(folder, list(plan.sites), plan.host, plan.port, plan.listen)
 
     def start_server(self, folder: Path, plan: Plan, variables: Mapping[str, str]) -> None:
         """Harden and start the server's kit."""
         kit = folder / "kits" / plan.host
-        refuse_spaces(kit)
+        refuse_split_paths(kit)
         stop_parties(folder, SERVER)  # what a killed command has left behind holds its port
         refuse_taken(plan.server_port)
         harden_server(kit, folder / "storage")
@@ -43,7 +44,7 @@ class FlareEngine:
         """Harden and start a site's kit."""
         del plan
         kit = folder / "kits" / site
-        refuse_spaces(kit)
+        refuse_split_paths(kit)
         harden_site(kit)
         start_kit(folder, site, kit, {SITE_SOCKET: str(socket_path)})
 

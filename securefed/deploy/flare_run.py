@@ -1,9 +1,11 @@
 """A FLARE deployment at work: start parties, submit a job that carries no code, look at it, stop everything."""
 
 import json
+import shlex
 import shutil
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -31,10 +33,22 @@ def start_kit(folder: Path, party: str, kit: Path, extra: Mapping[str, str]) -> 
     return start_party(folder, party, command, environment(folder, party, extra), kit)
 
 
-def refuse_spaces(kit: Path) -> None:
-    """Refuse a kit under a path that FLARE would split in two when a job starts; raises DeploymentError."""
-    if any(character.isspace() for character in str(kit.absolute())):
-        raise DeploymentError(f"{kit.absolute()}: FLARE runs no job under a path with a space; move the folder")
+def refuse_split_paths(kit: Path) -> None:
+    """Refuse paths that FLARE, which splits a job's command line as a shell would, takes for something else.
+
+    Args:
+        kit: A kit, or the folder in which kits will be.
+
+    Raises:
+        DeploymentError: The kit's path or that of this Python is such a one; names it.
+    """
+    for path, move in ((str(kit.absolute()), "move the folder"), (sys.executable, "make the environment elsewhere")):
+        try:
+            kept = shlex.split(path, comments=True) == [path]
+        except ValueError:  # a quote that nothing closes
+            kept = False
+        if not kept:
+            raise DeploymentError(f"{path}: FLARE runs no job under a path with a space, quote, backslash or #; {move}")
 
 
 def run_kit(kit: Path, socket_path: Path) -> int:
@@ -45,12 +59,12 @@ def run_kit(kit: Path, socket_path: Path) -> int:
         socket_path: Where the site's node listens.
 
     Raises:
-        DeploymentError: The folder is no kit, or its path has a space.
+        DeploymentError: The folder is no kit, or FLARE would split its path.
     """
     kit = kit.absolute()
     if not ((kit / "startup" / "sub_start.sh").is_file() and (kit / "local").is_dir()):
         raise DeploymentError(f"{kit} is no startup kit; name the folder that the lead has sent (kits/NAME)")
-    refuse_spaces(kit)
+    refuse_split_paths(kit)
     harden_site(kit)
     variables = environment(kit, "engine", {SITE_SOCKET: str(socket_path.absolute())})
     return subprocess.call([*_COMMAND, str(kit / "startup" / "sub_start.sh"), "--once"], env=variables, cwd=kit)

@@ -3,6 +3,7 @@
 import os
 import signal
 import socket
+import sys
 import time
 
 import pytest
@@ -60,19 +61,28 @@ def test_a_port_that_is_taken_is_named_before_anything_starts(folder):
     assert not processes.running(folder)
 
 
-def test_a_path_that_flare_would_split_is_refused_before_anything_starts(folder, tmp_path):
-    spaced = tmp_path / "a b" / "kit"
+@pytest.mark.parametrize("name", ["a b", "d'Azur", 'the "north"', "no#1", "a\\b"])
+def test_a_path_that_flare_would_split_is_refused_before_anything_starts(name, tmp_path):
+    spaced = tmp_path / name / "kit"
     (spaced / "startup").mkdir(parents=True)
     (spaced / "startup" / "sub_start.sh").touch()
     (spaced / "local").mkdir()
     plan = Plan("flare", "fl.example.org", 8002, {}, 8002)
     for start in (
-        lambda: FlareEngine().start_server(tmp_path / "a b", plan, {}),
-        lambda: FlareEngine().start_site(tmp_path / "a b", plan, "north", tmp_path / "node.sock"),
+        lambda: FlareEngine().make(tmp_path / name, plan),
+        lambda: FlareEngine().start_server(tmp_path / name, plan, {}),
+        lambda: FlareEngine().start_site(tmp_path / name, plan, "north", tmp_path / "node.sock"),
         lambda: run_kit(spaced, tmp_path / "node.sock"),
     ):
         with pytest.raises(DeploymentError, match="FLARE runs no job under a path with a space"):
             start()
+    assert sorted(path.name for path in (tmp_path / name).rglob("*")) == ["kit", "local", "startup", "sub_start.sh"]
+
+
+def test_a_python_whose_path_flare_would_split_is_refused_too(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "executable", "/srv/l'hopital/bin/python")
+    with pytest.raises(DeploymentError, match=r"hopital/bin/python: FLARE runs no job .*environment elsewhere"):
+        FlareEngine().make(tmp_path, Plan("flare", "fl.example.org", 8002, {}, 8002))
 
 
 def test_what_a_killed_server_has_left_does_not_hold_its_port(folder, monkeypatch):
