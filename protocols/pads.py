@@ -41,6 +41,10 @@ class Pad:
         self._key.erase()
         return stream
 
+    def erase(self) -> None:
+        """Overwrite the key, as applying the pad does."""
+        self._key.erase()
+
     def __repr__(self) -> str:
         return "<Pad>"
 

@@ -9,7 +9,7 @@ from protocols.client.session import ClientSession, Environment
 from protocols.commitments import commit_to_seed, commit_to_share, verify_nonces
 from protocols.errors import AuthenticationError, SurvivorSetError, TooFewSurvivorsError
 from protocols.graph import RingGraph, graph_seed, ring_order
-from protocols.key_agreement import AgreementKey, Endpoint, sealing_keys
+from protocols.key_agreement import AgreementKey, Endpoint, is_small_order, sealing_keys
 from protocols.messages import Advertisement, DealtShares, NoisyShareKeysReply, ShareKeysReply, ShareKeysRequest
 from protocols.roster import verify_signature
 from protocols.sealing import seal_shares
@@ -19,6 +19,7 @@ from protocols.secret_values import (
     MaskKeyShare,
     NoiseSeed,
     SealingKey,
+    Secret,
     SelfMaskSeed,
     SelfMaskShare,
 )
@@ -80,7 +81,7 @@ def verify_peers(
         TooFewSurvivorsError: Too few clients are left for the threshold.
         SurvivorSetError: The list contradicts what this client sent or saw.
         PolicyError: So many nonces were withheld that the order of the ring may have been chosen.
-        AuthenticationError: A peer's keys are not signed by it in this session, or are used twice.
+        AuthenticationError: A peer's keys are not signed by it in this session, are used twice or are of small order.
     """
     advertisements = request.advertisements
     if advertisements.get(session.position) != own:
@@ -137,6 +138,8 @@ def _verify_advertisements(
             raise AuthenticationError("advertisement", name)
         if entry.channel_public in seen or entry.mask_public in seen or entry.channel_public == entry.mask_public:
             raise AuthenticationError("public key", name)
+        if is_small_order(entry.channel_public) or is_small_order(entry.mask_public):
+            raise AuthenticationError("public key", name)
         seen.update((entry.channel_public, entry.mask_public))
         if session.is_active and position != session.position:
             message = advertisement_message(session.session_id, position, entry)
@@ -153,9 +156,29 @@ def deal_shares(
 ) -> Dealing:
     """Split the secrets and the seeds of excess noise among the holders; seal each holder's shares for it alone.
 
+    Whatever fails, no secret that was made here is left.
+
     Raises:
         AuthenticationError: A peer's channel key is of small order.
     """
+    made: list[Secret] = []
+    try:
+        return _deal(session, peers, secrets, own, environment, made)
+    except BaseException:
+        for secret in made:
+            secret.erase()
+        raise
+
+
+def _deal(
+    session: ClientSession,
+    peers: Peers,
+    secrets: tuple[ChannelKey, MaskKey, SelfMaskSeed],
+    own: Advertisement,
+    environment: Environment,
+    made: list[Secret],
+) -> Dealing:
+    """Deal the shares; `made` takes every secret as soon as it is there."""
     channel_key, mask_key, seed = secrets
     agreement = AgreementKey(channel_key)
     me, identifier = session.position, session.session_id
@@ -165,13 +188,16 @@ def deal_shares(
         (seed.expose(), mask_key.expose()), points, session.parameters.threshold, environment.entropy
     )
     noise = NoiseDealer(_noise_seeds(session, environment), identifier, me, environment.entropy)
+    made += noise.seeds
     noise.split(holders, session.parameters.threshold)
+    made += noise.undealt()
     dealt: dict[int, DealtShares] = {}
     incoming: dict[int, SealingKey] = {}
     own_share: SelfMaskShare | None = None
     here = Endpoint(me, own.channel_public, environment.name)
     for holder, *raw in zip(holders, self_mask_shares, mask_key_shares, strict=True):
         shares = SelfMaskShare(raw[0]), MaskKeyShare(raw[1])
+        made += shares
         sealed = b""
         if holder == me:
             own_share = shares[0]
@@ -181,6 +207,7 @@ def deal_shares(
                 holder, peers.advertisements[holder].channel_public, session.name(holder, environment.roster)
             )
             outgoing, incoming[holder] = sealing_keys(agreement, here, there, peers.keys)
+            made += (outgoing, incoming[holder])
             sealed = seal_shares(outgoing, shares, identifier, me, holder, environment.entropy)
             noise.deal(holder, outgoing)
             outgoing.erase()

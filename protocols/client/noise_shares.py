@@ -82,6 +82,10 @@ class NoiseDealer:
         for holder, *raw in zip(holders, *split_seeds, strict=True):
             self._shares[holder] = tuple(NoiseShare(share) for share in raw)
 
+    def undealt(self) -> Iterable[NoiseShare]:
+        """Return the shares that are not dealt yet."""
+        return [share for shares in self._shares.values() for share in shares]
+
     def deal(self, holder: int, key: SealingKey | None) -> None:
         """Seal one holder's shares; without a key they are the client's own and stay."""
         if not self.seeds:

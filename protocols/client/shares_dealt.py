@@ -35,7 +35,7 @@ from protocols.secret_values import (
 )
 from protocols.session import SessionKeys
 from protocols.stages import Stage
-from protocols.vectors import EncodedVector, NoisyVector
+from protocols.vectors import EncodedVector, MaskedVector, NoisyVector
 from protocols.wire import Reader, u8, u16, u32
 
 
@@ -88,7 +88,7 @@ class SharesDealt(State):
         context = RoundContext(parameters.round, self._payload, parameters, environment.name, self._noise.seeds)
         encoded = environment.contribute(context)
         self._check_vector(encoded)
-        masked = mask(encoded, self._pads(sorted(dealt), environment), parameters.ring_bits)
+        masked = self._mask(encoded, sorted(dealt), environment)
         usable: dict[int, ShareOf] = {}
         usable_noise: dict[int, tuple[NoiseShare, ...]] = {}
         for dealer, shares in received.items():
@@ -162,14 +162,26 @@ class SharesDealt(State):
         if isinstance(encoded, NoisyVector) is not parameters.is_noisy:
             raise NoiseError(needed=parameters.is_noisy)
 
+    def _mask(self, encoded: EncodedVector, peers: Iterable[int], environment: Environment) -> MaskedVector:
+        """Return the vector under its pads; the pads' keys are erased whatever happens."""
+        pads = self._pads(peers, environment)
+        try:
+            return mask(encoded, pads, self.session.parameters.ring_bits)
+        finally:
+            _erase(pads)
+
     def _pads(self, peers: Iterable[int], environment: Environment) -> list[Pad]:
         here = Endpoint(self.session.position, self._mask_public, environment.name)
-        pads = [Pad(self_mask_key(self._seed, self._keys, here.position), negative=False)]
         agreement = AgreementKey(self._mask_key)
-        for peer in peers:
-            there = Endpoint(peer, self._mask_publics[peer], self.session.name(peer, environment.roster))
-            seed = pairwise_seed(agreement, here, there, self._keys)
-            pads.append(Pad(seed, negative=here.position > peer))
+        pads = [Pad(self_mask_key(self._seed, self._keys, here.position), negative=False)]
+        try:
+            for peer in peers:
+                there = Endpoint(peer, self._mask_publics[peer], self.session.name(peer, environment.roster))
+                seed = pairwise_seed(agreement, here, there, self._keys)
+                pads.append(Pad(seed, negative=here.position > peer))
+        except BaseException:
+            _erase(pads)
+            raise
         return pads
 
     def _secrets(self) -> Iterable[Secret]:
@@ -200,3 +212,8 @@ class SharesDealt(State):
             publics[peer], incoming[peer] = reader.take(32), SealingKey(reader.view(32))
         noise = OwnNoise.read(reader)
         return cls(session, payload, (mask_key, mask_public, seed, own_share), keys_digest, publics, incoming, noise)
+
+
+def _erase(pads: Iterable[Pad]) -> None:
+    for pad in pads:
+        pad.erase()

@@ -11,6 +11,7 @@ from protocols import (
     ClientPolicy,
     PolicyError,
     SurvivorSetError,
+    ThreatModel,
     TooFewSurvivorsError,
 )
 from protocols.blocks import PositionedBlocks
@@ -70,7 +71,8 @@ def test_an_advertisement_without_a_signature(cohort):
 )
 def test_lists_of_keys_that_cannot_be(cohort, change, error):
     """[M-19] A client MUST refuse a list of keys that does not show its own advertisement as it sent it, shows a key
-    twice or a client outside the cohort, or has fewer than t holders (complete graph: than min_survivors).
+    twice, one of small order or a client outside the cohort, or has fewer than t holders (complete graph: than
+    min_survivors).
     """
     federation = cohort(5)
     machine, request = at(federation, Stage.SHARE_KEYS)
@@ -78,6 +80,21 @@ def test_lists_of_keys_that_cannot_be(cohort, change, error):
         request, ShareKeysRequest, lambda m: dataclasses.replace(m, advertisements=change(m.advertisements))
     )
     refuses(machine, Stage.SHARE_KEYS, frame, error)
+
+
+@pytest.mark.parametrize("use", ["channel_public", "mask_public"])
+@pytest.mark.parametrize("model", list(ThreatModel))
+def test_a_key_of_small_order_is_refused_before_anything_is_dealt(cohort, use, model):
+    """Also one for masks, which nobody uses before the hospital has trained and paid for its release."""
+    federation = cohort(5, threat_model=model)
+    machine, request = at(federation, Stage.SHARE_KEYS)
+
+    def weaken(message):
+        weak = dataclasses.replace(message.advertisements[2], **{use: bytes(32)})
+        return dataclasses.replace(message, advertisements={**message.advertisements, 2: weak})
+
+    refused = refuses(machine, Stage.SHARE_KEYS, rewrite(request, ShareKeysRequest, weaken), AuthenticationError)
+    assert (refused.what, refused.peer) == ("public key", "site-002")
 
 
 def test_commitments_without_ones_own_or_too_few(cohort):

@@ -1,10 +1,13 @@
 """Requirements of SPEC.md on a client against servers that break them: parameters, policy, one use, order, failure."""
 
 import dataclasses
+import functools
+import itertools
 
 import numpy as np
 import pytest
 
+import protocols.client
 from protocols import (
     ClientPolicy,
     DecodeError,
@@ -19,6 +22,7 @@ from protocols import (
     ThreatModel,
     TooFewSurvivorsError,
 )
+from protocols.attacks.noise import noisy_scene
 from protocols.errors import InputError, NonFiniteError, ShapeError
 from protocols.messages import (
     AdvertiseKeysReply,
@@ -284,6 +288,38 @@ def test_no_share_of_another_is_left_where_training_fails(cohort, monkeypatch):
         machine.handle(Stage.MASKED_INPUT_COLLECTION.value, request)
     assert len(made) >= 8
     assert all(secret.is_erased for secret in made)
+
+
+@pytest.mark.parametrize("failure", [MemoryError, KeyboardInterrupt])
+@pytest.mark.parametrize(
+    ("stage", "step"),
+    [
+        (Stage.SHARE_KEYS, "dealing.sealing_keys"),
+        (Stage.SHARE_KEYS, "dealing.seal_shares"),
+        (Stage.SHARE_KEYS, "noise_shares.seal_noise_shares"),
+        (Stage.MASKED_INPUT_COLLECTION, "shares_dealt.pairwise_seed"),
+        (Stage.MASKED_INPUT_COLLECTION, "shares_dealt.mask"),
+    ],
+)
+def test_no_secret_is_left_where_a_step_of_many_fails(monkeypatch, stage, step, failure):
+    """Those that were made for the peers before, too: with noise in shares, three kinds for each."""
+    scene = noisy_scene()[0]
+    scene.play(stage)
+    name = scene.names[0]
+    request = scene.server.requests(stage.value)[name]
+    made, calls = made_from_now_on(monkeypatch), itertools.count(1)
+    original = functools.reduce(getattr, step.split("."), protocols.client)
+
+    def fails_late(*arguments):
+        if next(calls) == (1 if step.endswith(".mask") else 3):
+            raise failure
+        return original(*arguments)
+
+    monkeypatch.setattr(f"protocols.client.{step}", fails_late)
+    with pytest.raises(failure):
+        scene.federation.machines[name].handle(stage.value, request)
+    assert len(made) >= 10
+    assert [secret for secret in made if not secret.is_erased] == []
 
 
 def test_a_contribution_of_another_codec_ends_the_round(cohort):

@@ -12,7 +12,15 @@ from hypothesis import strategies as st
 
 from protocols import AggregateError, AuthenticationError, ReproducibleEntropy, SpentError
 from protocols.errors import OutOfRangeError, ShapeError
-from protocols.key_agreement import AgreementKey, Endpoint, pairwise_seed, public_key, sealing_keys, self_mask_key
+from protocols.key_agreement import (
+    AgreementKey,
+    Endpoint,
+    is_small_order,
+    pairwise_seed,
+    public_key,
+    sealing_keys,
+    self_mask_key,
+)
 from protocols.keystream import MOST_AT_ONCE
 from protocols.masking import RunningSum, mask
 from protocols.pads import Pad, apply_pads
@@ -67,6 +75,25 @@ def test_small_order_points_are_refused(point):
     with pytest.raises(AuthenticationError) as caught:
         own.exchange(Endpoint(1, point, "mallory"))
     assert caught.value.peer == "mallory"
+
+
+def test_the_points_of_small_order_are_those_with_which_every_agreement_is_zero():
+    """In all of their encodings: beyond p, and with the top bit that X25519 ignores."""
+    p, own = 2**255 - 19, AgreementKey(MaskKey(b"\x11" * 32))
+    weak = {int.from_bytes(point, "little") % 2**255 % p for point in SMALL_ORDER}
+    near = {value + step for value in (*weak, p) for step in range(-3, 4)}
+    found = set()
+    for value in sorted({value + top for value in near for top in (0, p, 2**255) if 0 <= value + top < 2**256}):
+        point = value.to_bytes(32, "little")
+        try:
+            own.exchange(Endpoint(1, point, "mallory"))
+        except AuthenticationError:
+            found.add(value % 2**255 % p)
+            assert is_small_order(point)
+        else:
+            assert not is_small_order(point)
+    assert found == weak
+    assert len(weak) == 5
 
 
 def ends(p=2, q=5):
