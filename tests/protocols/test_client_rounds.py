@@ -123,6 +123,16 @@ def test_another_roster_is_refused(cohort):
     assert caught.value.name == "roster_digest"
 
 
+def test_a_cohort_beyond_the_roster_is_refused(cohort):
+    federation = cohort(5)
+    parameters = federation.parameters()
+    beyond = dataclasses.replace(parameters, cohort=(0, 1, 2, 3, 5))
+    ClientPolicy().check(parameters, federation.roster)
+    with pytest.raises(PolicyError) as caught:
+        ClientPolicy().check(beyond, federation.roster)
+    assert (caught.value.name, caught.value.offered, caught.value.required) == ("cohort", 5, "at most 4")
+
+
 def test_a_cohort_without_the_client_is_refused(cohort):
     federation = cohort(6)
     request = federation.server(cohort=federation.names[1:]).requests(Stage.ADVERTISE_KEYS.value)["site-001"]

@@ -56,6 +56,15 @@ def test_fewer_than_t_shares_fit_every_secret():
     assert combine([1, 2, 3], [shares[0], shares[1], forged]) == other
 
 
+@pytest.mark.parametrize("place", range(9))
+def test_limbs_that_no_secret_has_are_no_secret(place):
+    """A limb has 30 bits, the last one 16: a bit above them would stand for one of the next limb, and two for one."""
+    bits = 30 if place < 8 else 16
+    for limb, expected in ((2**bits - 1, ((2**bits - 1) << 30 * place).to_bytes(32, "little")), (2**bits, None)):
+        share = b"".join((limb if i == place else 0).to_bytes(4, "little") for i in range(9))
+        assert combine([1], [share]) == expected
+
+
 def test_a_wrong_share_gives_another_secret_or_none():
     secret = bytes(range(32))
     shares = split([secret], [1, 2, 3, 4], 3, ENTROPY)[0]
