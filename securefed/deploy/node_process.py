@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,6 +13,9 @@ from securefed.engines.guard import Guarded
 from securefed.engines.local_socket import SiteServer
 
 SOCKET_NAME: Final = "node.sock"
+TRACES: Final = "SECUREFED_TRACES"
+"""Environment variable of a node; set to anything, its log holds traces."""
+
 _LONGEST_PATH: Final = 107
 """Bytes of a Unix socket's path on Linux."""
 
@@ -48,10 +52,15 @@ def serve_node(folder: Path, socket_path: Path | None = None) -> None:
 
 
 def log_as_json() -> None:
-    """Send this process's log to stderr, one JSON object a line."""
+    """Send this process's log to stderr, one JSON object a line.
+
+    Traces of faults, which may quote values of the data and names of files, are in it only where `TRACES` is set.
+    """
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_JsonLines())
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
+    if os.environ.get(TRACES):
+        logging.getLogger("securefed").setLevel(logging.DEBUG)
 
 
 class _JsonLines(logging.Formatter):

@@ -32,6 +32,7 @@ from securefed.compression import Contribution, Fate, Followed, SiteChannel
 from securefed.errors import ConfigError, ReleaseRefusedError, TargetEpsilonError
 from securefed.nodes.clear import ClientInClear
 from securefed.nodes.control import ControlStage, decode_request, encode_refusal, encode_reply
+from securefed.nodes.faults import in_one_line
 from securefed.nodes.memory import RoundMemory
 from securefed.nodes.numbering import training_round
 from securefed.nodes.site_run import UNUSABLE, ControlRefusedError, SiteRun
@@ -128,7 +129,9 @@ class SiteNode:
         try:
             return self.answer(stage, request)
         except Exception as error:  # noqa: BLE001 (a traceback would leave the site otherwise)
-            _LOG.exception("%s at %s failed", stage if stage in _CONTROL else "a stage", self.name)
+            what = stage if stage in _CONTROL else "a stage"
+            _LOG.error("%s at %s failed: %s", what, self.name, in_one_line(error))
+            _LOG.debug("the trace", exc_info=error)
             if stage in _CONTROL:
                 return encode_refusal("fault", f"{type(error).__name__} at the site; its own log says more")
             return encode_message(Refusal(ProtocolError.code), 0, NO_SESSION)
