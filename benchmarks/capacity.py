@@ -12,6 +12,7 @@ second table shows how far the model is from the rounds that were run with 10, 5
 
 import argparse
 import json
+import math
 import platform
 import statistics
 import time
@@ -24,6 +25,7 @@ mpl.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 
+from clients.method import TrainingSettings, vector_layout
 from protocols.masking import RunningSum
 from protocols.packing import pack, unpack
 from protocols.plan import plan
@@ -31,10 +33,13 @@ from protocols.ring import lane_dtype
 from protocols.vectors import MaskedVector
 
 CLIENTS = (5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000)
-DIMENSION = 525_312 + 2
-"""FAM of a CLIP of width 512, with two counters."""
+COORDINATES = sum(math.prod(shape) for _, shape in vector_layout(512, TrainingSettings.default()))
+"""FAM of a CLIP of width 512, as hospitals share it by default."""
 
-PAYLOAD = 4 * 525_312
+DIMENSION = COORDINATES + 2
+"""With two counters: score and clamped coordinates."""
+
+PAYLOAD = 4 * COORDINATES
 """The model in float32."""
 
 ASSUMPTIONS = {
