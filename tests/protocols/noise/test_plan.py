@@ -1,6 +1,8 @@
 """Grid and ring: nothing wraps, the norms cost little, and the accountant's known answers come out."""
 
+import itertools
 import math
+import operator
 
 import pytest
 from hypothesis import given
@@ -43,6 +45,31 @@ def test_signals_and_noise_have_room_in_the_ring(asked):
     assert required_ring_bits(asked.clients, 2 * plan.limit, plan.noise_tail) <= plan.ring_bits
     for survivors in range(asked.min_survivors, asked.clients + 1):
         assert plan.noise_tail >= DEVIATIONS * math.sqrt(survivors * plan.share_variance(survivors))
+
+
+def beyond(variance: float, tail: int) -> float:
+    """P(|X| > tail) of Skellam noise, exactly: its weights are e^-v I_k(v), their ratios a continued fraction."""
+    ratio, ratios = 0.0, []
+    for k in range(tail + 400, 0, -1):
+        ratio = 1 / (2 * k / variance + ratio)
+        ratios.append(ratio)
+    weights = list(itertools.accumulate(reversed(ratios), operator.mul, initial=1.0))
+    return 2 * math.fsum(weights[tail + 1 :]) / (2 * math.fsum(weights) - 1)
+
+
+def test_skellam_noise_is_beyond_its_bound_as_rarely_as_stated():
+    """Of few grid steps it is so more often than a Gaussian; SPEC.md, section 3, has these figures."""
+    bounds = {0.0: 1.1e-7, 10.0: 6e-15, 200.0: 2e-17}
+    for step in range(-80, 90):
+        variance = 10 ** (step / 20)
+        bound = min(bound for least, bound in bounds.items() if variance >= least)
+        assert beyond(variance, math.ceil(DEVIATIONS * math.sqrt(variance)) + 1) < bound
+    narrow = plan_noise(
+        request(dimension=64, noise_multiplier=0.01, clients=100, min_survivors=61, vector_norm=64.0, ring_bits=16)
+    )
+    variance = 100 * narrow.share_variance(100)
+    assert narrow.noise_tail == math.ceil(DEVIATIONS * math.sqrt(variance)) + 1
+    assert 2e-17 < beyond(variance, narrow.noise_tail) < 1.1e-7
 
 
 @given(REQUESTS)
