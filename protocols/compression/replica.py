@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from protocols.compression.basis import is_orthonormal
 from protocols.compression.download import (
     Download,
     PackedStep,
@@ -160,6 +161,8 @@ def _read_whole(download: Download, state: CompressionState) -> Replica:
         None if shapes is None else Bases(*(_read(reader, shape, "<i2").astype(np.int16) for shape in shapes))
         for shapes in state.basis_shapes
     )
+    if not all(is_orthonormal(side) for sides in bases if sides is not None for side in (sides.left, sides.right)):
+        raise DecodeError("a basis is not orthonormal")
     lifts = tuple(
         None if shapes is None else _read(reader, shapes[0], "<i4").astype(np.int32) for shapes in state.basis_shapes
     )

@@ -1,3 +1,4 @@
+import dataclasses
 import zlib
 
 import numpy as np
@@ -6,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from protocols.compression import (
+    Bases,
     CompressionState,
     Download,
     DownloadHistory,
@@ -17,6 +19,7 @@ from protocols.compression import (
     parse_scheme,
 )
 from protocols.compression.download import deflate, inflate, model_digest
+from protocols.compression.replica import _write_whole
 from protocols.errors import DecodeError, ProtocolError, SessionMismatchError
 
 SHAPES = ((16, 12), (16,))
@@ -117,6 +120,27 @@ def test_the_whole_model_is_sent_where_it_is_shorter_than_the_sums():
         assert clients[site].state.codec().digest == server.replica.state.codec().digest
     with pytest.raises(DecodeError):
         clients["a"].receive(payload[:-1])
+
+
+def test_a_whole_model_with_bases_that_are_not_orthonormal_is_refused():
+    """A basis of large numbers, or of one column twice, would make more of an update than it is."""
+    server, clients = federation("ring:12,subspace:0.5")
+    for _ in range(3):
+        opened(server, np.random.default_rng(4))
+    honest = server.replica
+
+    def whole(change):
+        bases = tuple(sides and Bases(change(sides.left), sides.right) for sides in honest.state.bases)
+        state = dataclasses.replace(honest.state, bases=bases)
+        written = _write_whole(Replica(honest.vector, state))
+        return encode_download(Download(honest.step, model_digest(honest.vector), (), written))
+
+    changes = (lambda left: np.full_like(left, 32767), lambda left: left[:, [0, 0, *range(2, left.shape[1])]])
+    for change in changes:
+        with pytest.raises(DecodeError, match="not orthonormal"):
+            clients["a"].receive(whole(change))
+        assert clients["a"].step == 0
+    assert clients["a"].receive(whole(lambda left: left)).tobytes() == honest.vector.tobytes()
 
 
 def test_a_payload_that_leads_to_another_model_than_it_names_is_refused():

@@ -8,7 +8,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from protocols.compression import CompressionState, ErrorFeedback, Step, parse_scheme
-from protocols.compression.basis import BASIS_BITS, LIFT_BITS, bases_of, first_basis, lifts_of, seen_from_both_sides
+from protocols.compression.basis import (
+    BASIS_BITS,
+    LIFT_BITS,
+    bases_of,
+    first_basis,
+    is_orthonormal,
+    lifts_of,
+    seen_from_both_sides,
+)
 from protocols.compression.limbs import from_limbs, limb_count, to_limbs
 from protocols.compression.ranges import next_range
 from protocols.compression.replica import Replica
@@ -32,6 +40,8 @@ def test_bases_are_orthonormal(side, rank):
     for basis in (first_basis(side, rank, b"a"), *bases_of([columns, 0 * columns], [b"a", b"b"])):
         scaled = basis * 2.0**-BASIS_BITS
         np.testing.assert_allclose(scaled.T @ scaled, np.eye(rank), atol=0.01)
+        assert is_orthonormal(basis)
+        assert not is_orthonormal((basis * 1.05).astype(np.int16))
 
 
 def test_a_basis_spans_the_columns_of_the_sum_and_all_its_columns_matter():
