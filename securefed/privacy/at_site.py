@@ -20,6 +20,7 @@ from securefed.config import RunConfig
 from securefed.errors import ReleaseRefusedError
 from securefed.evidence import software_versions, utc_now
 from securefed.hospitals import Hospitals
+from securefed.privacy.bearing import too_few_rounds
 from securefed.privacy.claim import claim_fields, privacy_summary
 from securefed.privacy.mechanism import local_cost
 from securefed.privacy.releases import ReleaseStore
@@ -115,13 +116,15 @@ class SitePrivacy:
         return PrivateHospitals(bundle, self._config, device, self._patients(), self, ReleaseStore(self._folder))
 
     def objection(self, run_id: str, finished: int | None = None, *, record: bool = True) -> str:
-        """Return why the hospital cannot pay for what is left of a run; "" where it can.
+        """Return why the hospital cannot pay for what is left of a run, or the target not bear it; "" where it can.
 
         Args:
             run_id: The run.
             finished: The round of the last head that the hospital signed in it; None asks for the budget only.
             record: Whether ledger and private log record a refusal; the same one is recorded once by a process.
         """
+        if reason := too_few_rounds(self._config, self._plan):
+            return reason
         try:
             if not record and not self._folder.log.exists():
                 self._foresee_all()

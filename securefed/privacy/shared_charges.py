@@ -92,7 +92,8 @@ class SharedCharges:
         self._mechanism = charged_mechanism(plan, privacy)
         self._fingerprints = dict(fingerprints)
         self._ledger = ledger
-        self._most = None if most is None else min(most, affordable_sums(plan, privacy) or most)
+        limits = [limit for limit in (most, affordable_sums(plan, privacy)) if limit is not None]
+        self._most = None if most is None else min(limits)
 
     def check_run(self, rounds: int, *, record: bool = True) -> None:
         """Refuse a run whose sums together would exceed the budget of a hospital, before anything is sent.

@@ -13,6 +13,7 @@ from protocols.policy import ClientPolicy
 from protocols.stages import ThreatModel
 from securefed.config import CHARGES, THREAT_MODELS, DataConfig, section_from_mapping
 from securefed.errors import ConfigError
+from securefed.privacy.bearing import too_few_rounds
 from securefed.privacy.shared_noise import SHARED_MODES
 from securefed.study.form import Study
 from securefed.sum_terms import SumTerms
@@ -39,7 +40,8 @@ class PolicyConfig:
         encoders: Digests of encoders that are accepted; empty for the one of the approved study.
         studies: Digests of studies that are accepted; empty for the approved one.
         max_rounds: Most rounds of a study; 0 for no limit.
-        max_epsilon: Largest epsilon of a study, and then a study without a claim is refused too; 0 for no limit.
+        max_epsilon: Largest epsilon of a study, over all its rounds, and then a study without a claim or without a
+            target is refused too; 0 for no limit.
         charge: What the ledger is charged where noise is added in shares: `sum` or `share` (docs/privacy.md).
     """
 
@@ -102,8 +104,11 @@ class PolicyConfig:
         if privacy.mode in SHARED_MODES and not secure.enabled and self.charge == "sum":
             found.append("each vector would be sent in clear with a share of the noise; set policy.charge to share")
         if self.max_epsilon and (privacy.mode == "off" or not 0 < privacy.epsilon <= self.max_epsilon):
-            claimed = "no epsilon is claimed" if privacy.mode == "off" else f"epsilon is {privacy.epsilon:g}"
+            limited = f"epsilon is {privacy.epsilon:g}" if privacy.epsilon else "no privacy.epsilon limits the study"
+            claimed = "no epsilon is claimed" if privacy.mode == "off" else limited
             found.append(f"{claimed}; this hospital wants at most {self.max_epsilon:g}")
+        elif self.max_epsilon and (reason := too_few_rounds(study.config, terms.noise)):
+            found.append(f"{reason}; this hospital wants at most {self.max_epsilon:g}")
         return found
 
     def _least_corrupt(self, terms: SumTerms) -> int:

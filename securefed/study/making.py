@@ -8,6 +8,7 @@ from clients.encoders import EncodeOptions, encode_classes, load_features
 from securefed.compression_choice import upload_bytes
 from securefed.config import RunConfig
 from securefed.errors import ConfigError, RunFolderError
+from securefed.privacy.bearing import too_few_rounds
 from securefed.study.form import Study, new_study
 from securefed.study.promise import privacy_in_words
 from securefed.sum_terms import SumTerms
@@ -27,19 +28,32 @@ def make_study(
         roster: Keys of all parties.
 
     Raises:
-        ConfigError: The choices contradict one another, or protect nobody.
+        ConfigError: The choices contradict one another, protect nobody, or the noise bears fewer rounds.
         EncoderError: The encoder cannot be used.
     """
     if encoder.startswith("features:"):
         bundle = load_features(Path(encoder.removeprefix("features:")))
         if tuple(classes) != bundle.classes:
             raise ConfigError("--class", f"the file of features has the classes {', '.join(bundle.classes)}")
-        return new_study(
-            name, classes, bundle.prompts, (encoder, bundle.encoder_digest, bundle.embed_dim), config, roster
+        return _borne(
+            new_study(name, classes, bundle.prompts, (encoder, bundle.encoder_digest, bundle.embed_dim), config, roster)
         )
     encoded = encode_classes(tuple(classes), encoder, EncodeOptions(templates=(prompt or config.encoder.prompt,)))
     description = (encoder, encoded.encoder_digest, encoded.text_features.shape[1])
-    return new_study(name, classes, encoded.prompts, description, config, roster)
+    return _borne(new_study(name, classes, encoded.prompts, description, config, roster))
+
+
+def _borne(study: Study) -> Study:
+    """Return the study, unless its target ends it before its last round: every hospital would refuse it."""
+    if reason := too_few_rounds(study.config, _terms(study).noise):
+        raise ConfigError("privacy.noise_multiplier", reason)
+    return study
+
+
+def _terms(study: Study) -> SumTerms:
+    return SumTerms(
+        study.config, study.protocol_roster, study.embed_dim, len(study.classes), bytes.fromhex(study.digest)
+    )
 
 
 def write_new(study: Study, path: Path) -> None:
@@ -56,7 +70,7 @@ def write_new(study: Study, path: Path) -> None:
 def in_words(study: Study) -> list[str]:
     """Return what a study means for a hospital, one sentence a line; every figure is computed from the study."""
     config, secure = study.config, study.config.secure_aggregation
-    terms = SumTerms(config, study.protocol_roster, study.embed_dim, len(study.classes), bytes.fromhex(study.digest))
+    terms = _terms(study)
     parameters, hospitals = terms.example, ", ".join(sorted(study.roster.hospitals))
     trained, encoder = config.federation.method, f"{study.encoder_digest[:16]}..., width {study.embed_dim}"
     lines = [

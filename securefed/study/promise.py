@@ -4,6 +4,7 @@ from audit.accounting import Adjacency, Composition, Repeated, upper_epsilon
 from audit.bounds import at_most
 from protocols.noise import NoisePlan
 from securefed.config import RunConfig
+from securefed.privacy.bearing import too_few_rounds
 from securefed.privacy.claim import reason, unprotected, verdict
 from securefed.privacy.mechanism import local_cost
 from securefed.privacy.shared_charges import single_share
@@ -26,6 +27,8 @@ def privacy_in_words(study: Study) -> list[str]:
     else:
         lines = [f"Privacy: {what}. {shared_verdict(config, terms.noise)}: {shared_reason(config, terms.noise)}."]
         lines += _shared(config, terms.noise)
+    if short := too_few_rounds(config, terms.noise):
+        lines.append(f"HOSPITALS REFUSE THIS STUDY: {short}.")
     lines.append(
         "Every hospital charges its own ledger before it sends anything, and refuses what its budget does not bear."
     )

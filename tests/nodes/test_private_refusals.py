@@ -1,5 +1,6 @@
 """What a site with a ledger refuses: a budget that is gone, releases beyond the study, invalid configurations."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -13,7 +14,9 @@ from securefed.errors import RoundAbortedError, TargetEpsilonError
 from securefed.nodes.numbering import training_round
 from securefed.nodes.owed import owed_signatures
 from securefed.nodes.parties import RemoteParties
-from securefed.site.opening import open_site, terms_of
+from securefed.site.folder import SiteFolder
+from securefed.site.opening import open_site, site_privacy, terms_of
+from securefed.site.settings import read_settings
 from securefed.study import read_study
 from tests.nodes.private_trial import LOCAL, PrivateTrial, hello, of_kind, spend, verified
 
@@ -201,3 +204,29 @@ def test_a_server_that_says_falsely_that_the_run_has_ended_gets_nothing_unpaid(t
     sent = [e for e in of_kind(read_events(tmp_path / "run" / "audit.jsonl"), "round_completed")
             if "west" in e.fields["survivors"]]  # fmt: skip
     assert len(releases) == 1 + len(sent)
+
+
+@pytest.mark.parametrize("mode", ["local", "distributed", "hospital"])
+def test_a_study_whose_noise_bears_fewer_rounds_than_it_has_is_refused_by_everyone(tmp_path, mode):
+    """The lead cannot make it; where it was made by other means, hospitals neither approve it nor say Hello to it."""
+    unit = "hospital" if mode == "hospital" else "image"
+    right = {"privacy__mode": mode, "training__fam_width": 4, "privacy__unit": unit, "privacy__epsilon": 1.0}
+    trial = PrivateTrial(tmp_path, unit=unit, budgets=dict.fromkeys(NAMES, 500.0), **right)
+    says = "a noise multiplier of 0.5 bears 0 of 2 rounds within epsilon 1"
+    with pytest.raises(AssertionError, match=says):
+        trial.new_study("refused.toml", **right, privacy__noise_multiplier=0.5)
+    config = trial.study.config
+    noisy = dataclasses.replace(config, privacy=dataclasses.replace(config.privacy, noise_multiplier=0.5))
+    study = dataclasses.replace(trial.study, config=noisy)
+    (tmp_path / "short.toml").write_bytes(study.encode())
+    assert f"HOSPITALS REFUSE THIS STUDY: {says}" in call("study", "show", tmp_path / "short.toml").output
+    assert says in call("site", "check", trial.path("west"), "--study", tmp_path / "short.toml", code=1).output
+    refused = trial.approve("west", "short.toml", study.digest, code=1)
+    assert says in str(refused.exception)
+    folder = SiteFolder.open(trial.path("west"))
+    terms = terms_of(study)
+    site = site_privacy(folder, read_settings(folder.settings), study, terms, "a" * 64, lambda: "run")
+    assert says in site.objection("run", 0)
+    limited = dataclasses.replace(read_settings(folder.settings).policy, max_epsilon=1.0)
+    assert says in "".join(limited.objections(study, terms))
+    assert limited.objections(trial.study, terms_of(trial.study)) == []

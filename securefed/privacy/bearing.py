@@ -1,0 +1,27 @@
+"""Whether the noise of a run bears all its rounds within its target: asked before hospitals agree to it."""
+
+from protocols.noise import NoisePlan
+from securefed.config import RunConfig
+from securefed.privacy.mechanism import affordable_rounds, local_cost
+from securefed.privacy.shared_charges import affordable_sums
+
+
+def too_few_rounds(config: RunConfig, noise: NoisePlan | None) -> str:
+    """Return why the target ends a run before its last round; "" where it does not, or where there is none.
+
+    Args:
+        config: The run's configuration.
+        noise: Grid, ring and noise, where hospitals add it in shares.
+    """
+    privacy, rounds = config.privacy, config.federation.rounds
+    if not privacy.enabled or not privacy.noise_multiplier:
+        return ""  # noise that is calibrated bears all rounds
+    most = affordable_rounds(privacy, local_cost(privacy, rounds)) if noise is None else affordable_sums(noise, privacy)
+    if most is None or most >= rounds:
+        return ""
+    fewer = f"use federation.rounds={most}, " if most else "use "
+    return (
+        f"a noise multiplier of {privacy.noise_multiplier:g} bears {most} of {rounds} rounds within epsilon "
+        f"{privacy.epsilon:g}; {fewer}a larger epsilon, or more noise (leave privacy.noise_multiplier out to have it "
+        "calibrated)"
+    )
