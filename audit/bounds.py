@@ -1,6 +1,11 @@
 """Bounds as text: what is stated is never stronger than what was computed, in whatever few digits."""
 
 from decimal import ROUND_CEILING, ROUND_FLOOR, Context, Decimal
+from typing import Final
+
+LARGEST_CLAIM: Final = 23.0
+"""The largest epsilon that is claimed: exp(23) is more than there are people, so that a bound above it excludes not
+even that one who knows nothing else picks out the right person of all."""
 
 
 def at_most(bound: float, digits: int = 4) -> str:

@@ -1,7 +1,7 @@
 """Epsilon recomputed from the privacy events of a log, and compared with every place that states it."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from audit.accounting.epsilon import Epsilon
 from audit.accounting.mechanisms import Adjacency, Composition, Mechanism, Repeated, merged
 from audit.accounting.views import against_broken_aggregation, against_colluders
 from audit.attempts import Attempts
-from audit.bounds import at_most
+from audit.bounds import LARGEST_CLAIM, at_most
 from audit.check_releases import check_target
 from audit.errors import EvidenceError, NothingToCompareError
 from audit.history import RunHistory
@@ -79,6 +79,8 @@ def check_epsilon(folder: Path, history: RunHistory) -> str | None:
         return None
     check_target(history)
     _check_stated(history)
+    if claimed:
+        _check_claimable(stated)
     worst = _check_summary(folder, history) if history.completed is not None else None
     if not stated and worst is None:
         raise NothingToCompareError("the log records what was released, and nothing in it states an epsilon yet")
@@ -111,6 +113,17 @@ def _check_stated(history: RunHistory) -> None:
         _compare(event, "upper", _value(fields["upper"]), upper(seen, fields["delta"]))
         if "lower" in fields or "cross_checks" in fields:
             _check_bracket(event, whole(seen, fields["delta"]))
+
+
+def _check_claimable(stated: Sequence[Event]) -> None:
+    """Nothing is claimed above LARGEST_CLAIM, against those whom the claim is about."""
+    for event in stated:
+        upper = _value(event.fields["upper"])
+        if event.fields["view"] != "aggregation-broken" and upper > LARGEST_CLAIM * (1 + _TOLERANCE):
+            shown_upper = at_most(upper) if math.isfinite(upper) else "without bound"
+            raise EvidenceError(
+                event.seq, f"epsilon is {shown_upper}, and privacy is claimed: above {LARGEST_CLAIM:g} nothing can be"
+            )
 
 
 def _check_bracket(event: Event, found: Epsilon) -> None:

@@ -14,7 +14,7 @@ SecureFedError
 
 from collections.abc import Collection, Mapping, Sequence
 
-from audit.bounds import at_most
+from audit.bounds import LARGEST_CLAIM, at_most
 
 
 class SecureFedError(Exception):
@@ -58,7 +58,7 @@ class TargetEpsilonError(SecureFedError):
     Attributes:
         round_number: The round.
         epsilon: What all releases would cost together with it.
-        target: The limit.
+        target: The limit: the target, or LARGEST_CLAIM where no smaller one was set.
     """
 
     exit_code = 4
@@ -74,8 +74,9 @@ class TargetEpsilonError(SecureFedError):
                 "a round that was begun twice has cost twice; run again with fewer rounds or, with noise in shares, "
                 "with --set privacy.spare_rounds=1 or more"
             )
+        limit = f"{target:g}, the most that is claimed" if target == LARGEST_CLAIM else f"the target {target:g}"
         super().__init__(
-            f"round {round_number} would bring epsilon to {at_most(epsilon)}, above the target {target:g}; nothing of "
+            f"round {round_number} would bring epsilon to {at_most(epsilon)}, above {limit}; nothing of "
             f"it was released. {affordable} rounds fit this noise: {hint}"
         )
         self.round_number = round_number

@@ -74,7 +74,7 @@ def check_command(
 
     Whether noise in shares can be made hangs on how many there are to make it: name them with --hospitals.
     """
-    from securefed.privacy.claim import LARGEST_CLAIM
+    from audit.bounds import LARGEST_CLAIM
     from securefed.privacy.plan import unclaimable
     from securefed.privacy.rules import broken_rules
 

@@ -8,6 +8,7 @@ rounds, and none beyond the study's epsilon.
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,16 +17,16 @@ from audit.ledger import Account, Charge, Ledger, run_in_ledgers
 from audit.log import Clock, EventLog, read_events
 from clients.encoders import FeatureBundle
 from protocols.noise import NoisePlan
-from securefed.config import RunConfig
+from securefed.config import PrivacyConfig, RunConfig
 from securefed.errors import ReleaseRefusedError
 from securefed.evidence import software_versions, utc_now
 from securefed.hospitals import Hospitals
 from securefed.privacy.bearing import too_few_rounds
-from securefed.privacy.claim import claim_fields, privacy_summary
+from securefed.privacy.claim import claim_fields, held_to_claim, privacy_summary
 from securefed.privacy.mechanism import local_cost
 from securefed.privacy.releases import ReleaseStore
 from securefed.privacy.shared_charges import SharedCharges, charged_mechanism
-from securefed.privacy.shared_claim import shared_claim, shared_summary
+from securefed.privacy.shared_claim import shared_claim, shared_summary, shared_verdict
 from securefed.privacy.shared_run import shared_hospitals
 from securefed.privacy.spending import Spending, release_of_model
 from securefed.run_folder import RunFolder
@@ -190,6 +191,12 @@ class SitePrivacy:
             assert self._plan is not None  # noqa: S101 (narrows the type)
             return shared_summary(self._config, self._plan, book.views(self._site), deployed=True)
 
+    @cached_property
+    def _held(self) -> PrivacyConfig:
+        """The privacy section, with the limit of what is claimed where noise is added in shares."""
+        config, plan = self._config, self._plan
+        return config.privacy if plan is None else held_to_claim(config.privacy, lambda: shared_verdict(config, plan))
+
     def _foresee_all(self) -> None:
         """Refuse a study that was not begun and that the budget does not bear; nothing is written."""
         privacy, rounds = self._config.privacy, self._config.federation.rounds
@@ -230,7 +237,7 @@ class SitePrivacy:
                 yield Spending(log, run, privacy, cost, self._fingerprint, ledger, most=rounds)
             else:
                 most = rounds + privacy.spare_rounds
-                yield SharedCharges(log, run, privacy, self._plan, self._fingerprint, ledger, most)
+                yield SharedCharges(log, run, self._held, self._plan, self._fingerprint, ledger, most)
 
     def _log(self) -> EventLog:
         if self._folder.log.exists():

@@ -2,19 +2,16 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from audit.accounting import Adjacency
-from audit.bounds import at_most
+from audit.bounds import LARGEST_CLAIM, at_most
 from securefed.config import PrivacyConfig, RunConfig
 from securefed.privacy.mechanism import epsilon_of, local_cost, step_settings
 
 CLAIMED = "CLAIMED"
 NOT_CLAIMED = "NOT CLAIMED"
-
-LARGEST_CLAIM = 23.0
-"""The largest epsilon that is claimed: exp(23) is more than there are people, so that a bound above it excludes not
-even that one who knows nothing else picks out the right person of all."""
 
 
 def verdict(config: RunConfig) -> str:
@@ -60,6 +57,21 @@ def target_or_cost(privacy: PrivacyConfig, cost: Callable[[], float]) -> float:
         return cost()
     calibrated = not privacy.noise_multiplier
     return privacy.epsilon if calibrated or privacy.epsilon <= LARGEST_CLAIM else min(cost(), privacy.epsilon)
+
+
+def held_to_claim(privacy: PrivacyConfig, verdict: Callable[[], str]) -> PrivacyConfig:
+    """Return the section with a target that keeps a run within what is claimed, whatever rounds are begun again.
+
+    A claim is made before the first round, of the rounds that are planned. A round that would take a claimed run above
+    LARGEST_CLAIM is therefore refused before it starts, where no smaller target ends the run before.
+
+    Args:
+        privacy: The section as configured.
+        verdict: Returns whether privacy is claimed; called where no smaller target decides.
+    """
+    if 0 < privacy.epsilon <= LARGEST_CLAIM or verdict() != CLAIMED:
+        return privacy
+    return replace(privacy, epsilon=LARGEST_CLAIM)
 
 
 def too_large(epsilon: float) -> str:

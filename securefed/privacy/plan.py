@@ -23,13 +23,14 @@ from audit.accounting import (
     calibrate_sampled_gaussian,
     upper_epsilon,
 )
+from audit.bounds import LARGEST_CLAIM
 from protocols.entropy import system_entropy
 from protocols.errors import ProtocolError
 from protocols.noise import NoisePlan
 from protocols.roster import IdentityKey, Roster
 from securefed.config import PrivacyConfig, RunConfig
 from securefed.errors import ConfigError
-from securefed.privacy.claim import LARGEST_CLAIM, reached, too_large
+from securefed.privacy.claim import reached, too_large
 from securefed.privacy.rules import Broken
 from securefed.privacy.shared_claim import shared_reached
 from securefed.privacy.shared_noise import SHARED_MODES, dearest_sum, mechanism_of_sum, quietest_sum

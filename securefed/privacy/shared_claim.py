@@ -4,11 +4,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from audit.accounting import Adjacency, Repeated, against_colluders, upper_epsilon
-from audit.bounds import at_most
+from audit.bounds import LARGEST_CLAIM, at_most
 from protocols.noise import NoisePlan
 from protocols.parameters import default_corrupt
 from securefed.config import RunConfig
-from securefed.privacy.claim import CLAIMED, LARGEST_CLAIM, NOT_CLAIMED, target_or_cost, too_large, unprotected
+from securefed.privacy.claim import CLAIMED, NOT_CLAIMED, target_or_cost, too_large, unprotected
 from securefed.privacy.shared_noise import dearest_sum, mechanism_of_sum, noise_facts, rate_of
 
 

@@ -9,9 +9,10 @@ from clients.encoders import FeatureBundle
 from protocols.noise import NoisePlan
 from securefed.config import RunConfig
 from securefed.hospitals import Hospitals
+from securefed.privacy.claim import held_to_claim
 from securefed.privacy.paid_updates import Pay, UpdatingHospitals, unpaid
 from securefed.privacy.shared_charges import SharedCharges
-from securefed.privacy.shared_claim import shared_claim, shared_notes, shared_summary
+from securefed.privacy.shared_claim import shared_claim, shared_notes, shared_summary, shared_verdict
 from securefed.privacy.shared_spending import SharedSpending
 
 
@@ -63,7 +64,7 @@ class SharedPrivacy:
         self._deployed = deployed
         self._plan = plan
         self._patients = dict(patients or {})
-        self._spending = SharedSpending(log, config.privacy, plan)
+        self._spending = SharedSpending(log, held_to_claim(config.privacy, lambda: shared_verdict(config, plan)), plan)
         self._ledger = ledger
         digests = dict(fingerprints or {})
         self._charges = (
@@ -81,7 +82,8 @@ class SharedPrivacy:
 
     def notes(self) -> list[str]:
         """Return what a watcher should know before the first round."""
-        return shared_notes(self._config, self._plan, self._spending.affordable)
+        affordable = self._spending.affordable if self._config.privacy.epsilon else None
+        return shared_notes(self._config, self._plan, affordable)
 
     def check_run(self, rounds: int) -> None:
         """Refuse a run whose ledger could not pay for its rounds.

@@ -6,7 +6,6 @@ from audit.accounting import (
     Adjacency,
     Composition,
     Repeated,
-    affordable_steps,
     against_broken_aggregation,
     against_colluders,
     mechanism_fields,
@@ -18,6 +17,7 @@ from audit.log import EventLog
 from protocols.noise import NoisePlan
 from securefed.config import PrivacyConfig
 from securefed.errors import TargetEpsilonError
+from securefed.privacy.shared_charges import affordable_sums
 from securefed.privacy.shared_noise import dearest_sum, mechanism_of_sum, rate_of
 
 _TOLERANCE = 1e-9
@@ -31,7 +31,7 @@ class SharedSpending:
 
     Args:
         log: The run's log; charges of an earlier start of the run are read from it.
-        config: The privacy section.
+        config: The privacy section; its target is what no round may exceed.
         plan: Grid, ring and noise.
     """
 
@@ -46,7 +46,11 @@ class SharedSpending:
             for event in log.events
             if event.kind == "privacy_event"
         ]
-        self.affordable = self._affordable()
+
+    @property
+    def affordable(self) -> int | None:
+        """How many sums the target allows, each at its costliest; None without a target."""
+        return affordable_sums(self._plan, self._config)
 
     def check_round(self, number: int) -> None:
         """Refuse a round that could exceed the target, with as few survivors as may be.
@@ -54,14 +58,14 @@ class SharedSpending:
         Raises:
             TargetEpsilonError: Recorded in the log; nothing of the round was sent.
         """
-        target, affordable = self._config.epsilon, self.affordable
-        if not target or affordable is None:
+        target = self._config.epsilon
+        if not target:
             return
         seen = (*against_colluders(self._spent, self._config.max_colluders), *dearest_sum(self._plan, self._rate))
         epsilon = upper_epsilon(seen, self._config.delta, self._adjacency)
         if epsilon <= target * (1 + _TOLERANCE):
             return
-        error = TargetEpsilonError(number, epsilon, target, affordable)
+        error = TargetEpsilonError(number, epsilon, target, self.affordable or 0)
         self._log.append(
             "refused",
             {
@@ -114,12 +118,6 @@ class SharedSpending:
             "colluders": {str(colluders): _finite(self.epsilon(colluders))},
             "aggregation_broken": _finite(stated[-1][2]),
         }
-
-    def _affordable(self) -> int | None:
-        if not self._config.epsilon:
-            return None
-        step = dearest_sum(self._plan, self._rate)
-        return affordable_steps(step, self._config.epsilon, self._config.delta, self._adjacency)
 
     def _cost(self, composition: Composition) -> float:
         return upper_epsilon(composition, self._config.delta, self._adjacency) if composition else 0.0

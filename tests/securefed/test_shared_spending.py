@@ -72,3 +72,15 @@ def test_a_summary_that_states_less_than_the_log_against_single_vectors_does_not
     (failed,) = verify_run(tmp_path / "run").failed
     assert failed.name == "epsilon"
     assert "summary.json states epsilon_by_adversary" in failed.detail
+
+
+def test_a_record_that_claims_more_than_can_be_claimed_does_not_verify(noise_in_shares, tmp_path, monkeypatch):
+    """As of a server that goes on: three rounds are claimed, and each of their sums was opened twice."""
+    monkeypatch.setattr("securefed.privacy.shared_run.held_to_claim", lambda privacy, _verdict: privacy)
+    charge = SharedSpending.charge
+    monkeypatch.setattr(SharedSpending, "charge", lambda self, *args: (charge(self, *args), charge(self, *args)))
+    run = simulate(noise_in_shares(noise_multiplier=0.65), output=tmp_path / "run")
+    assert run.summary["privacy"]["claim"].startswith("CLAIMED")
+    assert run.summary["privacy"]["epsilon"] > 23
+    failed = {check.name: check.detail for check in verify_run(tmp_path / "run").failed}
+    assert "and privacy is claimed: above 23 nothing can be" in failed["epsilon"]
