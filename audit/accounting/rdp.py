@@ -6,6 +6,7 @@ accountants, holds for the discrete mechanisms, and serves as a cross-check for 
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache, lru_cache
 
 import numpy as np
@@ -19,6 +20,7 @@ from audit.accounting.mechanisms import (
     Gaussian,
     GroupedSampledGaussian,
     Mechanism,
+    Repeated,
     SampledGaussian,
     Skellam,
     Unknown,
@@ -45,24 +47,43 @@ def rdp_epsilon(
 ) -> float:
     """Return an upper bound on epsilon, infinite where a part of the composition cannot be accounted.
 
+    Where a sampled record is replaced, the bound is that without sampling: both data sets hold the record, in the same
+    samples, so that with P0 the output without it the outputs are (1 - q) P0 + q P1 and (1 - q) P0 + q P2, whose
+    divergence is no larger than that of P1 and P2. Sampled Gaussians alone have none here: their PLD is far tighter.
+
     Args:
         composition: What was released.
         delta: Probability within (0, 1) with which the bound may fail.
         adjacency: Neighbouring relation.
         orders: Renyi orders above 1.
 
-    Paper: Canonne, Kamath, Steinke 2020 (arXiv 2004.00010), proposition 12.
+    Paper: Canonne, Kamath, Steinke 2020 (arXiv 2004.00010), proposition 12; van Erven, Harremoes 2014 (arXiv
+        1206.2459), theorem 13: Renyi divergence is jointly quasi-convex.
     """
     if not 0 < delta < 1:
         raise ValueError(f"delta must be in (0, 1), is {delta}")
     if not composition:
         return 0.0
     best = math.inf
-    totals = sum(part.count * _curve(part.mechanism, part.relation(adjacency), orders) for part in merged(composition))
+    parts = merged(composition)
+    if not all(isinstance(part.mechanism, Gaussian | SampledGaussian) for part in parts):
+        parts = tuple(_without_sampling(part) if _is_replaced(part, adjacency) else part for part in parts)
+    totals = sum(part.count * _curve(part.mechanism, part.relation(adjacency), orders) for part in parts)
     for order, total in zip(orders, np.asarray(totals), strict=True):
         epsilon = float(total) + math.log1p(-1 / order) - (math.log(delta) + math.log(order)) / (order - 1)
         best = min(best, epsilon)
     return max(0.0, best)
+
+
+def _is_replaced(part: Repeated, adjacency: Adjacency) -> bool:
+    return part.relation(adjacency) is Adjacency.REPLACE_ONE
+
+
+def _without_sampling(part: Repeated) -> Repeated:
+    mechanism = part.mechanism
+    if not isinstance(mechanism, SampledGaussian | Skellam | DiscreteGaussian):
+        return part
+    return replace(part, mechanism=replace(mechanism, sampling_rate=1.0))
 
 
 def _curve(mechanism: Mechanism, adjacency: Adjacency, orders: tuple[float, ...]) -> NDArray[np.float64]:
@@ -88,7 +109,7 @@ def _finite_curve(mechanism: Mechanism, adjacency: Adjacency, orders: tuple[floa
             return _sampled_gaussian(mechanism.sampling_rate, mechanism.noise_multiplier, orders)
         case Skellam():
             wide = Skellam(mechanism.l1 * scale, mechanism.l2 * scale, mechanism.share_variance, mechanism.shares)
-            return _discrete(lambda order: skellam_rdp(wide, order), mechanism.sampling_rate, adjacency, orders)
+            return _discrete(lambda order: skellam_rdp(wide, order), mechanism.sampling_rate, orders)
         case DiscreteGaussian():
             wider = DiscreteGaussian(
                 mechanism.l1 * scale,
@@ -100,7 +121,7 @@ def _finite_curve(mechanism: Mechanism, adjacency: Adjacency, orders: tuple[floa
             if mechanism.sampling_rate == 1:
                 return np.asarray([discrete_gaussian_rdp(wider, order) for order in orders])
             rate = mechanism.sampling_rate
-            return _discrete(lambda order: discrete_gaussian_rdp(wider, order), rate, adjacency, orders)
+            return _discrete(lambda order: discrete_gaussian_rdp(wider, order), rate, orders)
 
 
 @lru_cache(maxsize=64)
@@ -122,14 +143,10 @@ def _sampled_gaussian(q: float, sigma: float, orders: tuple[float, ...]) -> NDAr
     return found
 
 
-def _discrete(
-    plain: Callable[[int], float], q: float, adjacency: Adjacency, orders: tuple[float, ...]
-) -> NDArray[np.float64]:
+def _discrete(plain: Callable[[int], float], q: float, orders: tuple[float, ...]) -> NDArray[np.float64]:
     """The curve of a mechanism with symmetric noise that is bounded at integer orders, Poisson sampled at rate q."""
     if q == 1:
         return _interpolated(plain, orders)
-    if adjacency is Adjacency.REPLACE_ONE:
-        return np.full(len(orders), math.inf)
     remembered = cache(plain)
     return _interpolated(
         lambda order: plain(order) if order > _MAX_SAMPLED_ORDER else sampled_rdp(remembered, q, order), orders

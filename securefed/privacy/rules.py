@@ -6,7 +6,7 @@ Each refusal names its rule in docs/privacy.md, where the rule's reason is.
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from securefed.config import PrivacyConfig, RunConfig
+from securefed.config import RunConfig
 from securefed.errors import ConfigError
 
 WIRED = ("off", "local", "distributed", "hospital")
@@ -141,8 +141,6 @@ def _about_shares(config: RunConfig) -> Iterator[Broken]:
 
     if config.privacy.dropout_noise == "xnoise" and (hindered := hindrances_of_xnoise(config)):
         yield Broken("P19", "privacy.dropout_noise", f"xnoise: {hindered[0]}; use conservative, or auto")
-    if reason := unaccountable(config.privacy):
-        yield Broken("P20", "privacy.adjacency", reason)
 
 
 def hindrances_of_xnoise(config: RunConfig) -> list[str]:
@@ -154,16 +152,6 @@ def hindrances_of_xnoise(config: RunConfig) -> list[str]:
         (privacy.noise != "system", "what is removed comes from the protocol's entropy and is not reproducible"),
     )
     return [reason for hinders, reason in reasons if hinders]
-
-
-def unaccountable(privacy: PrivacyConfig) -> str:
-    """Return why no noise in shares has a finite epsilon by the neighbouring relation and rate; "" where some has."""
-    if privacy.mode != "distributed" or privacy.adjacency != "replace-one" or privacy.sampling_rate == 1:
-        return ""
-    return (
-        f"replace-one: with noise in shares and a sampling rate of {privacy.sampling_rate:g} no bound is known and "
-        "epsilon is infinite, whatever the noise; use add-or-remove-one, or privacy.sampling_rate=1"
-    )
 
 
 def _about_the_loss(config: RunConfig) -> Iterator[Broken]:

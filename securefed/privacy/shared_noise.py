@@ -22,7 +22,7 @@ from protocols.noise import DropoutNoise, NoiseKind, NoisePlan, NoiseRequest, pl
 from protocols.parameters import RoundParameters
 from securefed.config import PrivacyConfig, RunConfig
 from securefed.errors import ConfigError
-from securefed.privacy.rules import hindrances_of_xnoise, unaccountable
+from securefed.privacy.rules import hindrances_of_xnoise
 
 SHARED_MODES = ("distributed", "hospital")
 """Modes in which hospitals add the noise in shares."""
@@ -42,8 +42,6 @@ def shared_noise(config: RunConfig, parameters: RoundParameters, dimension: int)
     privacy = config.privacy
     if privacy.mode not in SHARED_MODES:
         return None
-    if reason := unaccountable(privacy):
-        raise ConfigError("privacy.adjacency", reason)
     if privacy.max_colluders >= parameters.min_survivors:
         raise ConfigError(
             "privacy.max_colluders",

@@ -150,12 +150,13 @@ def test_check_says_what_hospitals_cannot_make_and_that_it_hangs_on_how_many_the
     assert "noise  privacy.max_colluders: 4 of the 4 hospitals that a sum may be over" in result.stdout
 
 
-def test_a_plan_names_the_neighbouring_relation_that_no_noise_can_meet():
-    arguments = ["--dp", "distributed", "--epsilon", "8", "--set", "privacy.sampling_rate=0.5"]
-    with pytest.raises(ConfigError, match=r"privacy.adjacency: replace-one: .* use add-or-remove-one"):
-        CliRunner().invoke(
-            command, ["plan", *arguments, "--set", "privacy.adjacency=replace-one"], catch_exceptions=False
-        )
+def test_a_plan_of_noise_in_shares_for_replaced_records_has_the_noise_that_is_needed_without_sampling():
+    shared = ("--dp", "distributed", "--epsilon", 8, "--rounds", 3, "--hospitals", 5, "--set", "training.fam_width=4")
+    replaced = (*shared, "--set", "privacy.adjacency=replace-one", "--sampling-rate")
+    half, whole = (plan(*replaced, rate) for rate in (0.5, 1.0))
+    assert half["epsilon"] <= 8
+    assert half["epsilon"] == half["epsilon_replace_one"]
+    assert half["noise_multiplier"] == whole["noise_multiplier"]
 
 
 def test_where_no_round_fits_the_advice_is_not_one_round():

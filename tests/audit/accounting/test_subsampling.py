@@ -1,5 +1,6 @@
 """The bound on sampled mechanisms with symmetric noise: against exact sums, the Gaussian, and the former bound."""
 
+import dataclasses
 import math
 from functools import partial, reduce
 
@@ -8,10 +9,12 @@ import pytest
 from scipy.special import ive
 
 from audit.accounting import (
+    Adjacency,
     DiscreteGaussian,
     Repeated,
     SampledGaussian,
     Skellam,
+    account,
     rdp_epsilon,
     rounded_l1,
     rounded_l2,
@@ -127,3 +130,43 @@ def test_it_lies_between_the_exact_gaussian_and_the_former_bound(monkeypatch, z,
     assert found <= 1.01 * rdp_epsilon(of_gaussian, DELTA, orders=integers)
     monkeypatch.setattr("audit.accounting.rdp.sampled_rdp", zhu_wang)
     assert found < rdp_epsilon([Repeated(mechanism, count)], DELTA)
+
+
+@pytest.mark.parametrize("noise", [skellam, discrete_gaussian])
+@pytest.mark.parametrize("shifts", [(1, -1), (3, -3), (2, 1), (0, 3), (-2, -2)])
+@pytest.mark.parametrize("rate", [0.01, 0.3, 0.9])
+def test_a_replaced_record_that_is_sampled_costs_no_more_than_one_that_is_not(noise, shifts, rate):
+    """Exact sums over outputs: where the record is drawn, the data sets add the first shift and the second."""
+    one, other = (np.pad(noise(9.0), (20 + shift, 20 - shift)) for shift in shifts)
+    without = np.pad(noise(9.0), 20)
+    known = (one > 1e-100) & (other > 1e-100) & (without > 1e-100)
+    one, other, without = one[known], other[known], without[known]
+    first, second = ((1 - rate) * without + rate * output for output in (one, other))
+    for order in (1.5, 2, 5, 12):
+        assert divergence(first, second, order) <= divergence(one, other, order) * (1 + 1e-12) + 1e-15
+
+
+@pytest.mark.parametrize(
+    "mechanism",
+    [
+        Skellam(100.0, 100.0, 40_000.0, 4, 0.1),
+        DiscreteGaussian(100.0, 100.0, 200.0, 4, 10, 0.1),
+    ],
+)
+def test_replaced_records_are_accounted_without_sampling_where_no_loss_distribution_exists(mechanism):
+    whole = dataclasses.replace(mechanism, sampling_rate=1.0)
+    relation = Adjacency.REPLACE_ONE
+    found = upper_epsilon([Repeated(mechanism, 5)], DELTA, relation)
+    assert upper_epsilon([Repeated(mechanism, 5)], DELTA) < found < math.inf
+    assert found == upper_epsilon([Repeated(whole, 5)], DELTA, relation)
+    assert found == upper_epsilon([Repeated(mechanism, 5, replaced=True)], DELTA)
+    both = [Repeated(mechanism, 5), Repeated(SampledGaussian(4.0, 0.1), 3)]
+    dearer = [Repeated(whole, 5), Repeated(SampledGaussian(4.0, 1.0), 3)]
+    assert found < upper_epsilon(both, DELTA, relation) == upper_epsilon(dearer, DELTA, relation) < math.inf
+    assert account(both, DELTA, relation).upper == upper_epsilon(both, DELTA, relation)
+
+
+def test_sampled_gaussians_alone_keep_their_loss_distribution_where_a_record_is_replaced():
+    sampled = [Repeated(SampledGaussian(1.0, 0.01), 100)]
+    assert math.isinf(rdp_epsilon(sampled, DELTA, Adjacency.REPLACE_ONE))
+    assert upper_epsilon(sampled, DELTA, Adjacency.REPLACE_ONE) < 5
