@@ -9,6 +9,14 @@ Paper: Mitchell et al., "Model Cards for Model Reporting", FAT* 2019 (sections: 
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+from audit.bounds import at_most
+
+_NEIGHBOURS: Final = {"add-or-remove-one": "adding or removing", "replace-one": "replacing"}
+_UNITS: Final = {
+    "image": "one training image at a hospital",
+    "patient": "all training images of one patient at a hospital",
+    "hospital": "all data of one hospital",
+}
 _METRICS: Final = {"accuracy": "accuracy", "balanced_accuracy": "balanced", "macro_f1": "macro F1", "auroc": "AUROC"}
 
 
@@ -58,9 +66,17 @@ By several hospitals; updates were {masks}. No image and no feature of one has l
 
 ## Privacy
 
-{summary["privacy"]["claim"]}. Whoever has the model may try to learn from it about the images that it was trained on;
-only what is claimed here bounds that.
+{summary["privacy"]["claim"]}. {_epsilon(summary["privacy"])}Whoever has the model may try to learn from it about the
+images that it was trained on; only what is claimed here bounds that.
 """
+
+
+def _epsilon(privacy: Mapping[str, Any]) -> str:
+    """What a claim promises, in figures: without them it says nothing. "" where nothing is claimed."""
+    if not privacy["claim"].startswith("CLAIMED") or privacy["epsilon"] is None:
+        return ""
+    neighbours, unit = _NEIGHBOURS[privacy["adjacency"]], _UNITS[privacy["unit"]]
+    return f"Epsilon {at_most(privacy['epsilon'])} at delta {privacy['delta']:g}, for {neighbours} {unit}. "
 
 
 def _purpose(purpose: Mapping[str, Any]) -> str:

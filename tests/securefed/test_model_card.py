@@ -57,6 +57,22 @@ def test_a_site_that_was_held_out_is_in_the_card_and_what_is_known_elsewhere_is_
     assert list(measured(summary)) == list(summary["sites"])
 
 
+def test_a_claim_has_its_epsilon_delta_unit_and_neighbours_in_the_card(run):
+    summary = json.loads(run.summary.read_text())
+    assert "Epsilon" not in run.card.read_text()
+    private = {"claim": "CLAIMED: training images", "epsilon": 7.99942, "delta": 1e-5}
+    for unit, adjacency, said in (
+        ("patient", "add-or-remove-one", "adding or removing all training images of one patient at a hospital"),
+        ("image", "replace-one", "replacing one training image at a hospital"),
+        ("hospital", "add-or-remove-one", "adding or removing all data of one hospital"),
+    ):
+        privacy = {**private, "unit": unit, "adjacency": adjacency}
+        card = model_card("north", ["oak", "pine"], {**summary, "privacy": privacy})
+        assert f"CLAIMED: training images. Epsilon 8 at delta 1e-05, for {said}. Whoever has" in card
+    privacy = {**private, "claim": "NOT CLAIMED: no meaningful epsilon", "unit": "image", "adjacency": "replace-one"}
+    assert "Epsilon" not in model_card("north", ["oak", "pine"], {**summary, "privacy": privacy})
+
+
 def test_every_file_of_a_run_folder_is_explained_and_the_secret_ones_are_marked(run):
     page = (Path(__file__).resolve().parents[2] / "docs/run-folder.md").read_text()
     rows = re.findall(r"^\| ((?:`[^`]+`(?:, )?)+) \| (.+) \|$", page.split("## summary.json")[0], re.MULTILINE)
