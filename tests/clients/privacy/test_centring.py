@@ -89,6 +89,15 @@ def test_under_noise_the_mean_is_shrunk_and_never_longer_than_a_feature():
     assert not measured(QUIET, *nobody).mean().any()
 
 
+def test_a_count_of_images_of_the_size_of_its_noise_gives_no_mean():
+    """Two steps at multiplier 10: the count has a standard deviation of 28.3; up to twice that tells nothing."""
+    centring = Centring(dataclasses.replace(QUIET, noise_multipliers=(10.0,)), WIDTH)
+    for count, is_known in ((50.0, False), (56.0, False), (57.0, True), (-60.0, False)):
+        total = np.append(np.full(WIDTH, 1e3), count / 2)
+        centring.load_state({"centre.total": total, "centre.steps": np.array(2)})
+        assert bool(centring.mean().any()) == is_known
+
+
 def test_measuring_steps_move_nothing_and_come_first():
     hospital = make(dataclasses.replace(QUIET, noise_multipliers=(2.0,)))
     moved = [np.abs(hospital.train_round(start(), number)).max() for number in (1, 2, 3)]

@@ -5,6 +5,7 @@ added up. `sensitivity` leaves out each record in turn; above 1 there is no guar
 """
 
 import dataclasses
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -166,6 +167,21 @@ def test_a_group_is_held_to_its_own_clip_norm():
 
     assert sensitivity(sum_of, groups, *made_up_records(WIDTH, CLASSES)) == pytest.approx(1.4, rel=1e-4)
     with pytest.raises(SensitivityError, match=r"by 1\.4 clip norms"):
+        require_sensitivity(sum_of, groups, *made_up_records(WIDTH, CLASSES))
+
+
+@pytest.mark.parametrize(("moved", "is_refused"), [(1.0, False), (1.0005, False), (1.002, True), (1.1, True)])
+def test_the_replay_forgives_rounding_and_nothing_more(moved, is_refused):
+    model = make_model()
+    groups = fam_group(model)
+
+    def sum_of(features, labels, units=None):
+        found = [torch.zeros_like(parameter) for parameter in groups[0].parameters]
+        found[0].view(-1)[0] = moved * groups[0].clip_norm * len(labels)
+        return ClippedSum((tuple(found),), len(labels), 0)
+
+    refused = pytest.raises(SensitivityError, match="clip norms") if is_refused else nullcontext()
+    with refused:
         require_sensitivity(sum_of, groups, *made_up_records(WIDTH, CLASSES))
 
 

@@ -318,6 +318,19 @@ def test_a_resumed_hospital_goes_on_with_its_momentum():
     np.testing.assert_array_equal(resumed.train_round(vector, 2, Randomness.of_a_seed(2)), expected)
 
 
+def test_a_state_without_momentum_starts_without_any():
+    """Also in a hospital that has trained: nothing of what it did before stays behind."""
+    privacy = dataclasses.replace(EVERYBODY, noise_multipliers=(0.5,))
+    trained, fresh = make(privacy), make(privacy)
+    vector = start() + trained.train_round(start(), 1, Randomness.of_a_seed(1))
+    state = {name: value for name, value in trained.private_state().items() if not name.startswith("momentum.")}
+    assert len(state) < len(trained.private_state())
+    for hospital in (trained, fresh):
+        hospital.load_private_state(state)
+    expected = fresh.train_round(vector, 2, Randomness.of_a_seed(2))
+    np.testing.assert_array_equal(trained.train_round(vector, 2, Randomness.of_a_seed(2)), expected)
+
+
 def test_without_noise_private_training_learns():
     privacy = PrivacySettings(sampling_rate=1.0, noise_multipliers=(0.0,), steps=1, normaliser=60.0)
     hospital, vector = make(privacy), start()
