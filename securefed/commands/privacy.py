@@ -13,6 +13,11 @@ from securefed.commands.options import PRIVACY_FLAGS, config_option, json_option
 _FLAGS = {**PRIVACY_FLAGS, "rounds": "federation.rounds", "method": "federation.method", "profile": "training.profile"}
 
 
+_ACCOUNTING = (
+    "accounting; this takes minutes, or longer, where a rate below 1 meets many steps, little noise or a small delta"
+)
+
+
 @click.group("privacy", short_help="Plan the noise; check what may be claimed.")
 def command() -> None:
     """Plan the noise before a run, and check whether a configuration's claim would hold."""
@@ -48,6 +53,7 @@ def plan_command(
 
     flags["dp"] = flags.get("dp") or "local"
     config = resolve_config(flags, _FLAGS, config_file, assignments)
+    click.echo(_ACCOUNTING, err=True)
     plan = make_plan(config, hospitals, images, embed_dim)
     described = describe(plan)
     if plot is not None:

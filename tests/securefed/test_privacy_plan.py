@@ -16,6 +16,14 @@ def plan(*arguments):
     return json.loads(result.stdout)
 
 
+def test_a_plan_says_at_once_that_it_may_take_long():
+    """On stderr, where those look who wait: stdout is for the figures alone."""
+    arguments = ["plan", "--dp", "local", "--noise-multiplier", "4", "--rounds", "2", "--json"]
+    result = CliRunner().invoke(command, arguments, catch_exceptions=False)
+    assert result.stderr.startswith("accounting; this takes minutes, or longer, where a rate below 1 meets")
+    assert json.loads(result.stdout)["rounds"] == 2
+
+
 def test_ten_shares_of_a_central_multiplier_of_two():
     """The example of the design has 0.78 and 7.8 by the continuous Gaussian; the noise of a run costs more."""
     planned = plan("--dp", "distributed", "--noise-multiplier", 2, "--sampling-rate", 0.05, "--hospitals", 10)
