@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from audit.check_sums import least_summed
 from audit.errors import EvidenceError
 from audit.heads import SignedHead, TreeHead, read_given_heads, read_whole_heads
 from audit.history import RoundRecord, RunHistory
@@ -21,8 +22,10 @@ class HeadsChecked:
         heads: Different heads that agree with the log.
         kept_elsewhere: Lines of hospitals' own files among them.
         parties: Parties of the roster, the server among them.
-        unsigned_by: Hospitals of the roster that countersigned none of heads.jsonl.
-        unsigned: Events after the last head.
+        unsigned_by: Hospitals of the roster that countersigned no head of heads.jsonl over the end of the run; of a run
+            without an end those that countersigned none at all.
+        unsigned: Events after the last head; after the end of the run those that fewer hospitals countersigned than
+            the end needs.
     """
 
     heads: int
@@ -49,7 +52,7 @@ def check_heads(
 
     Raises:
         EvidenceError: A head does not agree with the log, a signature is wrong or missing, the roster is another one,
-            or more was done after the last head than a crash leaves unsigned.
+            more was done after the last head than a crash leaves unsigned, or too few hospitals signed the end.
     """
     announced = history.last("roster")
     own = read_whole_heads(folder / "heads.jsonl") if (folder / "heads.jsonl").exists() else []
@@ -67,7 +70,7 @@ def check_heads(
     roster = _check_roster(folder, announced, pinned)
     seen: set[TreeHead] = set()
     for signed in own:
-        _check_signatures(signed, own, roster, history)
+        signed.verify(roster)
         seen.add(signed.head)
     _check_everybody(own, roster, history)
     for source, signed in copies + outside:
@@ -86,13 +89,17 @@ def check_heads(
     if history.completed is not None and covered <= history.completed.seq:
         left = "the end of the run is not covered by a signed head"
         raise EvidenceError(covered, f"{left}{_after_a_crash(history, covered)}")
+    _check_end(own, roster, history)
     open_rounds = [record for record in history.results if record.seq >= covered]
     if len(open_rounds) > 1:  # each is signed before the next begins: a crash leaves one
         last = f"round {open_rounds[0].number} and {len(open_rounds) - 1} more were finished"
         raise EvidenceError(open_rounds[0].seq, f"{last}, and no signed head covers them")
     if not seen:
         return None
-    signed_by = {name for signed in own for name in signed.witnesses}
+    if history.completed is None:
+        signed_by = {name for signed in own for name in signed.witnesses}
+    else:
+        signed_by, covered = end_signers(own, history), _countersigned(own, history)
     return HeadsChecked(
         heads=len(seen),
         kept_elsewhere=len(copies) + len(outside),
@@ -100,6 +107,47 @@ def check_heads(
         unsigned_by=tuple(name for name in roster.hospitals if name not in signed_by),
         unsigned=len(history.events) - covered,
     )
+
+
+def end_needs(history: RunHistory) -> int:
+    """Return how many hospitals have to countersign the end of a run, which no later sum binds anybody to.
+
+    As many as it takes to open a sum, of whom the protocol lets no server have enough on its side; one where nothing
+    was summed under masks.
+    """
+    return 1 if history.threshold is None or not history.rounds else least_summed(history)
+
+
+def end_signers(heads: Sequence[SignedHead], history: RunHistory) -> set[str]:
+    """Return the hospitals that countersigned one of these heads that covers the end of the run."""
+    end = history.completed
+    return {name for signed in heads if end is not None and signed.head.size > end.seq for name in signed.witnesses}
+
+
+def _check_end(heads: Sequence[SignedHead], roster: Roster, history: RunHistory) -> None:
+    """Refuse an end, with the results that it vouches for, that the server could have written without the hospitals."""
+    if history.completed is None:
+        return
+    signed_by, needed = end_signers(heads, history), end_needs(history)
+    if len(signed_by) < needed:
+        missing = ", ".join(name for name in roster.hospitals if name not in signed_by)
+        signed = f"{len(signed_by)} of {len(roster.hospitals)} hospitals countersigned the end of the run"
+        reason = f"{signed}, {needed} have to; it lacks the countersignature of {missing}"
+        step = "in a simulation all sign at once: it was not left like this"
+        if history.started.fields["operation"] == "deployment":
+            step = "deploy submit asks them again, at any later time"
+        raise EvidenceError(history.completed.seq, f"{reason}; {step}")
+
+
+def _countersigned(heads: Sequence[SignedHead], history: RunHistory) -> int:
+    """Return how many events as many hospitals countersigned as have to sign the end, attacks after it among them."""
+    after = [signed for signed in heads if history.completed is not None and signed.head.size > history.completed.seq]
+    needed, names = end_needs(history), set[str]()
+    for signed in sorted(after, key=lambda signed: signed.head.size, reverse=True):
+        names |= set(signed.witnesses)
+        if len(names) >= needed:
+            return signed.head.size
+    return 0
 
 
 def _after_a_crash(history: RunHistory, covered: int) -> str:
@@ -170,19 +218,3 @@ def _check_everybody(heads: Sequence[SignedHead], roster: Roster, history: RunHi
         after = [signed for signed in heads if signed.head.size > record.seq]
         if not any(name in signed.witnesses for signed in after):
             after[0].verify(roster, of=name)
-
-
-def _check_signatures(signed: SignedHead, heads: Sequence[SignedHead], roster: Roster, history: RunHistory) -> None:
-    """A head is signed by the server, and by each hospital whose update is in the last sum that it covers.
-
-    Or that hospital has signed another one of `heads` that covers the sum: all are of one history. It may have been
-    away for this one, before or after.
-    """
-    signed.verify(roster)
-    record = next((record for record in reversed(history.rounds) if record.seq < signed.head.size), None)
-    if record is None:
-        return
-    bound = {name for head in heads if head.head.size > record.seq for name in head.witnesses}
-    for survivor in record.survivors:
-        if survivor in roster.hospitals and survivor not in record.dropouts and survivor not in bound:
-            signed.verify(roster, of=survivor)

@@ -62,7 +62,9 @@ class Verification:
         root: Merkle root over all of them, hex.
         is_complete: Whether the run reached its end.
         is_pinned: Whether signatures were checked against a roster from outside of the folder.
-        unsigned_by: Hospitals of the roster that countersigned no tree head; empty where nobody signed any.
+        unsigned_by: Hospitals of the roster that did not countersign the end of the run, or of a run without an end no
+            tree head; empty where nobody signed any.
+        unsigned: Events at the end that too few hospitals countersigned: those after a crash, or attacks after the run.
         checks: All checks in order.
         history: What the log says happened, as it was read for the checks; None where it cannot be read.
     """
@@ -76,6 +78,7 @@ class Verification:
     checks: tuple[Check, ...]
     history: RunHistory | None = None
     unsigned_by: tuple[str, ...] = ()
+    unsigned: int = 0
 
     @property
     def failed(self) -> tuple[Check, ...]:
@@ -138,7 +141,7 @@ def verify_run(
             folder, str(events[0].fields["run_id"]), len(events), tree.root().hex(), False, False, tuple(checks)
         )
     checks.append(Check("history", Outcome.PASS, _rounds_in_words(history)))
-    signatures, unsigned_by = _check_heads(folder, history, tree, roster, heads)
+    signatures, signed = _check_heads(folder, history, tree, roster, heads)
     checks.append(signatures)
     steps: list[tuple[str, Callable[[], str | None]]] = [
         ("sums", lambda: check_sums(history)),
@@ -165,24 +168,25 @@ def verify_run(
         is_pinned=roster is not None,
         checks=tuple(checks),
         history=history,
-        unsigned_by=unsigned_by,
+        unsigned_by=() if signed is None else signed.unsigned_by,
+        unsigned=0 if signed is None else signed.unsigned,
     )
 
 
 def _check_heads(
     folder: Path, history: RunHistory, tree: MerkleTree, roster: Path | None, heads: Sequence[Path]
-) -> tuple[Check, tuple[str, ...]]:
-    """Return the check, and the hospitals of the roster that countersigned no head where somebody signed one."""
-    unsigned: list[str] = []
+) -> tuple[Check, HeadsChecked | None]:
+    """Return the check, and what it found where it passed."""
+    passed: list[HeadsChecked] = []
 
     def check() -> str:
         found = check_heads(folder, history, tree, None if roster is None else Roster.read(roster), heads)
         if found is None:
             raise NothingToCompareError("nobody signed this log: it shows an order, not who wrote it")
-        unsigned.extend(found.unsigned_by)
-        return _heads_in_words(found, is_pinned=roster is not None)
+        passed.append(found)
+        return _heads_in_words(found, is_pinned=roster is not None, is_complete=history.completed is not None)
 
-    return _run("signatures", check), tuple(unsigned)
+    return _run("signatures", check), next(iter(passed), None)
 
 
 def _check_ledger(path: Path, history: RunHistory, folder: Path) -> str:
@@ -226,11 +230,13 @@ def _rounds_in_words(history: RunHistory) -> str:
     return f"{len(history.results)} rounds follow one another{f', {again} were done again' if again else ''}; {end}"
 
 
-def _heads_in_words(found: HeadsChecked, *, is_pinned: bool) -> str:
+def _heads_in_words(found: HeadsChecked, *, is_pinned: bool, is_complete: bool) -> str:
     whose = (
         "the roster given" if is_pinned else "the roster in the folder itself (give the one agreed on with --roster)"
     )
     kept = f" ({found.kept_elsewhere} copies as hospitals kept them)" if found.kept_elsewhere else ""
-    open_end = f"; the last {found.unsigned} events are not signed" if found.unsigned else ""
+    open_end = f"; the last {found.unsigned} events are not signed by enough hospitals" if found.unsigned else ""
     signed = f"signed by {found.parties - len(found.unsigned_by)} of {found.parties} parties of {whose}"
-    return f"{found.heads} tree heads{kept}, {signed}{open_end}"
+    what = "the end of the run" if is_complete else "any head"
+    but = f"; {', '.join(found.unsigned_by)} did not countersign {what}" if found.unsigned_by else ""
+    return f"{found.heads} tree heads{kept}, {signed}{but}{open_end}"

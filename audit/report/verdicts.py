@@ -20,7 +20,7 @@ def verdicts_section(
 ) -> list[dict[str, str]]:
     """Return what is claimed and whether it holds."""
     return [
-        _record(verification),
+        _record(history, verification),
         _aggregation(history),
         _privacy(history, verification, claim),
         _budget(history),
@@ -83,7 +83,7 @@ def _line(subject: str, verdict: str, sentence: str) -> dict[str, str]:
     return {"subject": subject, "verdict": verdict, "sentence": sentence}
 
 
-def _record(verification: Verification) -> dict[str, str]:
+def _record(history: RunHistory, verification: Verification) -> dict[str, str]:
     subject = "The record"
     if verification.failed:
         where = verification.first_bad_event
@@ -95,11 +95,16 @@ def _record(verification: Verification) -> dict[str, str]:
     if not verification.is_complete:
         return _line(subject, "NOT CLAIMED", "The record verifies as far as it goes; the run did not reach its end.")
     whose = "agreed on before the run" if verification.is_pinned else "that came with the run"
-    missing = ", ".join(verification.unsigned_by)
-    but = f" but {missing} (never there, or lost before signing)" if missing else ""
-    return _line(
-        subject, "PASS", f"The record is whole, in order, and signed by all parties of the roster {whose}{but}."
-    )
+    told = f"The record is whole, in order, and signed by all parties of the roster {whose}"
+    if missing := verification.unsigned_by:
+        announced = history.last("roster")
+        hospitals: Any = () if announced is None else announced.fields["hospitals"]
+        there = f"{len(hospitals) - len(missing)} of {len(hospitals)} hospitals"
+        told += f" but {', '.join(missing)}: the end of the run is signed by {there}"
+    if after := verification.unsigned:
+        what = "an attack" if after == 1 else f"{after} attacks"
+        told += f"; the record of {what} after the end is not signed by enough hospitals"
+    return _line(subject, "PASS", f"{told}.")
 
 
 def _aggregation(history: RunHistory) -> dict[str, str]:

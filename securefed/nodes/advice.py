@@ -26,7 +26,7 @@ def advice(signatures: Sequence[str], models: Sequence[str], refusals: Mapping[s
     lacks = [
         (
             signatures,
-            "the record does not verify: it lacks the countersignature of {} over the last sum with its update",
+            "the record does not verify: it lacks the countersignature of {} over its last sum, or over the end",
         ),
         (models, "{} has not confirmed the kept model, and may be without it"),
     ]

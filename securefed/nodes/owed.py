@@ -1,13 +1,14 @@
 """What is left of a run that has ended: countersignatures that hospitals owe its record, and the model owed to them.
 
-Without the signature of a hospital in a sum the record does not verify. A hospital that did not answer CloseRun may be
-without the model.
+Without the signature of a hospital in a sum, or of enough hospitals under its end, the record does not verify. A
+hospital that did not answer CloseRun may be without the model.
 """
 
 from collections.abc import Collection
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
+from audit.check_heads import end_needs, end_signers
 from audit.heads import read_heads
 from audit.history import read_history
 from audit.log import read_events
@@ -18,7 +19,9 @@ _OWED_MODEL: Final = "owed_model.json"
 
 
 def owed_signatures(path: Path) -> tuple[str, ...]:
-    """Return the hospitals whose update is in a sum and that have signed no head after it; none of a run without heads.
+    """Return the hospitals that the record of a run waits for; none of a run without heads.
+
+    They are in a sum and have signed no head after it, or have not signed the end of a run that too few have signed.
 
     Args:
         path: The run folder.
@@ -29,18 +32,21 @@ def owed_signatures(path: Path) -> tuple[str, ...]:
     folder, heads = RunFolder(path), path / "heads.jsonl"
     if not (folder.log.exists() and heads.exists()):
         return ()
+    history, signed = read_history(read_events(folder.log)), read_heads(heads)
     last = {
         name: record.seq
-        for record in read_history(read_events(folder.log)).rounds
+        for record in history.rounds
         for name in record.survivors
         if name not in record.dropouts  # it did not live to see the sum opened, and owes nothing
     }
-    signed = [(head.head.size, head.witnesses) for head in read_heads(heads)]
-    return tuple(
-        name
-        for name, seq in sorted(last.items())
-        if not any(size > seq and name in witnesses for size, witnesses in signed)
-    )
+    owing = {
+        name for name, seq in last.items() if not any(one.head.size > seq and name in one.witnesses for one in signed)
+    }
+    announced, at_the_end = history.last("roster"), end_signers(signed, history)
+    if history.completed is not None and announced is not None and len(at_the_end) < end_needs(history):
+        hospitals: Any = announced.fields["hospitals"]
+        owing |= set(hospitals) - at_the_end
+    return tuple(sorted(owing))
 
 
 def owed_model(path: Path) -> tuple[str, ...]:

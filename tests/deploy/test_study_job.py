@@ -22,8 +22,11 @@ from securefed.nodes.owed import owed_model, owed_signatures
 @pytest.fixture
 def nodes(tmp_path, monkeypatch):
     """Hospitals in memory, and the server's folder of their study."""
+    return opened(Nodes(tmp_path, federation={"rounds": 1}), tmp_path, monkeypatch)
+
+
+def opened(nodes, tmp_path, monkeypatch):
     monkeypatch.setattr("securefed.outcome.draw_plots", lambda *_: None)
-    nodes = Nodes(tmp_path, federation={"rounds": 1})
     folder = nodes.server = ServerFolder(tmp_path / "server")
     folder.approvals.mkdir(parents=True)
     folder.study.write_bytes(nodes.study.encode())
@@ -93,6 +96,32 @@ def test_a_line_of_the_journal_that_a_full_disk_cut_off_stops_nobody(nodes, torn
     job.serve_study(nodes.wire)
     whole = ["warning"] if "warning" in torn else []
     assert events(nodes) == ["started", *whole, "started", "round", "completed"]
+
+
+@pytest.mark.parametrize("away", [1, 2])
+def test_an_end_that_too_few_have_signed_is_signed_by_the_next_job(tmp_path, monkeypatch, away):
+    """All have signed the last sum; of five hospitals some were away for the end, which four have to sign."""
+    nodes = opened(Nodes(tmp_path, federation={"rounds": 1, "select": "last"}), tmp_path, monkeypatch)
+    run, gone = nodes.server.run_folder(), ("site1", "site2")[:away]
+
+    def lose(way, stage, site, round_id, frame):
+        if stage == "CountersignHead" and site in gone and read_events(run / "audit.jsonl")[-1].kind == "run_completed":
+            raise KilledError
+        return [frame]
+
+    nodes.wire.change.append(lose)
+    job.serve_study(nodes.wire)
+    assert owed_signatures(run) == (gone if away == 2 else ())
+    found = verify_run(run)
+    assert found.is_verified is (away == 1)
+    assert found.unsigned_by == (gone if away == 1 else ())
+    if away == 2:
+        (failed,) = found.failed
+        assert "3 of 5 hospitals countersigned the end of the run, 4 have to" in failed.detail
+        nodes.wire.change.clear()
+        job.serve_study(nodes.wire)
+        assert verify_run(run).is_verified
+        assert verify_run(run).unsigned_by == owed_signatures(run) == ()
 
 
 @pytest.mark.parametrize("heads", ["the last", "all"])
