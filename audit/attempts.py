@@ -15,14 +15,15 @@ class Attempts:
 
     A sum that was never to be opened shows nothing. Whoever opens single vectors has seen those that left for it, each
     with a share of fresh noise. When an attempt ended, as by a kill, the log need not say: then its vectors count as
-    sent. Only one that was aborted before any hospital was asked for a vector counts for nothing.
+    sent. Only one that was aborted before any hospital was asked for a vector, and before any paid for one, counts for
+    nothing.
     """
 
     def __init__(self) -> None:
         self.unopened = 0
         """Vectors of each hospital that may have left in such attempts."""
         self._in_shares = False
-        self._open = False
+        self._open = self._paid = False
 
     def take(self, event: Event) -> None:
         """Go on by one event of a log."""
@@ -31,11 +32,13 @@ class Attempts:
             case "privacy_claim":
                 self._in_shares = fields["mode"] in IN_SHARES
             case "round_started":
-                self._open = self._in_shares
+                self._open, self._paid = self._in_shares, False
                 self.unopened += self._open
             case "privacy_event" if "hospital" not in fields:
                 self._settle()
-            case "round_aborted" if fields["stage"] in _BEFORE_VECTORS:
+            case "charge":  # a hospital pays right before its vector leaves
+                self._paid = True
+            case "round_aborted" if fields["stage"] in _BEFORE_VECTORS and not self._paid:
                 self._settle()
 
     def _settle(self) -> None:

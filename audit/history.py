@@ -6,7 +6,7 @@ from typing import Any
 
 from audit.errors import EvidenceError
 from audit.log import Event
-from audit.round_members import check_lost, check_members
+from audit.round_members import check_aborted, check_members
 
 Fields = Mapping[str, Any]
 
@@ -231,7 +231,7 @@ class _Reader:
                 self._complete_round(event, fields)
             case "round_aborted":
                 self._expect_open(event, fields["round"])
-                check_lost(event.seq, fields.get("dropouts", {}))
+                check_aborted(event.seq, fields)
                 self._open = None
             case "privacy_event":
                 self._account(event, fields)

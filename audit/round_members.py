@@ -13,6 +13,38 @@ _BEFORE_THE_SUM: Final = frozenset(
 _AFTER_IT: Final = frozenset({"ConsistencyCheck", "Unmasking"})
 """Who is lost at one of them is in the sum, and does not live to see it opened."""
 
+_ORDER: Final = (
+    {"AdvertiseKeys"},
+    {"RevealNonces"},
+    {"ShareKeys"},
+    {"MaskedInputCollection", "PlainInputCollection"},
+    {"ConsistencyCheck"},
+    {"Unmasking"},
+)
+"""The stages of a round in order; in clear vectors leave in place of those under masks."""
+
+
+def check_aborted(seq: int, fields: Mapping[str, Any]) -> None:
+    """Check that an attempt at a round ended at a stage that there is, and that nothing of it is of a later one.
+
+    Args:
+        seq: The event.
+        fields: Its fields: those of `round_aborted`.
+
+    Raises:
+        EvidenceError: Somebody was lost, or bytes were sent, after its end; names the event.
+    """
+    dropouts, stage = fields.get("dropouts", {}), fields["stage"]
+    check_lost(seq, dropouts)
+    ended = next((rank for rank, stages in enumerate(_ORDER) if stage in stages), None)
+    if ended is None:
+        raise EvidenceError(seq, f"an attempt at a round ended at {stage}, which is no stage of a round")
+    later = {name for stages in _ORDER[ended + 1 :] for name in stages}
+    ways = (way for client in fields.get("bytes", {}).values() for way in client.values())
+    sent = {name for stages in ways for name in stages}
+    if after := sorted(later & {*dropouts.values(), *sent}):
+        raise EvidenceError(seq, f"an attempt at a round ended at {stage}, and lost or sent something at {after[0]}")
+
 
 def check_lost(seq: int, dropouts: Mapping[str, str]) -> None:
     """Check that hospitals were lost at stages that there are; raises EvidenceError with the event."""

@@ -12,6 +12,8 @@ NOISE = {"mechanism": mechanism_fields(Skellam(90.0, 50.0, 3000.0, 3)), "repetit
 STARTED = ("round_started", {"round": 1, "cohort": list(SITES), "model_digest": D})
 CHARGED = ("privacy_event", {**NOISE, "round": 1})
 OF_ONE = ("privacy_event", {**NOISE, "round": 1, "hospital": "north"})
+CHARGE = {"hospital": "north", "fingerprint": D, "unit": "image", "release_id": "r/1/m/north", "state": "reserved"}
+PAID = ("charge", {**NOISE, **CHARGE})
 RESUMED = ("resumed", {"round": 0})
 
 
@@ -40,6 +42,9 @@ def count(path, events, mode="distributed"):
         ([STARTED, aborted("AdvertiseKeys"), STARTED, aborted("RevealNonces"), STARTED, aborted("ShareKeys")], 0),
         ([STARTED, RESUMED, STARTED, aborted("ShareKeys")], 1),
         ([STARTED, OF_ONE], 1),
+        ([STARTED, PAID, aborted("ShareKeys")], 1),
+        ([STARTED, PAID, CHARGED, aborted("ShareKeys")], 0),
+        ([STARTED, PAID, RESUMED, STARTED, aborted("ShareKeys")], 1),
     ],
 )
 def test_an_attempt_counts_unless_it_was_charged_or_ended_before_any_vector_left(tmp_path, events, unopened):

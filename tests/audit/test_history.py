@@ -96,6 +96,7 @@ def test_a_sum_over_nobody_is_found(tmp_path):
 DONE = {"round": 1, "cohort": SITES, "survivors": SITES, "dropouts": {}, "aggregate_digest": D, "bytes": {}}
 END = {"rounds": 1, "chosen_round": 1, "files": {}, "model_digest": OTHER}
 BEGUN = ("round_started", {"round": 1, "cohort": SITES, "model_digest": D})
+CONTRADICTED = {"round": 1, "stage": "ShareKeys", "cause": "few", "dropouts": {"north": "Unmasking"}}
 MOVED = ("round_completed", {**DONE, "model_digest": OTHER})
 
 
@@ -121,13 +122,14 @@ def test_a_record_of_one_round_and_its_model_is_whole(tmp_path):
         ((BEGUN, MOVED, ("run_completed", {"rounds": 1, "chosen_round": 1, "files": {}})), "kept model is not"),
         ((("run_completed", {**END, "chosen_round": 0}),), "kept model is not the one of round 0"),
         ((BEGUN, MOVED, ("run_completed", {**END, "rounds": 0, "chosen_round": 0})), "0 rounds are counted"),
+        ((BEGUN, ("round_aborted", CONTRADICTED)), "ended at ShareKeys, and lost or sent something at Unmasking"),
         ((BEGUN, MOVED, ("checkpoint", {"round": 1, "model_digest": D})), "checkpoint states another model"),
         ((BEGUN, MOVED, ("checkpoint", {"round": 9, "model_digest": OTHER})), "checkpoint states another model"),
         ((BEGUN, MOVED, ("resumed", {"round": 1, "model_digest": D})), "resumed states another model"),
         ((BEGUN, ("resumed", {"round": 0}), (BEGUN[0], {**BEGUN[1], "model_digest": OTHER})), "begins with another"),
     ],
 )
-def test_a_model_that_no_round_produced_is_found(tmp_path, events, reason):
+def test_what_no_run_can_say_is_found(tmp_path, events, reason):
     with pytest.raises(EvidenceError, match=reason):
         history_with(tmp_path, *events)
 

@@ -3,7 +3,7 @@
 import pytest
 
 from audit.errors import EvidenceError
-from audit.round_members import check_lost, check_members
+from audit.round_members import check_aborted, check_lost, check_members
 from protocols.stages import Stage
 
 COHORT = ["north", "south", "west"]
@@ -26,3 +26,21 @@ def test_a_stage_that_there_is_not_is_found():
     for check in (lambda lost: of(COHORT, lost), lambda lost: check_lost(7, lost)):
         with pytest.raises(EvidenceError, match="lost at Lunch, which is no stage of a round"):
             check({"west": "Lunch"})
+
+
+@pytest.mark.parametrize("stage", list(Stage))
+@pytest.mark.parametrize("other", list(Stage))
+def test_an_attempt_that_ended_lost_and_sent_nothing_at_a_later_stage(stage, other):
+    lost = {"dropouts": {"west": other.value}}
+    sent = {"bytes": {"west": {"up": {"AdvertiseKeys": {"keys": 3}}, "down": {other.value: {"keys": 3}}}}}
+    for fields in (lost, sent):
+        if other.rank <= stage.rank:
+            check_aborted(7, {"stage": stage.value, **fields})
+            continue
+        with pytest.raises(EvidenceError, match=f"ended at {stage}, and lost or sent something at {other}"):
+            check_aborted(7, {"stage": stage.value, **fields})
+
+
+def test_an_attempt_ends_at_a_stage_that_there_is():
+    with pytest.raises(EvidenceError, match="ended at Lunch, which is no stage of a round"):
+        check_aborted(7, {"stage": "Lunch"})
