@@ -16,6 +16,8 @@ def check_sites(history: RunHistory) -> None:
     """
     described = history.last("data_described")
     if described is None:
+        if history.rounds:
+            raise EvidenceError(history.rounds[0].seq, "a round was finished, and no data are described")
         return
     named: Any = described.fields["sites"]
     sites = set(named) - {described.fields.get("held_out_site")}

@@ -23,7 +23,6 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         start = time.process_time()
         run = Run(Path(folder) / "run", rounds=0)
-        run.log.append("data_described", {"name": "x", "fingerprint": "ab" * 32, "sites": ["north"], "classes": ["a"]})
         for number in range(1, rounds + 1):
             if number % 25:
                 run.start(number)

@@ -9,7 +9,7 @@ from audit.canonical import decode_canonical, encode_canonical
 from audit.verify import verify_run
 from tests.audit.runs import SITES, rechained, signed_again
 
-COMPLETED = 10
+COMPLETED = 12
 """Event number of the end of the run of three rounds."""
 
 

@@ -1,15 +1,21 @@
 """A record speaks of one set of hospitals, and states one set of test metrics."""
 
 import json
+import shutil
+from dataclasses import replace
 
 import pytest
 
+from audit.canonical import decode_canonical
+from audit.check_sites import check_sites
 from audit.check_terms import check_terms
 from audit.errors import EvidenceError
+from audit.history import read_history
+from audit.log import Event, read_events
 from audit.report.privacy import hospitals_of
 from audit.verify import Outcome, verify_run
-from tests.audit.runs import SITES, Run
-from tests.audit.tampering import edited, failure
+from tests.audit.runs import SITES, Run, rechained, signed_again
+from tests.audit.tampering import edited, failure, lines_of
 
 METRICS = {site: {"ensemble": {"accuracy": 0.5, "auroc": None}} for site in SITES}
 
@@ -22,8 +28,7 @@ def described(tmp_path):
     for number in (1, 2, 3):
         run.round(number)
     run.log.append("evaluation", {"round": 3, "split": "test", "leaves_hospital": False, "values": METRICS})
-    sites = {site: {"val": {}, "test": parts} for site, parts in METRICS.items()}
-    return run.complete(3, sites=sites, global_site=None)
+    return run.complete()
 
 
 @pytest.mark.parametrize(
@@ -49,6 +54,38 @@ def test_metrics_in_the_log_and_in_the_summary_are_one(described):
     first, reason = failure(described)
     assert first == at
     assert "summary.json has other metrics of west on test images than the log" in reason
+
+
+@pytest.mark.parametrize(
+    ("kind", "hospital"), [("privacy_event", "far"), ("privacy_event", "nobody"), ("charge", "nobody")]
+)
+def test_what_is_paid_is_paid_by_hospitals_whose_data_are_described(private_run, kind, hospital):
+    read = read_history(read_events(private_run / "audit.jsonl"))
+    check_sites(read)
+    fields = {"hospital": hospital, "release_id": "x"} if kind == "charge" else dict(read.last(kind).fields)
+    stranger = Event(len(read.events), kind, "", "", fields | {"hospital": hospital}, b"")
+    with pytest.raises(EvidenceError, match=f"{kind} is of {hospital}, of which no data are described"):
+        check_sites(replace(read, events=(*read.events, stranger)))
+
+
+def test_who_is_asked_has_data_that_are_described(complete_run):
+    read = read_history(read_events(complete_run / "audit.jsonl"))
+    asked = replace(read.rounds[1], cohort=(*SITES, "nobody"))
+    with pytest.raises(EvidenceError, match="nobody was asked, and no data of it are described") as caught:
+        check_sites(replace(read, rounds=(read.rounds[0], asked)))
+    assert caught.value.seq == asked.seq
+
+
+def without(folder, kind):
+    """Take all events of a kind out of a record and make chain and signatures good again."""
+    for site in SITES:
+        shutil.rmtree(folder / "sites" / site)
+    signed_again(folder, rechained([line for line in lines_of(folder) if decode_canonical(line)["kind"] != kind]))
+
+
+def test_rounds_over_data_that_nobody_described_are_found(complete_run):
+    without(complete_run, "data_described")
+    assert "a round was finished, and no data are described" in failure(complete_run)[1]
 
 
 def test_how_many_may_collude_is_one_in_five_where_nobody_configured_it(tmp_path):

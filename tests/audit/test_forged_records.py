@@ -69,10 +69,10 @@ def test_a_hospital_of_an_earlier_sum_cannot_be_left_out_of_the_signers(complete
     rewritten(complete_run, lambda f: {"survivors": list(SITES[:2]), "dropouts": {"west": "ShareKeys"}}, SITES[:2])
     assert check(complete_run, "signatures").outcome is Outcome.PASS
     assert verify_run(complete_run).unsigned_by == ("west",)
-    rewritten_once = json.loads(lines_of(complete_run)[5])
+    rewritten_once = json.loads(lines_of(complete_run)[6])
     assert rewritten_once["kind"] == "round_completed"
     lines = lines_of(complete_run)
-    lines[5] = encode_canonical({**rewritten_once, "survivors": list(SITES), "dropouts": {}})
+    lines[6] = encode_canonical({**rewritten_once, "survivors": list(SITES), "dropouts": {}})
     signed_again(complete_run, rechained(lines), sites=SITES[:2])
     assert "lacks the countersignature of 'west'" in failure(complete_run)[1]
 

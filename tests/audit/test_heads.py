@@ -17,7 +17,7 @@ def lines_of(log):
 
 def test_every_hospital_keeps_every_head(run):
     heads = read_heads(run.folder / "heads.jsonl")
-    assert [(signed.head.round, signed.head.size) for signed in heads] == [(1, 6), (2, 8), (3, 10)]
+    assert [(signed.head.round, signed.head.size) for signed in heads] == [(1, 7), (2, 9), (3, 11)]
     for signed in heads:
         signed.verify(run.roster)
         assert sorted(signed.witnesses) == sorted(SITES)
@@ -61,7 +61,7 @@ def test_a_fork_is_not_countersigned(run, tmp_path):
     before = (run.folder / "sites" / "north" / "heads.jsonl").read_bytes()
     with pytest.raises(EvidenceError, match="does not extend") as caught:
         publish(fork.log, witness)
-    assert caught.value.seq == 9
+    assert caught.value.seq == 10
     assert (run.folder / "sites" / "north" / "heads.jsonl").read_bytes() == before
     fork.log.close()
 
@@ -78,10 +78,10 @@ def test_a_hospital_remembers_its_heads_after_a_restart(run, tmp_path):
     with path.open("ab") as stream:
         stream.write(b'{"head":{"crash')
     again = Witness("north", key_of("north"), run.roster.server, path, "r1")
-    assert again.size == 10
+    assert again.size == 11
     run.log.append("interrupted", {"round": 3, "reason": "restart"})
     publish(run.log, again)
-    assert [signed.head.size for signed in read_heads(path)] == [6, 8, 10, 11]
+    assert [signed.head.size for signed in read_heads(path)] == [7, 9, 11, 12]
     with pytest.raises(EvidenceError, match="of the run 'r1'"):
         Witness("north", key_of("north"), run.roster.server, path, "r2")
 
@@ -124,7 +124,7 @@ def test_the_book_goes_on_after_a_restart(run):
         log.append("resumed", {"round": 3})
         book = HeadBook(log, key_of("server"), run.roster, run.folder / "heads.jsonl")
         book.publish(3, run.witnesses)
-    assert [signed.head.size for signed in read_heads(run.folder / "heads.jsonl")] == [6, 8, 10, 11]
+    assert [signed.head.size for signed in read_heads(run.folder / "heads.jsonl")] == [7, 9, 11, 12]
     with pytest.raises(ValueError, match="server's key"):
         HeadBook(log, key_of("north"), run.roster, run.folder / "heads.jsonl")
 

@@ -142,7 +142,7 @@ def test_a_report_that_is_older_than_the_signed_record_fails(signed, tmp_path):
     older = {name: (signed / name).read_bytes() for name in ("report.json", SIGNATURE_FILE)}
     attacked(signed)
     told = report_check(signed).detail
-    assert "is of the first 11 events; 12 are signed" in told
+    assert "is of the first 13 events; 14 are signed" in told
     assert told.endswith("write it anew and sign it: audit report --key, with the server's key")
     write_report(signed, ("json",), key=tmp_path / "server.key")
     assert report_check(signed).outcome is Outcome.PASS
@@ -154,7 +154,7 @@ def test_a_report_that_is_older_than_the_signed_record_fails(signed, tmp_path):
 def test_a_report_that_is_older_than_the_signed_record_is_replaced_without_a_key_and_then_nobodys(signed):
     attacked(signed)
     write_report(signed)
-    assert json.loads((signed / "report.json").read_bytes())["identity"]["events"] == 12
+    assert json.loads((signed / "report.json").read_bytes())["identity"]["events"] == 14
     assert not (signed / SIGNATURE_FILE).exists()
     found = report_check(signed)
     assert found.outcome is Outcome.ABSENT
@@ -164,7 +164,7 @@ def test_a_report_that_is_older_than_the_signed_record_is_replaced_without_a_key
 def test_an_older_report_is_replaced_as_a_whole_whatever_format_is_asked_for(signed):
     attacked(signed)
     write_report(signed, ("md",))
-    assert json.loads((signed / "report.json").read_bytes())["identity"]["events"] == 12
+    assert json.loads((signed / "report.json").read_bytes())["identity"]["events"] == 14
     assert {path.name for path in signed.glob("report.*")} == {"report.html", "report.json", "report.md"}
 
 

@@ -28,7 +28,7 @@ def test_a_clean_run_verifies(complete_run):
         "bytes": Outcome.PASS,
         "epsilon": Outcome.ABSENT,
     }
-    assert (found.run_id, found.events, found.is_complete, found.is_pinned) == ("r1", 11, True, False)
+    assert (found.run_id, found.events, found.is_complete, found.is_pinned) == ("r1", 13, True, False)
     assert found.first_bad_event == -1
     found.require()
     assert "9684 bytes up" in next(check.detail for check in found.checks if check.name == "bytes")
@@ -101,7 +101,7 @@ def test_any_flipped_bit_of_the_other_files_is_found(complete_run, data, name):
     path.write_bytes(before)
 
 
-@pytest.mark.parametrize("at", range(11))
+@pytest.mark.parametrize("at", range(13))
 def test_a_deleted_event_is_found(complete_run, at):
     lines = lines_of(complete_run)
     write_lines(complete_run, lines[:at] + lines[at + 1 :])
@@ -109,7 +109,7 @@ def test_a_deleted_event_is_found(complete_run, at):
     assert first == at
 
 
-@pytest.mark.parametrize("at", range(10))
+@pytest.mark.parametrize("at", range(12))
 def test_swapped_events_are_found(complete_run, at):
     lines = lines_of(complete_run)
     lines[at], lines[at + 1] = lines[at + 1], lines[at]
@@ -117,7 +117,7 @@ def test_swapped_events_are_found(complete_run, at):
     assert failure(complete_run)[0] == at
 
 
-@pytest.mark.parametrize("at", range(1, 11))
+@pytest.mark.parametrize("at", range(1, 13))
 def test_a_truncated_log_is_found(complete_run, at):
     write_lines(complete_run, lines_of(complete_run)[:at])
     first, reason = failure(complete_run)
@@ -126,17 +126,17 @@ def test_a_truncated_log_is_found(complete_run, at):
 
 
 def test_a_log_cut_together_with_its_heads_contradicts_every_hospital(complete_run, tmp_path):
-    write_lines(complete_run, lines_of(complete_run)[:8])
+    write_lines(complete_run, lines_of(complete_run)[:9])
     heads = (complete_run / "heads.jsonl").read_bytes().splitlines(keepends=True)
     (complete_run / "heads.jsonl").write_bytes(b"".join(heads[:2]))
     for site in SITES[1:]:
         shutil.rmtree(complete_run / "sites" / site)
-    assert failure(complete_run)[0] == 8
+    assert failure(complete_run)[0] == 9
     shutil.move(complete_run / "sites" / "north" / "heads.jsonl", tmp_path / "north.jsonl")
     (complete_run / "summary.json").unlink()
     assert verify_run(complete_run).is_verified
     first, reason = failure(complete_run, heads=[tmp_path / "north.jsonl"])
-    assert first == 8
+    assert first == 9
     assert "cut" in reason
 
 
@@ -144,13 +144,13 @@ def test_older_heads_than_a_hospital_kept_are_found(complete_run):
     heads = (complete_run / "heads.jsonl").read_bytes().splitlines(keepends=True)
     (complete_run / "heads.jsonl").write_bytes(b"".join(heads[:-1]))
     first, reason = failure(complete_run)
-    assert first == 10
-    assert "a hospital kept a head over 11 events" in reason
+    assert first == 11
+    assert "a hospital kept a head over 13 events" in reason
     assert reason.endswith("; if the run was cut off there: simulate --resume goes on and has it signed")
     for site in SITES:
         (complete_run / "sites" / site / "heads.jsonl").unlink()
     first, reason = failure(complete_run)
-    assert first == 10
+    assert first == 11
     assert "not covered" in reason
     assert reason.endswith("; if the run was cut off there: simulate --resume goes on and has it signed")
 
@@ -177,7 +177,7 @@ def test_a_run_that_was_killed_while_a_head_was_signed_fails_and_is_told_the_way
         assert verify_run(run.folder).is_verified  # a crash leaves one round unsigned
     else:
         first, reason = failure(run.folder)
-        assert first == 10
+        assert first == 11
         assert reason.endswith("; if the run was cut off there: simulate --resume goes on and has it signed")
     run.book.publish(4, run.witnesses)
     assert verify_run(run.folder).is_verified
@@ -194,11 +194,11 @@ def test_an_attack_that_was_killed_while_its_head_was_signed_is_told_the_way_on(
     with (complete_run / "sites" / "north" / "heads.jsonl").open("ab") as stream:
         stream.write(own.encode() + b"\n")
     _, reason = failure(complete_run)
-    assert "a hospital kept a head over 12 events" in reason
+    assert "a hospital kept a head over 14 events" in reason
     assert reason.endswith("; if an attack on it was cut off there: audit attack has it signed again")
 
 
-@pytest.mark.parametrize("at", range(11))
+@pytest.mark.parametrize("at", range(13))
 def test_a_replaced_event_with_the_chain_made_good_again_is_found(complete_run, at):
     """The forger can write the log, but holds no key: the first head over the event disagrees."""
     lines = lines_of(complete_run)
@@ -212,13 +212,13 @@ def test_a_replaced_event_with_the_chain_made_good_again_is_found(complete_run, 
 
 def test_a_server_that_rewrites_and_signs_again_contradicts_every_hospital(complete_run, tmp_path):
     lines = lines_of(complete_run)
-    lines[7] = changed(lines[7], aggregate_digest="0" * 64)
+    lines[8] = changed(lines[8], aggregate_digest="0" * 64)
     copy = shutil.copytree(complete_run, tmp_path / "copy")
     signed_again(copy, rechained(lines))
     first, reason = failure(copy)
     assert "sites" not in reason
     assert "fork" in reason
-    assert 7 <= first <= 10
+    assert 8 <= first <= 12
     for site in SITES:
         shutil.rmtree(copy / "sites" / site)
     assert verify_run(copy).is_verified

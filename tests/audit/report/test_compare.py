@@ -34,7 +34,7 @@ def test_a_table_has_a_dash_where_nothing_is_stated(reports):
 
 
 def test_what_is_not_comparable_is_said(reports):
-    reports[1]["data"]["fingerprint"] = "ab" * 32
+    reports[1]["data"]["fingerprint"] = "cd" * 32
     reports[1]["identity"]["is_verified"] = False
     reports[0]["claim"] |= {"claim": "CLAIMED", "unit": "patient", "delta": 1e-5}
     warnings = compare_reports(reports)["warnings"]
