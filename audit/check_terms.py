@@ -79,14 +79,18 @@ def _check_claim(claim: Event, privacy: Fields, *, masked: bool) -> None:
 
 
 def _check_values(claim: Event, mode: object, privacy: Fields) -> None:
-    """What the claim says of the training is configured, where the configuration has it; a report stands on it."""
+    """What the claim says of the training is configured, where the configuration has it; a report stands on it.
+
+    Where there is noise it says from which source.
+    """
     stated: Any = claim.fields.get("values", {})
     configured = {name: privacy.get(name) for name in ("noise", "coupling", "normaliser", "centring_steps")}
     configured["sampling_rate"] = 1.0 if mode == "hospital" else privacy.get("sampling_rate")
     configured["steps_a_round"] = privacy.get("steps") if mode == "local" else 1
+    due = {"noise"} if mode != "off" else set[str]()
     for name, value in configured.items():
-        if name in stated and stated[name] != value:
-            differs(claim, f"privacy: {name}", f"{name} = {stated[name]}", value)
+        if name in due.union(stated) and stated.get(name) != value:
+            differs(claim, f"privacy: {name}", f"{name} = {stated.get(name)}", value)
 
 
 def differs(event: Event, key: str, stated: object, configured: object) -> NoReturn:

@@ -38,7 +38,7 @@ def pitfalls_section(history: RunHistory, claim: dict[str, Any]) -> list[dict[st
         ]
     stated: Any = {} if history.claim is None else history.claim.fields
     values = stated.get("values", {})
-    source = values.get("noise", values.get("noise_source"))
+    source = values.get("noise")
     constants = [f"{name.replace('_', ' ')} {values[name]}" for name in CONSTANTS if name in values]
     rows = [
         ("accounting matches the sampling", *_accounting(claim)),

@@ -32,6 +32,7 @@ _ACCOUNTANTS = {
     "RDP": "this project's Renyi bounds",
     "PRV": "this project's privacy random variables",
 }
+_SOURCES = {"system": "comes from a cryptographic generator", "seeded": "follows from the seed of the run"}
 _CLIPPING = "Clipping and noise are this project's own, with tests that show that faults of each kind are noticed."
 _NONE = "No differential privacy is claimed."
 
@@ -86,8 +87,7 @@ def _libraries(claim: dict[str, Any]) -> str:
 def _noise(history: RunHistory) -> str:
     """Say where the noise comes from: what follows from a seed is not said to be cryptographic."""
     stated: Any = {} if history.claim is None else history.claim.fields
-    is_seeded = stated.get("values", {}).get("noise") == "seeded"
-    source = "follows from the seed of the run" if is_seeded else "comes from a cryptographic generator"
+    source = _SOURCES.get(stated.get("values", {}).get("noise"), "comes from a source that the record does not state")
     return f"Noise {source}; continuous noise is computed in floating point."
 
 

@@ -135,7 +135,7 @@ class Run:
         claim = {"mode": "off", "claim": "NOT CLAIMED", "reason": "no noise was added"}
         if private:
             claim = {"mode": "local", "claim": "CLAIMED", "reason": "joint DP-SGD at each hospital"}
-            claim |= {"unit": "image", "adjacency": "add-or-remove-one", "delta": 1e-5}
+            claim |= {"unit": "image", "adjacency": "add-or-remove-one", "delta": 1e-5, "values": {"noise": "system"}}
         self.log.append("privacy_claim", claim)
         self.book = HeadBook(self.log, key_of("server"), self.roster, folder / "heads.jsonl")
         self.witnesses = []

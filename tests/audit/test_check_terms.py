@@ -32,6 +32,7 @@ from tests.audit.tampering import edited, failure
         ({"adjacency": "replace-one"}, "privacy.adjacency = add-or-remove-one"),
         ({"delta": 1e-6}, "privacy.delta = 1e-05"),
         ({"target_epsilon": 0.1}, "privacy.target_epsilon = None"),
+        ({"values": {"noise_source": "system"}}, "noise = None, config.toml has privacy: noise = system"),
     ],
 )
 def test_a_claim_that_is_not_the_configured_one_is_found(private_run, change, reason):
@@ -193,7 +194,7 @@ def test_noise_is_accounted_in_no_run_without(tmp_path):
 )
 def test_nothing_is_claimed_that_the_configuration_rules_out(tmp_path, privacy, masked, reason):
     scope = {"unit": "image", "adjacency": "add-or-remove-one", "delta": 1e-5}
-    claim = {"mode": "distributed", "claim": "CLAIMED", **scope}
+    claim = {"mode": "distributed", "claim": "CLAIMED", "values": {"noise": "system", **privacy}, **scope}
     event = {"mechanism": mechanism_fields(Skellam(90.0, NORM, VARIANCE, SHARES))}
     history = log_of(tmp_path, SHARED | scope | privacy, [event], claim=claim, masked=masked)
     with pytest.raises(EvidenceError, match=reason):

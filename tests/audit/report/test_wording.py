@@ -241,11 +241,16 @@ def test_of_masks_and_of_no_sum_the_answers_say_what_was(tmp_path):
 
 @pytest.mark.parametrize(
     ("noise", "source"),
-    [("system", "comes from a cryptographic generator"), ("seeded", "follows from the seed of the run")],
+    [
+        ("system", "comes from a cryptographic generator"),
+        ("seeded", "follows from the seed of the run"),
+        (None, "comes from a source that the record does not state"),
+    ],
 )
 def test_noise_on_which_no_claim_stands_is_told(private_run, noise, source):
     def unclaimed(fields):
-        fields.update(claim="NOT CLAIMED", reason="x", values={"noise": noise})
+        values = {"noise": noise} if noise else {"noise_source": "system"}
+        fields.update(claim="NOT CLAIMED", reason="x", values=values)
 
     edited(private_run, "privacy_claim", unclaimed)
     implementation, told = answers(build_report(private_run))
