@@ -101,3 +101,12 @@ def test_a_fork_has_no_consistency_proof(size, data):
     assert verify_consistency(old, size, tree.root(old), tree.root(size), tree.consistency_proof(old, size))
     assert not verify_consistency(old, size, tree.root(old), fork.root(size), fork.consistency_proof(old, size))
     assert not verify_consistency(old, size, tree.root(old), fork.root(size), tree.consistency_proof(old, size))
+
+
+def test_no_leaf_is_at_a_place_that_the_tree_does_not_have():
+    for size in range(1, 9):
+        tree = MerkleTree([bytes([place]) for place in range(size)])
+        for index in range(size):
+            leaf, proof = leaf_hash(bytes([index])), tree.inclusion_proof(index, size)
+            for outside in (-1, -size, size, size + index, 2 * size + index, 8 * size + index):
+                assert not verify_inclusion(leaf, outside, size, tree.root(size), proof)
