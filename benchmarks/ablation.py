@@ -8,7 +8,7 @@ and blocks.
 
     python benchmarks/ablation.py --data PATH --data PATH --encoder local-dir:PATH
 
-writes docs/results/ablation.md and .json.
+writes docs/results/ablation.md and .json; docs/method.md has the differences.
 """
 
 import argparse
@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy as np
 import sklearn
 import torch
+from accuracy import origin
 
 from clients.data import load_dataset
 from clients.encoders import EncodeOptions, FeatureBundle, LabelledFeatures, SiteFeatures, prepare_features
@@ -45,14 +46,21 @@ VARIANTS = {
     "contrastive loss in the batch": taken_back("fam_loss"),
     "FAM without the hospital's class frequencies": taken_back("prior_adjustment"),
     "no dropout of feature entries": taken_back("feature_dropout"),
-    "class-wise distillation": taken_back("distillation", "distillation_strength", "distillation_temperature"),
+    "class-wise distillation": taken_back("distillation"),
     "published MLP (3 layers, batch norm, I~ alone)": taken_back(
         "mlp_layers", "mlp_width", "mlp_norm", "mlp_dropout", "mlp_input", "mlp_input_rms"
     ),
+    "MLP of 3 layers": taken_back("mlp_layers", "mlp_width"),
+    "MLP with batch norm": taken_back("mlp_norm"),
+    "MLP without dropout": taken_back("mlp_dropout"),
+    "MLP on I~ alone": taken_back("mlp_input"),
+    "MLP on features of unit length": taken_back("mlp_input_rms"),
     "entropy ensemble": taken_back("ensemble"),
-    "published learning rates": taken_back("fam_learning_rate", "mlp_learning_rate", "learning_rate_decay"),
+    "MLP's published learning rate": taken_back("mlp_learning_rate"),
+    "published decay of the learning rates": taken_back("learning_rate_decay"),
     "paper": PAPER,
 }
+"""Row of the table to settings; between them the rows take back each field in which the two profiles differ."""
 
 
 def blocks_of(bundle: FeatureBundle, test_block: int) -> list[SiteFeatures]:
@@ -99,20 +107,24 @@ def run(bundle: FeatureBundle, sites: list[SiteFeatures], settings: TrainingSett
     return result
 
 
+def difference(runs: list[dict], default: list[dict]) -> str:
+    """Return how much the ensemble's accuracy differs from the default's, in points, `mean ± deviation` over runs."""
+    points = [run["ensemble"][0] - other["ensemble"][0] for run, other in zip(runs, default, strict=True)]
+    return f"{statistics.fmean(points):+.1f} ± {statistics.stdev(points):.1f}"
+
+
 def table(results: dict) -> str:
     """Return the results as Markdown: accuracy (balanced accuracy), difference of the ensemble to the default."""
     lines = []
     for data, variants in results.items():
         lines += ["", f"### {data}", "", "| settings | ensemble | difference | FAM | MLP |", "|---|---|---|---|---|"]
-        reference = statistics.fmean(r["ensemble"][0] for r in variants["default"])
         for name, runs in variants.items():
             cells = {}
             for part in PARTS:
                 if part in runs[0]:
                     means = [statistics.fmean(r[part][k] for r in runs) for k in (0, 1)]
                     cells[part] = f"{means[0]:.1f} ({means[1]:.1f})"
-            difference = statistics.fmean(r["ensemble"][0] for r in runs) - reference
-            change = "" if name == "default" else f"{difference:+.1f}"
+            change = "" if name == "default" else difference(runs, variants["default"])
             lines.append(f"| {name} | {cells['ensemble']} | {change} | {cells['fam']} | {cells.get('mlp', '')} |")
     return "\n".join(lines)
 
@@ -134,17 +146,24 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, help="folder of the feature cache")
     parser.add_argument("--rounds", type=int, default=30)
     parser.add_argument("--seeds", type=int, default=1)
-    parser.add_argument("--only", action="append", help="a variant of the table; may be given several times")
+    parser.add_argument(
+        "--only",
+        action="append",
+        choices=VARIANTS,
+        metavar="ROW",
+        help=f"a row beside the default, which is always there; may be given several times: {'; '.join(VARIANTS)}",
+    )
     parser.add_argument("--out", type=Path, default=Path("docs/results"))
     arguments = parser.parse_args()
     torch.set_num_threads(1)
+    made = origin()
 
     results: dict = {}
     for data in arguments.data:
         dataset, _ = load_dataset(data)
         bundle = prepare_features(dataset, arguments.encoder, EncodeOptions(cache_dir=arguments.cache))
         per = results.setdefault(dataset.name, {})
-        for name in arguments.only or VARIANTS:
+        for name in dict.fromkeys(["default", *(arguments.only or VARIANTS)]):
             per[name] = [
                 run(bundle, blocks_of(bundle, block), VARIANTS[name], arguments.rounds, seed)
                 for seed in range(arguments.seeds)
@@ -158,15 +177,17 @@ def main() -> None:
     arguments.out.mkdir(parents=True, exist_ok=True)
     text = f"""# Ablation of the default settings
 
-{BLOCKS}-fold cross-validation over training and validation images only ({arguments.rounds} rounds, {arguments.seeds}
-seeds); the test images take no part. Accuracy % (balanced accuracy %), mean over sites and folds; `difference` is the
-ensemble's accuracy against the default.
+Each row is the default with something as the paper has it. {BLOCKS}-fold cross-validation over training and validation
+images only ({arguments.rounds} rounds, seeds 0 to {arguments.seeds - 1}); the test images take no part. Accuracy %
+(balanced accuracy %), mean over sites, folds and seeds; `difference` is that of the ensemble's accuracy to the
+default's in points, mean ± standard deviation over folds and seeds.
 {table(results)}
 
-Made by `{command}` with {", ".join(f"{k} {v}" for k, v in versions.items())}.
+Made by `{command}` with {", ".join(f"{k} {v}" for k, v in versions.items())};
+on {made["processor"]} at commit {made["commit"]}.
 """
     (arguments.out / "ablation.md").write_text(text, encoding="utf-8")
-    content = {"command": command, "versions": versions, "results": results}
+    content = {"command": command, "versions": versions, "origin": made, "results": results}
     (arguments.out / "ablation.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
