@@ -70,14 +70,14 @@ class Validated:
 
 
 def log_class_frequencies(labels: npt.NDArray[np.int64], num_classes: int) -> npt.NDArray[np.float64]:
-    """Return float64[C], the log of the smoothed class frequencies."""
+    """Return float64[C], the log of the smoothed class frequencies (n_c + 1) / (n + C)."""
     counts = np.bincount(labels, minlength=num_classes) + _SMOOTHING
     frequencies: npt.NDArray[np.float64] = np.log(counts / counts.sum())
     return frequencies
 
 
 def calibrate(parts: LogParts, labels: npt.NDArray[np.int64]) -> Calibration:
-    """Fit temperatures and ensemble exponents on validation images (none: the starting values)."""
+    """Fit temperatures, around 1, and ensemble exponents, around 1/2 each, on validation images (none: these)."""
     fam, mlp = parts
     fam_alone = fit_pool([fam], labels, (1.0,))
     if mlp is None:
