@@ -58,12 +58,14 @@ class TrainingSettings:
         fam_logit_scale: Factor on the FAM's cosines; 0 stands for the encoder's (as published).
         fam_loss: `contrastive` (in the batch, as published) or `class-prompt` (cross entropy against the class
             prompts).
-        label_smoothing: Smoothing of the targets of both cross entropies, in [0, 1).
+        label_smoothing: Smoothing of the targets of the cross entropies, in [0, 1): of the MLP, and of the FAM with
+            `class-prompt`.
         class_balance: Exponent t of the loss weights n_c ** -t of the classes at the hospital; 0 weighs all images
             alike, 1 all classes.
         prior_adjustment: Factor in [0, 1] on the hospital's log class frequencies, which are added to the FAM's
             logits in training and in prediction: the shared module then learns what tells classes apart and nobody's
-            case mix.
+            case mix. The loss `contrastive` has no class logits and goes without: they are in distillation and
+            prediction alone then.
         feature_dropout: Share of the entries of the encoder's features that are dropped in training (before they are
             brought back to unit length), in [0, 1).
         distillation: `off`, `class-wise` (softmax over the batch, as published) or `per-example` (softmax over the

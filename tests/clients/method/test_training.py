@@ -43,6 +43,18 @@ def sample(count=97, noise=1.0):
     return unit(centres[labels] + noise * torch.randn(count, D, generator=generator(9))), labels
 
 
+def test_the_contrastive_loss_of_the_fam_goes_without_prior_and_smoothing():
+    def loss(**fields):
+        settings = dataclasses.replace(PROFILES["default"], feature_dropout=0.0, **fields)
+        model = make_model(settings)
+        model.mlp = None  # what is left is L_FAM
+        return float(model.loss(*sample()).detach())
+
+    for changed in ({"prior_adjustment": 0.0}, {"label_smoothing": 0.2}):
+        assert loss(fam_loss="contrastive", **changed) == loss(fam_loss="contrastive")
+        assert loss(fam_loss="class-prompt", **changed) != loss(fam_loss="class-prompt")
+
+
 def train(settings, epochs=1, seed=0, data=None):
     model = make_model(settings)
     x, y = data or sample()
