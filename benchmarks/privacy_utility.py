@@ -156,6 +156,8 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, help="folder of the feature cache")
     parser.add_argument("--out", type=Path, default=Path("docs/results"))
     arguments = parser.parse_args()
+    if arguments.seeds < 2:
+        parser.error(f"--seeds {arguments.seeds}: the table gives deviations over runs, use at least 2")
     torch.set_num_threads(1)
     arguments.runs.mkdir(parents=True, exist_ok=True)
     modes = arguments.mode or [mode for mode in ("local", "distributed") if mode in WIRED]
