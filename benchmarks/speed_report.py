@@ -311,7 +311,7 @@ def reference(results):
             )
             + ".",
         ]
-    lines += ["", "Accuracy of both on real data: [accuracy.md](accuracy.md)."]
+    lines += ["", "Accuracy: ours in [accuracy.md](accuracy.md), the reference's in [reference.md](reference.md)."]
     return "\n".join(lines) + "\n"
 
 

@@ -118,3 +118,15 @@ def test_the_page_on_splits_says_the_hash_that_is_taken():
     place = int.from_bytes(digest[:8], "big") / 2**64
     expected = "train" if place < 0.6 else "val" if place < 0.8 else "test"
     assert split_by_hash("p7", DataOptions().split_shares, DataOptions().split_seed) == expected
+
+
+def test_every_row_of_the_readme_s_table_is_on_the_page_of_its_source():
+    """Ensembles, in the order of the two data sets."""
+    sources = ((ROOT / f"docs/results/{name}.md").read_text() for name in ("accuracy", "reference"))
+    known = [re.findall(r"\d+\.\d[^|]*?\)", line) for text in sources for line in text.splitlines() if "|" in line]
+    rows = [line.replace("**", "").split("|")[2:4] for line in README.splitlines() if re.search(r"\d \(\d+\.\d", line)]
+    rows = [[cell.strip() for cell in row] for row in rows if len(row) == 2 and "%" not in row[0]]
+    assert len(rows) == 7
+    for row in rows:
+        for cell in row:
+            assert any(cell in cells for cells in known), cell
