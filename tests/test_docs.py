@@ -1,5 +1,6 @@
 """What the documents show is run as written; what they name exists."""
 
+import ast
 import hashlib
 import os
 import re
@@ -11,6 +12,7 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
+from audit.accounting import Repeated, SampledGaussian, upper_epsilon
 from clients.data import DataOptions
 from clients.data.splits import split_by_hash
 
@@ -130,3 +132,32 @@ def test_every_row_of_the_readme_s_table_is_on_the_page_of_its_source():
     for row in rows:
         for cell in row:
             assert any(cell in cells for cells in known), cell
+
+
+def test_the_python_page_names_the_errors_outside_the_five_trees():
+    bases = {}
+    for package in ("securefed", "protocols", "clients", "audit"):
+        for path in (ROOT / package).rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text())):
+                if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                    bases[node.name] = {base.id for base in node.bases if isinstance(base, ast.Name)}
+    trees = {"SecureFedError", "DataError", "EncoderError", "ProtocolError", "AuditError"}
+    inside, found = set(trees), {name for name, parents in bases.items() if parents & trees}
+    while found - inside:
+        inside |= found
+        found = {name for name, parents in bases.items() if parents & inside}
+    said = set(re.findall(r"`(?:[a-z.]+\.)?(\w+Error)`", (ROOT / "docs/python.md").read_text()))
+    outside = {name for name in bases if name.endswith("Error")} - inside
+    assert said - trees - {"ConfigError", "ValueError", "RuntimeError"} == outside
+
+
+def test_the_page_on_audits_says_what_two_runs_cost_together():
+    page = (ROOT / "docs/audit.md").read_text()
+    said = re.search(
+        r"two runs of (\d+) steps at noise multiplier ([\d.]+)\s+and sampling rate ([\d.]+), which cost ([\d.]+) each "
+        r"at delta 1e-5, cost ([\d.]+) together, not ([\d.]+)\.",
+        page,
+    ).groups()
+    step = SampledGaussian(float(said[1]), float(said[2]))
+    one, two = (upper_epsilon([Repeated(step, runs * int(said[0]))], 1e-5) for runs in (1, 2))
+    assert [f"{one:.2f}", f"{two:.2f}", f"{2 * float(said[3]):.2f}"] == list(said[3:])
