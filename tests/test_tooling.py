@@ -2,8 +2,10 @@
 
 import importlib.metadata
 import re
+import shutil
 import subprocess
 import sys
+import tarfile
 import tomllib
 from pathlib import Path
 
@@ -32,8 +34,23 @@ def test_the_top_level_is_the_agreed_one():
     top = {line.split("/")[0] for line in listed.stdout.splitlines()}
     assert top == {
         "securefed", "protocols", "clients", "audit", "tests", "cli.py", "benchmarks", "docs", ".ci", ".gitignore",
-        "README.md", "CHANGELOG.md", "SECURITY.md", "LICENSE", "pyproject.toml",
+        "README.md", "CHANGELOG.md", "SECURITY.md", "LICENSE", "MANIFEST.in", "pyproject.toml",
     }  # fmt: skip
+
+
+def test_a_source_archive_holds_every_file_of_the_checkout(tmp_path):
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True)
+    if listed.returncode:
+        pytest.skip("this is no git checkout")
+    for name in listed.stdout.splitlines():  # a copy: building leaves folders, which other tests would meet
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, tmp_path / name)
+    command = [sys.executable, "-c", "import setuptools; setuptools.setup()", "-q", "sdist"]
+    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, timeout=300)
+    (archive,) = tmp_path.glob("dist/*.tar.gz")
+    with tarfile.open(archive) as files:
+        names = {name.partition("/")[2] for name in files.getnames()}
+    assert set(listed.stdout.splitlines()) - names == set()
 
 
 def test_no_module_is_longer_than_400_lines():
