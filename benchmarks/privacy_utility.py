@@ -237,7 +237,8 @@ def write(results: dict, partitions: dict, arguments: argparse.Namespace) -> Non
     data += "".join(f" --one-site PATH/{Path(source).name}" for source in arguments.one_site or ())
     kind, colon, place = arguments.encoder.partition(":")
     encoder = f"{kind}:PATH/{Path(place).name}" if colon else kind
-    command = f"python benchmarks/privacy_utility.py {data} --encoder {encoder} --rounds {arguments.rounds}"
+    counts = f"--rounds {arguments.rounds} --seeds {arguments.seeds}"
+    command = f"python benchmarks/privacy_utility.py {data} --encoder {encoder} {counts}"
     versions = {name: version(name) for name in ("torch", "opacus", "dp-accounting")}
     versions["python"] = platform.python_version()
     table = "\n".join(lines)

@@ -45,6 +45,7 @@ def test_the_default_is_there_beside_rows_that_are_asked_for(ablation, monkeypat
     ablation.main()
     page = (tmp_path / "ablation.md").read_text()
     assert "| default | 70.0 (40.0) |  | 60.0 (30.0) | 65.0 (35.0) |" in page
+    assert "--folds 5 --seeds 1 --only paper`" in page
     assert "| paper | 69.0 (40.0) | -1.0 ± 0.0 |" in page
 
 
