@@ -149,8 +149,8 @@ def write(results: dict, arguments: argparse.Namespace) -> None:
     text = f"""# Ablation of the default settings
 
 Each row is the default with something as the paper has it. {BLOCKS}-fold cross-validation over training and validation
-images only ({arguments.rounds} rounds; folds taken: the first {arguments.folds}; seeds: {arguments.seeds}); the test
-images take no part. Accuracy % (balanced accuracy %), mean over sites, folds and seeds; `difference` is that of the
+images only; the test images take no part. {arguments.rounds} rounds, folds: the first {arguments.folds}, seeds:
+{arguments.seeds}. Accuracy % (balanced accuracy %), mean over sites, folds and seeds; `difference` is that of the
 ensemble's accuracy to the default's in points, mean ± standard deviation over folds and seeds.
 {table(results)}
 

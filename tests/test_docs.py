@@ -1,9 +1,12 @@
 """What the documents show is run as written; what they name exists."""
 
 import ast
+import dataclasses
 import hashlib
+import json
 import os
 import re
+import statistics
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +18,7 @@ from pyarrow import parquet
 from audit.accounting import Repeated, SampledGaussian, upper_epsilon
 from clients.data import DataOptions
 from clients.data.splits import split_by_hash
+from clients.method import TrainingSettings
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
@@ -161,3 +165,22 @@ def test_the_page_on_audits_says_what_two_runs_cost_together():
     step = SampledGaussian(float(said[1]), float(said[2]))
     one, two = (upper_epsilon([Repeated(step, runs * int(said[0]))], 1e-5) for runs in (1, 2))
     assert [f"{one:.2f}", f"{two:.2f}", f"{2 * float(said[3]):.2f}"] == list(said[3:])
+
+
+def test_the_page_on_the_method_has_every_departure_with_its_effect():
+    section = (
+        (ROOT / "docs/method.md").read_text().split("## Where the default departs from the paper")[1].split("\n## ")[0]
+    )
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in section.splitlines() if line.startswith("| `")]
+    default, paper = (dataclasses.asdict(profile()) for profile in (TrainingSettings.default, TrainingSettings.paper))
+    named = {field for row in rows for field in re.findall(r"`(\w+)`", row[0])}
+    assert named == {field for field in default if default[field] != paper[field]}
+    results = json.loads((ROOT / "docs/results/ablation.json").read_text())["results"]
+    said = [[row[3 + k] for row in rows] for k in range(len(results))]
+    for shown, variants in zip(said, results.values(), strict=True):
+        effects = []
+        for runs in variants.values():
+            pairs = zip(runs, variants["default"], strict=True)
+            points = [run["ensemble"][0] - reference["ensemble"][0] for run, reference in pairs]
+            effects.append(f"{statistics.fmean(points):+.1f} ± {statistics.stdev(points):.1f}")
+        assert all(effect in effects for effect in shown)

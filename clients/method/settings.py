@@ -38,8 +38,7 @@ class TrainingSettings:
     """How a hospital trains in a round; the values here are those of `default()`.
 
     Paper: Wu and Chaddad, "Federated CLIP for Resource-Efficient Heterogeneous Medical Image Classification", AAAI
-        2026. Every departure
-    from it, with what it is worth, is in docs/method.md.
+        2026. Every departure from it, with what taking it back by itself did, is in docs/method.md.
 
     Attributes:
         batch_size: Images a step.
