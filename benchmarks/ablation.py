@@ -145,13 +145,14 @@ def write(results: dict, arguments: argparse.Namespace) -> None:
     command = shown_command(arguments)
     processor = machine()["processor"]
     versions = {"python": platform.python_version(), "torch": torch.__version__, "scikit-learn": sklearn.__version__}
+    count = f"Rounds: {arguments.rounds}; folds: the first {arguments.folds}; seeds a fold: {arguments.seeds}."
     arguments.out.mkdir(parents=True, exist_ok=True)
     text = f"""# Ablation of the default settings
 
 Each row is the default with something as the paper has it. {BLOCKS}-fold cross-validation over training and validation
-images only; the test images take no part. {arguments.rounds} rounds, folds: the first {arguments.folds}, seeds:
-{arguments.seeds}. Accuracy % (balanced accuracy %), mean over sites, folds and seeds; `difference` is that of the
-ensemble's accuracy to the default's in points, mean ± standard deviation over folds and seeds.
+images only; the test images take no part. {count}
+Accuracy % (balanced accuracy %), mean over sites, folds and seeds; `difference` is that of the ensemble's accuracy to
+the default's in points, mean ± standard deviation over folds and seeds.
 {table(results)}
 
 Made by `{command}` with {", ".join(f"{k} {v}" for k, v in versions.items())};
