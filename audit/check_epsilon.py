@@ -13,6 +13,7 @@ from audit.accounting.views import against_broken_aggregation, against_colluders
 from audit.attempts import Attempts
 from audit.bounds import LARGEST_CLAIM, at_most
 from audit.check_releases import check_target
+from audit.check_terms import IN_SHARES
 from audit.errors import EvidenceError, NothingToCompareError
 from audit.history import RunHistory
 from audit.log import Event
@@ -80,6 +81,7 @@ def check_epsilon(folder: Path, history: RunHistory) -> str | None:
     check_target(history)
     _check_stated(history)
     if claimed:
+        _check_all_stated(history)
         _check_claimable(stated)
     worst = _check_summary(folder, history) if history.completed is not None else None
     if not stated and worst is None:
@@ -113,6 +115,25 @@ def _check_stated(history: RunHistory) -> None:
         _compare(event, "upper", _value(fields["upper"]), upper(seen, fields["delta"]))
         if "lower" in fields or "cross_checks" in fields:
             _check_bracket(event, whole(seen, fields["delta"]))
+
+
+def _check_all_stated(history: RunHistory) -> None:
+    """A claimed run that has ended states, after its last release, each epsilon that the claim is held to."""
+    if history.completed is None or history.claim is None:
+        return
+    due = {("everybody", 0)}
+    if history.claim.fields["mode"] in IN_SHARES:
+        config = history.last("config")
+        values: Any = {} if config is None else config.fields["values"]
+        known = values.get("privacy", {}).get("max_colluders", 0)
+        due = {("aggregate-only", 0), ("aggregate-only", known), ("aggregation-broken", 0)}
+    last = max((event.seq for event in history.of_kind("privacy_event")), default=0)
+    after = [event.fields for event in history.of_kind("epsilon") if event.seq > last]
+    if lacks := due - {(fields["view"], fields.get("colluders", 0)) for fields in after}:
+        view, colluders = min(lacks)
+        against = f"{view} with {colluders} colluders" if colluders else view
+        reason = f"privacy is claimed, and no epsilon is stated against {against} after the last release"
+        raise EvidenceError(history.completed.seq, reason)
 
 
 def _check_claimable(stated: Sequence[Event]) -> None:
@@ -168,7 +189,11 @@ def _check_summary(folder: Path, history: RunHistory) -> float:
 def _check_views(history: RunHistory, privacy: Mapping[str, Any]) -> None:
     """With noise in shares, what summary.json states against each adversary is what the log states last."""
     assert history.completed is not None  # noqa: S101 (narrows the type)
+    claim = history.claim
     if "epsilon_by_adversary" not in privacy:
+        if claim is not None and claim.fields["claim"] == "CLAIMED" and claim.fields["mode"] in IN_SHARES:
+            reason = "summary.json does not state epsilon_by_adversary of the privacy that is claimed"
+            raise EvidenceError(history.completed.seq, reason)
         return
     logged = {(e.fields["view"], e.fields.get("colluders", 0)): e.fields["upper"] for e in history.of_kind("epsilon")}
     sums: dict[Any, Any] = {known: upper for (view, known), upper in logged.items() if view == "aggregate-only"}

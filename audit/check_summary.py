@@ -51,6 +51,7 @@ def _expected(history: RunHistory) -> dict[str, Any]:
         claim: Mapping[str, Any] = history.claim.fields
         text, reason = f"{claim['claim']}: ", claim["reason"]
         expected |= {"privacy.mode": claim["mode"], "privacy.unit": claim.get("unit")}
+        expected |= {"privacy.adjacency": claim.get("adjacency"), "privacy.noise": claim.get("values", {}).get("noise")}
         expected["privacy.claim"] = reason if reason.startswith(text) else text + reason
     return expected
 

@@ -73,10 +73,14 @@ images that it was trained on; only what is claimed here bounds that.
 
 def _epsilon(privacy: Mapping[str, Any]) -> str:
     """What a claim promises, in figures: without them it says nothing. "" where nothing is claimed."""
-    if not privacy["claim"].startswith("CLAIMED") or privacy["epsilon"] is None:
+    if not privacy["claim"].startswith("CLAIMED"):
+        return ""
+    colluders = privacy.get("epsilon_by_adversary", {}).get("colluders", {})  # a claim is about these, where there are
+    stated = [privacy["epsilon"], *colluders.values()]
+    if None in stated:
         return ""
     neighbours, unit = _NEIGHBOURS[privacy["adjacency"]], _UNITS[privacy["unit"]]
-    return f"Epsilon {at_most(privacy['epsilon'])} at delta {privacy['delta']:g}, for {neighbours} {unit}. "
+    return f"Epsilon {at_most(max(stated))} at delta {privacy['delta']:g}, for {neighbours} {unit}. "
 
 
 def _purpose(purpose: Mapping[str, Any]) -> str:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from clients.data import BrokenImageError, DataError, DataWarning, ImageDataset, Record
 from clients.data.files import DIVIDED_KINDS
 from clients.data.pixels import is_image_path
+from clients.data.rows import composed
 from clients.encoders import EncodeOptions, FeatureBundle, encode_images
 from clients.method.layout import vector_layout
 from clients.method.stored import predict_stored
@@ -276,7 +277,7 @@ def _seen_in_training(own: ImageDataset | None, dataset: ImageDataset, split: st
 
 
 def _person(record: Record, config: DataConfig) -> tuple[str, str | None]:
-    dealt = config.clients and record.site != config.global_site
+    dealt = config.clients and record.site != composed(config.global_site or "")
     return "" if dealt else record.site, record.patient
 
 
@@ -296,6 +297,7 @@ def _predict(
 def _private_state(folder: RunFolder, model: SavedModel, site: str | None) -> Arrays:
     if site is None:
         return {}
+    site = site if site in model.sites else composed(site)
     if site not in model.sites:
         raise ConfigError("--site", f"there is no site {site!r} in this run; its sites are {', '.join(model.sites)}")
     path = folder.site(site) / "mlp.safetensors"

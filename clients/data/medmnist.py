@@ -159,7 +159,7 @@ def _class_names(
     if options.class_names and highest >= len(known):
         raise SourceFormatError(path, f"has {highest + 1} classes, but {len(known)} class names are given")
     if highest < len(known):
-        return known, ()
+        return tuple(map(composed, known)), ()
     if highest >= min(images, MOST_UNNAMED):
         raise SourceFormatError(
             path,

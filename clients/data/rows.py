@@ -14,6 +14,9 @@ _MEAN = "mean over sites"
 LONGEST_NAME = 200
 """Characters of a name that an event of the audit log can hold."""
 
+LONGEST_BYTES = 255
+"""Bytes of a name that the protocol's roster can hold."""
+
 
 @dataclass(frozen=True)
 class Row:
@@ -64,6 +67,8 @@ def unrecordable(name: str) -> str:
     """Return why the name of a site or class can stand in no record; "" where it can."""
     if len(name) > LONGEST_NAME:
         return f"has {len(name)} characters, at most {LONGEST_NAME} can be recorded; use a shorter name"
+    if len(name.encode()) > LONGEST_BYTES:
+        return f"has {len(name.encode())} bytes in UTF-8, at most {LONGEST_BYTES} can be recorded; use a shorter name"
     if any(category(sign) == "Cc" for sign in name):
         return "holds line ends or control characters; rename it"
     if name != name.strip():

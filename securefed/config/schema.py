@@ -3,7 +3,7 @@
 import re
 from dataclasses import dataclass, field
 
-from clients.data.rows import LONGEST_NAME
+from clients.data.rows import LONGEST_NAME, composed
 from clients.method.settings import AGGREGATED_METHODS, METHODS, TrainingSettings
 from protocols.compression.scheme import SchemeKind, parse_scheme
 from protocols.errors import ParameterError
@@ -198,7 +198,7 @@ class SimulationConfig:
                 raise ConfigError(
                     "simulation.drop", f"{entry!r}: write SITE@ROUND:STAGE with a stage of {', '.join(STAGES)}"
                 )
-            lost = match["site"], int(match["round"])
+            lost = composed(match["site"]), int(match["round"])
             _check(lost not in plan, "simulation.drop", f"{entry!r}: {lost[0]} is lost in round {lost[1]} already")
             plan[lost] = match["stage"]
         return plan

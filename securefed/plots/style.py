@@ -92,7 +92,8 @@ def shown(name: str) -> str:
 
     Legends leave out what starts with an underscore: such a name is shown after a space of no width.
     """
-    text = known(name if len(name) <= _LONGEST else f"{name[: _LONGEST - 13]}...{name[-10:]}")
+    text = known(name)
+    text = text if len(text) <= _LONGEST else f"{text[: _LONGEST - 13]}...{text[-10:]}"
     return f"\u200b{text}" if text.startswith("_") else text
 
 

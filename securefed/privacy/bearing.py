@@ -1,8 +1,9 @@
 """Whether the noise of a run bears all its rounds within its target: asked before hospitals agree to it."""
 
+from audit.accounting import Adjacency
 from protocols.noise import NoisePlan
 from securefed.config import RunConfig
-from securefed.privacy.mechanism import affordable_rounds, local_cost
+from securefed.privacy.mechanism import affordable_rounds, epsilon_of, local_cost
 from securefed.privacy.shared_charges import affordable_sums
 
 
@@ -16,7 +17,7 @@ def too_few_rounds(config: RunConfig, noise: NoisePlan | None) -> str:
     privacy, rounds = config.privacy, config.federation.rounds
     if not privacy.enabled or not privacy.noise_multiplier:
         return ""  # noise that is calibrated bears all rounds
-    most = affordable_rounds(privacy, local_cost(privacy, rounds)) if noise is None else affordable_sums(noise, privacy)
+    most = affordable_sums(noise, privacy) if noise is not None else _affordable(config)
     if most is None or most >= rounds:
         return ""
     fewer = f"use federation.rounds={most}, " if most else "use "
@@ -25,3 +26,14 @@ def too_few_rounds(config: RunConfig, noise: NoisePlan | None) -> str:
         f"{privacy.epsilon:g}; {fewer}a larger epsilon, or more noise (leave privacy.noise_multiplier out to have it "
         "calibrated)"
     )
+
+
+def _affordable(config: RunConfig) -> int | None:
+    """How many rounds of `local` the target bears, None without one; searched for only where all of them cost more."""
+    privacy, rounds = config.privacy, config.federation.rounds
+    cost = local_cost(privacy, rounds)
+    if privacy.epsilon:
+        whole = epsilon_of(tuple(cost.of_rounds(rounds)), privacy.delta, Adjacency(privacy.adjacency))
+        if whole <= privacy.epsilon:
+            return rounds
+    return affordable_rounds(privacy, cost)

@@ -5,6 +5,7 @@ import difflib
 from collections.abc import Callable, Sequence
 
 from clients.data import DataWarning, ImageDataset, check_dataset
+from clients.data.rows import composed
 from clients.encoders import EncodeOptions, FeatureBundle, prepare_features
 from securefed.errors import ConfigError
 from securefed.preparation import load_sites, resolve_device
@@ -21,7 +22,7 @@ def own_dataset(settings: SiteSettings) -> tuple[ImageDataset, tuple[DataWarning
         ConfigError: It is not clear which site of the data set this hospital is.
     """
     dataset, warnings = load_sites(settings.data, 0)
-    part = settings.site.part
+    part = composed(settings.site.part)
     if not part:
         if len(dataset.all_sites) != 1:
             sites = ", ".join(dataset.all_sites)

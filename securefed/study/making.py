@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from audit.roster import Roster
+from clients.data.rows import composed
 from clients.encoders import EncodeOptions, encode_classes, load_features
 from securefed.compression_choice import upload_bytes
 from securefed.config import RunConfig
@@ -31,6 +32,7 @@ def make_study(
         ConfigError: The choices contradict one another, protect nobody, or the noise bears fewer rounds.
         EncoderError: The encoder cannot be used.
     """
+    classes = tuple(map(composed, classes))
     if encoder.startswith("features:"):
         bundle = load_features(Path(encoder.removeprefix("features:")))
         if tuple(classes) != bundle.classes:

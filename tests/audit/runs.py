@@ -185,6 +185,7 @@ class Run:
         privacy = {"epsilon": None, "delta": None}
         if self.private:
             privacy = {"epsilon": upper_epsilon([Repeated(STEP, STEPS * rounds)], 1e-5), "delta": 1e-5}
+            privacy |= {"adjacency": "add-or-remove-one", "noise": "system"}
         summary = summary_of(history, rounds) | {"communication": communication}
         summary["privacy"] |= privacy
         (self.folder / "summary.json").write_text(json.dumps(summary | changes))

@@ -105,3 +105,14 @@ def test_a_server_of_hospitals_has_no_metrics(ended):
     started = replace(history.started, fields={**history.started.fields, "operation": "deployment"})
     with pytest.raises(EvidenceError, match="metrics stand in the record of a deployment"):
         check_summary(json.loads(text), replace(history, started=started))
+
+
+@pytest.mark.parametrize(("field", "value"), [("adjacency", "replace-one"), ("noise", "seeded")])
+def test_what_a_summary_says_of_a_claim_is_the_claim(tmp_path, field, value):
+    folder = Run(tmp_path / "private", private=True).complete()
+    history = read_history(read_events(folder / "audit.jsonl"))
+    summary = json.loads((folder / "summary.json").read_text())
+    check_summary(summary, history)
+    summary["privacy"][field] = value
+    with pytest.raises(EvidenceError, match=rf"summary.json states privacy.{field} .*{value}"):
+        check_summary(summary, history)

@@ -134,3 +134,8 @@ def test_an_assignment_is_read_as_toml_or_else_as_text(text, expected):
 def test_an_assignment_without_section_or_value_is_refused(text):
     with pytest.raises(ConfigError, match="SECTION\\.KEY=VALUE"):
         parse_assignment(text)
+
+
+def test_a_site_is_named_in_whatever_form_of_unicode():
+    config = config_from_mapping({"simulation": {"drop": ["Zu\u0308rich@2:Unmasking"]}})
+    assert config.simulation.schedule() == {("Z\u00fcrich", 2): "Unmasking"}

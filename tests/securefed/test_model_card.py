@@ -69,6 +69,9 @@ def test_a_claim_has_its_epsilon_delta_unit_and_neighbours_in_the_card(run):
         privacy = {**private, "unit": unit, "adjacency": adjacency}
         card = model_card("north", ["oak", "pine"], {**summary, "privacy": privacy})
         assert f"CLAIMED: training images. Epsilon 8 at delta 1e-05, for {said}. Whoever has" in card
+    views = {"aggregate_only": 7.99942, "colluders": {"1": 9.5}, "aggregation_broken": 30.0}
+    shares = {**private, "unit": "image", "adjacency": "replace-one", "epsilon_by_adversary": views}
+    assert "Epsilon 9.5 at delta" in model_card("north", ["oak", "pine"], {**summary, "privacy": shares})
     privacy = {**private, "claim": "NOT CLAIMED: no meaningful epsilon", "unit": "image", "adjacency": "replace-one"}
     assert "Epsilon" not in model_card("north", ["oak", "pine"], {**summary, "privacy": privacy})
 

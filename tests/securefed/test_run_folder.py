@@ -127,7 +127,7 @@ def test_a_full_disk_is_named_whatever_is_written(tmp_path, little_space):
     folder = RunFolder.create(tmp_path, "x", NOW)
     writers = {
         "fam.safetensors": lambda: folder.write_arrays(folder.model, {"a": np.zeros(4096)}, {}),
-        "config.toml": lambda: write_config(config_from_mapping({"data": {"source": "x" * 4096}}), folder.config),
+        "config.toml": lambda: write_config(config_from_mapping({"data": {"source": "x" * 4000}}), folder.config),
         "plots/x": lambda: draw_one(folder.plots),
     }
     for name, write in writers.items():

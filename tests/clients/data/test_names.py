@@ -3,6 +3,7 @@
 import pytest
 
 from clients.data import DataOptions, SiteError, SourceFormatError, load_dataset
+from clients.data.rows import unrecordable
 from securefed.sweep.table import MEAN
 
 
@@ -51,3 +52,8 @@ def test_names_that_no_record_can_hold_are_refused_before_a_run_begins(make_fold
     assert "\n" not in str(caught.value)
     with pytest.raises(SiteError):
         load_dataset(str(make_folder({name: {"benign": 1, "other": 1}}, "sites")))
+
+
+def test_a_name_is_no_longer_than_a_roster_can_hold_in_bytes():
+    assert unrecordable("\u540d" * 85) == ""
+    assert unrecordable("\u540d" * 86) == "has 258 bytes in UTF-8, at most 255 can be recorded; use a shorter name"
