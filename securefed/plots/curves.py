@@ -4,6 +4,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
+from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from audit.history import RoundRecord
@@ -99,5 +100,5 @@ def plot_bytes(training: Sequence[RoundRecord], folder: Path) -> None:
         axes.margins(x=0.16)
         axes.grid(visible=False, axis="y")
         axes.set(title="Bytes a client and round, by stage and kind", xlabel="KiB in encoded frames (mean)")
-        handles = [axes.barh(0, 0, color=COLOURS[index % len(COLOURS)]) for index in range(len(kinds))]
-        axes.legend(handles, kinds, loc="lower right")
+        handles = [Patch(color=COLOURS[index % len(COLOURS)]) for index in range(len(kinds))]
+        drawing.legend(handles, kinds, loc="outside lower center", ncols=min(5, len(kinds)))
