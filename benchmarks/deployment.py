@@ -85,6 +85,8 @@ def _times(lines: list[dict[str, Any]], event: str) -> list[float]:
 
 def _rounds(trial: Trial, lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return for each round what passed on sockets, at the nodes, and what the report counts."""
+    if not trial.proxy.connections:
+        raise RuntimeError("no site called the server through the proxy: nothing was counted")
     edges = [*_times(lines, "started"), *_times(lines, "round")]
     counted: dict[int, dict[str, int]] = defaultdict(lambda: {"up": 0, "down": 0})
     for line in _byte_rows(trial):

@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -140,18 +140,18 @@ class Hospitals:
 
 
 class GatedEngine:
-    """An engine whose sites deliver to gates, which pass on to the nodes."""
+    """An engine whose sites call the server through the proxy, as from elsewhere, and deliver to gates before nodes."""
 
     def __init__(self, engine: Engine, gates: Gates, folder: Path) -> None:
         self._engine, self._gates, self._folder = engine, gates, folder
         self._open: dict[str, Path] = {}
 
     def start_site(self, folder: Path, plan: Plan, site: str, socket_path: Path) -> None:
-        """Start a site's side, which delivers to its gate."""
+        """Start a site's side, which delivers to its gate and calls the port that sites elsewhere know."""
         if site not in self._open:
             self._open[site] = self._folder / f"{len(self._open)}.sock"
             self._gates.open(site, self._open[site], socket_path)
-        self._engine.start_site(folder, plan, site, self._open[site])
+        self._engine.start_site(folder, replace(plan, listen=0), site, self._open[site])
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._engine, name)
