@@ -19,8 +19,8 @@ from securefed.deploy.processes import stop_parties
 from securefed.engines.local_socket import call
 from securefed.nodes.control import ControlStage, encode_request
 from securefed.nodes.site_run import CONTROL_VERSION
-from securefed.site.opening import terms_of
 from securefed.study import read_study
+from securefed.study.terms import terms_of
 
 PATIENCE_SECONDS = 120.0
 STUDY_THRESHOLD = 4

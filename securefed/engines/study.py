@@ -19,8 +19,8 @@ from securefed.nodes.owed import is_owed, owed_model, owed_signatures
 from securefed.nodes.server import serve
 from securefed.nodes.start import StudyStart
 from securefed.observer import Observer, RoundView
-from securefed.site.opening import terms_of
 from securefed.study import read_approval, read_study
+from securefed.study.terms import terms_of
 
 _LETS_GO_SECONDS: Final = 5.0
 """How long a job waits for whoever only looks whether one is running."""

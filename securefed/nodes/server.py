@@ -36,7 +36,7 @@ from securefed.observer import Observer, RoundView
 from securefed.privacy.at_server import server_privacy
 from securefed.round_rows import ClampingWatch
 from securefed.run_folder import RunFolder, read_byte_rows
-from securefed.sum_terms import SumTerms
+from securefed.study.terms import terms_of
 from securefed.summary import summarise
 
 Vector = NDArray[np.float32]
@@ -92,13 +92,7 @@ class _ServerRun:
         self._parties = RemoteParties(
             path, start.key, self._study.roster, self._study.digest, transport, patience, self._refused
         )
-        self._terms = SumTerms(
-            self._study.config,
-            self._study.protocol_roster,
-            self._study.embed_dim,
-            len(self._study.classes),
-            bytes.fromhex(self._study.digest),
-        )
+        self._terms = terms_of(self._study)
 
     def run(self) -> dict[str, Any]:
         clear_unbegun(self._path)

@@ -18,9 +18,10 @@ from clients.encoders import EncoderError
 from securefed.errors import ConfigError, SecureFedError
 from securefed.site.data import own_dataset, own_features, unknown_classes
 from securefed.site.folder import SiteFolder
-from securefed.site.opening import data_fingerprint, last_round, site_privacy, terms_of
+from securefed.site.opening import data_fingerprint, last_round, site_privacy
 from securefed.site.settings import SiteSettings, read_settings
 from securefed.study.form import Study
+from securefed.study.terms import terms_of
 
 _SPARE_BYTES: Final = 512 * 2**20
 """Disk that a study may need beside the features: states, results, logs."""

@@ -31,6 +31,7 @@ from securefed.site.folder import SiteFolder
 from securefed.site.settings import SiteSettings, read_settings
 from securefed.study.approval import read_approval
 from securefed.study.form import Study, read_study, with_local
+from securefed.study.terms import terms_of
 from securefed.sum_terms import SumTerms
 
 _LOG = logging.getLogger("securefed.site")
@@ -190,13 +191,6 @@ def site_privacy(
         run_id,
         terms.noise,
         lambda: {record.path: record.patient for record in study_dataset(settings, study)[0].records},
-    )
-
-
-def terms_of(study: Study) -> SumTerms:
-    """Return the terms of a study's sums."""
-    return SumTerms(
-        study.config, study.protocol_roster, study.embed_dim, len(study.classes), bytes.fromhex(study.digest)
     )
 
 

@@ -12,7 +12,7 @@ from securefed.errors import ConfigError, RunFolderError
 from securefed.privacy.bearing import too_few_rounds
 from securefed.study.form import Study, new_study
 from securefed.study.promise import privacy_in_words
-from securefed.sum_terms import SumTerms
+from securefed.study.terms import terms_of
 
 
 def make_study(
@@ -47,15 +47,9 @@ def make_study(
 
 def _borne(study: Study) -> Study:
     """Return the study, unless its target ends it before its last round: every hospital would refuse it."""
-    if reason := too_few_rounds(study.config, _terms(study).noise):
+    if reason := too_few_rounds(study.config, terms_of(study).noise):
         raise ConfigError("privacy.noise_multiplier", reason)
     return study
-
-
-def _terms(study: Study) -> SumTerms:
-    return SumTerms(
-        study.config, study.protocol_roster, study.embed_dim, len(study.classes), bytes.fromhex(study.digest)
-    )
 
 
 def write_new(study: Study, path: Path) -> None:
@@ -72,7 +66,7 @@ def write_new(study: Study, path: Path) -> None:
 def in_words(study: Study) -> list[str]:
     """Return what a study means for a hospital, one sentence a line; every figure is computed from the study."""
     config, secure = study.config, study.config.secure_aggregation
-    terms = _terms(study)
+    terms = terms_of(study)
     parameters, hospitals = terms.example, ", ".join(sorted(study.roster.hospitals))
     trained, encoder = config.federation.method, f"{study.encoder_digest[:16]}..., width {study.embed_dim}"
     lines = [

@@ -15,9 +15,10 @@ from securefed.nodes.numbering import training_round
 from securefed.nodes.owed import owed_signatures
 from securefed.nodes.parties import RemoteParties
 from securefed.site.folder import SiteFolder
-from securefed.site.opening import open_site, site_privacy, terms_of
+from securefed.site.opening import open_site, site_privacy
 from securefed.site.settings import read_settings
 from securefed.study import read_study
+from securefed.study.terms import terms_of
 from tests.nodes.private_trial import LOCAL, PrivateTrial, hello, of_kind, spend, verified
 
 pytestmark = pytest.mark.usefixtures("no_replay")

@@ -176,7 +176,7 @@ def test_an_edited_study_or_changed_data_are_noticed(trial):
 
 
 def trial_vector(trial):
-    from securefed.site.opening import terms_of
+    from securefed.study.terms import terms_of
 
     return terms_of(trial.study).initial_vector
 

@@ -12,7 +12,8 @@ from clients.encoders import export_features, load_features
 from securefed.deploy.errors import DeploymentError
 from securefed.nodes.control import ControlStage, RefusedBySiteError, decode_reply, encode_request
 from securefed.nodes.site_run import CONTROL_VERSION, UNUSABLE
-from securefed.site.opening import CHANGED, open_site, terms_of
+from securefed.site.opening import CHANGED, open_site
+from securefed.study.terms import terms_of
 
 
 @pytest.fixture
