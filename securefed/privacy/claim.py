@@ -31,13 +31,18 @@ def reason(config: RunConfig) -> str:
     if (epsilon := reached(config)) > LARGEST_CLAIM:
         return too_large(epsilon)
     if config.federation.method == "fedclip":
-        return "training images, in all updates of the FAM and all that follows from them; there is no private MLP"
+        return f"{covered(privacy)}, in all updates of the FAM and all that follows from them; there is no private MLP"
     if privacy.coupling == "one-way":
         return (
-            "training images, in all updates of the FAM and all that follows from them; the private MLP is trained "
+            f"{covered(privacy)}, in all updates of the FAM and all that follows from them; the private MLP is trained "
             "without noise, is not covered and stays at its hospital"
         )
-    return "training images, in all updates of the FAM, in the private MLP and in all that follows from the two"
+    return f"{covered(privacy)}, in all updates of the FAM, in the private MLP and in all that follows from the two"
+
+
+def covered(privacy: PrivacyConfig) -> str:
+    """Return what a claim within hospitals is about, in words."""
+    return "training images" + (", those of a patient together" if privacy.unit == "patient" else "")
 
 
 def reached(config: RunConfig) -> float:

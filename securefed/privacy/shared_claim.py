@@ -8,7 +8,7 @@ from audit.bounds import LARGEST_CLAIM, at_most
 from protocols.noise import NoisePlan
 from protocols.parameters import default_corrupt
 from securefed.config import RunConfig
-from securefed.privacy.claim import CLAIMED, NOT_CLAIMED, target_or_cost, too_large, unprotected
+from securefed.privacy.claim import CLAIMED, NOT_CLAIMED, covered, target_or_cost, too_large, unprotected
 from securefed.privacy.shared_noise import dearest_sum, mechanism_of_sum, noise_facts, rate_of
 
 
@@ -50,8 +50,8 @@ def shared_reason(config: RunConfig, plan: NoisePlan) -> str:
     if privacy.mode == "hospital":
         return f"all data of a hospital, in all that follows from its updates of the FAM, {whom}"
     alone = "; the private MLP is trained without noise, is not covered and stays at its hospital"
-    covered = f"training images, in the FAM and all that follows from it, {whom}"
-    return covered + (alone if config.federation.method == "fedmedclip" else "")
+    claimed = f"{covered(privacy)}, in the FAM and all that follows from it, {whom}"
+    return claimed + (alone if config.federation.method == "fedmedclip" else "")
 
 
 def shared_claim(config: RunConfig, plan: NoisePlan, *, deployed: bool = False) -> dict[str, Any]:
