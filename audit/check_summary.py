@@ -8,6 +8,7 @@ from typing import Any, Final
 from audit.errors import EvidenceError
 from audit.history import RunHistory
 from audit.regular_file import shown
+from audit.round_members import losses_by_stage
 
 _LARGER_IS_WORSE: Final = "ece"
 _SUMMED: Final = "num_images"
@@ -21,6 +22,7 @@ def check_summary(summary: Mapping[str, Any], history: RunHistory) -> None:
         EvidenceError: It differs from the log; or a simulation has no metrics on test images, or a deployment has some.
     """
     _check_metrics(summary, history)
+    _check_losses(summary, history)
     for name, expected in _expected(history).items():
         found: Any = summary
         for key in name.split("."):
@@ -54,6 +56,17 @@ def _expected(history: RunHistory) -> dict[str, Any]:
         expected |= {"privacy.adjacency": claim.get("adjacency"), "privacy.noise": claim.get("values", {}).get("noise")}
         expected["privacy.claim"] = reason if reason.startswith(text) else text + reason
     return expected
+
+
+def _check_losses(summary: Mapping[str, Any], history: RunHistory) -> None:
+    """How often hospitals were lost is what report and log say, wherever sums are described."""
+    protocol, stated = history.last("protocol_described"), (summary.get("secure_aggregation") or {}).get("dropouts")
+    if protocol is None:
+        return
+    lost = losses_by_stage(history.events)
+    if not isinstance(stated, Mapping) or {stage: count for stage, count in stated.items() if count} != lost:
+        reason = f"summary.json states secure_aggregation.dropouts {shown(stated)}, the log has {shown(lost)}"
+        raise EvidenceError(protocol.seq, reason)
 
 
 def _check_metrics(summary: Mapping[str, Any], history: RunHistory) -> None:

@@ -1,9 +1,11 @@
 """Who may be in a sum, and who may be lost at which stage of a round (protocols/SPEC.md)."""
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from audit.errors import EvidenceError
+from audit.log import Event
 
 _BEFORE_THE_SUM: Final = frozenset(
     {"AdvertiseKeys", "RevealNonces", "ShareKeys", "MaskedInputCollection", "PlainInputCollection"}
@@ -22,6 +24,16 @@ _ORDER: Final = (
     {"Unmasking"},
 )
 """The stages of a round in order; in clear vectors leave in place of those under masks."""
+
+
+def losses_by_stage(events: Iterable[Event]) -> dict[str, int]:
+    """Return {stage: how often a hospital was lost at it}, of the last attempt at each round that has an end."""
+    last: dict[Any, Any] = {}
+    for event in events:
+        fields: Mapping[str, Any] = event.fields
+        if "dropouts" in fields:
+            last[fields["round"]] = fields["dropouts"]
+    return dict(Counter(stage for lost in last.values() for stage in lost.values()))
 
 
 def check_aborted(seq: int, fields: Mapping[str, Any]) -> None:

@@ -12,6 +12,7 @@ from audit.canonical import JSON
 from audit.history import RunHistory, read_history
 from audit.log import Clock, EventLog
 from audit.parties import SimulatedParties
+from audit.round_members import losses_by_stage
 from clients.data import DataWarning
 from clients.encoders import FeatureBundle
 from protocols.roster import IdentityKey, IdentitySeed
@@ -322,12 +323,7 @@ class RunEvidence:
 
     def dropouts_by_stage(self) -> dict[str, int]:
         """Return how often a site was lost at each stage, over all rounds that the log has."""
-        last = {
-            event.fields["round"]: event.fields["dropouts"] for event in self._log.events if "dropouts" in event.fields
-        }
-        return dict(
-            Counter(str(stage) for lost in last.values() if isinstance(lost, Mapping) for stage in lost.values())
-        )
+        return losses_by_stage(self._log.events)
 
     def interrupted(self, number: int, reason: str) -> None:
         """Record that the run stopped before its end."""

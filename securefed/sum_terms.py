@@ -145,7 +145,7 @@ class SumTerms:
             "ring_bits": None if self._is_float16 else parameters.ring_bits,
             "value_bits": self._value_bits,
             "compression": self.compression.scheme,
-            "dropouts": {stage: dropouts.get(stage, 0) for stage in STAGES},
+            "dropouts": {**dict.fromkeys(STAGES, 0), **dropouts},
         }
 
     @cached_property

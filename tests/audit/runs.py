@@ -4,6 +4,7 @@ import csv
 import hashlib
 import json
 import struct
+from collections import Counter
 from datetime import UTC, datetime, timedelta
 
 import tomli_w
@@ -98,6 +99,8 @@ def summary_of(history, rounds):
     over_sites = {**held_out, "mean": next(iter(logged.values())), "worst": next(iter(logged.values()))}
     protocol = history.last("protocol_described")
     sums = {} if protocol is None else dict(protocol.fields)
+    last = {round_.number: round_.dropouts for round_ in history.rounds}
+    lost = Counter(stage for dropouts in last.values() for stage in dropouts.values())
     return {
         "rounds_completed": rounds,
         "chosen_round": rounds,
@@ -107,7 +110,7 @@ def summary_of(history, rounds):
         "method": config["values"]["federation"].get("method"),
         "sites": {site: {"test": metrics} for site, metrics in logged.items()},
         **over_sites,
-        "secure_aggregation": {**sums, "enabled": sums.get("secure_aggregation", False)},
+        "secure_aggregation": {**sums, "enabled": sums.get("secure_aggregation", False), "dropouts": lost},
         "privacy": {
             "mode": claim["mode"],
             "unit": claim.get("unit"),
