@@ -8,7 +8,7 @@ from clients.method import losses
 from clients.method.dropout import draw_ones
 from clients.method.fam import FeatureAdaptationModule
 from clients.method.mlp import PrivateMlp
-from clients.method.settings import SettingsError, TrainingSettings
+from clients.method.settings import TrainingSettings
 
 
 class HospitalModel(nn.Module):
@@ -104,51 +104,6 @@ class HospitalModel(nn.Module):
                 mlp_logits, fam_logits, temperature=temperature, adaptive=adaptive
             ).mean()
         return total + settings.distillation_strength * distillation
-
-    def example_losses(
-        self,
-        image_features: Tensor,
-        labels: Tensor,
-        *,
-        fam_alone: bool = False,
-        generator: torch.Generator | None = None,
-    ) -> Tensor:
-        """Return the losses float32[B] of the examples, each a function of its own example alone.
-
-        The mean of them is `loss` without class weights.
-
-        Args:
-            image_features: float32[B, D] of unit length.
-            labels: int64[B].
-            fam_alone: Leave the MLP out: what remains depends on the FAM and nothing else that is trained.
-            generator: Source of dropout.
-
-        Raises:
-            SettingsError: The settings couple the examples of a batch.
-        """
-        settings = self.settings
-        if settings.fam_loss == "contrastive":
-            raise SettingsError("fam_loss", "contrastive: the loss of an image depends on the batch")
-        if self.mlp is None or fam_alone:
-            adapted = self.fam(self._dropped(image_features, generator))
-            fam_logits = self.fam_logits(adapted @ self.text_features.T)
-            return losses.classification_loss(fam_logits, labels, settings.label_smoothing)
-        if settings.distillation == "class-wise":
-            raise SettingsError("distillation", "class-wise: the softmax over the batch couples its images")
-        if settings.mlp_norm == "batch":
-            raise SettingsError("mlp_norm", "batch: the norm couples the images of a batch")
-        _, similarities, mlp_logits = self(image_features, generator)
-        fam_logits = self.fam_logits(similarities)
-        per_example = losses.classification_loss(fam_logits, labels, settings.label_smoothing)
-        per_example = per_example + losses.classification_loss(mlp_logits, labels, settings.label_smoothing)
-        if settings.distillation == "off" or not settings.distillation_strength:
-            return per_example
-        return per_example + settings.distillation_strength * losses.per_example_distillation(
-            mlp_logits,
-            fam_logits,
-            temperature=settings.distillation_temperature,
-            adaptive=settings.distillation_weight == "adaptive",
-        )
 
     def _dropped(self, image_features: Tensor, generator: torch.Generator | None) -> Tensor:
         if not (self.training and self.settings.feature_dropout):

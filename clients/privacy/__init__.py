@@ -1,26 +1,22 @@
 """Differential privacy at a hospital: what one image or patient can do to a step is bounded, then covered by noise.
 
 docs/privacy.md states the rules; `securefed/privacy` holds a configuration against them before anything is trained.
-The names below are loaded on first use: a run without privacy needs no opacus.
+The names below are loaded on first use.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from clients.privacy.clipping import ClippedSum, clipped_sum, unit_by_unit_sum
     from clients.privacy.hospital import ContributionSum, PrivateHospital
     from clients.privacy.randomness import Randomness
     from clients.privacy.settings import PrivacySettings
 
 __all__ = [
-    "ClippedSum",
     "ContributionSum",
     "PrivacySettings",
     "PrivateHospital",
     "Randomness",
-    "clipped_sum",
-    "unit_by_unit_sum",
 ]
 
 _HOMES = {
@@ -34,4 +30,4 @@ _HOMES = {
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOMES.get(name, 'clipping')}"), name)
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -1,7 +1,6 @@
 """The private step without autograd: one backward pass for norms and clipped sum together.
 
-`clients.privacy.clipping.GhostClipping` (Opacus) and `unit_by_unit_sum` are the same sums under autograd and the
-oracles of the tests.
+The tests hold it to the same sums under autograd: Opacus' ghost clipping, and one backward pass a unit.
 """
 
 from collections.abc import Iterator, Mapping, Sequence

@@ -14,9 +14,11 @@ import torch
 from clients.method import losses
 from clients.method.parts import build_model
 from clients.method.settings import TrainingSettings
-from clients.privacy.clipping import ClippedSum, Group, clipped_sum
+from clients.privacy.clipping import ClippedSum, Group
 from clients.privacy.replay import SensitivityError, made_up_records, require_sensitivity, sensitivity
 from clients.privacy.step import LeanClipping
+from tests.clients.privacy.opacus_clipping import clipped_sum
+from tests.clients.privacy.slow_clipping import example_losses
 
 WIDTH, CLASSES, BATCH = 16, 3, 32
 CLIP = 0.05
@@ -115,7 +117,7 @@ def test_noise_on_the_fam_alone_does_not_hide_who_taught_the_mlp():
         for parameter in model.mlp.parameters():
             parameter.requires_grad_(False)
         groups[:] = [Group(tuple(model.fam.parameters()), clip)]
-        return naive_sum(groups, model.example_losses)(x, y)
+        return naive_sum(groups, example_losses(model))(x, y)
 
     sum_of(features, labels)
     assert sensitivity(sum_of, groups, features[:], labels) > 3
@@ -133,7 +135,7 @@ def test_what_is_allowed_moves_by_one_clip_norm(changes, records):
         features = torch.nn.functional.normalize(torch.from_numpy(rng.normal(size=(BATCH, WIDTH))).float(), dim=1)
         labels = torch.from_numpy(rng.integers(0, CLASSES, BATCH))
     ratio = sensitivity(
-        lambda x, y, _: clipped_sum(model, groups, model.example_losses, x, y), groups, features, labels
+        lambda x, y, _: clipped_sum(model, groups, example_losses(model), x, y), groups, features, labels
     )
     assert ratio == pytest.approx(1.0, abs=1e-3)
 
@@ -149,7 +151,7 @@ def test_the_replay_refuses_a_coupled_step():
         require_sensitivity(naive_sum(groups, entries), groups, *made_up_records(WIDTH, CLASSES, BATCH))
     assert refused.value.ratio > 1
     require_sensitivity(
-        lambda x, y, _: clipped_sum(model, joint_group(model), model.example_losses, x, y),
+        lambda x, y, _: clipped_sum(model, joint_group(model), example_losses(model), x, y),
         joint_group(model),
         *made_up_records(WIDTH, CLASSES),
     )

@@ -9,10 +9,12 @@ import torch
 
 from clients.method.layout import flatten, initial_vector, shared_parameters
 from clients.method.settings import SettingsError, TrainingSettings
-from clients.privacy import PrivacySettings, PrivateHospital, Randomness, centring, clipping
+from clients.privacy import PrivacySettings, PrivateHospital, Randomness, centring
 from clients.privacy import hospital as hospital_module
+from clients.privacy.clipping import Group
 from clients.privacy.ghost import GhostLinear
 from clients.privacy.replay import SensitivityError
+from tests.clients.privacy.slow_clipping import example_losses, unit_by_unit_sum
 
 CLASSES, WIDTH = 3, 16
 SETTINGS = dataclasses.replace(
@@ -150,7 +152,7 @@ def test_a_clip_that_is_off_is_seen(monkeypatch):
         return float((a - b).norm()) / EVERYBODY.clip_norms[0]
 
     assert influence() == pytest.approx(1.0, abs=1e-3)
-    monkeypatch.setattr(clipping.torch.Tensor, "clamp", lambda self, **_: torch.ones_like(self))
+    monkeypatch.setattr(torch.Tensor, "clamp", lambda self, **_: torch.ones_like(self))
     with pytest.raises(SensitivityError):  # the replay sees it before anything is trained
         influence()
     monkeypatch.setattr(PrivateHospital, "_replay_a_step", lambda self: None)
@@ -231,9 +233,9 @@ def test_clipped_sum_is_the_sum_of_the_fams_clipped_gradients():
     assert given.vector.shape == start().shape
     model = hospital._private_model
     features, labels = hospital._rows()
-    slow = clipping.unit_by_unit_sum(
-        [clipping.Group(tuple(model.fam.parameters()), 0.3)],
-        lambda x, y: model.example_losses(x, y, fam_alone=True),
+    slow = unit_by_unit_sum(
+        [Group(tuple(model.fam.parameters()), 0.3)],
+        example_losses(model, fam_alone=True),
         features,
         labels,
         torch.arange(len(labels)),

@@ -11,9 +11,11 @@ from clients.method.masked_linear import MaskedLinear
 from clients.method.parts import build_model
 from clients.method.settings import SettingsError, TrainingSettings
 from clients.privacy import step
-from clients.privacy.clipping import Group, clipped_sum, unit_by_unit_sum
+from clients.privacy.clipping import Group
 from clients.privacy.replay import made_up_records, sensitivity
 from clients.privacy.step import LeanClipping
+from tests.clients.privacy.opacus_clipping import clipped_sum
+from tests.clients.privacy.slow_clipping import example_losses, unit_by_unit_sum
 
 WIDTH, CLASSES, BATCH = 24, 4, 12
 PLAIN = dataclasses.replace(TrainingSettings.default(), prior_adjustment=0.0, feature_dropout=0.0, mlp_dropout=0.0)
@@ -70,8 +72,8 @@ def test_the_sum_equals_opacus_ghost_clipping_and_the_slow_loop(changes, clips):
     features, labels = make_batch()
     groups = groups_of(model, *clips)
     lean = flat(LeanClipping(model, groups)(features, labels)).clone()
-    assert_close(lean, flat(clipped_sum(model, groups, model.example_losses, features, labels)))
-    slow = unit_by_unit_sum(groups, model.example_losses, features, labels, torch.arange(BATCH))
+    assert_close(lean, flat(clipped_sum(model, groups, example_losses(model), features, labels)))
+    slow = unit_by_unit_sum(groups, example_losses(model), features, labels, torch.arange(BATCH))
     assert_close(lean, flat(slow))
 
 
@@ -83,7 +85,7 @@ def test_patients_equal_the_slow_loop(changes):
     for clips in ((0.4,), (0.4, 0.1)):
         groups = groups_of(model, *clips)
         lean = LeanClipping(model, groups)(features, labels, units)
-        slow = unit_by_unit_sum(groups, model.example_losses, features, labels, units)
+        slow = unit_by_unit_sum(groups, example_losses(model), features, labels, units)
         assert lean.units == slow.units == 4
         assert_close(flat(lean), flat(slow))
 
@@ -107,9 +109,7 @@ def test_the_fam_alone_is_stepped_without_the_mlp():
     model = make_model(mlp_to_fam=True)
     features, labels = make_batch()
     groups = [Group(tuple(model.fam.parameters()), 0.4)]
-    slow = unit_by_unit_sum(
-        groups, lambda x, y: model.example_losses(x, y, fam_alone=True), features, labels, torch.arange(BATCH)
-    )
+    slow = unit_by_unit_sum(groups, example_losses(model, fam_alone=True), features, labels, torch.arange(BATCH))
     assert_close(flat(LeanClipping(model, groups)(features, labels)), flat(slow))
 
 
@@ -153,7 +153,7 @@ def test_centred_gradients_are_those_of_the_shifted_model(name):
     groups = groups_of(model, 0.5)
     expected = 0.0
     for row in range(BATCH):
-        loss = model.example_losses(features[row : row + 1], labels[row : row + 1]).sum()
+        loss = example_losses(model)(features[row : row + 1], labels[row : row + 1]).sum()
         names = [key for key, _ in model.named_parameters()]
         found = dict(zip(names, torch.autograd.grad(loss, list(model.parameters())), strict=True))
         for layer, centre in centres.items():

@@ -9,7 +9,9 @@ import torch
 from clients.method.masked_linear import MaskedLinear
 from clients.method.parts import build_model
 from clients.method.settings import SettingsError, TrainingSettings
-from clients.privacy.clipping import GhostClipping, Group, clipped_sum, unit_by_unit_sum
+from clients.privacy.clipping import Group
+from tests.clients.privacy.opacus_clipping import GhostClipping, clipped_sum
+from tests.clients.privacy.slow_clipping import example_losses, unit_by_unit_sum
 
 WIDTH, CLASSES, BATCH = 24, 4, 12
 PLAIN = dataclasses.replace(TrainingSettings.default(), prior_adjustment=0.0, feature_dropout=0.0, mlp_dropout=0.0)
@@ -65,8 +67,8 @@ def test_ghost_clipping_equals_the_slow_loop(changes, clips):
     model = make_model(**changes)
     features, labels = make_batch()
     groups = groups_of(model, *clips)
-    ghost = clipped_sum(model, groups, model.example_losses, features, labels)
-    slow = unit_by_unit_sum(groups, model.example_losses, features, labels, torch.arange(BATCH))
+    ghost = clipped_sum(model, groups, example_losses(model), features, labels)
+    slow = unit_by_unit_sum(groups, example_losses(model), features, labels, torch.arange(BATCH))
     for fast_group, slow_group in zip(ghost.gradients, slow.gradients, strict=True):
         for fast, exact in zip(fast_group, slow_group, strict=True):
             torch.testing.assert_close(fast, exact, rtol=1e-4, atol=1e-5 * max(float(exact.norm()), 1e-3))
@@ -77,11 +79,11 @@ def test_norms_of_the_masked_layer_equal_those_of_its_gradients():
     model = make_model()
     features, labels = make_batch()
     ghost = GhostClipping(model, groups_of(model, 1.0))
-    model.example_losses(features.requires_grad_(), labels).sum().backward()
+    example_losses(model)(features.requires_grad_(), labels).sum().backward()
     found = {name: vars(p)["_norm_sample"] for name, p in model.named_parameters()}
     ghost.close()
     for row in range(BATCH):
-        loss = model.example_losses(features[row : row + 1].detach(), labels[row : row + 1]).sum()
+        loss = example_losses(model)(features[row : row + 1].detach(), labels[row : row + 1]).sum()
         gradients = torch.autograd.grad(loss, list(model.parameters()))
         for (name, _), gradient in zip(model.named_parameters(), gradients, strict=True):
             assert float(found[name][row]) == pytest.approx(float(gradient.norm()), rel=1e-4, abs=1e-6), name
@@ -90,7 +92,7 @@ def test_norms_of_the_masked_layer_equal_those_of_its_gradients():
 def test_the_unclipped_sum_is_the_gradient_of_the_plain_loss():
     model = make_model()
     features, labels = make_batch()
-    summed = clipped_sum(model, groups_of(model, 1e9), model.example_losses, features, labels)
+    summed = clipped_sum(model, groups_of(model, 1e9), example_losses(model), features, labels)
     plain = torch.autograd.grad(model.loss(features, labels) * BATCH, list(model.parameters()))
     torch.testing.assert_close(flat(summed), torch.cat([g.reshape(-1) for g in plain]), rtol=1e-4, atol=1e-4)
 
@@ -102,7 +104,7 @@ def test_adding_one_record_moves_the_sum_by_at_most_the_clip(clips):
     features, labels = make_batch()
     groups = groups_of(model, *clips)
     bound = float(np.sqrt(np.square(clips).sum()))
-    base = flat(clipped_sum(model, groups, model.example_losses, features, labels))
+    base = flat(clipped_sum(model, groups, example_losses(model), features, labels))
     rng = np.random.default_rng(8)
     added = [torch.from_numpy(unit_rows(rng, 1)) * scale for scale in (1.0, 1.0, 1e3, 1e-3, 0.0)]
     added += [features[:1], -features[:1], features[:1] * 1e6]
@@ -112,7 +114,7 @@ def test_adding_one_record_moves_the_sum_by_at_most_the_clip(clips):
             more = clipped_sum(
                 model,
                 groups,
-                model.example_losses,
+                example_losses(model),
                 torch.cat([features, row]),
                 torch.cat([labels, torch.tensor([label])]),
             )
@@ -127,9 +129,9 @@ def test_a_record_that_is_not_finite_counts_as_zero(poison):
     model = make_model()
     features, labels = make_batch()
     groups = groups_of(model, 0.5)
-    without = clipped_sum(model, groups, model.example_losses, features, labels)
+    without = clipped_sum(model, groups, example_losses(model), features, labels)
     poisoned = torch.cat([features, torch.full((1, WIDTH), poison)])
-    withit = clipped_sum(model, groups, model.example_losses, poisoned, torch.cat([labels, labels[:1]]))
+    withit = clipped_sum(model, groups, example_losses(model), poisoned, torch.cat([labels, labels[:1]]))
     assert torch.isfinite(flat(withit)).all()
     if np.isfinite(poison):
         assert float((flat(withit) - flat(without)).norm()) <= 0.5 * (1 + 1e-4)
@@ -141,7 +143,7 @@ def test_a_record_that_is_not_finite_counts_as_zero(poison):
 def test_an_empty_batch_is_a_sum_of_nothing():
     model = make_model()
     features, labels = make_batch(0)
-    summed = clipped_sum(model, groups_of(model, 1.0, 1.0), model.example_losses, features, labels)
+    summed = clipped_sum(model, groups_of(model, 1.0, 1.0), example_losses(model), features, labels)
     assert summed.units == 0
     assert flat(summed).shape == (sum(p.numel() for p in model.parameters()),)
     assert not flat(summed).any()
@@ -150,7 +152,7 @@ def test_an_empty_batch_is_a_sum_of_nothing():
 def test_a_batch_of_nothing_but_broken_records_is_a_sum_of_nothing():
     model = make_model()
     _, labels = make_batch(3)
-    summed = clipped_sum(model, groups_of(model, 1.0), model.example_losses, torch.full((3, WIDTH), np.nan), labels)
+    summed = clipped_sum(model, groups_of(model, 1.0), example_losses(model), torch.full((3, WIDTH), np.nan), labels)
     assert summed.zeroed == 3
     assert not flat(summed).any()
 
@@ -161,11 +163,11 @@ def test_a_patient_counts_once_however_many_images():
     features, labels = make_batch()
     groups = groups_of(model, 0.4)
     units = torch.arange(BATCH)
-    base = flat(unit_by_unit_sum(groups, model.example_losses, features, labels, units))
+    base = flat(unit_by_unit_sum(groups, example_losses(model), features, labels, units))
     for copies in (1, 50):
         more = unit_by_unit_sum(
             groups,
-            model.example_losses,
+            example_losses(model),
             torch.cat([features, features[:1].repeat(copies, 1)]),
             torch.cat([labels, labels[:1].repeat(copies)]),
             torch.cat([units, torch.full((copies,), BATCH)]),
@@ -175,7 +177,7 @@ def test_a_patient_counts_once_however_many_images():
     as_images = clipped_sum(
         model,
         groups,
-        model.example_losses,
+        example_losses(model),
         torch.cat([features, features[:1].repeat(50, 1)]),
         torch.cat([labels, labels[:1].repeat(50)]),
     )
@@ -192,7 +194,7 @@ def test_a_patient_counts_once_however_many_images():
 )
 def test_losses_that_couple_a_batch_have_no_example_losses(changes, field):
     with pytest.raises(SettingsError) as refused:
-        make_model(**changes).example_losses(*make_batch())
+        example_losses(make_model(**changes))
     assert refused.value.field == field
 
 
@@ -200,7 +202,7 @@ def test_the_hooks_come_off():
     model = make_model()
     features, labels = make_batch()
     for _ in range(2):
-        clipped_sum(model, groups_of(model, 1.0), model.example_losses, features, labels)
-    model.example_losses(features, labels).sum().backward()
+        clipped_sum(model, groups_of(model, 1.0), example_losses(model), features, labels)
+    example_losses(model)(features, labels).sum().backward()
     assert all("_norm_sample" not in vars(p) or vars(p)["_norm_sample"] is None for p in model.parameters())
     assert not any(hasattr(module, "activations") and module.activations for module in model.modules())
