@@ -239,7 +239,7 @@ def write(results: dict, partitions: dict, arguments: argparse.Namespace) -> Non
     encoder = f"{kind}:PATH/{Path(place).name}" if colon else kind
     counts = f"--rounds {arguments.rounds} --seeds {arguments.seeds}"
     command = f"python benchmarks/privacy_utility.py {data} --encoder {encoder} {counts}"
-    versions = {name: version(name) for name in ("torch", "opacus", "dp-accounting")}
+    versions = {name: version(name) for name in ("torch", "dp-accounting")}
     versions["python"] = platform.python_version()
     table = "\n".join(lines)
     text = f"""# What privacy costs in accuracy

@@ -33,7 +33,7 @@ from securefed.observer import Observer, RoundView
 from securefed.outcome import Outcome, write_outcome
 from securefed.preparation import encode_sites, load_sites, resolve_device
 from securefed.privacy.rules import check_privacy, require_patients
-from securefed.privacy.run import LocalPrivacy, require_libraries, start_privacy
+from securefed.privacy.run import LocalPrivacy, start_privacy
 from securefed.privacy.shared_run import SharedPrivacy
 from securefed.privacy.spending import BUDGETS_OF_DEALT_CLIENTS, check_ledger_is_there, with_absolute_ledger
 from securefed.round_rows import ClampingWatch, round_rows
@@ -143,7 +143,6 @@ class _Run:
         require_training(config, [site for site in dataset.sites if not dataset.select(site, "train")])
         check_privacy(config)
         if config.privacy.enabled:
-            require_libraries()
             for site in dataset.sites:
                 require_patients(config.privacy.unit, site, (r.patient for r in dataset.select(site, "train")))
         check_schedule(config.simulation, dataset.sites, config.federation.rounds)

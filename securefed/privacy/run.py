@@ -1,6 +1,5 @@
 """What differential privacy adds to a run of the mode `local`: who trains, what is recorded, what it has cost."""
 
-import importlib.util
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +9,6 @@ from clients.data import ImageDataset, fingerprint
 from clients.encoders import FeatureBundle
 from protocols.noise import NoisePlan
 from securefed.config import RunConfig, profile_name
-from securefed.errors import ConfigError
 from securefed.evidence import RunEvidence
 from securefed.privacy.claim import claim_fields, privacy_summary
 from securefed.privacy.mechanism import local_cost
@@ -21,19 +19,6 @@ from securefed.run_folder import RunFolder
 
 if TYPE_CHECKING:
     from securefed.privacy.hospitals import PrivateHospitals
-
-_NEEDED = ("opacus", "dp_accounting")
-
-
-def require_libraries() -> None:
-    """Refuse where what trains privately, or what computes epsilon, is not installed.
-
-    Raises:
-        ConfigError: With the package and the command that installs it.
-    """
-    for name in _NEEDED:
-        if importlib.util.find_spec(name) is None:
-            raise ConfigError("privacy.mode", f"needs {name}; install it with: pip install {name.replace('_', '-')}")
 
 
 class LocalPrivacy:
