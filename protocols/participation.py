@@ -2,8 +2,8 @@
 
 Each opened sum is a row of ones and zeros over the clients. If the clients' vectors do not change from one sum to the
 next, every combination of rows is known: a client is isolated where its unit vector lies in the row space (So et al.
-2023, "Securing Secure Aggregation"). Vectors are taken to be the same where the clients were given the same model; for
-sums over different models the rank is reported and nothing is refused. A client whose vector in a sum is constant gives
+2023, "Securing Secure Aggregation"). Vectors are taken to be the same where the clients were given the same model; sums
+over different models are not compared. A client whose vector in a sum is constant gives
 that sum the session's id in place of the model's digest, and so compares it with no other.
 """
 
@@ -19,11 +19,6 @@ _PRIME = (1 << 61) - 1
 """Ranks are computed modulo this prime: never above the rational rank, and below it only if it divides a minor."""
 
 Row = frozenset[str]
-
-
-def rank(rows: Sequence[Row]) -> int:
-    """Return the rank of the participation matrix."""
-    return len(_reduce(rows))
 
 
 def isolated(rows: Sequence[Row]) -> tuple[str, ...]:
@@ -98,11 +93,6 @@ class Participation:
     def rows(self) -> tuple[Row, ...]:
         """All sums, over all models."""
         return tuple(row for rows in self._rows.values() for row in rows)
-
-    @property
-    def by_model(self) -> Mapping[bytes, Sequence[Row]]:
-        """The sums over each model, by its digest."""
-        return self._rows
 
 
 def _reduce(rows: Sequence[Row]) -> dict[str, dict[str, int]]:

@@ -13,7 +13,6 @@ from audit.accounting.calibrate import (
     upper_accountant,
     upper_epsilon,
 )
-from audit.accounting.discrete import rounded_l1, rounded_l2
 from audit.accounting.epsilon import DISAGREEMENT, Epsilon, account
 from audit.accounting.fields import mechanism_fields, mechanism_of
 from audit.accounting.mechanisms import (
@@ -29,7 +28,7 @@ from audit.accounting.mechanisms import (
     Unknown,
 )
 from audit.accounting.rdp import rdp_epsilon
-from audit.accounting.views import against_broken_aggregation, against_colluders, share_multiplier
+from audit.accounting.views import against_broken_aggregation, against_colluders
 
 __all__ = [
     "DISAGREEMENT",
@@ -55,9 +54,6 @@ __all__ = [
     "mechanism_fields",
     "mechanism_of",
     "rdp_epsilon",
-    "rounded_l1",
-    "rounded_l2",
-    "share_multiplier",
     "upper_accountant",
     "upper_epsilon",
 ]

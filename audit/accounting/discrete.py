@@ -1,35 +1,10 @@
-"""Renyi bounds of the discrete mechanisms that add up inside the ring, and the norms after stochastic rounding."""
+"""Renyi bounds of the discrete mechanisms that add up inside the ring."""
 
 import math
 
 from audit.accounting.mechanisms import DiscreteGaussian, Skellam
 
 _NEAR_TERMS = 1000
-
-
-def rounded_l2(scaled_clip: float, dimension: int, beta: float) -> float:
-    """Return the bound on the L2 norm of a clipped vector after stochastic rounding to integers.
-
-    Args:
-        scaled_clip: Clip norm in grid steps, C * s.
-        dimension: Coordinates of the vector.
-        beta: Rounding is repeated until the norm obeys the bound, which fails with at most this probability per try;
-            0 for unconditional rounding.
-
-    Paper: Kairouz, Liu, Steinke 2021 (arXiv 2102.06387), proposition 26.
-    """
-    if not 0 <= beta < 1:
-        raise ValueError(f"beta must be in [0, 1), is {beta}")
-    plain = scaled_clip + math.sqrt(dimension)
-    if beta == 0:
-        return plain
-    spread = math.sqrt(2 * math.log(1 / beta)) * (scaled_clip + math.sqrt(dimension) / 2)
-    return min(plain, math.sqrt(scaled_clip**2 + dimension / 4 + spread))
-
-
-def rounded_l1(l2: float, dimension: int) -> float:
-    """Return the bound on the L1 norm of an integer vector of that L2 norm: the smaller of l2 * sqrt(d) and l2 ** 2."""
-    return l2 * min(math.sqrt(dimension), l2)
 
 
 def skellam_rdp(mechanism: Skellam, order: int) -> float:

@@ -42,13 +42,6 @@ def against_broken_aggregation(composition: Composition, unopened: int = 0) -> t
     return (*single, Repeated(share, unopened))
 
 
-def share_multiplier(noise_multiplier: float, shares: int) -> float:
-    """Return the noise multiplier of one of `shares` equal Gaussian shares of a sum's noise."""
-    if shares < 1:
-        raise ValueError(f"shares must be at least 1, is {shares}")
-    return float(noise_multiplier / shares**0.5)
-
-
 def _single_share(mechanism: Mechanism) -> Mechanism:
     match mechanism:
         case Skellam(least_share_variance=least) if least:

@@ -60,7 +60,6 @@ class Spent:
     """
 
     seq: int
-    time: str
     account: Account
     charge: Charge
     lines: tuple[BudgetLine, ...]
@@ -77,8 +76,6 @@ class State:
         digest: SHA-256 of the last one.
         budgets: Limits by line.
         charges: All charges by release.
-        refusals: Entries of refused releases.
-        renewals: Entries of renewals.
         declared: For the lines of single data sets: how many charges there were when they were opened.
     """
 
@@ -86,8 +83,6 @@ class State:
     digest: str = GENESIS
     budgets: dict[BudgetLine, Budget] = field(default_factory=dict)
     charges: dict[str, Spent] = field(default_factory=dict)
-    refusals: list[Mapping[str, Any]] = field(default_factory=list)
-    renewals: list[Mapping[str, Any]] = field(default_factory=list)
     declared: dict[BudgetLine, int] = field(default_factory=dict)
 
     def line_of(self, account: Account) -> BudgetLine | None:
@@ -163,11 +158,10 @@ class State:
                 self.budgets[line] = Budget(value["epsilon"], value["delta"], adjacency, value["signer"])
             case "renewed":
                 self._renew(SignedRenewal(renewal_of(value["renewal"]), value["signature"]), seq)
-                self.renewals.append(value)
             case "reserved":
                 self._reserve(value, seq)
             case "refused":
-                self.refusals.append(value)
+                pass  # costs nothing
             case state:
                 spent = self.charges.get(value["release_id"])
                 if spent is None or _NEXT.get(spent.state) != state:
@@ -202,7 +196,7 @@ class State:
         charge = Charge(value["run_id"], value["release_id"], mechanism_of(value["mechanism"]), value["repetitions"])
         lines = self.lines_of(account)
         limits = tuple(self.budgets[line].epsilon for line in lines)
-        self.charges[charge.release_id] = Spent(seq, value["time"], account, charge, lines, limits)
+        self.charges[charge.release_id] = Spent(seq, account, charge, lines, limits)
 
 
 def part_of(charge: Charge, account: Account, line: BudgetLine) -> Repeated:

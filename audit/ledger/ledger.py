@@ -48,25 +48,15 @@ class AccountStatus:
     """Where an account stands.
 
     Attributes:
-        account: The account.
-        line: The line that pays for it.
-        budget: Its limit.
-        spent: Upper bound on epsilon of all that the line answers for.
+        spent: Upper bound on epsilon of all that the line that pays for the account answers for.
         remaining: What is left of epsilon, of lines of finer units as well that releases have to fit into; the cost of
             further releases does not simply subtract from it.
         charges: Releases that the line answers for, in order.
-        refused: Releases that were refused for this hospital and unit.
-        renewals: Renewals of the line.
     """
 
-    account: Account
-    line: BudgetLine
-    budget: Budget
     spent: float
     remaining: float
     charges: tuple[Spent, ...]
-    refused: int
-    renewals: int
 
 
 class Ledger:
@@ -251,22 +241,20 @@ class Ledger:
         Raises:
             LedgerError: It has no budget.
         """
-        budget = self.budget_of(account)
-        line = self._state.line_of(account)
-        assert line is not None  # noqa: S101 (it has a budget)
+        line = self._line_of(account)
         costs = {one: self._spent(one) for one in self._state.lines_of(account)}
         return AccountStatus(
-            account=account,
-            line=line,
-            budget=budget,
             spent=costs[line],
             remaining=max(0.0, min(self._state.budgets[one].epsilon - cost for one, cost in costs.items())),
             charges=tuple(self._state.answers_for(line)),
-            refused=sum(
-                (entry["hospital"], entry["unit"]) == (account.hospital, account.unit) for entry in self._state.refusals
-            ),
-            renewals=budget.serial,
         )
+
+    def _line_of(self, account: Account) -> BudgetLine:
+        self._catch_up()
+        line = self._state.line_of(account)
+        if line is None:
+            raise LedgerError(self.path, f"{account.hospital} has no budget for the unit {account.unit}")
+        return line
 
     def _spent(self, line: BudgetLine) -> float:
         budget = self._state.budgets[line]
@@ -278,18 +266,7 @@ class Ledger:
         Raises:
             LedgerError: It has no budget.
         """
-        self._catch_up()
-        line = self._state.line_of(account)
-        if line is None:
-            raise LedgerError(self.path, f"{account.hospital} has no budget for the unit {account.unit}")
-        return self._state.budgets[line]
-
-    def accounts(self) -> tuple[Account, ...]:
-        """Return every account that was charged or refused, in the order of their first entry."""
-        self._catch_up()
-        found = [spent.account for spent in self._state.charges.values()]
-        found += [Account(e["hospital"], e["fingerprint"], e["unit"]) for e in self._state.refusals]
-        return tuple(dict.fromkeys(found))
+        return self._state.budgets[self._line_of(account)]
 
     def budgets(self) -> dict[BudgetLine, Budget]:
         """Return the present limit of every line."""
@@ -300,11 +277,6 @@ class Ledger:
         """Return all charges, or those of one run, in order."""
         self._catch_up()
         return tuple(s for s in self._state.charges.values() if run_id is None or s.charge.run_id == run_id)
-
-    def composition(self, line: BudgetLine) -> list[Repeated]:
-        """Return everything that a line has to answer for, as it is about the line's unit."""
-        self._catch_up()
-        return self._state.composition(line)
 
     def at_last_charge(self, line: BudgetLine) -> tuple[list[Repeated], float]:
         """Return what a line had to answer for, and its limit, when a release had to fit into it for the last time.

@@ -1,6 +1,5 @@
 """Budgets and who may renew them: the policy file of a hospital, and signed renewals."""
 
-import hashlib
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -121,11 +120,6 @@ class SignedRenewal:
 
     renewal: Renewal
     signature: str
-
-    @property
-    def digest(self) -> str:
-        """SHA-256 (hex) of the signed bytes."""
-        return hashlib.sha256(encode_canonical(self.renewal.fields())).hexdigest()
 
     def is_by(self, signer: str) -> bool:
         """Return whether the holder of this public key (hex) signed."""

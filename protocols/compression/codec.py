@@ -40,11 +40,6 @@ class Quantised:
     levels: NDArray[np.uint32]
     clamped: tuple[int, ...]
 
-    @property
-    def clamped_share(self) -> float:
-        """Clamped share of all coordinates."""
-        return sum(self.clamped) / len(self.levels)
-
 
 class CompressedCodec:
     """Encodes float32 updates for one round; server and clients derive equal codecs from public facts.

@@ -33,7 +33,6 @@ class LocalPrivacy:
 
     def __init__(self, config: RunConfig, evidence: RunEvidence, folder: RunFolder, dataset: ImageDataset) -> None:
         self._config = config
-        self._evidence = evidence
         self._sites = tuple(dataset.sites)
         self._patients = {record.path: record.patient for record in dataset.records}
         self._ledger = open_ledger(config.privacy)

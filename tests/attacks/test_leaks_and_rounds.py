@@ -180,7 +180,7 @@ def test_server_opening_overlapping_sums_over_one_model_is_refused(refused):
 
 def test_overlapping_sums_open_a_vector_where_only_pairs_and_single_clients_are_compared(broken, monkeypatch):
     def lenient(record, model, survivors):
-        row, earlier = frozenset(survivors), record.by_model.get(model, [])
+        row, earlier = frozenset(survivors), record._rows.get(model, [])
         near = [other for other in earlier if 0 < len(row ^ other) < 3]
         if near or isolated([*earlier, row]):
             raise IsolationError((), 3)

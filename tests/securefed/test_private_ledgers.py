@@ -5,8 +5,7 @@ import shutil
 
 import pytest
 
-from audit.accounting import upper_epsilon
-from audit.ledger import Account, BudgetExceededError, BudgetLine, Charge, Ledger, LedgerError
+from audit.ledger import Account, BudgetExceededError, Charge, Ledger, LedgerError
 from audit.log import EventLog
 from audit.verify import verify_run
 from securefed.config import PrivacyConfig
@@ -51,7 +50,7 @@ def test_runs_of_one_name_pay_for_themselves_in_a_shared_ledger(small_run, tmp_p
     run(config, tmp_path / "two", name)
     with Ledger(path) as ledger:
         charges = ledger.charges()
-        spent = upper_epsilon(ledger.composition(BudgetLine("site0", "image")), 1e-5)
+        spent = ledger.status(Account("site0", charges[0].account.fingerprint, "image")).spent
     assert len(charges) == 3 * 3 * len(SITES)
     assert len({charge.charge.run_id for charge in charges}) == 3
     assert spent > 8 * 1.5

@@ -14,13 +14,11 @@ from audit.accounting import (
     Skellam,
     account,
     rdp_epsilon,
-    rounded_l1,
-    rounded_l2,
-    share_multiplier,
     upper_epsilon,
 )
 from audit.accounting.pld import pld_epsilon
 from audit.accounting.prv import prv_interval
+from protocols.noise.rounding import rounded_l1, rounded_l2
 
 DELTA = 1e-5
 INTEGER_ORDERS = (*range(2, 129), 256)
@@ -122,7 +120,7 @@ def test_groups_as_independent_mechanisms_would_state_too_little():
 
 
 def test_ten_shares_against_one():
-    whole, share = steps(2, 0.05, 50), steps(share_multiplier(2, 10), 0.05, 50)
+    whole, share = steps(2, 0.05, 50), steps(2 / math.sqrt(10), 0.05, 50)
     assert f"{upper_epsilon(whole, DELTA):.2f}" == "0.78"
     assert f"{upper_epsilon(share, DELTA):.1f}" == "7.8"
 

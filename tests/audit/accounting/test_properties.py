@@ -26,7 +26,6 @@ from audit.accounting import (
     mechanism_fields,
     mechanism_of,
     rdp_epsilon,
-    share_multiplier,
     upper_epsilon,
 )
 from audit.accounting import epsilon as epsilon_module
@@ -168,7 +167,7 @@ def test_noise_added_in_full_holds_against_everybody():
 def test_colluders_and_dropouts_cost_as_the_formula_says():
     """A sum with (n - t) / n of its noise has the multiplier z * sqrt((n - t) / n): the known table for z = 4.244."""
     for lost, expected in ((0, 8.00), (1, 8.53), (2, 9.16), (3, 9.94), (5, 12.26)):
-        multiplier = share_multiplier(4.244, 10) * math.sqrt(10 - lost)
+        multiplier = 4.244 / math.sqrt(10) * math.sqrt(10 - lost)
         assert upper_epsilon([Repeated(Gaussian(multiplier), 50)], DELTA) == pytest.approx(expected, abs=0.006)
 
 
@@ -224,7 +223,6 @@ def test_steps_for_a_target():
         lambda: DiscreteGaussian(1.0, 1.0, 1.0, 1, 0),
         lambda: DiscreteGaussian(1.0, 1.0, math.nan, 1, 1),
         lambda: Repeated(Gaussian(1.0), 0),
-        lambda: share_multiplier(1.0, 0),
         lambda: upper_epsilon(steps(1, 0.1, 1), 0.0),
         lambda: rdp_epsilon(steps(1, 0.1, 1), 1.0),
         lambda: pld_epsilon([Repeated(SKELLAM)], DELTA),

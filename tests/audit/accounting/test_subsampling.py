@@ -16,13 +16,12 @@ from audit.accounting import (
     Skellam,
     account,
     rdp_epsilon,
-    rounded_l1,
-    rounded_l2,
     upper_epsilon,
 )
 from audit.accounting.discrete import skellam_rdp
 from audit.accounting.rdp import ORDERS, _sampled_gaussian
 from audit.accounting.subsampling import sampled_rdp
+from protocols.noise.rounding import rounded_l1, rounded_l2
 
 DELTA = 1e-5
 REACH = 120
