@@ -1,6 +1,8 @@
-"""Lines that survive a crash: appended whole, or cut before the next one is."""
+"""Lines and files that survive a crash: appended whole, or cut before the next one is; replaced whole, or not."""
 
 import os
+from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 
@@ -19,6 +21,34 @@ def append_line(path: Path, line: bytes) -> None:
         os.fsync(stream.fileno())
     if new:
         sync_folder(path.parent)
+
+
+def write_whole(path: Path, content: Iterable[bytes | memoryview], mode: int | None = None) -> None:
+    """Write a file and return once it is on disk; whoever reads it, after a crash too, finds the old or the new one.
+
+    Args:
+        path: The file, in a folder that exists.
+        content: What is in it, in pieces.
+        mode: Who may read it, from its first byte on; None for what the process gives new files.
+
+    Raises:
+        OSError: The system refuses; nothing is left beside what was there.
+    """
+    temporary = path.with_name(path.name + ".part")
+    try:
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666 if mode is None else mode)
+        with os.fdopen(descriptor, "wb") as stream:
+            if mode is not None:
+                os.fchmod(descriptor, mode)
+            stream.writelines(content)
+            stream.flush()
+            os.fsync(descriptor)
+        temporary.replace(path)
+        sync_folder(path.parent)
+    except OSError:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise
 
 
 def sync_folder(folder: Path) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from audit.canonical import JSON
+from audit.durable import write_whole
 from audit.errors import EvidenceError, LogWriteError
 from audit.heads import HeadBook, SignedHead, Witness
 from audit.log import EventLog
@@ -40,10 +41,8 @@ class SimulatedParties:
         self.roster = Roster.of(self._server, self._keys)
         path = folder / "roster.json"
         if not path.exists():
-            temporary = path.with_name(path.name + ".part")
             try:
-                temporary.write_bytes(self.roster.encode())
-                temporary.replace(path)
+                write_whole(path, [self.roster.encode()])
             except OSError as error:
                 raise LogWriteError(path, f"cannot be written ({error.strerror})") from error
         kept = Roster.read(path)

@@ -2,7 +2,6 @@
 
 import csv
 import json
-import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from datetime import datetime
@@ -16,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file, save
 
 from audit.data_name import DATA_KEY, named_data
+from audit.durable import write_whole
 from audit.site_folder import site_folder_name
 from securefed.errors import NoRunFolderError, RunFolderError
 
@@ -150,14 +150,9 @@ class RunFolder:
 
         The same arrays and metadata give the same bytes.
         """
-        temporary = path.with_name(path.name + ".part")
         try:
             saved = save({name: np.asarray(array, order="C") for name, array in arrays.items()}, dict(metadata))
-            with temporary.open("wb") as stream:
-                stream.writelines(_ordered(saved))
-            temporary.chmod(0o600 if private else 0o644)
-            _sync(temporary)
-            temporary.replace(path)
+            write_whole(path, _ordered(saved), 0o600 if private else 0o644)
         except (OSError, SafetensorError) as error:
             raise unwritable(path, error) from error
 
@@ -218,11 +213,8 @@ class RunFolder:
             raise unwritable(self.path, error) from error
 
     def _write(self, path: Path, content: bytes) -> None:
-        temporary = path.with_name(path.name + ".part")
         try:
-            temporary.write_bytes(content)
-            _sync(temporary)
-            temporary.replace(path)
+            write_whole(path, [content])
         except OSError as error:
             raise unwritable(path, error) from error
 
@@ -283,8 +275,3 @@ def _ordered(saved: bytes) -> tuple[bytes, memoryview]:
     text = json.dumps(head, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-len(text) % 8)
     return len(text).to_bytes(8, "little") + text, memoryview(saved)[8 + length :]
-
-
-def _sync(path: Path) -> None:
-    with path.open("rb") as stream:
-        os.fsync(stream.fileno())

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from audit.durable import write_whole
 from audit.errors import EvidenceError, KeyFileError, LogWriteError
 from audit.heads import covered_events
 from audit.report.build import Report, build_report, decode_report, encode_report
@@ -145,11 +146,9 @@ def _keep_signed(target: Path, report: Report, contents: Mapping[str, bytes]) ->
 
 
 def _write(path: Path, content: bytes) -> None:
-    temporary = path.with_name(path.name + ".part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(content)
-        temporary.replace(path)
+        write_whole(path, [content])
     except OSError as error:
         raise LogWriteError(path, f"cannot be written ({error.strerror}); name another folder") from error
 

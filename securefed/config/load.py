@@ -14,6 +14,7 @@ from unicodedata import category
 import rfc8785
 import tomli_w
 
+from audit.durable import write_whole
 from clients.data.rows import is_utf8
 from clients.method.settings import SettingsError, TrainingSettings
 from securefed.config.schema import FederationConfig, RunConfig
@@ -129,10 +130,8 @@ def write_config(config: RunConfig, path: Path) -> None:
     Raises:
         RunFolderError: It cannot be written.
     """
-    temporary = path.with_name(path.name + ".part")
     try:
-        temporary.write_bytes(tomli_w.dumps(config_to_mapping(config)).encode())
-        temporary.replace(path)
+        write_whole(path, [tomli_w.dumps(config_to_mapping(config)).encode()])
     except OSError as error:
         raise unwritable(path, error) from error
 

@@ -3,12 +3,12 @@
 import os
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
 from audit.data_name import DATA_KEY
-from audit.durable import sync_folder
+from audit.durable import write_whole
 from audit.signing_key import create_key
 from securefed.deploy.errors import DeploymentError
 from securefed.errors import RunFolderError
@@ -119,18 +119,9 @@ class SiteFolder:
         Raises:
             RunFolderError: The disk refuses.
         """
-        temporary = path.with_name(f".{path.name}.part")
         try:
-            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-            with os.fdopen(descriptor, "wb") as stream:
-                stream.write(content)
-                stream.flush()
-                os.fsync(stream.fileno())
-            temporary.replace(path)
-            sync_folder(path.parent)
+            write_whole(path, [content], 0o600)
         except OSError as error:
-            with suppress(OSError):
-                temporary.unlink(missing_ok=True)
             raise RunFolderError(path, f"cannot be written ({error.strerror}); free space on this disk") from error
 
     @contextmanager

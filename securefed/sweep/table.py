@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from audit.durable import write_whole
 from securefed.sweep.cell import CellResult
 from securefed.sweep.plan import Cell, SweepPlan
 
@@ -48,10 +49,10 @@ def write_table(folder: Path, rows: Sequence[Row]) -> tuple[Path, Path]:
     writer.writeheader()
     writer.writerows({name: "" if value is None else value for name, value in row.items()} for row in rows)
     table, columns = folder / "results.csv", folder / "results.parquet"
-    _replace(table, text.getvalue().encode())
+    write_whole(table, [text.getvalue().encode()])
     buffer = io.BytesIO()
     parquet.write_table(pa.table({name: _column([row[name] for row in rows]) for name in rows[0]}), buffer)
-    _replace(columns, buffer.getvalue())
+    write_whole(columns, [buffer.getvalue()])
     return table, columns
 
 
@@ -105,9 +106,3 @@ def _column(values: Sequence[Any]) -> list[Any]:
 
 def _plain(value: object) -> object:
     return value if isinstance(value, str | int | float) else str(value)
-
-
-def _replace(path: Path, content: bytes) -> None:
-    temporary = path.with_name(path.name + ".part")
-    temporary.write_bytes(content)
-    temporary.replace(path)

@@ -51,13 +51,11 @@ def test_two_runs_have_different_keys(tmp_path):
 
 
 def test_a_roster_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
-    def half(path, content):
-        with path.open("wb") as stream:
-            stream.write(content[:20])
+    def full(path, target):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patched:
-        patched.setattr(Path, "write_bytes", half)
+        patched.setattr(Path, "replace", full)
         with pytest.raises(LogWriteError, match="No space left"):
             SimulatedParties(tmp_path, folders(tmp_path))
     parties = SimulatedParties(tmp_path, folders(tmp_path))

@@ -252,14 +252,14 @@ def test_a_full_disk_is_said_at_both_ends_and_nothing_half_written_is_left(trial
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr("securefed.site.folder.os.fsync", full)
+        patch.setattr("audit.durable.os.fsync", full)
         reply = node.handle("Hello", encode_request(ControlStage.HELLO, hello))
     node.close()
     with pytest.raises(RefusedBySiteError, match=r"disk: the site cannot write its state \(No space left on device\)"):
         decode_reply(ControlStage.HELLO, reply)
     assert "east: refused Hello: " in caplog.text
     assert "cannot be written (No space left on device); free space on this disk" in caplog.text
-    assert not list(trial.path("east").glob(".*.part"))
+    assert not list(trial.path("east").glob("*.part"))
 
 
 def test_a_full_disk_makes_a_refusal_and_nothing_leaves(fresh, monkeypatch):
