@@ -11,6 +11,9 @@ from audit.accounting.rdp import rdp_epsilon
 _COARSE = 1e-3
 """Discretisation while searching: an upper bound as well, in a tenth of the time."""
 
+_PRECISION = 1e-3
+"""Of a multiplier that is searched for, relative."""
+
 _MAX_MULTIPLIER = 1e6
 _MAX_STEPS = 10**9
 
@@ -70,17 +73,14 @@ def calibrate_noise(
     target_epsilon: float,
     delta: float,
     adjacency: Adjacency = Adjacency.ADD_OR_REMOVE_ONE,
-    *,
-    precision: float = 1e-3,
 ) -> float:
-    """Return a noise multiplier that meets the target and exceeds the smallest such one by `precision` at most.
+    """Return a noise multiplier that meets the target and exceeds the smallest such one by a thousandth at most.
 
     Args:
         compose: What a run with this multiplier releases; more noise must never cost more.
         target_epsilon: Positive.
         delta: Probability within (0, 1).
         adjacency: Neighbouring relation.
-        precision: Relative.
 
     Raises:
         CalibrationError: Not even the largest multiplier meets the target.
@@ -99,18 +99,18 @@ def calibrate_noise(
         high *= 2
         if high > _MAX_MULTIPLIER:
             raise CalibrationError(f"no noise multiplier up to {_MAX_MULTIPLIER:g} gives epsilon {target_epsilon}")
-    found = _least(meets, high, precision)
-    return _least(barely_meets, found, precision) if barely_meets(found / (1 + precision)) else found
+    found = _least(meets, high)
+    return _least(barely_meets, found) if barely_meets(found / (1 + _PRECISION)) else found
 
 
-def _least(meets: Callable[[float], bool], high: float, precision: float) -> float:
-    """Return a multiplier that meets the target, as `high` does, and is above one that does not by `precision`."""
+def _least(meets: Callable[[float], bool], high: float) -> float:
+    """Return a multiplier that meets the target, as `high` does, and is above one that does not by `_PRECISION`."""
     low = high / 2
     while meets(low):
         low, high = low / 2, low
         if low < 1 / _MAX_MULTIPLIER:
             return high
-    while high > low * (1 + precision):
+    while high > low * (1 + _PRECISION):
         middle = (low * high) ** 0.5
         low, high = (low, middle) if meets(middle) else (middle, high)
     return high

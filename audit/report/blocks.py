@@ -111,9 +111,9 @@ def whole(value: int | None) -> Number:
     return Number(value, "" if value is None else f"{value:,}")
 
 
-def decimal(value: float | None, digits: int = 4) -> Number:
-    """Return a number with significant digits."""
-    return Number(value, "" if value is None else f"{value:.{digits}g}")
+def decimal(value: float | None) -> Number:
+    """Return a number with four significant digits."""
+    return Number(value, "" if value is None else f"{value:.4g}")
 
 
 def upper(value: float | None, digits: int = 4) -> Number:
@@ -148,9 +148,9 @@ def pairs(caption: str, rows: Sequence[tuple[str, Cell]]) -> Blocks:
     return table(caption, ("what", "value"), rows)
 
 
-def paragraph(sentence: str, kind: str = "") -> Blocks:
+def paragraph(sentence: str) -> Blocks:
     """Return a paragraph."""
-    return [Paragraph(sentence, kind)]
+    return [Paragraph(sentence)]
 
 
 def heading(title: str) -> Blocks:

@@ -24,6 +24,9 @@ WEIGHTS = "open_clip_model.safetensors"
 CONFIGURATION = "open_clip_config.json"
 RECORD = "training.json"
 
+_PICTURES = 1000
+"""On which `world_accuracy` is measured."""
+
 MODEL: dict[str, Any] = {
     "embed_dim": 512,
     "vision_cfg": {
@@ -184,16 +187,16 @@ def save(model: Any, folder: Path, settings: EncoderTraining, seconds: float) ->
 
 
 @torch.no_grad()
-def world_accuracy(model: Any, settings: EncoderTraining, pictures: int = 1000) -> float:
+def world_accuracy(model: Any, settings: EncoderTraining) -> float:
     """Return the zero-shot accuracy on new pictures of the world: which of SUBJECTS, by "a picture of a NAME"."""
     tokenizer = open_clip.SimpleTokenizer(context_length=MODEL["text_cfg"]["context_length"])
     prompts = [f"a picture of a {subject.names[0]}" for subject in SUBJECTS]
     text_features = model.encode_text(tokenizer(prompts), normalize=True)
-    scenes = draw_batch("held out", settings.seed, 0, pictures, settings.hardness)
+    scenes = draw_batch("held out", settings.seed, 0, _PICTURES, settings.hardness)
     images = as_input([scene.picture for scene in scenes])
     found = (model.encode_image(images, normalize=True) @ text_features.T).argmax(dim=1)
     right = [SUBJECTS[index].names[0] in scene.facts for index, scene in zip(found.tolist(), scenes, strict=True)]
-    return sum(right) / pictures
+    return sum(right) / _PICTURES
 
 
 def _write(path: Path, content: dict[str, Any]) -> None:
