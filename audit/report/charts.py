@@ -1,10 +1,12 @@
 """Charts: lines, stacked bars, bars with limits, a grid of losses; colours that differ on paper too."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from math import ceil, floor, log10
 from typing import TypeVar
 
-from audit.report.drawing import Box, Dot, Drawing, Label, Shape, Stroke
+from audit.report.drawing import TEXT, Box, Dot, Drawing, Label, Shape, Stroke
+from audit.report.glyphs import cut_to, known, width_of
+from audit.report.reading_order import in_order
 
 WIDTH, HEIGHT = 640, 320
 _LEFT, _RIGHT, _TOP, _BOTTOM = 74, 16, 16, 56
@@ -12,8 +14,8 @@ COLOURS = ("#1b5e8a", "#b3541e", "#3d7a3d", "#7a3d7a", "#6b6b00", "#8a1b3d", "#2
 """Distinguishable on paper and to most colour-blind readers; each at least 4.5 : 1 on white."""
 
 _GRID, _ALARM, _PALE = "#c8c8c8", "#8a0000", "#e8eef2"
-_CHARACTER = 6.3
-"""Width of a character of the text, on average and on the safe side."""
+_LONGEST_NAME = 300.0
+"""Widest name at the left of bars and of hospitals' rounds; what is longer is cut."""
 
 _LINES = 24
 """Bars, or hospitals of a timeline, of one drawing: more of them would not fit a page at a size that can be read."""
@@ -117,7 +119,8 @@ def bars(
         label: How a value is written at its bar; None writes four digits.
     """
     highest = max((max(value, limit or 0.0) for value, limit in values.values()), default=0.0) or 1.0
-    left = 20 + _CHARACTER * min(44, max(map(len, values), default=0))
+    room = _room(values)
+    left = 20 + room
     scale = (WIDTH - left - 100) / highest
 
     def drawn(part: Sequence[tuple[str, tuple[float, float | None]]], title: str) -> Drawing:
@@ -125,7 +128,7 @@ def bars(
         body: list[Shape] = []
         for place, (name, (value, limit)) in enumerate(part):
             y = 12 + 34 * place
-            body.append(Label(left - 10, y + 15, _cut(name, 44), "end"))
+            body.append(Label(left - 10, y + 15, _cut(name, room), "end"))
             body.append(Box(left, y, max(1.0, value * scale), 20, COLOURS[0]))
             if limit is not None:
                 x = left + limit * scale
@@ -151,20 +154,22 @@ def timeline(title: str, description: str, rows: Mapping[str, Sequence[str | Non
         rows: {hospital: stage at which it was lost in each round, or None}.
     """
     count = max((len(stages) for stages in rows.values()), default=0)
-    width = (WIDTH - 180) / max(1, count)
+    room = _room(rows)
+    left = 20 + room
+    width = (WIDTH - left) / max(1, count)
 
     def drawn(part: Sequence[tuple[str, Sequence[str | None]]], title: str) -> Drawing:
         height = 26 * len(part) + 40
         body: list[Shape] = []
         for place, (name, stages) in enumerate(part):
             y = 8 + 26 * place
-            body.append(Label(170, y + 15, _cut(name, 24), "end"))
+            body.append(Label(left - 10, y + 15, _cut(name, room), "end"))
             for index, stage in enumerate(stages):
-                x = 180 + index * width
+                x = left + index * width
                 body.append(Box(x, y, max(0.5, width * 0.9), 20, _PALE if stage is None else _ALARM))
                 if stage is not None and width >= 10:
                     body.append(Label(x + width * 0.45, y + 15, stage[:1], colour="#ffffff"))
-        body.append(Label(180, height - 10, "rounds, from the first", "start"))
+        body.append(Label(left, height - 10, "rounds, from the first", "start"))
         return _drawing(title, description, body, height, [])
 
     return _in_parts(title, list(rows.items()), drawn)
@@ -247,16 +252,26 @@ def _nice(value: float) -> float:
     return next(power * factor for factor in (1, 2, 5, 10) if power * factor >= value * (1 - 1e-9))
 
 
-def _cut(name: str, length: int) -> str:
-    return name if len(name) <= length else name[: length - 3] + "..."
+def _width(name: str) -> float:
+    """Width of a name as page or paper show it, whichever is wider; most fonts of browsers are narrower than DejaVu."""
+    return max(width_of(in_order(name), TEXT), width_of(known(name), TEXT))
+
+
+def _room(names: Iterable[str]) -> float:
+    return min(_LONGEST_NAME, max(map(_width, names), default=0.0))
+
+
+def _cut(name: str, room: float) -> str:
+    return cut_to(in_order(name), room, TEXT)
 
 
 def _drawing(title: str, description: str, body: Sequence[Shape], height: float, names: Sequence[str]) -> Drawing:
     """Return the canvas, with a legend below where there are names; it breaks into lines as it must."""
     shapes, x, y = list(body), float(_LEFT), height + 10.0
     for index, name in enumerate(names):
-        shown = _cut(name, 60)
-        width = 15 + _CHARACTER * len(shown) + 14
+        room = WIDTH - _LEFT - 15.0
+        shown = _cut(name, room)
+        width = 15 + min(room, _width(shown)) + 14
         if x + width > WIDTH and x > _LEFT:
             x, y = float(_LEFT), y + 18
         shapes.append(Box(x, y - 9, 10, 10, COLOURS[index % len(COLOURS)]))

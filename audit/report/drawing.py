@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 
 INK = "#222222"
+TEXT = 12
+"""Height of the text, in the units of a drawing."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,7 @@ class Drawing:
     """Shapes on a canvas whose y axis points down.
 
     Attributes:
-        width: In units of which the text is 12 high.
+        width: In units of which the text is TEXT high.
         height: Likewise.
         title: Short title, for who cannot see it.
         description: What it shows, in words.

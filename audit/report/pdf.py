@@ -39,12 +39,15 @@ from audit.report.blocks import (
     plain,
 )
 from audit.report.drawing import Box, Dot, Drawing, Label, Stroke
-from audit.report.glyphs import BODY, BOLD, FIXED, font_file, known
+from audit.report.glyphs import BODY, BOLD, FIXED, cut_to, font_file, known
 from audit.report.sections import CLOSING, first_page, sections_of, subtitle
 
 _MARGIN = 17 * mm
 _FOOT = 20 * mm
 _WIDTH, _HEIGHT = A4[0] - 2 * _MARGIN, A4[1] - _MARGIN - _FOOT
+_TEXT = 11
+"""Height of the text of a drawing, in its units: a little less than on a page."""
+
 _BLUE, _RED, _GREEN, _GREY = "#1b5e8a", "#8a0000", "#1d5c1d", "#4a4a4a"
 _LOOKS = {"PASS": (_GREEN, "\u2713 "), "FAIL": (_RED, "\u2717 ")}
 
@@ -123,18 +126,19 @@ class _Chart(Flowable):  # type: ignore[misc]
                     canvas.setFillColor(HexColor(colour))
                     canvas.circle(x, high - y, radius, stroke=0, fill=1)
                 case Label():
-                    self._write(canvas, shape, high)
+                    self._write(canvas, shape)
 
-    @staticmethod
-    def _write(canvas: Canvas, label: Label, high: float) -> None:
+    def _write(self, canvas: Canvas, label: Label) -> None:
+        """Write a label; what is longer than on a page, as signs by their number are, ends with the drawing."""
+        room = {"start": self._drawing.width - label.x, "end": label.x}.get(label.anchor, self._drawing.width)
         canvas.saveState()
         canvas.setFillColor(HexColor(label.colour))
-        canvas.setFont(BODY, 11)
-        canvas.translate(label.x, high - label.y)
+        canvas.setFont(BODY, _TEXT)
+        canvas.translate(label.x, self._drawing.height - label.y)
         if label.turned:
             canvas.rotate(90)
         draw = {"start": canvas.drawString, "middle": canvas.drawCentredString, "end": canvas.drawRightString}
-        draw[label.anchor](0, 0, known(label.text))
+        draw[label.anchor](0, 0, cut_to(known(label.text), room, _TEXT))
         canvas.restoreState()
 
 

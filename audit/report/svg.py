@@ -2,12 +2,14 @@
 
 from html import escape
 
-from audit.report.drawing import Box, Dot, Drawing, Label, Shape, Stroke
+from audit.report.drawing import TEXT, Box, Dot, Drawing, Label, Shape, Stroke
 
 
 def to_svg(drawing: Drawing) -> str:
     """Return the drawing as an SVG element that belongs inside a page."""
-    frame = f'viewBox="0 0 {drawing.width:.0f} {drawing.height:.0f}" role="img" font-family="sans-serif" font-size="12"'
+    frame = (
+        f'viewBox="0 0 {drawing.width:.0f} {drawing.height:.0f}" role="img" font-family="sans-serif" font-size="{TEXT}"'
+    )
     told = f"<title>{escape(drawing.title)}</title><desc>{escape(drawing.description)}</desc>"
     label = escape(f"{drawing.title}. {drawing.description}")
     return f'<svg {frame} aria-label="{label}">{told}{"".join(map(_shape, drawing.shapes))}</svg>'

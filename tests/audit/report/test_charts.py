@@ -1,9 +1,12 @@
 """Charts of any length, down to none."""
 
+from itertools import pairwise
+
 import pytest
 
 from audit.report.charts import bars, line_chart, stacked_bars, timeline
-from audit.report.drawing import Box, Label
+from audit.report.drawing import TEXT, Box, Label
+from audit.report.glyphs import cut_to, known, width_of
 from audit.report.svg import to_svg
 from tests.audit.report.pages import Page
 
@@ -52,3 +55,61 @@ def test_many_bars_are_drawn_on_one_scale_in_parts_that_fit_a_page(count):
         if isinstance(shape, Box)
     ]
     assert len(set(widths)) == 1
+
+
+LONG = (
+    "UNIVERSITÄTSKLINIKUM HAMBURG-EPPENDORF",
+    "W" * 80,
+    "\u5317\u4eac\u534f\u548c\u533b\u9662" * 3,
+    "northern general",
+    "e\u0301" * 60,
+)
+
+
+def span(shape):
+    """Where a label begins and ends, in the font of paper; most of browsers are narrower."""
+    width = width_of(shape.text, TEXT)
+    return {"start": (shape.x, shape.x + width), "end": (shape.x - width, shape.x)}[shape.anchor]
+
+
+@pytest.mark.parametrize("names", [LONG, LONG[:1], LONG[3:4], [*LONG, *(f"SITE {place}" for place in range(20))]])
+def test_names_of_any_letters_stay_inside_of_the_drawing_and_beside_each_other(names):
+    drawings = [
+        *bars("t", "d", dict.fromkeys(names, (0.5, 0.9)), unit="u"),
+        *timeline("t", "d", {name: [None, "Unmasking"] for name in names}),
+        stacked_bars("t", "d", [("1", dict.fromkeys(names, 10.0))], x_label="x", y_label="y"),
+        line_chart("t", "d", {name: [(1.0, 0.5)] for name in (*names, "mean")}, x_label="x", y_label="y"),
+    ]
+    for drawing in drawings:
+        written = [shape for shape in drawing.shapes if isinstance(shape, Label) and shape.anchor != "middle"]
+        for shape in written:
+            first, last = span(shape)
+            assert first >= 0, shape
+            assert last <= drawing.width, shape
+        for one, other in pairwise(written):
+            if (one.y, one.anchor) == (other.y, other.anchor):
+                assert span(one)[1] < span(other)[0], (one, other)
+
+
+def test_names_are_shown_whole_where_there_is_room_and_cut_at_their_end_where_there_is_none():
+    def shown(name):
+        (drawing,) = bars("t", "d", {name: (1.0, None)}, unit="u")
+        return next(shape.text for shape in drawing.shapes if isinstance(shape, Label))
+
+    assert shown("i" * 60) == "i" * 60
+    assert shown(LONG[0]) == LONG[0]
+    assert shown("M" * 40) == "M" * 27 + "..."
+    assert shown(LONG[2]) == LONG[2]
+    assert shown("a\u202eb") == "a\\u202eb"
+
+
+def test_text_is_as_wide_as_paper_shows_it():
+    from reportlab.pdfbase import pdfmetrics
+
+    from audit.report.pdf import _register_fonts
+
+    _register_fonts()
+    for text in (LONG[0], "Ωμέγα, 12,345", known(LONG[2])):
+        assert width_of(text, 11) == pytest.approx(pdfmetrics.stringWidth(text, "DejaVuSans", 11))
+    assert width_of("\u5317\u0485", 12) == 12  # the font has neither: a sign, and a mark over it
+    assert cut_to("abc", 0, 12) == "..."

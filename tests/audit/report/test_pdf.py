@@ -7,6 +7,7 @@ import pytest
 
 from audit.report import build_report, render
 from audit.report.blocks import Table, plain
+from audit.report.glyphs import width_of
 from audit.report.pdf import render_pdf
 from audit.report.sections import sections_of
 from tests.audit.report.pages import rich_run
@@ -86,3 +87,14 @@ def test_a_drawing_of_any_height_is_scaled_to_a_page(report, monkeypatch):
     monkeypatch.setattr("audit.report.charts._LINES", 1000)
     sites = dict.fromkeys((f"h{place}" for place in range(100)), next(iter(report["utility"]["sites"].values())))
     assert render_pdf({**report, "utility": {**report["utility"], "sites": sites}})
+
+
+def test_names_without_glyphs_end_with_the_drawing(report, monkeypatch):
+    """Signs by their number are wider than the signs, for which pages have room."""
+    written = []
+    monkeypatch.setattr("reportlab.pdfgen.canvas.Canvas.drawRightString", lambda _, *given: written.append(given[2]))
+    sites = dict.fromkeys(["\u5317\u4eac" * 10], next(iter(report["utility"]["sites"].values())))
+    render_pdf({**report, "utility": {**report["utility"], "sites": sites}})
+    (name,) = {text for text in written if text.startswith("(U+5317)")}
+    assert name.endswith("...")
+    assert width_of(name, 11) <= 310
