@@ -4,11 +4,12 @@ from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
+from matplotlib.axes import Axes
 from matplotlib.patches import Patch
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.ticker import AutoLocator, MaxNLocator, PercentFormatter
 
 from audit.history import RoundRecord
-from securefed.plots.style import COLOURS, figure, legend_outside, look_of_site
+from securefed.plots.style import COLOURS, figure, labels_of_sites, legend_inches, legend_outside, look_of_site
 from securefed.run_folder import MetricRow
 
 _DIRECTIONS = {"up": "upload", "down": "download"}
@@ -28,12 +29,12 @@ def plot_accuracy(rows: Sequence[MetricRow], chosen_round: int, folder: Path) ->
             axes.plot(list(points), list(points.values()), lw=1.2, ms=2.5, **look_of_site(site, index, len(series)))
         shared = sorted(set.intersection(*(set(points) for points in series.values())))
         mean = [sum(points[number] for points in series.values()) / len(series) for number in shared]
-        axes.plot(shared, mean, color="black", lw=2.2, label="mean over sites")
+        axes.plot(shared, mean, color="black", lw=2.2, marker=_marker(shared), label="mean over sites")
         if chosen_round > 0:
             axes.axvline(chosen_round, color="#666666", ls="--", lw=1, label=f"kept: round {chosen_round}")
         axes.set(title="Validation accuracy of the ensemble", xlabel="round", ylabel="accuracy")
         axes.yaxis.set_major_formatter(PercentFormatter(1.0))
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        _count_rounds(axes)
         legend_outside(axes)
 
 
@@ -47,7 +48,10 @@ def plot_keep_ratios(rows: Sequence[MetricRow], folder: Path) -> None:
     if not parts:
         return
     lines = -(-len(parts) // 2)
-    with figure(folder, "keep_ratios", width=9.6, height=0.8 + 2.4 * lines) as drawing:
+    labels = labels_of_sites(list(dict.fromkeys(site for _, site in series)))
+    columns = max(1, min(5, len(labels), int(9.4 / legend_inches(labels))))
+    more = -(-len(labels) // columns) - -(-len(labels) // 5)
+    with figure(folder, "keep_ratios", width=9.6, height=0.8 + 2.4 * lines + 0.2 * more) as drawing:
         panels = list(drawing.subplots(lines, 2, squeeze=False, sharex=True).flat)
         for axes in panels:
             axes.set_visible(False)
@@ -61,12 +65,34 @@ def plot_keep_ratios(rows: Sequence[MetricRow], folder: Path) -> None:
                 axes.plot(list(points), list(points.values()), lw=1.2, ms=2.5, **look_of_site(site, index, len(sites)))
             room = max(0.1 * (1 - lowest), 0.005)
             axes.set(title=part, ylabel="rows kept", ylim=(lowest - room, 1 + room))
+            axes.yaxis.set_major_locator(_UpToAll())
             axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=1))
-            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+            _count_rounds(axes)
             axes.tick_params(labelbottom=True)
             axes.set_xlabel("round")
         handles, names = drawing.axes[0].get_legend_handles_labels()
-        drawing.legend(handles, names, loc="outside lower center", ncols=min(5, len(names)))
+        drawing.legend(handles, names, loc="outside lower center", ncols=columns)
+
+
+class _UpToAll(AutoLocator):
+    """Ticks of shares: none beyond 1, where an axis has room for markers only."""
+
+    def tick_values(self, vmin: float, vmax: float) -> Sequence[float]:
+        """Return the usual ticks, up to 1."""
+        return [tick for tick in super().tick_values(vmin, vmax) if tick < 1 + 1e-9]
+
+
+def _count_rounds(axes: Axes) -> None:
+    """Have whole rounds as ticks, and a single one in the middle."""
+    first, last = axes.dataLim.intervalx
+    if first == last:
+        axes.set_xlim(first - 0.5, last + 0.5)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+
+
+def _marker(rounds: Sequence[int]) -> str | None:
+    """The marker of a line without one: a line of one point would not be seen."""
+    return "o" if len(rounds) == 1 else None
 
 
 def plot_bytes(training: Sequence[RoundRecord], folder: Path) -> None:

@@ -7,7 +7,11 @@ from typing import Any
 import numpy as np
 from matplotlib.ticker import PercentFormatter
 
-from securefed.plots.style import figure, look_of_site, shown
+from audit.report.glyphs import BOLD
+from securefed.plots.style import TITLE, figure, inches, labels_of_sites, legend_inches, look_of_site, shown
+
+_BESIDE_THE_LEGEND = 4.9
+"""Inches of a reliability diagram with its label and ticks."""
 
 
 def plot_reliability(curves: Mapping[str, Mapping[str, Sequence[float]]], folder: Path) -> None:
@@ -19,7 +23,8 @@ def plot_reliability(curves: Mapping[str, Mapping[str, Sequence[float]]], folder
     """
     if not curves:
         return
-    with figure(folder, "reliability", width=6.4, height=4.6) as drawing:
+    width = _BESIDE_THE_LEGEND + legend_inches(["calibrated", *labels_of_sites(list(curves))])
+    with figure(folder, "reliability", width=max(6.4, width), height=4.6) as drawing:
         axes = drawing.subplots()
         axes.plot([0, 1], [0, 1], color="#888888", ls="--", lw=1, label="calibrated")
         for index, (site, curve) in enumerate(curves.items()):
@@ -33,7 +38,7 @@ def plot_reliability(curves: Mapping[str, Mapping[str, Sequence[float]]], folder
             xlabel="confidence (area: share of images)",
             ylabel="accuracy",
         )
-        axes.set(xlim=(0, 1.02), ylim=(0, 1.02), aspect="equal")
+        axes.set(xlim=(0, 1.02), ylim=(0, 1.02), aspect="equal", anchor="C" if width < 6.4 else "W")
         axes.xaxis.set_major_formatter(PercentFormatter(1.0))
         axes.yaxis.set_major_formatter(PercentFormatter(1.0))
         axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), markerscale=0.7)
@@ -47,7 +52,8 @@ def plot_confusion(matrices: Mapping[str, Sequence[Sequence[int]]], classes: Seq
     columns = 2 if len(matrices) == 4 else min(3, len(matrices))
     lines = -(-len(matrices) // columns)
     side = 1.6 + 0.42 * len(classes)
-    with figure(folder, "confusion", width=1.2 + side * columns, height=0.9 + side * lines) as drawing:
+    across = max(side, 0.3 + inches(map(shown, matrices), TITLE, BOLD))
+    with figure(folder, "confusion", width=1.2 + across * columns, height=0.9 + side * lines) as drawing:
         panels: Any = drawing.subplots(lines, columns, squeeze=False, sharey=True)
         for axes, (site, matrix) in zip(panels.flat, matrices.items(), strict=False):
             counts = np.asarray(matrix, dtype=np.int64)
@@ -59,6 +65,8 @@ def plot_confusion(matrices: Mapping[str, Sequence[Sequence[int]]], classes: Seq
                     text = axes.text(column, row, str(count), ha="center", va="center", fontsize=7, color=colour)
                     text.set_in_layout(False)  # it lies inside of the axes: the layout need not measure it
             axes.set_title(shown(site))
+            if across > side:
+                axes.set_anchor("W")  # the room is for the title, which begins where the matrix does
             axes.grid(visible=False)
             axes.set_xticks(range(len(names)), [""] * len(names))
             axes.set_yticks(range(len(names)), names)

@@ -1,7 +1,7 @@
 """One look for all plots: colours that stay apart for colour-blind readers, saved as SVG and PNG."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
-from audit.report.glyphs import known
+from audit.report.glyphs import BODY, known, width_of
 from securefed.run_folder import unwritable
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7A4EAB", "#333333", "#A0A000", "#8C564B")
@@ -30,16 +30,19 @@ _MOST_PIXELS, _LONGEST_SIDE = 100e6, 60_000
 
 _RESOLUTION = 130.0
 
+SIZE, TITLE = 10, 11
+"""Points of text and of titles, which are bold; an inch has 72."""
+
 _STYLE = {
     "font.family": "DejaVu Sans",
-    "font.size": 10,
+    "font.size": SIZE,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
     "axes.axisbelow": True,
     "axes.titlelocation": "left",
     "axes.titleweight": "bold",
-    "axes.titlesize": 11,
+    "axes.titlesize": TITLE,
     "text.parse_math": False,
     "grid.color": "#DDDDDD",
     "grid.linewidth": 0.7,
@@ -95,6 +98,22 @@ def shown(name: str) -> str:
     text = known(name)
     text = text if len(text) <= _LONGEST else f"{text[: _LONGEST - 13]}...{text[-10:]}"
     return f"\u200b{text}" if text.startswith("_") else text
+
+
+def inches(labels: Iterable[str], size: float = SIZE, font: str = BODY) -> float:
+    """Return the width of the longest of these labels in text of so many points."""
+    return max((width_of(label, size, font) for label in labels), default=0.0) / 72
+
+
+def legend_inches(labels: Iterable[str]) -> float:
+    """Return the width of a column of a legend, its lines and the space beside them included."""
+    return inches(labels) + 4.8 * SIZE / 72
+
+
+def labels_of_sites(sites: Sequence[str]) -> list[str]:
+    """Return what a legend has of these sites."""
+    labels = (look_of_site(site, index, len(sites))["label"] for index, site in enumerate(sites))
+    return [label for label in labels if label is not None]
 
 
 def look_of_site(site: str, index: int, count: int) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """What plots show, and how they are saved."""
 
 from contextlib import contextmanager
+from itertools import pairwise
 
 import matplotlib as mpl
 import pytest
@@ -113,6 +114,62 @@ def test_a_legend_of_many_sites_stays_beside_the_plot(tmp_path, drawn):
         box = legend.get_window_extent()
         assert box.x1 <= figure.bbox.x1
         assert box.y1 <= figure.bbox.y1
+
+
+LONG = {
+    "capitals": ["UNIVERSITÄTSKLINIKUM HAMBURG-EPPENDORF", "MASSACHUSETTS GENERAL HOSPITAL", "N"],
+    "widest": ["W" * 60, "M" * 28],
+    "many": [f"hospital_{place:03d} of a town far away" for place in range(15)],
+    "usual": [f"hospital of town {place}" for place in range(8)],
+}
+
+
+@pytest.mark.parametrize("sites", LONG.values(), ids=LONG.keys())
+def test_names_labels_and_ticks_of_any_length_stay_inside_of_the_figure(tmp_path, drawn, sites):
+    curves.plot_accuracy(accuracies(sites), 1, tmp_path)
+    curves.plot_keep_ratios(accuracies(sites), tmp_path)
+    curve = {"confidence": [0.5, 0.9], "accuracy": [0.4, 0.8], "count": [3, 4]}
+    quality.plot_reliability(dict.fromkeys(sites, curve), tmp_path)
+    quality.plot_confusion({site: [[1, 0], [0, 2]] for site in sites}, ["yes", "no"], tmp_path)
+    for name, figure in drawn.items():
+        with mpl.rc_context(style._STYLE):
+            style._lay_out(figure)
+            boxes = []
+            for resolution in (72, 130):  # of SVG and PNG: the text of the latter is a little wider
+                figure.dpi = resolution
+                boxes.append(figure.get_tightbbox())
+        width, height = figure.get_size_inches()
+        for box in boxes:
+            assert box.x0 >= 0, name
+            assert box.y0 >= 0, name
+            assert box.x1 <= width, name
+            assert box.y1 <= height, name
+    assert drawn["reliability"].axes[0].get_window_extent().height > 3 * drawn["reliability"].dpi
+    titles = [axes._left_title.get_window_extent() for axes in drawn["confusion"].axes if axes.get_title(loc="left")]
+    for one, other in pairwise(titles):
+        assert one.y0 != other.y0 or one.x1 < other.x0
+
+
+def test_one_round_is_a_tick_and_its_mean_a_point(tmp_path, drawn):
+    rows = [row for row in accuracies(["north", "south"]) if row.round == 1]
+    curves.plot_accuracy(rows, 1, tmp_path)
+    curves.plot_keep_ratios([*rows, MetricRow(1, "north", "train", "fam.down", "keep_ratio", 0.999)], tmp_path)
+    for name, figure in drawn.items():
+        with mpl.rc_context(style._STYLE):
+            figure.savefig(tmp_path / f"{name}.svg")
+        for axes in filter(lambda axes: axes.get_visible(), figure.axes):
+            low, high = axes.get_xlim()
+            assert [tick for tick in axes.get_xticks() if low <= tick <= high] == [1]
+    (mean,) = (line for line in drawn["accuracy"].axes[0].lines if line.get_label() == "mean over sites")
+    assert mean.get_marker() == "o"
+
+
+def test_no_share_above_all_has_a_tick(tmp_path, drawn):
+    for lowest in (0.5, 0.9, 0.98, 0.996, 1.0):
+        rows = [MetricRow(number, "north", "train", "fam.up", "keep_ratio", lowest) for number in (1, 2)]
+        curves.plot_keep_ratios(rows, tmp_path)
+        ticks = drawn["keep_ratios"].axes[0].get_yticks()
+        assert max(ticks) == pytest.approx(1), lowest
 
 
 def test_long_names_keep_both_ends_and_large_figures_fit_a_png(tmp_path):
