@@ -6,16 +6,19 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
+from matplotlib.axes import Axes
 from matplotlib.ticker import PercentFormatter
 
-from audit.report.glyphs import known
-from securefed.plots.style import figure, legend_outside, look, shown
+from securefed.plots.style import figure, inches, legend_outside, look, shown
 from securefed.sweep.cell import CellResult
 from securefed.sweep.plan import SweepPlan
 from securefed.sweep.table import label, mean_accuracy
 
 SEED = "federation.seed"
 METHOD = "federation.method"
+
+_ACROSS = 4.5
+"""Inches along which words stand side by side as ticks; where they are wider they are turned."""
 
 
 def plot_sweep(plan: SweepPlan, results: Mapping[str, CellResult], folder: Path) -> list[Path]:
@@ -26,20 +29,23 @@ def plot_sweep(plan: SweepPlan, results: Mapping[str, CellResult], folder: Path)
     drawn: list[Path] = []
     for key in plan.keys:
         series = _series(plan, results, key)
-        if key == SEED or len({value for points in series.values() for value in points}) < 2:
+        every = list(dict.fromkeys(value for points in series.values() for value in points))
+        if key == SEED or len(every) < 2:
             continue
+        numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in every)
         name = f"accuracy_by_{key.replace('.', '_')}"
         folder.mkdir(parents=True, exist_ok=True)
         with figure(folder, name) as drawing:
             axes = drawing.subplots()
             for index, (line, points) in enumerate(series.items()):
-                values = list(points)
-                numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
-                x: list[Any] = sorted(values) if numbers else [known(str(value)) for value in values]
-                groups = [points[value] for value in (x if numbers else values)]
+                values = sorted(points) if numbers else list(points)
+                x = values if numbers else [every.index(value) for value in values]
+                groups = [points[value] for value in values]
                 means = [fmean(group) for group in groups]
                 spread = [stdev(group) if len(group) > 1 else 0.0 for group in groups]
                 axes.errorbar(x, means, yerr=spread, capsize=3, label=shown(line or "mean over sites"), **look(index))
+            if not numbers:
+                _name_ticks(axes, [shown(str(value)) for value in every])
             title = "Test accuracy of the ensemble, mean over sites"
             axes.set(title=title, xlabel=key, ylabel="accuracy (± sd over the other keys)")
             axes.yaxis.set_major_formatter(PercentFormatter(1.0))
@@ -47,6 +53,13 @@ def plot_sweep(plan: SweepPlan, results: Mapping[str, CellResult], folder: Path)
                 legend_outside(axes)
         drawn += [folder / f"{name}.{kind}" for kind in ("svg", "png")]
     return drawn
+
+
+def _name_ticks(axes: Axes, labels: list[str]) -> None:
+    """Name the places 0, 1, 2, ... by words, side by side where these fit."""
+    turned = len(labels) * (inches(labels) + 0.1) > _ACROSS
+    look_of_words: dict[str, Any] = {"rotation": 30, "ha": "right", "rotation_mode": "anchor"} if turned else {}
+    axes.set_xticks(range(len(labels)), labels, **look_of_words)
 
 
 def _series(plan: SweepPlan, results: Mapping[str, CellResult], key: str) -> dict[str, dict[Any, list[float]]]:
