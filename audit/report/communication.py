@@ -57,7 +57,7 @@ def _comparison(history: RunHistory, mean: float) -> list[dict[str, Any]]:
     protocol = history.last("protocol_described")
     if protocol is not None:
         fields: Any = protocol.fields
-        if "ring_bits" in fields:
+        if fields["secure_aggregation"] and "ring_bits" in fields:  # in clear nothing is sent in the width of the ring
             sent = fields.get("values", {}).get("vector_length", fields["dimension"])
             entries.append(("ring bits x coordinates / 8", fields["ring_bits"] * sent / 8))
         entries.append(("the same update in float32", 4.0 * fields["dimension"]))

@@ -79,7 +79,9 @@ def purpose(report: Mapping[str, Any]) -> Blocks:
 
 def mechanism(report: Mapping[str, Any]) -> Blocks:
     """Return how updates were summed, and how large noise is against what it hides."""
-    rows = [(name.replace("_", " "), _value(value)) for name, value in report["protocol"].items()]
+    protocol = report["protocol"]
+    unused = () if protocol.get("secure_aggregation") else ("ring_bits",)  # in clear nothing is sent in that width
+    rows = [(name.replace("_", " "), _value(value)) for name, value in protocol.items() if name not in unused]
     noise = [(entry["mechanism"], decimal(entry["noise"]), decimal(entry["signal"])) for entry in report["noise"]]
     parts = pairs("How updates were summed", rows) or paragraph("Nothing was summed in this run.")
     if noise:

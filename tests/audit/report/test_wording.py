@@ -107,6 +107,20 @@ def test_the_formula_counts_the_coordinates_that_are_sent(tmp_path):
     }.items()
 
 
+@pytest.mark.parametrize("masked", [True, False])
+def test_the_width_of_the_ring_is_told_where_vectors_were_sent_in_it(tmp_path, masked):
+    """In clear the same integers are added in that ring, and are sent in their own width."""
+    run = Run(tmp_path / "r", rounds=0, masked=masked)
+    run.log.append("protocol_described", {**PROTOCOL, "secure_aggregation": masked, "ring_bits": 19, "value_bits": 16})
+    run.round(1)
+    report = build_report(run.complete(1))
+    page = " ".join(Page(render_html(report)).text)
+    assert ("ring bits x coordinates / 8" in page) is masked
+    assert bool(re.search(r"ring bits\s+19\b", page)) is masked
+    assert re.search(r"value bits\s+16\b", page)
+    assert report["protocol"]["ring_bits"] == 19
+
+
 def test_a_run_that_only_aborted_says_so(tmp_path):
     run = Run(tmp_path / "r", rounds=0, masked=True)
     run.log.append("protocol_described", PROTOCOL)
