@@ -23,7 +23,7 @@ RESULTS = Path(__file__).resolve().parents[1] / "docs" / "results"
 REFERENCES = {
     "FedAvg of CLIP ViT-B/32, float32": 605_109_252,
     "FedCLIP's adapter (525,312 parameters), float32": 2_101_248,
-    "the paper's FAM, float16 + zlib (1.36 MB as reported)": 1_426_063,
+    "the paper's FAM, float16 + zlib (reported: 1.36 MiB)": 1_426_063,
 }
 Group = tuple[str, int, str]
 

@@ -14,7 +14,7 @@ FEDAVG_CLIP_BYTES = 151_277_313 * 4
 projections and logit scale) in float32."""
 
 PAPER_FAM_BYTES = 1_426_063
-"""What the paper reports for one compressed FAM, "1.36 MB" (1.36 * 2**20), without secure aggregation."""
+"""What the paper reports for one compressed FAM, 1.36 MiB (it writes MB), without secure aggregation."""
 
 
 def summarise(

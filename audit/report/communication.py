@@ -9,7 +9,8 @@ FEDAVG_CLIP_BYTES = 151_277_313 * 4
 """FedAvg of the whole of CLIP ViT-B/32 sends its 151,277,313 parameters (open_clip ViT-B-32) in float32 each way."""
 
 PAPER_FAM_BYTES = 1_426_063
-"""One compressed FAM as FedMedCLIP (AAAI 2026) reports it, 1.36 MB (1.36 * 2**20), without secure aggregation."""
+"""One compressed FAM as FedMedCLIP (AAAI 2026) reports it, without secure aggregation: 1.36 MiB (it writes MB, and 2.01
+MB for 526,336 parameters in float32, which are 2.01 MiB)."""
 
 
 def communication_section(history: RunHistory) -> dict[str, Any]:
