@@ -2,18 +2,21 @@
 
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 from unicodedata import combining
 
-import matplotlib as mpl
-from matplotlib.ft2font import FT2Font
-
 from audit.report.reading_order import in_order
+
+if TYPE_CHECKING:
+    from matplotlib.ft2font import FT2Font
 
 BODY, BOLD, FIXED = "DejaVuSans", "DejaVuSans-Bold", "DejaVuSansMono"
 
 
 def font_file(name: str) -> Path:
     """Return the file of a font that comes with matplotlib."""
+    import matplotlib as mpl  # here: who verifies a record imports the forms of reports, and draws none
+
     return Path(mpl.get_data_path()) / "fonts" / "ttf" / f"{name}.ttf"
 
 
@@ -41,14 +44,16 @@ def cut_to(text: str, room: float, size: float) -> str:
 def _advance(sign: str, font: str) -> float:
     """How far a sign moves on what follows it, in heights of the text."""
     opened = _opened(font)
-    if ord(sign) not in opened.get_charmap():
+    if opened.get_char_index(ord(sign)) == 0:
         return 0.0 if combining(sign) else 1.0
     opened.set_size(1000, 72)
     return float(opened.load_char(ord(sign)).linearHoriAdvance / 65536 / 1000)
 
 
 @cache
-def _opened(name: str) -> FT2Font:
+def _opened(name: str) -> "FT2Font":
+    from matplotlib.ft2font import FT2Font
+
     return FT2Font(str(font_file(name)))
 
 
