@@ -125,11 +125,17 @@ def _add(options: Sequence[Callable[..., Any]], command: Command) -> Command:
 
 def privacy_options(command: Command) -> Command:
     """Add the flags that say what is promised and how much noise keeps it."""
-    return _add(_PRIVACY_OPTIONS, command)
+    mode = partial(click.option, "--dp", metavar="MODE", help="off, local, distributed or hospital. [off]")
+    return _add([mode, *_PRIVACY_OPTIONS], command)
+
+
+def private_options(command: Command) -> Command:
+    """Add the same flags to a command that is about privacy, which has none of its own where no mode is named."""
+    mode = partial(click.option, "--dp", metavar="MODE", help="local, distributed or hospital. [local]")
+    return _add([mode, *_PRIVACY_OPTIONS], command)
 
 
 _PRIVACY_OPTIONS = [
-    partial(click.option, "--dp", metavar="MODE", help="off, local, distributed or hospital. [off]"),
     partial(click.option, "--epsilon", type=float, metavar="E", help="Limit; noise is calibrated to it ..."),
     partial(click.option, "--noise-multiplier", type=float, metavar="Z", help="... unless it is given."),
     partial(click.option, "--delta", type=float, metavar="D", help="Chance that it fails. [1e-5]"),

@@ -8,7 +8,8 @@ from typing import Any
 import click
 
 from audit.bounds import at_most
-from securefed.commands.options import PRIVACY_FLAGS, config_option, json_option, privacy_options, resolve_config
+from securefed.commands.options import PRIVACY_FLAGS, config_option, json_option, private_options, resolve_config
+from securefed.config import RunConfig, overlay, parse_assignment, read_toml
 
 _FLAGS = {**PRIVACY_FLAGS, "rounds": "federation.rounds", "method": "federation.method", "profile": "training.profile"}
 
@@ -24,7 +25,7 @@ def command() -> None:
 
 
 @command.command("plan", short_help="What epsilon costs, what a target needs.")
-@privacy_options
+@private_options
 @click.option("--rounds", type=int, metavar="N", help="Rounds of training. [50]")
 @click.option("--hospitals", type=int, default=4, show_default=True, metavar="N", help="Hospitals in a round.")
 @click.option("--images", type=int, default=0, metavar="N", help="Declared images (patients) a hospital.")
@@ -51,8 +52,7 @@ def plan_command(
     """
     from securefed.privacy.plan import describe, make_plan, plot_plan
 
-    flags["dp"] = flags.get("dp") or "local"
-    config = resolve_config(flags, _FLAGS, config_file, assignments)
+    config = _resolve(flags, config_file, assignments)
     click.echo(_ACCOUNTING, err=True)
     plan = make_plan(config, hospitals, images, embed_dim)
     described = describe(plan)
@@ -66,7 +66,7 @@ def plan_command(
 
 
 @command.command("check", short_help="Which rules of docs/privacy.md a configuration breaks.")
-@privacy_options
+@private_options
 @click.option("--method", metavar="NAME", help="fedmedclip or fedclip.")
 @click.option("--profile", metavar="NAME", help="private, private-one-way, default, paper.")
 @click.option("--rounds", type=int, metavar="N", help="Rounds of training. [50]")
@@ -81,13 +81,10 @@ def check_command(
     Whether noise in shares can be made hangs on how many there are to make it: name them with --hospitals.
     """
     from audit.bounds import LARGEST_CLAIM
-    from securefed.privacy.plan import unclaimable
+    from securefed.privacy.plan import cut_short, unclaimable
     from securefed.privacy.rules import broken_rules
 
-    flags["dp"] = flags.get("dp") or "local"
-    if not flags.get("epsilon") and not flags.get("noise_multiplier") and config_file is None:
-        flags["epsilon"] = 8.0
-    config = resolve_config(flags, _FLAGS, config_file, assignments)
+    config = _resolve(flags, config_file, assignments)
     broken = broken_rules(config) or unclaimable(config, hospitals)
     if as_json:
         click.echo(json.dumps([vars(rule) for rule in broken]))
@@ -100,6 +97,18 @@ def check_command(
             click.echo(f"no rule is broken: the claim of this configuration would hold{unless if open_ else ''}")
     if broken:
         raise click.exceptions.Exit(2)
+    if early := cut_short(config, hospitals):
+        click.echo(f"the run would end before its last round: {early}", err=True)
+
+
+def _resolve(flags: dict[str, Any], config_file: Path | None, assignments: tuple[str, ...]) -> RunConfig:
+    """Return the configuration, of the mode `local` where neither the file nor --set nor --dp names one."""
+    tree = read_toml(config_file) if config_file is not None else {}
+    overlay(tree, dict(parse_assignment(text) for text in assignments))
+    section = tree.get("privacy", {})
+    if flags["dp"] is None and not (isinstance(section, dict) and "mode" in section):
+        flags = {**flags, "dp": "local"}
+    return resolve_config(flags, _FLAGS, config_file, assignments)
 
 
 def _print(described: dict[str, Any]) -> None:

@@ -15,9 +15,7 @@ def too_few_rounds(config: RunConfig, noise: NoisePlan | None) -> str:
         noise: Grid, ring and noise, where hospitals add it in shares.
     """
     privacy, rounds = config.privacy, config.federation.rounds
-    if not privacy.enabled or not privacy.noise_multiplier:
-        return ""  # noise that is calibrated bears all rounds
-    most = affordable_sums(noise, privacy) if noise is not None else _affordable(config)
+    most = rounds_borne(config, noise)
     if most is None or most >= rounds:
         return ""
     fewer = f"use federation.rounds={most}, " if most else "use "
@@ -26,6 +24,17 @@ def too_few_rounds(config: RunConfig, noise: NoisePlan | None) -> str:
         f"{privacy.epsilon:g}; {fewer}a larger epsilon, or more noise (leave privacy.noise_multiplier out to have it "
         "calibrated)"
     )
+
+
+def rounds_borne(config: RunConfig, noise: NoisePlan | None) -> int | None:
+    """Return how many rounds the noise that is given bears within the target; None where either is not given.
+
+    Noise that is calibrated bears all rounds.
+    """
+    privacy = config.privacy
+    if not privacy.enabled or not privacy.noise_multiplier:
+        return None
+    return affordable_sums(noise, privacy) if noise is not None else _affordable(config)
 
 
 def _affordable(config: RunConfig) -> int | None:

@@ -30,9 +30,10 @@ from protocols.noise import NoisePlan
 from protocols.roster import IdentityKey, Roster
 from securefed.config import PrivacyConfig, RunConfig
 from securefed.errors import ConfigError
-from securefed.privacy.claim import reached, too_large
+from securefed.privacy.bearing import rounds_borne, too_few_rounds
+from securefed.privacy.claim import CLAIMED, reason, too_large, verdict
 from securefed.privacy.rules import Broken
-from securefed.privacy.shared_claim import shared_reached
+from securefed.privacy.shared_claim import laid_open, shared_reason, shared_verdict
 from securefed.privacy.shared_noise import SHARED_MODES, dearest_sum, mechanism_of_sum, quietest_sum
 
 _RATES = (0.05, 0.1, 0.25, 0.5, 1.0)
@@ -115,20 +116,53 @@ def make_plan(run: RunConfig, hospitals: int, images: int, embed_dim: int) -> Pl
 
 
 def unclaimable(run: RunConfig, hospitals: int | None) -> list[Broken]:
-    """Return why a configuration that breaks no rule would not be run, or would claim nothing; empty where it would.
+    """Return why a configuration that breaks no rule would not be run, or would claim or release nothing; empty if not.
+
+    Whether anything is claimed is asked of the functions that make the claim of a run.
 
     Args:
         run: The configuration.
-        hospitals: Hospitals in a round; None where that is not known: then nothing is found about noise in shares.
+        hospitals: Hospitals in a round; None where that is not known: then nothing is found about how much noise in
+            shares there is.
     """
-    if not run.privacy.enabled or (run.privacy.mode in SHARED_MODES and hospitals is None):
+    if not run.privacy.enabled:
+        off = "off: no noise is added, and every run says NOT CLAIMED; use local, distributed or hospital"
+        return [Broken("claim", "privacy.mode", off)]
+    if run.privacy.mode in SHARED_MODES and (why := laid_open(run)):
+        return [Broken("claim", "secure_aggregation.enabled", f"false: {why}; use true")]
+    if _is_open(run, hospitals):
         return []
     try:
-        noise = make_plan(run, hospitals or 1, 0, _EMBED_DIM).noise
+        noise = _noise_of(run, hospitals)
     except ConfigError as error:
         return [Broken("noise", error.key, error.reason)]
-    epsilon = reached(run) if noise is None else shared_reached(run, noise)
-    return [Broken("claim", "privacy.epsilon", too_large(epsilon))] if epsilon > LARGEST_CLAIM else []
+    found = []
+    if (verdict(run) if noise is None else shared_verdict(run, noise)) != CLAIMED:
+        why = reason(run) if noise is None else shared_reason(run, noise)
+        found.append(Broken("claim", "privacy.epsilon", why))
+    if rounds_borne(run, noise) == 0:
+        found.append(Broken("rounds", "privacy.noise_multiplier", too_few_rounds(run, noise)))
+    return found
+
+
+def cut_short(run: RunConfig, hospitals: int | None) -> str:
+    """Return why the target ends a run before its last round; "" where it does not, or where that is not known.
+
+    Raises:
+        ConfigError: There is no such noise.
+    """
+    if _is_open(run, hospitals) or not run.privacy.noise_multiplier:
+        return ""
+    return too_few_rounds(run, _noise_of(run, hospitals))
+
+
+def _is_open(run: RunConfig, hospitals: int | None) -> bool:
+    """Whether the noise hangs on how many hospitals there are, and that is not known."""
+    return run.privacy.mode in SHARED_MODES and hospitals is None
+
+
+def _noise_of(run: RunConfig, hospitals: int | None) -> NoisePlan | None:
+    return make_plan(run, 1 if hospitals is None else hospitals, 0, _EMBED_DIM).noise
 
 
 def describe(plan: Plan) -> dict[str, Any]:

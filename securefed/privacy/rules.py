@@ -31,15 +31,17 @@ class Broken:
 
 
 def check_privacy(config: RunConfig) -> None:
-    """Refuse a configuration whose claim would not hold.
+    """Refuse a configuration that breaks a rule other than P10: noise from a seed may run, and says NOT PRIVATE.
 
     Raises:
-        ConfigError: The first rule that is broken, with the key.
+        ConfigError: The first such rule, with the key.
     """
     mode = config.privacy.mode
     if mode not in WIRED:
         raise ConfigError("privacy.mode", f"{mode} is not available in this version; use {', '.join(WIRED)}")
     for broken in broken_rules(config):
+        if broken.rule == "P10":
+            continue
         raise ConfigError(broken.key, f"{broken.reason} (rule {broken.rule} of docs/privacy.md)")
 
 
@@ -69,6 +71,13 @@ def broken_rules(config: RunConfig) -> list[Broken]:
 
 
 def _about_the_run(config: RunConfig) -> Iterator[Broken]:
+    if config.privacy.noise == "seeded":
+        yield Broken(
+            "P10",
+            "privacy.noise",
+            "seeded: noise and samples follow from the seed of the run, protect nobody who knows it, and nothing is "
+            "claimed; use system, and no --seed",
+        )
     if config.federation.method not in _METHODS:
         yield Broken(
             "P12",

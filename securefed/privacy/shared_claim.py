@@ -14,8 +14,23 @@ from securefed.privacy.shared_noise import dearest_sum, mechanism_of_sum, noise_
 
 def shared_verdict(config: RunConfig, plan: NoisePlan) -> str:
     """Return `CLAIMED` or `NOT CLAIMED`."""
-    kept = config.privacy.noise == "system" and config.secure_aggregation.enabled
+    kept = not laid_open(config)
     return CLAIMED if kept and shared_reached(config, plan) <= LARGEST_CLAIM else NOT_CLAIMED
+
+
+def laid_open(config: RunConfig) -> str:
+    """Return why noise in shares protects nobody here, however much there is of it; "" where it does."""
+    if config.privacy.noise == "seeded":
+        return (
+            "noise and samples are reproducible from the seed of this run, so they protect nobody who knows it; run "
+            "without --seed"
+        )
+    if not config.secure_aggregation.enabled:
+        return (
+            "vectors were sent in clear, each with one share of the noise; the sum alone has what is stated, and the "
+            "server saw more than the sum"
+        )
+    return ""
 
 
 def shared_reached(config: RunConfig, plan: NoisePlan) -> float:
@@ -32,16 +47,8 @@ def shared_reached(config: RunConfig, plan: NoisePlan) -> float:
 def shared_reason(config: RunConfig, plan: NoisePlan) -> str:
     """Return the scope of the claim, or why there is none, in a sentence or two."""
     privacy = config.privacy
-    if privacy.noise == "seeded":
-        return (
-            "noise and samples are reproducible from the seed of this run, so they protect nobody who knows it; run "
-            "without --seed"
-        )
-    if not config.secure_aggregation.enabled:
-        return (
-            "vectors were sent in clear, each with one share of the noise; the sum alone has what is stated, and the "
-            "server saw more than the sum"
-        )
+    if why := laid_open(config):
+        return why
     if (epsilon := shared_reached(config, plan)) > LARGEST_CLAIM:
         return too_large(epsilon)
     whom = "against whoever sees only the sums and what follows from them"

@@ -1,6 +1,7 @@
 """`privacy plan` and `privacy check`: known answers, targets that are met, advice, exit codes."""
 
 import json
+from contextlib import suppress
 
 import pytest
 from click.testing import CliRunner
@@ -8,6 +9,7 @@ from click.testing import CliRunner
 from securefed.commands.privacy import command
 from securefed.errors import ConfigError, TargetEpsilonError
 from securefed.simulation import simulate
+from tests.securefed.private_runs import events_of
 
 
 def plan(*arguments):
@@ -139,12 +141,83 @@ def test_the_ends_of_the_range_are_planned(extreme):
 
 
 def test_check_names_every_rule_that_is_broken_and_exits_2():
-    result = CliRunner().invoke(command, ["check", "--profile", "paper", "--json"], catch_exceptions=False)
+    paper = ["check", "--epsilon", "8", "--profile", "paper", "--set", "privacy.noise=seeded", "--json"]
+    result = CliRunner().invoke(command, paper, catch_exceptions=False)
     assert result.exit_code == 2
-    assert {"P1", "P2", "P3"} <= {broken["rule"] for broken in json.loads(result.stdout)}
-    result = CliRunner().invoke(command, ["check"], catch_exceptions=False)
+    assert {"P1", "P2", "P3", "P10"} <= {broken["rule"] for broken in json.loads(result.stdout)}
+    result = CliRunner().invoke(command, ["check", "--epsilon", "8"], catch_exceptions=False)
     assert result.exit_code == 0
     assert "no rule is broken" in result.stdout
+
+
+@pytest.mark.parametrize("arguments", [[], ["--epsilon", "0"], ["--set", "privacy.epsilon=0"]], ids=" ".join)
+def test_check_gives_no_target_that_nobody_gave(arguments):
+    with pytest.raises(ConfigError, match=r"privacy.epsilon: --dp local needs --epsilon"):
+        CliRunner().invoke(command, ["check", *arguments], catch_exceptions=False)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--dp", "local", "--hospitals", "0"], "noise  --hospitals: 0: use 1 or more"),
+        (["--dp", "off"], "claim  privacy.mode: off: no noise is added"),
+        (["--dp", "distributed", "--set", "secure_aggregation.enabled=false"], "vectors were sent in clear"),
+    ],
+)
+def test_check_says_what_keeps_a_claim_from_holding(arguments, says):
+    target = [] if "off" in arguments else ["--epsilon", "8"]
+    result = CliRunner().invoke(command, ["check", *arguments, *target], catch_exceptions=False)
+    assert (result.exit_code, says in result.stdout) == (2, True)
+
+
+def test_check_says_that_a_run_would_end_early():
+    """Its claim holds for the rounds that it has."""
+    arguments = ["check", "--noise-multiplier", "2", "--epsilon", "8"]
+    result = CliRunner().invoke(command, arguments, catch_exceptions=False)
+    assert (result.exit_code, "the claim of this configuration would hold" in result.stdout) == (0, True)
+    assert "the run would end before its last round: a noise multiplier of 2 bears" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("privacy", "masked"),
+    [
+        ({"mode": "local", "epsilon": 8.0}, True),
+        ({"mode": "local", "epsilon": 8.0, "noise": "seeded"}, True),
+        ({"mode": "local", "noise_multiplier": 0.1}, True),
+        ({"mode": "local", "noise_multiplier": 0.1, "epsilon": 8.0}, True),
+        ({"mode": "local", "epsilon": 8.0}, False),
+        ({"mode": "distributed", "epsilon": 8.0}, True),
+        ({"mode": "distributed", "epsilon": 8.0}, False),
+        ({"mode": "distributed", "epsilon": 8.0, "noise": "seeded"}, True),
+        ({"mode": "hospital", "noise_multiplier": 0.3}, True),
+        ({"mode": "off"}, True),
+    ],
+)
+def test_check_says_of_a_configuration_what_its_run_claims(small_run, tmp_path, privacy, masked):
+    """A claim holds where the run says CLAIMED and released something under it."""
+    given = small_run(privacy=privacy, training={"fam_width": 4}, secure_aggregation={"enabled": masked})
+    with suppress(TargetEpsilonError):
+        simulate(given, output=tmp_path / "run")
+    claims = [event.fields["claim"] for event in events_of(tmp_path / "run", "privacy_claim")]
+    holds = claims == ["CLAIMED"] and bool(events_of(tmp_path / "run", "privacy_event"))
+    arguments = ["check", "--config", str(tmp_path / "run" / "config.toml"), "--hospitals", "5"]
+    result = CliRunner().invoke(command, arguments, catch_exceptions=False)
+    assert result.exit_code == (0 if holds else 2), result.output
+
+
+def test_the_mode_is_that_of_the_file_or_of_set_and_local_where_neither_has_one(tmp_path):
+    (tmp_path / "of.toml").write_text('[privacy]\nmode = "hospital"\nnoise_multiplier = 3.0\n')
+    (tmp_path / "none.toml").write_text("[federation]\nrounds = 2\n")
+    short = ("--noise-multiplier", 3, "--rounds", 2, "--set", "training.fam_width=4")
+    assert plan("--config", tmp_path / "of.toml", *short)["mode"] == "hospital"
+    assert plan("--config", tmp_path / "of.toml", "--dp", "distributed", *short)["mode"] == "distributed"
+    assert plan("--set", "privacy.mode=distributed", *short)["mode"] == "distributed"
+    assert plan("--config", tmp_path / "none.toml", *short)["mode"] == "local"
+    shared = ["check", "--set", "privacy.mode=distributed", "--set", "privacy.epsilon=8"]
+    result = CliRunner().invoke(command, shared, catch_exceptions=False)
+    assert "if its hospitals can make this noise: give --hospitals" in result.stdout
+    for name in ("plan", "check"):
+        assert "hospital. [local]" in CliRunner().invoke(command, [name, "--help"]).stdout
 
 
 def test_check_says_what_hospitals_cannot_make_and_that_it_hangs_on_how_many_there_are():

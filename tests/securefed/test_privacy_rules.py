@@ -62,6 +62,12 @@ def test_what_breaks_a_rule_is_refused_with_the_rule(changes, rule, key):
             check_privacy(config)
 
 
+def test_noise_from_a_seed_breaks_a_rule_and_may_run():
+    config = configured(privacy__noise="seeded")
+    assert [broken.rule for broken in broken_rules(config)] == ["P10"]
+    check_privacy(config)
+
+
 def test_a_method_without_an_mlp_has_no_noise_for_one():
     """Epsilon of the FAM alone is what is stated, and the claim names no MLP."""
     config = configured(federation__method="fedclip")
