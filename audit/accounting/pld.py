@@ -90,6 +90,11 @@ def pld_epsilon(
     return max(0.0, float(total.get_epsilon_for_delta(delta - rounding if pessimistic else delta + rounding)))
 
 
+def is_closed_form(composition: Composition, delta: float) -> bool:
+    """Return whether the upper bound comes from no grid: nothing is sampled, or rounding on a grid exceeds delta."""
+    return is_gaussian(composition) or rounding_of(composition) >= delta
+
+
 def rounding_of(composition: Composition) -> float:
     """Return what rounding errors can add to, or take from, the delta of a distribution that is composed on a grid."""
     return _ROUNDING * sum(part.count for part in composition)

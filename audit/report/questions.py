@@ -5,6 +5,9 @@ They follow the evaluation of differential privacy guarantees in NIST SP 800-226
 
 from typing import Any
 
+from audit.accounting.fields import mechanism_of
+from audit.accounting.mechanisms import Repeated
+from audit.accounting.pld import is_closed_form
 from audit.bounds import at_most
 from audit.history import RunHistory
 from audit.report.method import is_shared
@@ -32,6 +35,7 @@ _ACCOUNTANTS = {
     "RDP": "this project's Renyi bounds",
     "PRV": "this project's privacy random variables",
 }
+_CLOSED_FORM = "this project's closed form of a privacy loss without sampling (Balle and Wang 2018)"
 _SOURCES = {"system": "comes from a cryptographic generator", "seeded": "follows from the seed of the run"}
 _CLIPPING = "Clipping and noise are this project's own, with tests that show that faults of each kind are noticed."
 _NONE = "No differential privacy is claimed."
@@ -79,9 +83,19 @@ def _claimed(history: RunHistory, claim: dict[str, Any]) -> list[str]:
 
 def _libraries(claim: dict[str, Any]) -> str:
     """Name who computed epsilon, and who else did, as far as the claim shows it."""
-    checks = [_ACCOUNTANTS[name] for name in claim["cross_checks"]]
+    accountants = {**_ACCOUNTANTS, **({"PLD": _CLOSED_FORM} if _is_closed_form(claim) else {})}
+    checks = [accountants[name] for name in claim["cross_checks"]]
     checked = f"checked against {' and '.join(checks)}" if checks else "by no other: it is checked against nothing"
-    return f"Epsilon is computed by {_ACCOUNTANTS[claim['accountant']]}, {checked}. {_CLIPPING}"
+    return f"Epsilon is computed by {accountants[claim['accountant']]}, {checked}. {_CLIPPING}"
+
+
+def _is_closed_form(claim: dict[str, Any]) -> bool:
+    """Whether what is called PLD needed no distribution on a grid, at any hospital."""
+    released: dict[str | None, list[Repeated]] = {}
+    for event in claim["events"]:
+        step = Repeated(mechanism_of(event["mechanism"]), event["repetitions"])
+        released.setdefault(event["hospital"], []).append(step)
+    return all(is_closed_form(composition, claim["delta"]) for composition in released.values())
 
 
 def _noise(history: RunHistory) -> str:
