@@ -81,7 +81,7 @@ class RunEvidence:
             "run_id": folder.path.name,
             "operation": operation,
             "software": software_versions(),
-            "seeded": True,
+            "seeded": True,  # partitions, start, batches, rounding; of noise see `privacy_claim`
             **source_of(),
         }
         evidence = cls(EventLog.create(folder.log, header, now), sites, parties)
