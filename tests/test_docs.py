@@ -9,6 +9,8 @@ import re
 import statistics
 import subprocess
 import sys
+import typing
+from collections import Counter
 from pathlib import Path
 
 import pyarrow as pa
@@ -19,6 +21,8 @@ from audit.accounting import Repeated, SampledGaussian, upper_epsilon
 from clients.data import DataOptions
 from clients.data.splits import split_by_hash
 from clients.method import TrainingSettings
+from securefed.config import PROFILES, RunConfig
+from securefed.site.settings import SiteSettings
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
@@ -165,6 +169,34 @@ def test_the_page_on_audits_says_what_two_runs_cost_together():
     step = SampledGaussian(float(said[1]), float(said[2]))
     one, two = (upper_epsilon([Repeated(step, runs * int(said[0]))], 1e-5) for runs in (1, 2))
     assert [f"{one:.2f}", f"{two:.2f}", f"{2 * float(said[3]):.2f}"] == list(said[3:])
+
+
+def test_every_setting_stands_on_a_page():
+    """In code, as its name; with its section where several sections have one of that name."""
+    pages = "\n".join(path.read_text() for path in sorted((ROOT / "docs").glob("*.md")))
+    code = "\n".join(re.findall(r"```.*?```|`[^`\n]+`", pages, re.DOTALL))
+    sections = {**typing.get_type_hints(RunConfig), **typing.get_type_hints(SiteSettings)}
+    names = [(section, field.name) for section, kind in sections.items() for field in dataclasses.fields(kind)]
+    count = Counter(name for _, name in names)
+    pattern = r"(?<![\w./-])(?:{0}\.){1}{2}(?![\w./-])"
+    missing = [
+        f"{section}.{name}"
+        for section, name in names
+        if not re.search(pattern.format(section, "?" if count[name] == 1 else "", name), code)
+    ]
+    assert missing == []
+
+
+def test_the_page_on_privacy_has_what_its_profiles_set():
+    page = (ROOT / "docs/privacy.md").read_text()
+    head, _, *lines = page[page.index("| setting | `default` |") :].split("\n\n")[0].splitlines()
+    assert head == "| setting | `default` | `private` | `private-one-way` |"
+    rows = [[cell.strip(" `") for cell in line.split("|")[1:-1]] for line in lines]
+    profiles = [dataclasses.asdict(PROFILES[name]()) for name in ("default", "private", "private-one-way")]
+    assert [row[0] for row in rows] == [key for key in profiles[0] if len({str(made[key]) for made in profiles}) > 1]
+    for key, *said in rows:
+        values = [made[key] for made in profiles]
+        assert said == [f"{value:g}" if type(value) in (int, float) else str(value).lower() for value in values], key
 
 
 def test_the_page_on_the_method_has_every_departure_with_its_effect():

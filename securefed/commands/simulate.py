@@ -23,7 +23,7 @@ from securefed.errors import ConfigError
 @click.command("simulate", short_help="Run a whole federation on this machine, round by round.")
 @data_options_without_columns
 @click.option("--method", metavar="NAME", help="fedmedclip, fedclip, local, zero-shot, ...")
-@click.option("--profile", metavar="NAME", help="default, or paper: exactly as published.")
+@click.option("--profile", metavar="NAME", help="default, paper (as published), private, private-one-way.")
 @click.option("--rounds", type=int, metavar="N", help="Rounds of training. [50]")
 @click.option("--seed", type=int, metavar="N", help="Seed of all but keys and pads. [0]")
 @click.option("--device", metavar="NAME", help="auto, cpu or cuda. [auto]")

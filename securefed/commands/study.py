@@ -43,7 +43,7 @@ def command() -> None:
 @click.option("--encoder", default="demo", metavar="NAME", help="ViT-B-32/openai, hf-hub:..., local-dir:... [demo]")
 @click.option("--prompt", metavar="TEXT", help='Prompt of a class. ["a picture of a {class}"]')
 @click.option("--method", metavar="NAME", help="fedmedclip, fedclip or fedavg-mlp. [fedmedclip]")
-@click.option("--profile", metavar="NAME", help="default, or paper: exactly as published.")
+@click.option("--profile", metavar="NAME", help="default, paper (as published), private, private-one-way.")
 @click.option("--rounds", type=int, metavar="N", help="Rounds of training. [50]")
 @click.option("--seed", type=int, metavar="N", help="Seed of all but keys, pads and noise. [0]")
 @click.option("--threat-model", metavar="NAME", help="active or semi-honest server. [active]")
