@@ -12,8 +12,14 @@ from securefed.errors import ConfigError
 from securefed.observer import Observer
 
 
-def load_sites(config: DataConfig, seed: int) -> tuple[ImageDataset, tuple[DataWarning, ...]]:
-    """Load the data set and divide it over hospitals as configured; raises DataError where it cannot be used."""
+def load_sites(config: DataConfig, seed: int, part: str | None = None) -> tuple[ImageDataset, tuple[DataWarning, ...]]:
+    """Load the data set and divide it over hospitals as configured; raises DataError where it cannot be used.
+
+    Args:
+        config: What is to be loaded.
+        seed: Of the division over clients.
+        part: The one site that is meant; images of others need not be here. None for all.
+    """
     options = DataOptions(
         path_column=config.path_column or None,
         label_column=config.label_column or None,
@@ -21,6 +27,7 @@ def load_sites(config: DataConfig, seed: int) -> tuple[ImageDataset, tuple[DataW
         patient_column=config.patient_column or None,
         split_column=config.split_column or None,
         global_site=config.global_site or None,
+        part=part,
         class_names=config.class_names,
         strict=config.strict,
     )

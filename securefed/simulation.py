@@ -179,13 +179,13 @@ class _Run:
             return self._go(folder, evidence, bundle, device, dataset)
 
     def _encode(self, folder: RunFolder, dataset: Any, device: str, warnings: Sequence[DataWarning]) -> FeatureBundle:
-        for warning in warnings:
-            if warning.severity == "warning":
-                self._observer.warned(warning.message)
+        private = self._config.privacy.enabled  # a detail names an image
+        for warning in (found for found in warnings if found.severity == "warning"):
+            self._observer.warned(warning.message if private else warning.in_full)
         bundle = encode_sites(self._config, dataset, device, self._cache, self._observer)
         for warning in bundle.warnings:
-            self._observer.warned(warning.message)
-        if self._config.privacy.enabled and bundle.features_digest:  # a record has the name of these, as of the data
+            self._observer.warned(warning.message if private else warning.in_full)
+        if private and bundle.features_digest:  # a record has the name of these, as of the data
             return replace(bundle, features_digest=named_data(folder.data_key, bundle.features_digest))
         return bundle
 

@@ -50,12 +50,21 @@ class SourceFormatError(DataError):
 
 
 class EmptyDataError(DataError):
-    """No image was found at `path`."""
+    """No image was found at `path`, or none of a site.
 
-    def __init__(self, path: object, reason: str) -> None:
+    `detail` is the commonest reason and the path of one image, or "": for the hospital's own screen, and in no message.
+    """
+
+    def __init__(self, path: object, reason: str, detail: str = "") -> None:
         super().__init__(f"{path}: {reason}")
         self.path = str(path)
         self.reason = reason
+        self.detail = detail
+
+    @property
+    def in_full(self) -> str:
+        """The message and the detail."""
+        return f"{self} ({self.detail})" if self.detail else str(self)
 
 
 class OneClassError(DataError):

@@ -9,7 +9,7 @@ from PIL import Image
 
 from clients.data.dataset import Record
 from clients.data.errors import BrokenImageError
-from clients.data.findings import DataWarning, finding
+from clients.data.findings import DataWarning, commonest, finding
 from clients.data.fingerprint import content_digest
 from clients.data.options import DataOptions
 from clients.data.pixels import check_image, decode_image
@@ -21,6 +21,9 @@ DIVIDED_KINDS = frozenset({"split_by_image", "split_by_patient", "missing_split"
 
 REPLACED = "another image has taken its place since the data set was read; run again"
 """Reason of a BrokenImageError."""
+
+
+_NOT_THERE = "there is no such file"
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,7 @@ def read_records(
     rows: Iterable[Row],
     options: DataOptions,
     on_progress: Callable[[int, int], None] | None = None,
-) -> tuple[tuple[Record, ...], tuple[DataWarning, ...]]:
+) -> tuple[tuple[Record, ...], tuple[DataWarning, ...], dict[str, str]]:
     """Read every file once: its digest, whether it is an image, and its split where none is given.
 
     Args:
@@ -66,25 +69,28 @@ def read_records(
         options: How to split, and whether findings are refused.
         on_progress: Called with the number of files read and their total.
 
+    Returns:
+        The records of what can be read, the findings, and by path why the others cannot be read.
+
     Raises:
         BrokenImageError: A file is not an image, and `options.strict`.
         MissingDependencyError: A DICOM file, and the extra for it is not installed.
     """
     ordered = tuple(rows)
     digests: dict[str, str] = {}
-    broken: list[str] = []
-    missing: list[str] = []
+    broken: dict[str, str] = {}
+    missing: dict[str, str] = {}
     for done, row in enumerate(ordered, start=1):
         if not os.path.isfile(root / row.path):  # noqa: PTH113 (false also for a name that no file can have)
-            missing.append(row.path)
+            missing[row.path] = _NOT_THERE
             continue
         try:
             content = read_image(root, row.path)
             check_image(content, row.path)
-        except BrokenImageError:
+        except BrokenImageError as error:
             if options.strict:
                 raise
-            broken.append(row.path)
+            broken[row.path] = error.reason
         else:
             digests[row.path] = content_digest(content)
         if on_progress is not None:
@@ -92,13 +98,13 @@ def read_records(
     findings = []
     if missing:
         text = f"{len(missing)} images are not where a table, or a link, says; correct it or put them there"
-        findings.append(finding("missing_file", missing, text))
+        findings.append(finding("missing_file", missing, text, detail=commonest(missing)))
     if broken:
         text = f"{len(broken)} images cannot be read and are left out; repair or remove them"
-        findings.append(finding("broken_image", broken, text))
+        findings.append(finding("broken_image", broken, text, detail=commonest(broken)))
     kept = [row for row in ordered if row.path in digests]
     records, more = assign_splits(kept, digests, options)
-    return records, (*findings, *more)
+    return records, (*findings, *more), {**missing, **broken}
 
 
 def assign_splits(

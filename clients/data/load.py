@@ -1,7 +1,7 @@
 """From a source of data, as a user names it, to a data set."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,13 +16,13 @@ from clients.data.errors import (
     SourceNotFoundError,
 )
 from clients.data.files import FileImages, read_records
-from clients.data.findings import DataWarning
+from clients.data.findings import DataWarning, commonest
 from clients.data.folder import read_folder
 from clients.data.manifest import read_manifest
 from clients.data.medmnist import read_medmnist
 from clients.data.options import DataOptions
 from clients.data.precomputed import NoImages, read_precomputed
-from clients.data.rows import composed, unrecordable
+from clients.data.rows import Row, composed, unrecordable
 from clients.data.table import TABLE_SUFFIXES
 
 STRICT_KINDS = frozenset(
@@ -87,12 +87,26 @@ def load_dataset(
         raise SourceFormatError(
             source, "is neither a folder nor a .csv, .parquet or .npz file; docs/data.md shows what can be read"
         )
-    records, more = read_records(root, rows, chosen, on_progress)
-    if not records:
-        raise EmptyDataError(source, "has no image that can be read")
+    records, more, unread = read_records(root, rows, chosen, on_progress)
+    _refuse_lost_sites(source, rows, records, unread, chosen.part)
     files = FileImages(root, {record.path: record.digest for record in records})
     dataset = ImageDataset(name, root, records, _classes(records), files)
     return finish(dataset, (*found, *more), chosen)
+
+
+def _refuse_lost_sites(
+    source: str, rows: Sequence[Row], records: Sequence[Record], unread: Mapping[str, str], part: str | None
+) -> None:
+    """Refuse a site that would vanish, since none of its images can be read; of a `part`, only that one."""
+    lost = {row.site for row in rows} - {record.site for record in records}
+    if part is not None and (records or part in lost):
+        lost &= {part}
+    if not lost:
+        return
+    named = f"no image of {', '.join(sorted(lost))} can be read" if records else "has no image that can be read"
+    step = "repair or restore them, or take the whole site out of the data" if records else "repair or restore them"
+    detail = commonest({row.path: unread[row.path] for row in rows if row.site in lost})
+    raise EmptyDataError(source, f"{named}; {step}", detail)
 
 
 def finish(

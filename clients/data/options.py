@@ -15,6 +15,7 @@ class DataOptions:
         patient_column: Column with the patient; None recognises `patient`, `patient_id` and `lesion_id`.
         split_column: Column with train, val or test; None recognises `split` and `suggested_split`.
         global_site: Site that is held out of training: all its images become test images; None for none.
+        part: The one site whose images are meant, composed (NFC): of the others none need be here. None for all.
         class_names: Names of the classes 0, 1, ... of a MedMNIST file; () takes the known or numbered names.
         split_shares: Shares of train, val and test where splits are not given; positive, sum 1.
         split_seed: Chooses another division where splits are not given, at least 0.
@@ -27,6 +28,7 @@ class DataOptions:
     patient_column: str | None = None
     split_column: str | None = None
     global_site: str | None = None
+    part: str | None = None
     class_names: tuple[str, ...] = ()
     split_shares: tuple[float, float, float] = (0.6, 0.2, 0.2)
     split_seed: int = 0

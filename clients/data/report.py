@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from clients.data.dataset import SPLITS, ImageDataset
 from clients.data.errors import BrokenImageError
-from clients.data.findings import DataWarning, finding
+from clients.data.findings import DataWarning, commonest, finding
 from clients.data.fingerprint import fingerprint
 from clients.data.precomputed import NoImages
 
@@ -91,14 +91,14 @@ def inspect(
         on_progress: Called with the number of images decoded and their total.
     """
     sizes: Counter[str] = Counter()
-    broken: list[str] = []
+    broken: dict[str, str] = {}
     digests: set[str] = set()
     records = () if isinstance(dataset.source, NoImages) else dataset.records
     for index, record in enumerate(records):
         try:
             image = dataset.load(index)
-        except BrokenImageError:
-            broken.append(record.path)
+        except BrokenImageError as error:
+            broken[record.path] = error.reason
             digests.add(record.digest)
         else:
             sizes[f"{image.width}x{image.height}"] += 1
@@ -107,7 +107,7 @@ def inspect(
     found = list(warnings)
     if broken:
         text = f"{len(broken)} images cannot be decoded and are left out; repair or remove them"
-        found.append(finding("broken_image", broken, text))
+        found.append(finding("broken_image", broken, text, detail=commonest(broken)))
     kept = dataset.without(frozenset(digests))
     return DataReport(
         name=dataset.name,

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from clients.data import BrokenImageError, DataWarning, EmptyDataError, ImageDataset, Record, fingerprint
 from clients.data.files import REPLACED
-from clients.data.findings import finding
+from clients.data.findings import commonest, finding
 from clients.data.precomputed import NoImages
 from clients.encoders.bundle import FeatureBundle, LabelledFeatures, site_features
 from clients.encoders.encoding import encode_batches
@@ -65,7 +65,7 @@ def prepare_features(
     fresh, broken = _encode_records(session, dataset, missing, on_progress)
     warnings = _findings(dataset, cached.damaged, broken)
     if broken:
-        dataset = _decodable(dataset, frozenset(broken))
+        dataset = _decodable(dataset, broken)
     prompts = class_prompts(dataset.classes, chosen)
     warnings += _same_prompts(dataset.classes, prompts)
     text_features = session.text_features(prompts)
@@ -122,28 +122,27 @@ def _encode_records(
     return fresh, broken
 
 
-def _decodable(dataset: ImageDataset, broken: frozenset[str]) -> ImageDataset:
-    """Leave out the images that cannot be decoded, by digest; a site never vanishes with them."""
-    kept = dataset.without(broken)
-    if not kept.records:
-        raise EmptyDataError(dataset.root, "has no image that can be decoded")
+def _decodable(dataset: ImageDataset, broken: Mapping[str, str]) -> ImageDataset:
+    """Leave out the images that cannot be decoded, whose reasons are by digest; a site never vanishes with them."""
+    kept = dataset.without(frozenset(broken))
     lost = sorted(set(dataset.all_sites) - set(kept.all_sites))
-    if lost:
-        raise EmptyDataError(
-            dataset.root,
-            f"no image of {', '.join(lost)} can be decoded; repair them, or take the whole site out of the data",
-        )
-    return kept
+    if not lost:
+        return kept
+    reason = "has no image that can be decoded; repair them"
+    if kept.records:
+        reason = f"no image of {', '.join(lost)} can be decoded; repair them, or take the whole site out of the data"
+    detail = commonest({record.path: broken[record.digest] for record in dataset.records if record.site in lost})
+    raise EmptyDataError(dataset.root, reason, detail)
 
 
 def _findings(dataset: ImageDataset, damaged: int, broken: dict[str, str]) -> tuple[DataWarning, ...]:
     findings = []
     if broken:
-        paths = sorted(record.path for record in dataset.records if record.digest in broken)
-        text = f"{len(paths)} images cannot be decoded and are left out; repair or remove them"
+        reasons = {record.path: broken[record.digest] for record in dataset.records if record.digest in broken}
+        text = f"{len(reasons)} images cannot be decoded and are left out; repair or remove them"
         if REPLACED in broken.values():
             text += f". Of some, {REPLACED}"
-        findings.append(DataWarning("broken_image", len(paths), tuple(paths[:5]), text))
+        findings.append(finding("broken_image", reasons, text, detail=commonest(reasons)))
     if damaged:
         text = f"{damaged} damaged entries of the feature cache were removed and computed again"
         findings.append(DataWarning("damaged_cache", damaged, (), text))

@@ -32,7 +32,7 @@ def print_report(report: DataReport, console: Console) -> None:
     console.print("sizes: " + ", ".join(f"{size} ({count})" for size, count in sizes[:MAX_SIZES]) + more)
     for warning in report.warnings:
         console.print(
-            f"{warning.severity}: {warning.message}", style="yellow" if warning.severity == "warning" else None
+            f"{warning.severity}: {warning.in_full}", style="yellow" if warning.severity == "warning" else None
         )
     if not report.warnings:
         console.print("no findings")

@@ -50,7 +50,7 @@ def command(
     with ConsoleObserver(quiet=quiet) as observer:
         dataset, warnings = load_sites(config.data, config.federation.seed)
         for warning in warnings:
-            observer.warned(warning.message)
+            observer.warned(warning.in_full)
         bundle = encode_sites(config, dataset, device, cache_dir, observer)
     if export is not None:
         export_features(bundle, export)

@@ -58,7 +58,7 @@ def run_with_one_line_errors(group: click.Group) -> int:
             raise
         if os.environ.get("SECUREFED_TRACEBACK") == "1":
             raise
-        click.echo(f"error: {error}", err=True)
+        click.echo(f"error: {getattr(error, 'in_full', error)}", err=True)
         return exit_code_of(error)
     return result if isinstance(result, int) else 0
 

@@ -131,15 +131,15 @@ def _data(
         dataset, warnings = own_dataset(settings)
         report = inspect(dataset, warnings, on_progress)
     except (DataError, SecureFedError) as error:
-        yield SiteFinding("data", Level.WRONG, str(error))
+        yield SiteFinding("data", Level.WRONG, str(getattr(error, "in_full", error)))
         return
     counts = {split: sum(classes.values()) for split, classes in report.sites[0].counts.items()}
     shown = ", ".join(f"{count} {split}" for split, count in counts.items())
     yield SiteFinding("data", Level.OK, f"{report.images} images of {len(dataset.classes)} classes ({shown})")
     for warning in report.warnings:
         level = Level.LOOK if warning.severity == "warning" else Level.OK
-        examples = f" ({', '.join(warning.examples[:3])})" if warning.examples else ""
-        yield SiteFinding("data", level, warning.message + examples)
+        examples = f" ({', '.join(warning.examples[:3])})" if warning.examples and not warning.detail else ""
+        yield SiteFinding("data", level, warning.in_full + examples)
     if study is None:
         return
     for label, meant in unknown_classes(dataset, study.classes).items():
@@ -170,12 +170,12 @@ def _encoder(
     try:
         bundle = own_features(folder, settings, study, on_progress)
     except (EncoderError, DataError, SecureFedError) as error:
-        yield SiteFinding("encoder", Level.WRONG, str(error))
+        yield SiteFinding("encoder", Level.WRONG, str(getattr(error, "in_full", error)))
         return
     made = f"{bundle.images_encoded} images were encoded now, {bundle.cache_hits} were in the cache"
     yield SiteFinding("encoder", Level.OK, f"{study.encoder_digest[:16]}... is the study's; {made}")
     for warning in bundle.warnings:
-        yield SiteFinding("encoder", Level.LOOK, warning.message)
+        yield SiteFinding("encoder", Level.LOOK, warning.in_full)
 
 
 def _budget(folder: SiteFolder, settings: SiteSettings, study: Study | None) -> SiteFinding:

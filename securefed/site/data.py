@@ -21,8 +21,8 @@ def own_dataset(settings: SiteSettings) -> tuple[ImageDataset, tuple[DataWarning
         DataError: The data cannot be used.
         ConfigError: It is not clear which site of the data set this hospital is.
     """
-    dataset, warnings = load_sites(settings.data, 0)
     part = composed(settings.site.part)
+    dataset, warnings = load_sites(settings.data, 0, part or None)
     if not part:
         if len(dataset.all_sites) != 1:
             sites = ", ".join(dataset.all_sites)

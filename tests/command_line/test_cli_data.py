@@ -108,6 +108,36 @@ def test_images_that_break_off_are_in_the_record_and_a_site_of_them_is_an_error(
     assert "no image of b can be decoded; repair them, or take the whole site out of the data" in err
 
 
+@pytest.mark.parametrize("command", [("data", "inspect"), ("simulate", "--rounds", 1, "--output", "run", "--data")])
+def test_a_site_whose_files_cannot_be_read_is_an_error_that_names_one(call, images, command):
+    for path in (images / "b").rglob("*.png"):
+        path.write_bytes(b"no image")
+    code, out, err = call(*command, images)
+    assert (code, out) == (1, "")
+    assert (
+        "no image of b can be read; repair or restore them, or take the whole site out of the data (20 of them: " in err
+    )
+    assert "it is no JPEG, PNG, TIFF or BMP file; for example b/bright/0.png)" in err
+    assert not Path("run").exists()
+
+
+@pytest.mark.parametrize("private", [(), ("--dp", "local", "--epsilon", 8)])
+def test_why_an_image_is_broken_is_told_but_by_a_private_run(call, images, private):
+    (images / "a" / "dark" / "0.png").write_bytes(b"no image")
+    break_off(images / "a" / "dark" / "1.png")
+    code, out, err = call("simulate", "--data", images, "--rounds", 1, "--output", "run", *private)
+    assert code == 0, err
+    assert "1 images cannot be read and are left out" in err
+    assert "1 images cannot be decoded and are left out" in err
+    for path in ("a/dark/0.png", "a/dark/1.png"):
+        assert (path in err) is not bool(private)
+        texts = ("audit.jsonl", "summary.json", "report.html", "config.toml")
+        assert not any(path in Path("run", name).read_text() for name in texts)
+    code, out, _ = call("data", "inspect", images)
+    assert code == 0
+    assert "it is no JPEG, PNG, TIFF or BMP file; for example a/dark/0.png" in " ".join(out.split())
+
+
 @pytest.mark.parametrize("patient", ["", "known"])
 def test_images_that_a_run_has_trained_on_are_no_test_images_unnoticed(call, images, patient):
     with_splits(images, lambda number: ("train", "val", "test", "train", "test")[number % 5], patient)

@@ -43,11 +43,33 @@ def test_what_is_wrong_with_data_is_said_in_plain_words(trial, tmp_path):
     said = result.output
     assert "the study has no class 'pines'; rename it to 'pine'?" in said
     assert "1 images cannot be read and are left out" in said
+    assert "(1 of them: it is no JPEG, PNG, TIFF or BMP file; for example clinic/oak/broken.png)" in " ".join(
+        said.split()
+    )
     assert "1 patients are in more than one split" in said
     assert "no image here of pine, willow" in said
     assert "the study's roster has another key for clinic, or none" in said
     assert "no budget is set" in said
     assert "Traceback" not in said
+
+
+def test_a_hospital_needs_its_own_images_alone_and_is_told_why_none_can_be_read(tmp_path):
+    from PIL import Image
+
+    rows = ["path,label,site,patient,split"]
+    for number in range(8):
+        Image.new("RGB", (8, 8), (number * 20, 10, 10)).save(tmp_path / f"{number}.png")
+        rows += [f"{site}{number}.png,{('oak', 'pine')[number % 2]},{name},{name}{number},train"
+                 for name, site in (("own", ""), ("other", "elsewhere/"))]  # fmt: skip
+    (tmp_path / "images.csv").write_text("\n".join(rows) + "\n")
+    call("site", "init", tmp_path / "own", "--name", "own", "--data", tmp_path / "images.csv")
+    settings = tmp_path / "own" / "site.toml"
+    settings.write_text(settings.read_text().replace('part = ""', 'part = "own"'))
+    assert "8 images of 2 classes" in call("site", "check", tmp_path / "own").output
+    for number in range(8):
+        (tmp_path / f"{number}.png").write_bytes(b"no image")
+    said = " ".join(call("site", "check", tmp_path / "own", code=1).output.split())
+    assert "restore them (8 of them: it is no JPEG, PNG, TIFF or BMP file; for example 0.png)" in said
 
 
 def test_kinds_of_findings_are_in_the_log_of_the_node_and_no_count(trial, caplog):

@@ -83,9 +83,54 @@ def test_broken_images_are_counted_and_left_out_or_refused(make_folder):
     (root / "north" / "benign" / "002.png").write_bytes(b"")
     dataset, warnings = load_dataset(str(root))
     assert len(dataset.records) == 10
-    assert kinds(warnings)["broken_image"].count == 3
+    broken = kinds(warnings)["broken_image"]
+    assert broken.count == 3
+    reason = "it is no JPEG, PNG, TIFF or BMP file"
+    assert broken.detail == f"2 of them: {reason}; for example north/benign/000.png"
+    assert broken.in_full == f"{broken.message} ({broken.detail})"
+    assert reason not in broken.message
     with pytest.raises(DataError, match=r"north/benign/000\.png"):
         load_dataset(str(root), DataOptions(strict=True))
+
+
+@pytest.mark.parametrize("held_out", [None, "north", "south"])
+@pytest.mark.parametrize("missing", [False, True])
+def test_a_site_does_not_vanish_with_its_files(make_folder, missing, held_out):
+    root = make_folder({**TWO_SITES, "west": {"benign": 2, "malignant": 2}})
+    for path in (root / "south").rglob("*.png"):
+        path.unlink()
+        if missing:
+            path.symlink_to(root / "nothing.png")
+        else:
+            path.with_suffix(".bmp").write_bytes(b"no image")
+    with pytest.raises(EmptyDataError, match="no image of south can be read; repair or restore") as caught:
+        load_dataset(str(root), DataOptions(global_site=held_out))
+    reason = "there is no such file" if missing else "it is no JPEG, PNG, TIFF or BMP file"
+    example = f"south/benign/000.{'png' if missing else 'bmp'}"
+    assert caught.value.in_full == f"{caught.value} (3 of them: {reason}; for example {example})"
+    assert "benign" not in str(caught.value)
+
+
+def test_of_a_part_the_images_of_other_sites_need_not_be_here(make_folder):
+    root = make_folder(TWO_SITES)
+    for path in (root / "south").rglob("*.png"):
+        path.write_bytes(b"no image")
+    assert load_dataset(str(root), DataOptions(part="north"))[0].sites == ("north",)
+    with pytest.raises(EmptyDataError, match="no image of south"):
+        load_dataset(str(root), DataOptions(part="south"))
+    for path in (root / "north").rglob("*.png"):
+        path.write_bytes(b"no image")
+    with pytest.raises(EmptyDataError, match="has no image that can be read; repair"):
+        load_dataset(str(root), DataOptions(part="east"))
+
+
+def test_a_site_that_a_table_does_not_list_is_left_out_with_a_finding(make_folder, write_csv):
+    root = make_folder(TWO_SITES)
+    rows = [[f"north/{label}/{number:03d}.png"] for label in ("benign", "malignant") for number in range(4)]
+    write_csv(root / "metadata.csv", ["path"], rows)
+    dataset, warnings = load_dataset(str(root))
+    assert dataset.sites == ("north",)
+    assert kinds(warnings)["not_in_metadata"].count == 5
 
 
 def test_a_truncated_jpeg_is_broken(make_folder, draw):

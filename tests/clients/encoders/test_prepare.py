@@ -223,6 +223,8 @@ def test_an_image_that_breaks_when_decoded_is_left_out_counted_or_refused(datase
     assert bundle.images_encoded == 20
     assert bundle.warnings[0].kind == "broken_image"
     assert bundle.warnings[0].examples == broken
+    assert bundle.warnings[0].detail == "2 of them: it breaks off; for example north/dog/0.png"
+    assert "breaks off" not in bundle.warnings[0].message
     assert not set(broken) & set(all_rows(bundle))
     assert bundle.data_fingerprint != fingerprint(dataset)
     with pytest.raises(BrokenImageError, match="breaks off"):
@@ -251,8 +253,9 @@ def test_an_image_that_was_replaced_after_it_was_read_is_left_out_and_not_cached
 def test_a_site_does_not_vanish_with_its_images(dataset, encoder, options, held_out):
     broken = tuple(record.path for record in dataset.select("south"))
     without = replace(dataset, source=Unreadable(dataset.source, broken), global_site=held_out)
-    with pytest.raises(EmptyDataError, match="no image of south can be decoded; repair"):
+    with pytest.raises(EmptyDataError, match="no image of south can be decoded; repair") as caught:
         prepare_features(without, encoder, options)
+    assert caught.value.detail == f"{len(broken)} of them: it breaks off; for example {min(broken)}"
 
 
 def test_what_was_encoded_before_an_interruption_is_kept(dataset, encoder, options):
