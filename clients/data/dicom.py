@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from clients.data.dicom_values import can_be_negative, modality_values, of_the_frame, through_table
 from clients.data.errors import BrokenImageError, MissingDependencyError
 from clients.data.grey import scale_to_8_bit, stretch_to_8_bit
 from clients.data.quiet import quiet_decoders
@@ -20,7 +21,8 @@ def decode_dicom(content: bytes, path: str, max_pixels: int) -> Image.Image:
 
     Grey images: stored values, modality transform (rescale slope and intercept or lookup table), then the file's
     first window or its VOI lookup table, and without either a stretch from the darkest to the brightest value;
-    MONOCHROME1 is inverted, so that bright is always bright. Colour images are taken as RGB.
+    MONOCHROME1 is inverted, so that bright is always bright. Colour images are taken as RGB. Of an enhanced image the
+    rescale and the window in its functional groups count.
 
     Args:
         content: The file's bytes.
@@ -28,7 +30,8 @@ def decode_dicom(content: bytes, path: str, max_pixels: int) -> Image.Image:
         max_pixels: Larger images are refused.
 
     Raises:
-        BrokenImageError: It is not DICOM, has no or several frames, is too large or cannot be decoded.
+        BrokenImageError: It is not DICOM, has no or several frames, is too large, contradicts itself or cannot be
+            decoded.
         MissingDependencyError: pydicom is not installed.
 
     Source: DICOM PS3.3 C.11.1 (modality), C.11.2 (VOI), C.7.6.3.1.2 (photometric interpretation).
@@ -69,10 +72,13 @@ def _check(header: Any, path: str, max_pixels: int) -> None:
         raise BrokenImageError(path, f"it has {frames} frames; export one image a file")
     if int(header.Rows) * int(header.Columns) > max_pixels:
         raise BrokenImageError(path, f"{header.Columns} x {header.Rows} pixels are more than the limit of {max_pixels}")
+    bits, high = header.get("BitsStored"), header.get("HighBit")
+    if None not in (bits, high) and high != bits - 1 and not header.file_meta.TransferSyntaxUID.is_encapsulated:
+        raise BrokenImageError(path, f"its {bits} bits are not the lowest ones (HighBit {high})")
 
 
 def _shown(header: Any, path: str) -> NDArray[np.uint8]:
-    from pydicom.pixels import apply_color_lut, apply_modality_lut
+    from pydicom.pixels import apply_color_lut
 
     stored = header.pixel_array
     photometric = str(header.PhotometricInterpretation)
@@ -81,7 +87,7 @@ def _shown(header: Any, path: str) -> NDArray[np.uint8]:
         return scale_to_8_bit(colour, 0, np.iinfo(colour.dtype).max)
     if stored.ndim == 3:
         return scale_to_8_bit(stored, 0, 2 ** int(header.BitsStored) - 1)
-    values = apply_modality_lut(stored, header)
+    values = modality_values(stored, header, path)
     if not np.isfinite(values).all():
         raise BrokenImageError(path, "it has values that are not finite")
     grey = _through_voi(values, stored, header, path)
@@ -94,18 +100,27 @@ def _padding(stored: NDArray[Any], header: Any) -> NDArray[np.bool_] | None:
     if value is None:
         return None
     limit = header.get("PixelPaddingRangeLimit")
-    low, high = sorted((value, value if limit is None else limit))
+    span = 2 ** int(header.BitsAllocated)
+    low, high = sorted(_as_stored(number, header, span) for number in (value, value if limit is None else limit))
     return np.asarray((stored >= low) & (stored <= high))
 
 
-def _through_voi(values: NDArray[Any], stored: NDArray[Any], header: Any, path: str) -> NDArray[np.uint8]:
-    from pydicom.pixels import apply_voi
+def _as_stored(number: int, header: Any, span: int) -> int:
+    """Return a padding value with the sign that stored values have: some files call it US where these are SS."""
+    if header.PixelRepresentation:
+        return number - span if number >= span // 2 else number
+    return number + span if number < 0 else number
 
-    if header.get("VOILUTSequence"):
-        bits = int(header.VOILUTSequence[0].LUTDescriptor[2])
-        return scale_to_8_bit(apply_voi(values, header), 0, 2**bits - 1)
-    centre, width = _first(header.get("WindowCenter")), _first(header.get("WindowWidth"))
-    function = str(header.get("VOILUTFunction") or "LINEAR")
+
+def _through_voi(values: NDArray[Any], stored: NDArray[Any], header: Any, path: str) -> NDArray[np.uint8]:
+    where = of_the_frame(header, "FrameVOILUTSequence")
+    if where.get("VOILUTSequence"):
+        shown, white = through_table(
+            values, where.VOILUTSequence[0], header, path, signed=can_be_negative(header, path)
+        )
+        return scale_to_8_bit(shown, 0, white)
+    centre, width = _first(where.get("WindowCenter")), _first(where.get("WindowWidth"))
+    function = str(where.get("VOILUTFunction") or "LINEAR")
     if centre is None or width is None or _is_too_narrow(width, function):
         return stretch_to_8_bit(values, path, _padding(stored, header))
     if function == "SIGMOID":

@@ -142,6 +142,118 @@ def test_a_width_of_one_is_a_threshold(make):
     np.testing.assert_array_equal(grey(content), np.where(STORED > 199.5, 255, 0))
 
 
+def table(entries, first, bits, data, vr="US", data_vr="OW"):
+    from pydicom.dataset import Dataset
+
+    item = Dataset()
+    item.add_new("LUTDescriptor", vr, [entries, first, bits])
+    item.add_new("LUTData", data_vr, data)
+    return item
+
+
+@pytest.mark.parametrize("bits", [8, 12, 16])
+@pytest.mark.parametrize("slope", [None, "0.5"])
+def test_a_voi_lookup_table_is_applied_up_to_its_ends(make, bits, slope):
+    white = 2**bits - 1
+    entries = np.array([round(white * (at / 699) ** 2) for at in range(700)], np.uint16)
+    rescale = {} if slope is None else {"RescaleSlope": slope, "RescaleIntercept": "0"}
+    expected = []
+    for value in STORED.ravel() * float(slope or 1):
+        at = min(max(int(value) - 150, 0), 699)
+        expected.append(round(int(entries[at]) / white * 255))
+    packings = [entries.tobytes()] if bits > 8 else [entries.tobytes(), entries.astype(np.uint8).tobytes()]
+    for data in packings:
+        content = make(VOILUTSequence=[table(700, 150, bits, data)], **rescale)
+        np.testing.assert_array_equal(grey(content).ravel(), expected)
+
+
+def test_entries_of_8_bits_may_be_odd_in_number_and_called_us(make):
+    stored = np.array([[0, 1, 2, 3]], np.uint16)
+    for item in (table(3, 0, 8, b"\x0a\x14\x1e\x00"), table(3, 0, 8, [0x140A, 0x001E], data_vr="US")):
+        np.testing.assert_array_equal(grey(make(stored, VOILUTSequence=[item])), [[10, 20, 30, 30]])
+
+
+@pytest.mark.parametrize(("vr", "first"), [("SS", -1000), ("US", 64536)])
+def test_the_first_value_of_a_table_has_a_sign_where_the_values_can_have_one(make, vr, first):
+    item = table(2001, first, 16, np.linspace(0, 65535, 2001).astype(np.uint16).tobytes(), vr)
+    signed = make(np.array([[-1000, 0, 500, 3000]], np.int16), signed=True, VOILUTSequence=[item])
+    np.testing.assert_array_equal(grey(signed), [[0, 127, 191, 255]])
+    rescaled = {"RescaleSlope": "1", "RescaleIntercept": "-1000"}
+    stored = np.array([[1000, 1500, 4000]], np.uint16)  # no value of this image is negative, but others could be
+    np.testing.assert_array_equal(grey(make(stored, VOILUTSequence=[item], **rescaled)), [[127, 191, 255]])
+
+
+def test_the_first_value_of_a_table_has_no_sign_where_no_value_has_one(make):
+    item = table(1000, 64536, 16, np.linspace(0, 65535, 1000).astype(np.uint16).tobytes())
+    stored = np.array([[0, 64536, 65535]], np.uint16)
+    np.testing.assert_array_equal(grey(make(stored, VOILUTSequence=[item])), [[0, 0, 255]])
+
+
+def test_a_modality_table_of_8_bits_may_be_packed(make):
+    item = table(4, 100, 8, bytes([10, 20, 40, 80]))
+    content = make(np.array([[0, 101, 102, 1000]], np.uint16), ModalityLUTSequence=[item])
+    np.testing.assert_array_equal(grey(content), [[0, 36, 109, 255]])
+
+
+def test_a_table_that_is_not_what_it_says_is_refused(make):
+    for item, words in (
+        (table(9, 0, 12, b"\0" * 8), "has 4 entries and says 9"),
+        (
+            table(4, 0, 8, np.arange(4, dtype=np.uint16).tobytes()[:-2] + b"\0\1"),
+            "says 8 bits, and has entries of more",
+        ),
+    ):
+        with pytest.raises(BrokenImageError, match=words):
+            decode_dicom(make(VOILUTSequence=[item]), "x.dcm", 10**6)
+
+
+@pytest.mark.parametrize("where", ["frame", "shared", "both"])
+def test_rescale_and_window_of_functional_groups_count(make, where):
+    from pydicom.dataset import Dataset
+
+    def groups(intercept, centre):
+        values, window, macros = Dataset(), Dataset(), Dataset()
+        values.RescaleSlope, values.RescaleIntercept, values.RescaleType = "0.5", intercept, "HU"
+        window.WindowCenter, window.WindowWidth = centre, "101"
+        macros.PixelValueTransformationSequence, macros.FrameVOILUTSequence = [values], [window]
+        return [macros]
+
+    right, other = groups("-100", "0"), groups("5", "300")
+    shared = {"frame": [Dataset()], "shared": right, "both": other}[where]
+    frame = [Dataset()] if where == "shared" else right
+    content = make(NumberOfFrames=1, SharedFunctionalGroupsSequence=shared, PerFrameFunctionalGroupsSequence=frame)
+    plain = make(RescaleSlope="0.5", RescaleIntercept="-100", WindowCenter="0", WindowWidth="101")
+    assert len(np.unique(grey(plain))) > 2
+    np.testing.assert_array_equal(grey(content), grey(plain))
+
+
+def test_a_slope_or_an_intercept_alone_counts_and_an_empty_one_is_none(make):
+    window = {"WindowCenter": "200", "WindowWidth": "301"}
+    both = make(RescaleSlope="2", RescaleIntercept="0", **window)
+    np.testing.assert_array_equal(grey(make(RescaleSlope="2", **window)), grey(both))
+    np.testing.assert_array_equal(grey(make(RescaleSlope="2", RescaleIntercept="", **window)), grey(both))
+    both = make(RescaleSlope="1", RescaleIntercept="-50", **window)
+    np.testing.assert_array_equal(grey(make(RescaleIntercept="-50", **window)), grey(both))
+    np.testing.assert_array_equal(grey(make(RescaleSlope="", RescaleIntercept="", **window)), grey(make(**window)))
+
+
+def test_padding_may_be_written_with_the_other_sign(make):
+    stored = np.array([[-2000, 0, 100]], np.int16)
+    content = make(stored, signed=True, PixelPaddingValue=-2000)
+    assert content.count(b"\x28\0\x20\1SS") == 1
+    content = content.replace(b"\x28\0\x20\1SS", b"\x28\0\x20\1US")
+    np.testing.assert_array_equal(grey(content), [[0, 0, 255]])
+    content = make(stored.view(np.uint16), PixelPaddingValue=63536).replace(b"\x28\0\x20\1US", b"\x28\0\x20\1SS")
+    np.testing.assert_array_equal(grey(content), [[255, 0, 255]])
+
+
+def test_what_a_file_contradicts_itself_about_is_refused(make):
+    with pytest.raises(BrokenImageError, match=r"its 12 bits are not the lowest ones \(HighBit 15\)"):
+        decode_dicom(make(bits=12, HighBit=15), "x.dcm", 10**6)
+    with pytest.raises(BrokenImageError, match="its RescaleSlope is 0, which makes all values the same"):
+        decode_dicom(make(RescaleSlope="0", RescaleIntercept="7"), "x.dcm", 10**6)
+
+
 def test_monochrome1_is_inverted(make):
     np.testing.assert_array_equal(grey(make(photometric="MONOCHROME1")), 255 - grey(make()))
     windowed = {"WindowCenter": "200", "WindowWidth": "300"}
