@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -120,8 +120,9 @@ def evaluate_run(
     Args:
         run: Folder of a finished run.
         split: `train`, `val` or `test`.
-        source: Other data with the same classes and sites, or with one site where the run has dealt such data to
-            clients (securefed.preparation.load_other_sites says to whom an image goes then); None takes the run's own.
+        source: Other data with classes and sites of the run, of which some may be absent, or with one site where the
+            run has dealt such data to clients (securefed.preparation.load_other_sites says to whom an image goes then);
+            None takes the run's own.
         encoder: Where the run's encoder is, or a file of its features; None takes the run's own.
         device: `auto`, `cpu` or `cuda`.
         cache_dir: Folder of the feature cache; None takes the user's.
@@ -144,8 +145,7 @@ def evaluate_run(
         dataset, warnings, strangers = load_other_sites(config.data, own, model.sites)
     else:
         dataset, warnings = load_sites(config.data, config.federation.seed)
-    if tuple(dataset.classes) != model.classes:
-        raise ConfigError("--data", f"has the classes {', '.join(dataset.classes)}, not those of the run")
+    dataset, absent = _with_classes(dataset, model.classes, complete=not source)
     unknown = [site for site in dataset.sites if site not in model.sites]
     if unknown:
         raise ConfigError(
@@ -153,6 +153,10 @@ def evaluate_run(
             f"has the sites {', '.join(unknown)}, which are not in this run; its sites are {', '.join(model.sites)}",
         )
     told = [warning.message for warning in warnings if warning.severity == "warning"]
+    if absent:
+        told.append(
+            f"--data: there is no image of {', '.join(absent)}; metrics are over the classes that a site has images of"
+        )
     if strangers:
         told.append(
             f"--data: {strangers} of {len(dataset.records)} images are of patients that this run does not know; the "
@@ -191,6 +195,24 @@ def evaluate_run(
         evaluation = evaluate_site(held_out.site, named, held_out.test.labels)
         result["global_site"] = {"site": held_out.site, **plain_metrics(evaluation.metrics)}
     return result
+
+
+def _with_classes(dataset: ImageDataset, classes: tuple[str, ...], *, complete: bool) -> tuple[ImageDataset, list[str]]:
+    """Return data with their classes numbered as a run numbers them, and the classes of which they have no image."""
+    foreign = [label for label in dataset.classes if label not in classes]
+    absent = [label for label in classes if label not in dataset.classes]
+    if foreign:
+        raise ConfigError(
+            "data.source" if complete else "--data",
+            f"has the classes {', '.join(foreign)}, which the run has not; its classes are {', '.join(classes)}. "
+            "Rename them, or leave them out",
+        )
+    if complete and absent:
+        raise ConfigError(
+            "data.source",
+            f"has no image of {', '.join(absent)} any more; restore them, or name what is to be evaluated with --data",
+        )
+    return replace(dataset, classes=classes), absent
 
 
 def _check_same_data(folder: RunFolder, config: RunConfig, bundle: FeatureBundle) -> None:

@@ -24,6 +24,39 @@ def test_a_run_is_not_evaluated_at_sites_that_it_has_not(call, images):
     assert "--data: has the sites new, which are not in this run; its sites are a, b, c, d" in err
 
 
+def test_data_that_lack_a_class_of_the_run_are_judged_by_the_classes_they_have(call, images):
+    for site in ("a", "b", "c", "d"):
+        shutil.copytree(images / site / "dark", images / site / "light")
+        for path in (images / site / "light").iterdir():
+            path.write_bytes((images / site / "bright" / path.name).read_bytes() + b"copy")
+    with_splits(images, lambda number: ("train", "train", "val", "test", "test")[number % 5])
+    assert call("simulate", "--data", images, "--rounds", 1, "--output", "run", "--quiet")[0] == 0
+    shutil.copytree(images, "others")
+    for site in ("a", "b", "c", "d"):
+        shutil.rmtree(Path("others", site, "bright"))
+    code, out, err = call("evaluate", "run", "--data", "others", "--json")
+    assert code == 0, err
+    assert "there is no image of bright; metrics are over the classes that a site has images of" in err
+    site = json.loads(Path("run/evaluation.json").read_text())["sites"]["a"]
+    counts = np.array(site["confusion"])[1:]
+    told = json.loads(out)["sites"]["a"]["ensemble"]
+    assert told["num_images"] == counts.sum() == 8
+    assert told["accuracy"] == pytest.approx((counts[0, 1] + counts[1, 2]) / 8)
+    assert told["balanced_accuracy"] == pytest.approx((counts[0, 1] / 4 + counts[1, 2] / 4) / 2)
+    Path("others/metadata.csv").unlink()
+    Path("others/a/light").rename("others/a/pale")
+    code, out, err = call("evaluate", "run", "--data", "others", "--quiet")
+    assert (code, out) == (2, "")
+    assert (
+        "--data: has the classes pale, which the run has not; its classes are bright, dark, light. Rename them" in err
+    )
+    for site in ("a", "b", "c", "d"):
+        shutil.rmtree(images / site / "light")
+    code, out, err = call("evaluate", "run", "--quiet")
+    assert (code, out) == (2, "")
+    assert "data.source: has no image of light any more; restore them, or name what is to be evaluated" in err
+
+
 def test_findings_about_the_data_are_told_when_a_run_is_evaluated(call, images):
     assert call("simulate", "--data", images, "--rounds", 1, "--output", "run", "--quiet")[0] == 0
     shutil.copytree(images, "others")
