@@ -26,11 +26,17 @@ MAX_PIXELS = 80_000_000
 _FORMATS = ("JPEG", "PNG", "TIFF", "BMP")
 _WIDE_MODES = frozenset({"I;16", "I;16L", "I;16B", "I;16N", "I", "F"})
 _GREY_ALPHA_16, _COLOUR_16 = b"\x10\x04", b"\x10\x02"
+_FEW_GREYS = (b"\x02\x00", b"\x04\x00")
 """Bit depth and colour type in the header of a PNG."""
 
 _TRANSPARENT_COLOUR = (
     "it has 16-bit colour of which one is called transparent, and only the upper 8 bits are read here; save it "
     "with an alpha channel, or with 8 bits"
+)
+_TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_UNKNOWN_TIFF = (
+    "it is a TIFF that is damaged or of a kind that is not read here, such as floating-point values of 16 or 64 bits, "
+    "or unsigned ones of 32 bits in big-endian order; save it with 8 or 16 bits"
 )
 _BITS, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 262, 339
 """Tags of TIFF."""
@@ -86,9 +92,12 @@ def decode_image(content: bytes, path: str) -> Image.Image:
             _check_size(image.size, path)
             if content.startswith(b"\x89PNG") and content[24:26] == _COLOUR_16 and "transparency" in image.info:
                 raise BrokenImageError(path, _TRANSPARENT_COLOUR)
+            if content.startswith(b"\x89PNG") and content[24:26] in _FEW_GREYS and "transparency" in image.info:
+                white = 2 ** content[24] - 1
+                image.info["transparency"] = (image.info["transparency"] & white) * (255 // white)  # as the pixels are
             return Image.fromarray(_deep_over_black(image, path)).convert("RGB") if deep else _to_rgb(image, path)
     except _DECODER_ERRORS as error:
-        raise BrokenImageError(path, _one_line(error)) from error
+        raise BrokenImageError(path, _one_line(error, content)) from error
 
 
 def check_image(content: bytes, path: str) -> None:
@@ -110,7 +119,7 @@ def check_image(content: bytes, path: str) -> None:
             _check_size(image.size, path)
             image.verify()
     except _DECODER_ERRORS as error:
-        raise BrokenImageError(path, _one_line(error)) from error
+        raise BrokenImageError(path, _one_line(error, content)) from error
 
 
 def _to_rgb(image: Image.Image, path: str) -> Image.Image:
@@ -163,7 +172,9 @@ def _check_size(size: tuple[int, int], path: str) -> None:
         raise BrokenImageError(path, f"{size[0]} x {size[1]} pixels are more than the limit of {MAX_PIXELS}")
 
 
-def _one_line(error: BaseException) -> str:
+def _one_line(error: BaseException, content: bytes) -> str:
     if isinstance(error, UnidentifiedImageError):
+        if content.startswith(_TIFF):
+            return _UNKNOWN_TIFF
         return f"it is no {', '.join(_FORMATS[:-1])} or {_FORMATS[-1]} file"
     return " ".join(str(error).split())[:200] or type(error).__name__

@@ -70,15 +70,19 @@ RAMP = np.linspace(0, 4095, 20 * 30).astype(np.uint16).reshape(20, 30)
 STRETCHED = np.rint(RAMP / 4095 * 255).astype(np.uint8)
 
 
+def png(header, raw, extra=b""):
+    """A PNG of a header, filtered rows and the content of a chunk tRNS."""
+    parts = [b"IHDR" + header, *([b"tRNS" + extra] if extra else []), b"IDAT" + zlib.compress(raw), b"IEND"]
+    chunks = (struct.pack(">I", len(part) - 4) + part + struct.pack(">I", zlib.crc32(part)) for part in parts)
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
+
+
 def png_16(colour_type, values, extra=b""):
     """A PNG of 16 bits a channel, values uint16[h, w, channels]; every row after the first with the filter `up`."""
     rows = values.astype(">u2").view(np.uint8).reshape(len(values), -1)
     up = np.concatenate([rows[:1], rows[1:] - rows[:-1]])
     raw = b"".join(bytes([2 * (i > 0)]) + row.tobytes() for i, row in enumerate(up))
-    header = struct.pack(">IIBBBBB", values.shape[1], values.shape[0], 16, colour_type, 0, 0, 0)
-    parts = [b"IHDR" + header, *([b"tRNS" + extra] if extra else []), b"IDAT" + zlib.compress(raw), b"IEND"]
-    chunks = (struct.pack(">I", len(part) - 4) + part + struct.pack(">I", zlib.crc32(part)) for part in parts)
-    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
+    return png(struct.pack(">IIBBBBB", values.shape[1], values.shape[0], 16, colour_type, 0, 0, 0), raw, extra)
 
 
 def tiff(values, photometric, sample_format=1):
@@ -117,6 +121,29 @@ def test_what_sixteen_bit_grey_calls_transparent_is_black_and_does_not_count():
     expected = STRETCHED.copy()
     expected[:5], expected[5, 0] = 0, 0
     np.testing.assert_array_equal(shades(png_16(0, values[..., None], struct.pack(">H", 60000))), expected)
+
+
+@pytest.mark.parametrize(
+    ("bits", "row", "transparent", "expected"),
+    [
+        (4, b"\xf1\x0f", 15, [0, 17, 0, 0]),
+        (4, b"\xf1\x0f", 1, [255, 0, 0, 255]),
+        (2, b"\x1b", 3, [0, 85, 170, 0]),
+        (2, b"\x1b", 2, [0, 85, 0, 255]),
+        (1, b"\xa0", 1, [0, 0, 0, 0]),
+    ],
+)
+def test_what_few_bits_of_grey_call_transparent_is_black(bits, row, transparent, expected):
+    content = png(struct.pack(">IIBBBBB", 4, 1, bits, 0, 0, 0, 0), b"\0" + row, struct.pack(">H", transparent))
+    assert shades(content).tolist() == [expected]
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float16])
+def test_a_tiff_of_a_kind_that_is_not_read_is_called_one(dtype):
+    with pytest.raises(BrokenImageError, match="it is a TIFF that is damaged or of a kind that is not read here"):
+        decode_image(tiff(RAMP.astype(dtype), 1, sample_format=3), "x.tif")
+    with pytest.raises(BrokenImageError, match="it is no JPEG, PNG, TIFF or BMP file"):
+        decode_image(b"MM", "x.tif")
 
 
 def test_white_may_be_zero_in_sixteen_bits_as_in_eight():
