@@ -34,7 +34,8 @@ def partition(dataset: ImageDataset, n: int, alpha: float | None, seed: int) -> 
     Args:
         dataset: A data set in which one site trains.
         n: Number of clients, at least 1 and at most the number of patients in training.
-        alpha: Concentration of the Dirichlet distribution, above 0 (small: clients differ more); None for IID.
+        alpha: Concentration of the Dirichlet distribution, above 0 (small: clients differ more), and so far below the
+            largest float that the clients' sum is one; None for IID.
         seed: Seed of the generator; the same seed gives the same partition.
 
     Raises:
@@ -51,6 +52,8 @@ def partition(dataset: ImageDataset, n: int, alpha: float | None, seed: int) -> 
     available = sum(unit.split == "train" for unit in units)
     if not 1 <= n <= available:
         raise PartitionError(n, f"use 1 to {available}, the number of patients (or images) in training")
+    if alpha is not None and not math.isfinite(2.0 * n * alpha):
+        raise PartitionError(n, f"alpha {alpha} is too large to draw shares; leave it away for clients that are alike")
     rng = np.random.default_rng(seed)
     owner = _deal_evenly(units, n, rng) if alpha is None else _deal_by_class(units, n, alpha, rng)
     _fill_gaps(units, owner, n)

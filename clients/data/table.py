@@ -3,6 +3,7 @@
 import csv
 import io
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 
 from clients.data.errors import ColumnError, SourceFormatError
@@ -113,15 +114,20 @@ def _read_parquet(path: Path, options: DataOptions) -> Table:
 
 
 def _text(path: Path, column: str, cell: object) -> str:
-    """Return a cell as a CSV of the same table would have it: a whole number has no point, no number is empty."""
+    """Return a cell as a CSV of the same table would have it: a whole number has no point, no number is empty.
+
+    Of a decimal the zeros at its end are left away, as of a float.
+    """
     if cell is None or cell != cell:  # NaN, which pandas writes for an absent value
         return ""
     if isinstance(cell, bytes | list | dict):
         raise SourceFormatError(
             path, f"has {type(cell).__name__} in the column {column!r}; write text or numbers there"
         )
-    if isinstance(cell, float) and cell.is_integer():
+    if isinstance(cell, float | Decimal) and cell == int(cell):
         return str(int(cell))
+    if isinstance(cell, Decimal):
+        return format(cell, "f").rstrip("0")
     return str(cell).strip()
 
 

@@ -1,5 +1,6 @@
 """CSV and Parquet manifests."""
 
+from decimal import Decimal
 from unicodedata import normalize
 
 import pyarrow as pa
@@ -145,6 +146,10 @@ def test_parquet_cells_are_the_text_of_a_csv(rows, tmp_path):
     parquet.write_table(pa.table({**columns, "patient": pa.array([*numbers, float("nan"), None])}), path)
     patients = {record.path: record.patient for record in load_dataset(str(path))[0].records}
     assert [patients[row[0]] for row in rows] == [*(str(i) for i in range(len(numbers))), None, None]
+    decimals = [*(Decimal(f"{i}.00") for i in range(len(rows) - 2)), Decimal("70.50"), Decimal("-10.00")]
+    parquet.write_table(pa.table({**columns, "patient": pa.array(decimals, pa.decimal128(8, 2))}), path)
+    patients = {record.path: record.patient for record in load_dataset(str(path))[0].records}
+    assert [patients[row[0]] for row in rows] == [*(str(i) for i in range(len(numbers))), "70.5", "-10"]
     for kind, cells in (("bytes", [row[1].encode() for row in rows]), ("list", [[row[1]] for row in rows])):
         parquet.write_table(pa.table({**columns, "label": cells}), path)
         with pytest.raises(SourceFormatError, match=f"has {kind} in the column 'label'; write text"):

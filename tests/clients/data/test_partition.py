@@ -155,7 +155,13 @@ def test_a_split_too_small_for_all_is_left_and_reported():
 
 @pytest.mark.parametrize(
     ("n", "alpha", "words"),
-    [(0, None, "use 1 to 36"), (37, None, "use 1 to 36"), (2, 0.0, "above 0"), (2, np.inf, "above 0")],
+    [
+        (0, None, "use 1 to 36"),
+        (37, None, "use 1 to 36"),
+        (2, 0.0, "above 0"),
+        (2, np.inf, "above 0"),
+        (2, 1e308, "too large"),
+    ],
 )
 def test_what_cannot_be_dealt_is_refused(n, alpha, words):
     with pytest.raises(PartitionError, match=words):
