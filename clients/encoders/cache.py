@@ -24,7 +24,8 @@ from safetensors import SafetensorError
 from clients.encoders.card import write_atomically
 from clients.encoders.errors import FeatureCacheError
 
-_VERSION = "securefed/features/v1"
+_VERSION = "securefed/features/v2"
+"""Of what images are read as: another one where the same file would be shown to the encoder differently."""
 _CHECKSUM_BYTES = 16
 
 
