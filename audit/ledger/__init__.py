@@ -2,7 +2,7 @@
 
 from audit.ledger.accounts import Account, Budget, BudgetLine, Charge
 from audit.ledger.check import check_ledger, count_agreeing
-from audit.ledger.errors import BudgetExceededError, LedgerError
+from audit.ledger.errors import BudgetExceededError, LedgerError, NoLedgerError
 from audit.ledger.ledger import AccountStatus, FaultPoint, Ledger
 from audit.ledger.names import release_name, run_in_ledgers, run_of_log
 from audit.ledger.policy import Policy, Renewal, SignedRenewal
@@ -19,6 +19,7 @@ __all__ = [
     "FaultPoint",
     "Ledger",
     "LedgerError",
+    "NoLedgerError",
     "Policy",
     "Renewal",
     "SignedRenewal",

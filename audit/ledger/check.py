@@ -36,7 +36,7 @@ def count_agreeing(path: Path, logs: Mapping[str, Sequence[Event]], named: Calla
             releases it is not known at all, and only the hospital's private log has it.
         LedgerError: There is no such ledger, or it cannot be opened.
     """
-    with Ledger.existing(path) as ledger:
+    with Ledger.reading(path) as ledger:
         charges = {spent.charge.release_id: spent for spent in ledger.charges()}
         budgets = ledger.budgets()
         for line, budget in budgets.items():

@@ -2,6 +2,7 @@
 
 AuditError
     LedgerError              the database cannot be used, or an entry does not fit: fix it and try again
+        NoLedgerError        there is none where one is named to be read: name another file (exit code 2)
     BudgetExceededError      the release would exceed the budget: it must not happen (exit code 4)
 """
 
@@ -18,6 +19,12 @@ class LedgerError(AuditError):
         super().__init__(f"{path}: {reason}")
         self.path = path
         self.reason = reason
+
+
+class NoLedgerError(LedgerError):
+    """A file that is named as a ledger is none, or cannot be read; that says nothing about any record."""
+
+    exit_code = 2
 
 
 class BudgetExceededError(AuditError):

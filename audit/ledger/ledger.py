@@ -18,13 +18,11 @@ from typing import Any, Self
 from audit.accounting import Repeated, bound_against, mechanism_fields, upper_epsilon
 from audit.errors import EvidenceError
 from audit.ledger.accounts import Account, Budget, BudgetLine, Charge
+from audit.ledger.database import open_database, read_database
 from audit.ledger.entries import Spent, State, part_of
-from audit.ledger.errors import BudgetExceededError, LedgerError
+from audit.ledger.errors import BudgetExceededError, LedgerError, NoLedgerError
 from audit.ledger.policy import Policy, SignedRenewal
 from audit.log import Clock, system_clock
-
-_WAIT_SECONDS = 120.0
-_SCHEMA = "CREATE TABLE IF NOT EXISTS entries (seq INTEGER PRIMARY KEY CHECK (seq >= 0), line BLOB NOT NULL) STRICT"
 
 
 class FaultPoint(StrEnum):
@@ -66,6 +64,7 @@ class Ledger:
         path: The database, made where it is new.
         clock: Where the times of entries come from; nothing depends on them.
         fault: Called at each FaultPoint.
+        read_only: See `reading`.
 
     Raises:
         LedgerError: The file is no ledger or cannot be used.
@@ -73,25 +72,19 @@ class Ledger:
     """
 
     def __init__(
-        self, path: Path, clock: Clock = system_clock, fault: Callable[[FaultPoint], None] = _no_fault
+        self,
+        path: Path,
+        clock: Clock = system_clock,
+        fault: Callable[[FaultPoint], None] = _no_fault,
+        *,
+        read_only: bool = False,
     ) -> None:
         self.path = path
         self._clock = clock
         self._fault = fault
         self._state = State()
+        self._connection = read_database(path) if read_only else open_database(path)
         try:
-            if not path.exists():  # a new one is its owner's alone, and so are the files that SQLite puts beside it
-                path.touch(mode=0o600)
-        except OSError as error:
-            raise LedgerError(path, f"cannot be opened ({error.strerror})") from error
-        try:
-            self._connection = sqlite3.connect(path, timeout=_WAIT_SECONDS, isolation_level=None)
-        except sqlite3.Error as error:
-            raise LedgerError(path, f"cannot be opened ({error})") from error
-        try:
-            self._connection.execute("PRAGMA journal_mode = WAL")
-            self._connection.execute("PRAGMA synchronous = FULL")
-            self._connection.execute(_SCHEMA)
             self._catch_up()
         except sqlite3.Error as error:
             self._connection.close()
@@ -102,10 +95,20 @@ class Ledger:
 
     @classmethod
     def existing(cls, path: Path, clock: Clock = system_clock) -> Self:
-        """Open a ledger that must be there already; raises LedgerError where it is not."""
-        if not path.is_file():
-            raise LedgerError(path, "is no ledger; `audit ledger policy` makes one from a budget policy")
+        """Open a ledger that must be there already; raises NoLedgerError where it is not."""
+        _require_file(path)
         return cls(path, clock)
+
+    @classmethod
+    def reading(cls, path: Path) -> Self:
+        """Return a ledger as it is now, to be read alone; of one that nobody writes no file is made beside it.
+
+        Raises:
+            NoLedgerError: There is none, or it cannot be read.
+            EvidenceError: An entry was changed.
+        """
+        _require_file(path)
+        return cls(path, read_only=True)
 
     def install(self, policy: Policy) -> None:
         """Give lines their first budget; lines that have this very budget already are left as they are.
@@ -352,3 +355,8 @@ class Ledger:
         seq, line = self._state.size, self._state.encode(kind, time, fields)
         self._state.take(line)
         self._connection.execute("INSERT INTO entries (seq, line) VALUES (?, ?)", (seq, line))
+
+
+def _require_file(path: Path) -> None:
+    if not path.is_file():
+        raise NoLedgerError(path, "is no ledger; `audit ledger policy` makes one from a budget policy")

@@ -36,7 +36,7 @@ def show_command(*, ledger: Path, hospital: str | None, as_json: bool) -> None:
     """Print budget, epsilon spent and what is left of every budget line in LEDGER."""
     from audit.ledger import Ledger, budget_lines
 
-    with Ledger.existing(ledger) as opened:
+    with Ledger.reading(ledger) as opened:
         lines = [line for line in budget_lines(opened) if hospital in (None, line["hospital"])]
         digest = opened.digest
     if hospital is not None and not lines:
@@ -77,7 +77,7 @@ def policy_command(*, ledger: Path, file: Path | None) -> None:
     from audit.ledger import Ledger, Policy, policy_toml
 
     if file is None:
-        with Ledger.existing(ledger) as opened:
+        with Ledger.reading(ledger) as opened:
             click.echo(policy_toml(opened), nl=False)
         return
     policy = Policy.read(file)
@@ -141,7 +141,7 @@ def history_command(*, ledger: Path, hospital: str | None, as_json: bool) -> Non
     """Print every entry of LEDGER in order: policies, renewals, charges and refusals."""
     from audit.ledger import Ledger, history
 
-    with Ledger.existing(ledger) as opened:
+    with Ledger.reading(ledger) as opened:
         entries = [entry for entry in history(opened) if hospital in (None, entry["hospital"])]
     if as_json:
         click.echo(json.dumps(entries))

@@ -189,7 +189,7 @@ def _budget(folder: SiteFolder, settings: SiteSettings, study: Study | None) -> 
     if not folder.ledger.exists():
         return SiteFinding("budget", Level.LOOK, "no budget is set (audit ledger policy); nothing limits epsilon here")
     try:
-        with Ledger.existing(folder.ledger) as ledger:
+        with Ledger.reading(folder.ledger) as ledger:
             lines = budget_lines(ledger)
     except (LedgerError, EvidenceError) as error:
         return SiteFinding("budget", Level.WRONG, str(error))

@@ -51,5 +51,5 @@ def _budget(folder: SiteFolder) -> list[dict[str, Any]]:
 
     if not folder.ledger.exists():
         return []
-    with Ledger.existing(folder.ledger) as ledger:
+    with Ledger.reading(folder.ledger) as ledger:
         return budget_lines(ledger)

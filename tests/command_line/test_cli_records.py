@@ -177,7 +177,14 @@ def test_a_ledger_from_policy_to_renewal(call):
     call("keys", "new", "mallory")
     signer = json.loads(Path("dpo.pub").read_text())["key"]
     Path("policy.toml").write_text(policy_text(signer))
-    assert call("audit", "ledger", "show", "ledger.db")[0] == 1
+    Path("empty.db").touch()
+    for name in ("ledger.db", "empty.db"):
+        for what in ("show", "history", "policy"):
+            code, out, err = call("audit", "ledger", what, name)
+            assert (code, out) == (2, "")
+            assert err.startswith(f"error: {name}: is no ledger")
+    assert Path("empty.db").read_bytes() == b""
+    assert not Path("ledger.db").exists()
     code, out, err = call("audit", "ledger", "policy", "ledger.db", "policy.toml")
     assert (code, out, err) == (0, "north: epsilon 3 at delta 1e-05 for one image\n", "")
     Path("policy.toml").write_text(policy_text(signer).replace("= 3", "= 300"))
