@@ -78,7 +78,7 @@ class RunEvidence:
     ) -> "RunEvidence":
         """Start the log of a new run."""
         header: dict[str, JSON] = {
-            "run_id": folder.path.name,
+            "run_id": folder.name,
             "operation": operation,
             "software": software_versions(),
             "seeded": True,  # partitions, start, batches, rounding; of noise see `privacy_claim`

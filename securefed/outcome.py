@@ -109,7 +109,7 @@ def write_outcome(
     )
     folder.write_json(folder.summary, summary)
     if digest is not None:
-        folder.write_text(folder.card, model_card(outcome.name or folder.path.name, bundle.classes, summary))
+        folder.write_text(folder.card, model_card(outcome.name or folder.name, bundle.classes, summary))
     return summary
 
 

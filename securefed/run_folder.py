@@ -16,6 +16,7 @@ from safetensors.numpy import load_file, save
 
 from audit.data_name import DATA_KEY, named_data
 from audit.durable import write_whole
+from audit.rules import NAME, FieldError
 from audit.site_folder import site_folder_name
 from securefed.errors import NoRunFolderError, RunFolderError
 
@@ -66,6 +67,11 @@ class RunFolder:
         self.data_key = path / DATA_KEY
         self.plots = path / "plots"
 
+    @property
+    def name(self) -> str:
+        """What the record calls the run: the last part of the path; of "." and ".." that of the folder they lead to."""
+        return self.path.name if self.path.name not in ("", "..") else self.path.resolve().name
+
     @classmethod
     def create(cls, base: Path, name: str, now: datetime, exact: Path | None = None) -> "RunFolder":
         """Make a new folder `base/<UTC time>-<name>` (or `exact`), never one that already holds something.
@@ -80,7 +86,10 @@ class RunFolder:
             RunFolderError: The folder cannot be made or is not empty.
         """
         stem = f"{now:%Y%m%dT%H%M%SZ}-{name}"
-        _require_unicode(exact if exact is not None else base / stem)
+        if exact is None:
+            require_run_name(base / stem)
+        else:
+            _require_unicode(exact)
         for attempt in range(1000):
             path = exact if exact is not None else base / (stem if attempt == 0 else f"{stem}-{attempt}")
             try:
@@ -241,6 +250,20 @@ def read_byte_rows(path: Path) -> list[ByteRow]:
             )
             for line in csv.DictReader(stream)
         ]
+
+
+def require_run_name(path: Path) -> None:
+    """Refuse a folder after which no run can be called (audit/rules.py has the rule); raises RunFolderError."""
+    _require_unicode(path)
+    name = RunFolder(path).name
+    try:
+        NAME.check(name, "")
+    except FieldError as error:
+        raise RunFolderError(
+            path,
+            f"the run would be called {name!r}, which {error.reason}: a name has 1 to 200 characters, no control "
+            "characters and no blank at its ends; name another folder with --output",
+        ) from error
 
 
 def _require_unicode(path: Path) -> None:

@@ -37,7 +37,7 @@ from securefed.privacy.run import LocalPrivacy, start_privacy
 from securefed.privacy.shared_run import SharedPrivacy
 from securefed.privacy.spending import BUDGETS_OF_DEALT_CLIENTS, check_ledger_is_there, with_absolute_ledger
 from securefed.round_rows import ClampingWatch, round_rows
-from securefed.run_folder import MetricRow, RunFolder
+from securefed.run_folder import MetricRow, RunFolder, require_run_name
 from securefed.sum_terms import SumTerms
 from securefed.summary import measured, privacy_off, unclaimed
 
@@ -92,6 +92,8 @@ def simulate(
         DivergedError: A hospital's model predicts nothing finite.
         RunFolderError: The results cannot be written.
     """
+    if output is not None:
+        require_run_name(output)
     observer = observer or Observer()
     config = with_absolute_ledger(config)
     check_ledger_is_there(config.privacy)

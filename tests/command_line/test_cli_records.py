@@ -35,6 +35,15 @@ def test_a_run_verifies_and_a_changed_one_does_not(call, images):
     assert "DOES NOT VERIFY" in err
 
 
+def test_a_run_in_the_current_folder_is_called_like_that_folder(call, images, tmp_path, monkeypatch):
+    (tmp_path / "mine").mkdir()
+    monkeypatch.chdir(tmp_path / "mine")
+    code, _, err = call("simulate", "--data", images, "--method", "zero-shot", "--output", ".", "--quiet")
+    assert code == 0, err
+    code, out, _ = call("audit", "verify", ".", "--json")
+    assert (code, json.loads(out)["run_id"]) == (0, "mine")
+
+
 @pytest.mark.parametrize(
     "arguments",
     [

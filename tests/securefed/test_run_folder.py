@@ -3,6 +3,7 @@ import resource
 import signal
 import stat
 from datetime import UTC, datetime
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from securefed.nodes.memory import RoundMemory
 from securefed.nodes.site_state import SiteState
 from securefed.plots.style import figure
 from securefed.run_folder import ByteRow, MetricRow, RunFolder, read_byte_rows, read_metric_rows
+from securefed.simulation import simulate
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
@@ -42,6 +44,24 @@ def test_a_name_that_is_no_text_is_refused_before_it_reaches_the_log(tmp_path):
     with pytest.raises(RunFolderError, match="no valid Unicode here; name another folder with --output, or set LC_ALL"):
         RunFolder.create(tmp_path, "x", NOW, exact=tmp_path / name)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["run ", "\t", " ", "a\nb", "n" * 201])
+def test_a_name_that_no_record_can_hold_is_refused_before_anything_is_made(tmp_path, name):
+    says = "which .*: a name has 1 to 200 characters, .*; name another folder with --output"
+    with pytest.raises(RunFolderError, match=says):
+        simulate(config_from_mapping({}), output=tmp_path / name)
+    with pytest.raises(RunFolderError, match=says):
+        RunFolder.create(tmp_path, name, NOW)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_run_in_the_current_folder_has_the_name_of_that_folder(tmp_path, monkeypatch):
+    (tmp_path / "mine" / "below").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "mine")
+    names = [RunFolder(Path(path)).name for path in (".", "", "below/..", "../mine", "../other/run")]
+    assert names == ["mine", "mine", "mine", "mine", "run"]
+    assert RunFolder(Path("/")).name == ""
 
 
 def test_sites_with_like_names_have_folders_apart(tmp_path):
