@@ -8,6 +8,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from audit.durable import sync_folder
 from audit.errors import KeyFileError
+from audit.regular_file import read_regular
 
 _SIZE = 32
 
@@ -39,7 +40,7 @@ def load_secret(path: Path) -> bytes:
     """
     try:
         mode = path.stat().st_mode
-        secret = path.read_bytes()
+        secret = read_regular(path)
     except OSError as error:
         raise KeyFileError(path, f"cannot be read ({error.strerror})") from error
     if mode & 0o077:

@@ -14,6 +14,7 @@ from audit.errors import EvidenceError
 from audit.ledger.accounts import ALL_DATA, Budget, BudgetLine
 from audit.ledger.errors import LedgerError
 from audit.privacy_fields import ADJACENCY, BUDGET_DELTA, UNIT
+from audit.regular_file import read_regular
 from audit.roster import is_signed, is_small_order
 from audit.rules import DIGEST, KEY, NAME, PROSE, SIGNATURE, Choice, FieldError, Integer, ListOf, Real, Record
 
@@ -60,7 +61,7 @@ class Policy:
                 signer under whose key anybody can sign.
         """
         try:
-            value = tomllib.loads(path.read_bytes().decode("utf-8"))
+            value = tomllib.loads(read_regular(path).decode("utf-8"))
             _POLICY.check(value, "")
         except OSError as error:
             raise LedgerError(path, f"cannot be read ({error.strerror})") from error

@@ -7,10 +7,11 @@ import click
 
 from securefed.commands.console import ConsoleObserver, stdout_console
 from securefed.commands.options import cache_option, json_option
+from securefed.commands.paths import PATH
 
 
 @click.command("attack", short_help="Attack a finished run; what was found enters its record.")
-@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("run", type=PATH)
 @click.option("--only", multiple=True, metavar="NAME", help="epsilon, members, inversion, protocol. [all]")
 @click.option("--canaries", type=click.IntRange(2), default=5000, show_default=True, help="For epsilon.")
 @click.option("--site", metavar="SITE", help="Hospital whose training is audited. [the first]")

@@ -12,6 +12,7 @@ from securefed.commands.attack import command as attack_command
 from securefed.commands.compare import command as compare_command
 from securefed.commands.ledger import command as ledger_command
 from securefed.commands.options import json_option, require_files, require_run
+from securefed.commands.paths import PATH
 from securefed.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -29,20 +30,18 @@ command.add_command(ledger_command)
 
 
 @command.command("verify", short_help="Recompute everything that a run folder claims.")
-@click.argument("run", type=click.Path(path_type=Path))
-@click.option("--roster", type=click.Path(path_type=Path), metavar="FILE", help="Roster agreed on before the run.")
-@click.option(
-    "--heads", type=click.Path(path_type=Path), multiple=True, metavar="FILE", help="Heads that a hospital kept."
-)
-@click.option("--ledger", type=click.Path(path_type=Path), metavar="FILE", help="A ledger that must tell the same.")
+@click.argument("run", type=PATH)
+@click.option("--roster", type=PATH, metavar="FILE", help="Roster agreed on before the run.")
+@click.option("--heads", type=PATH, multiple=True, metavar="FILE", help="Heads that a hospital kept.")
+@click.option("--ledger", type=PATH, metavar="FILE", help="A ledger that must tell the same.")
 @json_option
 def verify_command(
     *, run: Path, roster: Path | None, heads: tuple[Path, ...], ledger: Path | None, as_json: bool
 ) -> None:
     """Recompute chain, signatures, configuration, model, bytes and epsilon of RUN from its files alone.
 
-    Exit code 3 where something does not verify; the first bad event is named. An argument that cannot be read says
-    nothing about the record: exit code 2. Without --roster the run is only shown to
+    Exit code 3 where something does not verify; the first bad event is named. An argument that cannot be read, or is
+    of another kind, says nothing about the record: exit code 2. Without --roster the run is only shown to
     agree with itself.
     """
     from audit.verify import verify_run
@@ -81,14 +80,12 @@ def _plain(result: "Verification") -> dict[str, Any]:
 
 
 @command.command("report", short_help="Write the report of a run, for people and machines.")
-@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("run", type=PATH)
 @click.option("--format", "formats", multiple=True, metavar="NAME", help="html, md, json; pdf; registry. [first three]")
-@click.option("--output", type=click.Path(path_type=Path), metavar="DIR", help="Where to. [the run folder]")
-@click.option("--roster", type=click.Path(path_type=Path), metavar="FILE", help="Roster agreed on before the run.")
-@click.option(
-    "--heads", type=click.Path(path_type=Path), multiple=True, metavar="FILE", help="Heads that a hospital kept."
-)
-@click.option("--key", type=click.Path(path_type=Path), metavar="KEY", help="Sign report.json with the server's key.")
+@click.option("--output", type=PATH, metavar="DIR", help="Where to. [the run folder]")
+@click.option("--roster", type=PATH, metavar="FILE", help="Roster agreed on before the run.")
+@click.option("--heads", type=PATH, multiple=True, metavar="FILE", help="Heads that a hospital kept.")
+@click.option("--key", type=PATH, metavar="KEY", help="Sign report.json with the server's key.")
 def report_command(
     *,
     run: Path,

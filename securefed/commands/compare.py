@@ -8,11 +8,12 @@ import click
 from audit.errors import EvidenceError
 from securefed.commands.console import stdout_console
 from securefed.commands.options import json_option, require_run
+from securefed.commands.paths import PATH
 from securefed.errors import ConfigError
 
 
 @click.command("compare", short_help="Utility, epsilon and bytes of runs side by side.")
-@click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="RUN...")
+@click.argument("runs", nargs=-1, required=True, type=PATH, metavar="RUN...")
 @click.option("--format", "form", default="table", show_default=True, metavar="NAME", help="table or md.")
 @json_option
 def command(*, runs: tuple[Path, ...], form: str, as_json: bool) -> None:

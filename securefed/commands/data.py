@@ -13,6 +13,7 @@ from securefed.commands.options import (
     json_option,
     resolve_config,
 )
+from securefed.commands.paths import PATH
 from securefed.errors import RunFolderError
 
 
@@ -58,7 +59,7 @@ def inspect_command(
 
 
 @command.command("demo", short_help="Write the synthetic cohort as an example.")
-@click.argument("folder", type=click.Path(path_type=Path))
+@click.argument("folder", type=PATH)
 def demo_command(*, folder: Path) -> None:
     """Write the synthetic cohort to FOLDER, as an example of the layout.
 

@@ -6,6 +6,8 @@ from typing import Any
 
 import click
 
+from securefed.commands.paths import PATH, TypedPath
+
 
 @click.group("deploy", short_help="Run a study between machines, on NVIDIA FLARE or Flower.")
 def command() -> None:
@@ -17,8 +19,8 @@ def command() -> None:
 
 
 @command.command("node", short_help="Run a hospital's node: it answers what an engine delivers.")
-@click.argument("folder", type=click.Path(path_type=Path))
-@click.option("--socket", "socket_path", type=click.Path(path_type=Path), metavar="PATH", help="[FOLDER/node.sock]")
+@click.argument("folder", type=PATH)
+@click.option("--socket", "socket_path", type=PATH, metavar="PATH", help="[FOLDER/node.sock]")
 def node_command(*, folder: Path, socket_path: Path | None) -> None:
     """Run the node of the hospital's FOLDER in the foreground, for the study that it has approved.
 
@@ -30,7 +32,7 @@ def node_command(*, folder: Path, socket_path: Path | None) -> None:
 
 
 @command.command("metrics", short_help="Show a study's progress to Prometheus.")
-@click.argument("folder", type=click.Path(path_type=Path))
+@click.argument("folder", type=PATH)
 @click.option("--port", type=click.IntRange(1, 65535), default=9464, metavar="N", help="Port. [9464]")
 @click.option("--address", default="127.0.0.1", metavar="IP", help="Where to listen; nothing protects it. [127.0.0.1]")
 def metrics_command(*, folder: Path, port: int, address: str) -> None:
@@ -65,11 +67,11 @@ def _engine_group(name: str, title: str) -> click.Group:
     group.help = f"A study over {title} (install the extra: pip install 'securefed[{name}]')."
 
     @group.command("init", short_help="Make certificates and policies for an approved study.")
-    @click.argument("folder", type=click.Path(path_type=Path))
-    @click.option("--study", required=True, type=click.Path(path_type=Path), metavar="FILE", help="The study file.")
-    @click.option("--key", required=True, type=click.Path(path_type=Path), metavar="FILE", help="The server's key.")
+    @click.argument("folder", type=PATH)
+    @click.option("--study", required=True, type=PATH, metavar="FILE", help="The study file.")
+    @click.option("--key", required=True, type=PATH, metavar="FILE", help="The server's key.")
     @click.option(
-        "--approval", "approvals", multiple=True, type=click.Path(path_type=Path), metavar="FILE",
+        "--approval", "approvals", multiple=True, type=PATH, metavar="FILE",
         help="A hospital's approval; one for each.",
     )  # fmt: skip
     @click.option("--host", default="localhost", metavar="NAME", help="How the sites call the server. [localhost]")
@@ -107,20 +109,20 @@ def _engine_group(name: str, title: str) -> click.Group:
         click.echo(str(folder))
 
     @group.command("start", short_help="Start server and sites of this machine.")
-    @click.argument("folder", type=click.Path(path_type=Path))
+    @click.argument("folder", type=PATH)
     @click.argument("parties", nargs=-1)
     def start_command(*, folder: Path, parties: tuple[str, ...]) -> None:
         """Start the server and the sites whose folders are on this machine, or only the named PARTIES."""
         _open(name, folder).start(parties)
 
     @group.command("submit", short_help="Start the study, or go on with it.")
-    @click.argument("folder", type=click.Path(path_type=Path))
+    @click.argument("folder", type=PATH)
     def submit_command(*, folder: Path) -> None:
         """Start the study at the server and all connected sites; a study that was interrupted goes on."""
         click.echo(_open(name, folder).submit())
 
     @group.command("status", short_help="Show parties, job and progress.")
-    @click.argument("folder", type=click.Path(path_type=Path))
+    @click.argument("folder", type=PATH)
     @click.option("--watch", is_flag=True, help="Follow the progress until the study has ended.")
     def status_command(*, folder: Path, watch: bool) -> None:
         """Print parties, job and progress as JSON; with --watch the server's journal, a line an event.
@@ -138,7 +140,7 @@ def _engine_group(name: str, title: str) -> click.Group:
             raise SystemExit(1)
 
     @group.command("stop", short_help="End the processes of this machine.")
-    @click.argument("folder", type=click.Path(path_type=Path))
+    @click.argument("folder", type=PATH)
     @click.argument("parties", nargs=-1)
     def stop_command(*, folder: Path, parties: tuple[str, ...]) -> None:
         """End all processes that were started from FOLDER on this machine, or only those of the named PARTIES."""
@@ -148,10 +150,8 @@ def _engine_group(name: str, title: str) -> click.Group:
 
 
 @click.command("join", short_help="At a hospital: write its own policies into a kit and start it.")
-@click.argument("kit", type=click.Path(path_type=Path, exists=True, file_okay=False))
-@click.option(
-    "--socket", "socket_path", required=True, type=click.Path(path_type=Path), metavar="PATH", help="Its node."
-)
+@click.argument("kit", type=TypedPath(path_type=Path, exists=True, file_okay=False))
+@click.option("--socket", "socket_path", required=True, type=PATH, metavar="PATH", help="Its node.")
 def join_command(*, kit: Path, socket_path: Path) -> None:
     """Start a hospital's KIT in the foreground, after its policies were replaced by the hospital's own.
 

@@ -15,14 +15,13 @@ from securefed.commands.options import (
     json_option,
     resolve_config,
 )
+from securefed.commands.paths import PATH
 
 
 @click.command("encode", short_help="Fill the feature cache and export features.")
 @data_options
 @click.option("--device", metavar="NAME", help="auto, cpu or cuda. [auto]")
-@click.option(
-    "--export", type=click.Path(path_type=Path), metavar="FILE", help="Write features as .safetensors or .npz."
-)
+@click.option("--export", type=PATH, metavar="FILE", help="Write features as .safetensors or .npz.")
 @cache_option
 @config_option
 @click.option("--quiet", is_flag=True, help="No progress on stderr; warnings stay.")

@@ -7,10 +7,11 @@ import click
 
 from securefed.commands.console import ConsoleObserver, metric_table, stdout_console
 from securefed.commands.options import cache_option, json_option
+from securefed.commands.paths import PATH
 
 
 @click.command("evaluate", short_help="Compute all metrics of a finished run on a split.")
-@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("run", type=PATH)
 @click.option(
     "--split", type=click.Choice(["train", "val", "test"]), default="test", show_default=True, help="Which images."
 )

@@ -25,6 +25,8 @@ _USAGE_ERRORS = (
 """Errors of `clients` that come from what the user typed."""
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _CLOSED = (errno.EACCES, errno.EPERM, errno.EROFS)
+_NAMES = (errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EISDIR)
+"""Faults of a path that was typed: it leads nowhere, whatever is free or permitted there."""
 _PACKAGES = ("securefed.", "clients.", "protocols.", "audit.")
 
 
@@ -52,7 +54,7 @@ def run_with_one_line_errors(group: click.Group) -> int:
         if (reason := _of_the_disk(error)) is None or os.environ.get("SECUREFED_TRACEBACK") == "1":
             raise
         click.echo(f"error: {reason}", err=True)
-        return 1
+        return 2 if error.errno in _NAMES else 1
     except Exception as error:
         if not type(error).__module__.startswith(_PACKAGES):
             raise
@@ -72,7 +74,9 @@ def exit_code_of(error: Exception) -> int:
 
 
 def _of_the_disk(error: OSError) -> str | None:
-    """Return what a full or closed disk keeps from being read or written, and the next step; None for other faults."""
+    """Return which path cannot be used on this disk and why, and the next step; None for other faults."""
+    if error.filename is not None and error.errno in _NAMES:
+        return f"{error.filename} cannot be a file or folder here ({error.strerror}); name another place"
     if error.filename is not None and error.errno in (*_FULL, *_CLOSED):
         step = "free space there" if error.errno in _FULL else "give this user the right to, or name another place"
         return f"{error.filename} cannot be opened or written ({error.strerror}); {step}"

@@ -4,6 +4,8 @@ from pathlib import Path
 
 import click
 
+from securefed.commands.paths import PATH
+
 
 @click.group("keys", short_help="Make identity keys and the roster that pins them.")
 def command() -> None:
@@ -16,7 +18,7 @@ def command() -> None:
 
 @command.command("new", short_help="Make a key pair: NAME.key stays, NAME.pub goes out.")
 @click.argument("name")
-@click.option("--folder", type=click.Path(path_type=Path), default=Path(), metavar="DIR", help="Where to. [here]")
+@click.option("--folder", type=PATH, default=Path(), metavar="DIR", help="Where to. [here]")
 def new_command(*, name: str, folder: Path) -> None:
     """Make an Ed25519 key pair for NAME: NAME.key stays with its owner, NAME.pub goes out."""
     from securefed.identity import new_identity, read_public
@@ -28,9 +30,9 @@ def new_command(*, name: str, folder: Path) -> None:
 
 
 @command.command("roster", short_help="Gather public keys into a roster file.")
-@click.argument("output", type=click.Path(path_type=Path))
-@click.option("--server", required=True, type=click.Path(path_type=Path), metavar="PUB", help="The server's .pub file.")
-@click.argument("hospitals", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("output", type=PATH)
+@click.option("--server", required=True, type=PATH, metavar="PUB", help="The server's .pub file.")
+@click.argument("hospitals", nargs=-1, required=True, type=PATH)
 def roster_command(*, output: Path, server: Path, hospitals: tuple[Path, ...]) -> None:
     """Write the roster OUTPUT of the server and the HOSPITALS (.pub files), and print its digest.
 

@@ -9,14 +9,16 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from audit.bounds import at_least, at_most
+from audit.regular_file import read_regular
 from securefed.commands.console import stdout_console
 from securefed.commands.options import json_option
+from securefed.commands.paths import PATH
 from securefed.errors import ConfigError
 
 if TYPE_CHECKING:
     from audit.ledger import Ledger, SignedRenewal
 
-_FILE = click.Path(path_type=Path)
+_FILE = PATH
 
 
 @click.group("ledger", short_help="The privacy budget over all runs.")
@@ -190,7 +192,7 @@ def _sign(
 
 def _read(path: Path) -> bytes:
     try:
-        return path.read_bytes()
+        return read_regular(path)
     except OSError as error:
         raise ConfigError("FILE", f"{path} cannot be read ({error.strerror}); check the path") from error
 

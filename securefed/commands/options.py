@@ -7,7 +7,9 @@ from typing import Any, TypeVar
 
 import click
 
+from audit.errors import AuditError
 from audit.regular_file import read_regular
+from securefed.commands.paths import PATH
 from securefed.config import RunConfig, load_config, parse_assignment
 from securefed.errors import ConfigError, NoRunFolderError
 
@@ -57,21 +59,43 @@ RUN_FLAGS = {
 
 
 def require_run(*runs: Path) -> None:
-    """Refuse a run that is not there, which says nothing about a record; raises NoRunFolderError (exit code 2)."""
+    """Refuse what is no run, which says nothing about a record; raises NoRunFolderError (exit code 2).
+
+    A run whose log is gone has its configuration still: that is a finding.
+    """
     for run in runs:
         if not run.is_dir():
             raise NoRunFolderError(run)
+        if not any((run / name).exists() for name in ("audit.jsonl", "config.toml")):
+            raise NoRunFolderError(run, "audit.jsonl and config.toml are missing")
 
 
-def require_files(**given: Path | Sequence[Path] | None) -> None:
-    """Refuse files of options that cannot be read, which say nothing about a record; raises ConfigError."""
-    for option, paths in given.items():
-        for path in [paths] if isinstance(paths, Path) else paths or ():
-            try:
-                read_regular(path)
-            except OSError as error:
-                reason = f"{path} cannot be read ({error.strerror}); name a file that is there"
-                raise ConfigError(f"--{option}", reason) from error
+def require_files(*, roster: Path | None = None, heads: Sequence[Path] = (), ledger: Path | None = None) -> None:
+    """Refuse files of options that cannot be read or are of another kind, which say nothing about a record.
+
+    Raises:
+        ConfigError: naming option and file. What a file says may contradict the record: that is a finding.
+    """
+    from audit.heads import read_given_heads
+    from audit.ledger.database import read_database
+    from audit.roster import Roster
+
+    if roster is not None:
+        _require("--roster", roster, "roster; name the file that was agreed on before the run", Roster.read)
+    for path in heads:
+        _require("--heads", path, "file of tree heads; name one that a hospital kept", read_given_heads)
+    if ledger is not None:
+        _require("--ledger", ledger, "ledger; name a file that runs charge", lambda path: read_database(path).close())
+
+
+def _require(option: str, path: Path, kind: str, read: Callable[[Path], object]) -> None:
+    try:
+        read_regular(path)
+        read(path)
+    except OSError as error:
+        raise ConfigError(option, f"{path} cannot be read ({error.strerror}); name a file that is there") from error
+    except AuditError as error:
+        raise ConfigError(option, f"{path} is no {kind} ({error})") from error
 
 
 def assign_option(command: Command) -> Command:
@@ -84,9 +108,7 @@ def assign_option(command: Command) -> Command:
 def config_option(command: Command) -> Command:
     """Add --config and --set."""
     command = assign_option(command)
-    return click.option(
-        "--config", "config_file", type=click.Path(path_type=Path), metavar="TOML", help="Configuration; flags win."
-    )(command)
+    return click.option("--config", "config_file", type=PATH, metavar="TOML", help="Configuration; flags win.")(command)
 
 
 def data_options(command: Command) -> Command:
@@ -150,7 +172,7 @@ def cache_option(command: Command) -> Command:
     """Add --cache-dir."""
     return click.option(
         "--cache-dir",
-        type=click.Path(path_type=Path),
+        type=PATH,
         metavar="DIR",
         help="Feature cache. [~/.cache/securefed]",
     )(command)

@@ -7,11 +7,12 @@ import click
 
 from securefed.commands.console import ConsoleObserver, stdout_console
 from securefed.commands.options import cache_option, json_option
+from securefed.commands.paths import PATH
 
 
 @click.command("predict", short_help="Classify images with a run's FAM and a hospital's MLP.")
-@click.argument("run", type=click.Path(path_type=Path))
-@click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("run", type=PATH)
+@click.argument("images", nargs=-1, required=True, type=PATH)
 @click.option("--site", metavar="SITE", help="Whose own model answers too. [none: the FAM alone]")
 @click.option("--encoder", metavar="NAME", help="Where the run's encoder is. [as in the run]")
 @click.option("--device", metavar="NAME", default="auto", help="auto, cpu or cuda. [auto]")

@@ -9,6 +9,7 @@ import click
 
 from audit.bounds import at_most
 from securefed.commands.options import PRIVACY_FLAGS, config_option, json_option, private_options, resolve_config
+from securefed.commands.paths import PATH
 from securefed.config import RunConfig, overlay, parse_assignment, read_toml
 
 _FLAGS = {**PRIVACY_FLAGS, "rounds": "federation.rounds", "method": "federation.method", "profile": "training.profile"}
@@ -32,7 +33,7 @@ def command() -> None:
 @click.option("--embed-dim", type=int, default=512, show_default=True, metavar="D", help="Width of the features.")
 @click.option("--method", metavar="NAME", help="fedmedclip or fedclip.")
 @click.option("--profile", metavar="NAME", help="private, private-one-way, default, paper.")
-@click.option("--plot", type=click.Path(path_type=Path), metavar="DIR", help="Draw epsilon against rounds.")
+@click.option("--plot", type=PATH, metavar="DIR", help="Draw epsilon against rounds.")
 @config_option
 @json_option
 def plan_command(

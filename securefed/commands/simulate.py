@@ -17,6 +17,7 @@ from securefed.commands.options import (
     privacy_options,
     resolve_config,
 )
+from securefed.commands.paths import PATH
 from securefed.errors import ConfigError
 
 
@@ -36,8 +37,8 @@ from securefed.errors import ConfigError
 @click.option("--dropout", type=float, metavar="RATE", help="Lose sites at random in every round.")
 @click.option("--drop", multiple=True, metavar="SITE@ROUND:STAGE", help="Lose a site, e.g. north@3:Unmasking.")
 @click.option("--workers", type=click.IntRange(1), metavar="N", help="Hospitals at work at once. [cores]")
-@click.option("--output", type=click.Path(path_type=Path), metavar="DIR", help="Run folder. [runs/<time>-...]")
-@click.option("--resume", type=click.Path(path_type=Path), metavar="RUN", help="Continue an interrupted run.")
+@click.option("--output", type=PATH, metavar="DIR", help="Run folder. [runs/<time>-...]")
+@click.option("--resume", type=PATH, metavar="RUN", help="Continue an interrupted run.")
 @cache_option
 @config_option
 @click.option("--quiet", is_flag=True, help="No progress on stderr; warnings stay.")

@@ -8,8 +8,9 @@ import click
 
 from audit.bounds import at_least
 from securefed.commands.options import json_option
+from securefed.commands.paths import PATH
 
-_FOLDER = click.Path(path_type=Path)
+_FOLDER = PATH
 
 
 @click.group("site", short_help="One hospital's own folder: set up, check, approve, status.")

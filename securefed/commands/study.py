@@ -13,8 +13,9 @@ from securefed.commands.options import (
     privacy_options,
     resolve_config,
 )
+from securefed.commands.paths import PATH
 
-_FILE = click.Path(path_type=Path)
+_FILE = PATH
 _FLAGS = {
     "method": "federation.method",
     "profile": "training.profile",

@@ -6,11 +6,12 @@ from pathlib import Path
 import click
 
 from securefed.commands.options import assign_option, cache_option, json_option
+from securefed.commands.paths import PATH
 
 
 @click.command("sweep", short_help="Run a grid of configurations and put the results in one table.")
-@click.argument("file", type=click.Path(path_type=Path))
-@click.option("--output", type=click.Path(path_type=Path), metavar="DIR", help="Folder. [sweeps/<name of the file>]")
+@click.argument("file", type=PATH)
+@click.option("--output", type=PATH, metavar="DIR", help="Folder. [sweeps/<name of the file>]")
 @click.option("--jobs", type=click.IntRange(1), metavar="N", help="Runs at the same time. [cores]")
 @click.option("--ray", "cluster", metavar="ADDRESS", help="On a Ray cluster: auto, HOST:PORT, local. (Extra: ray.)")
 @click.option("--dry-run", is_flag=True, help="List the runs and what is finished; run nothing.")

@@ -66,6 +66,7 @@ def test_a_run_that_is_not_there_is_a_wrong_usage_and_says_the_same_everywhere(c
 @pytest.mark.parametrize("named", ["gone.json", "pipe"])
 def test_an_argument_that_cannot_be_read_says_nothing_about_the_record(call, tmp_path, option, named):
     (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.toml").touch()
     os.mkfifo(tmp_path / "pipe")
     code, out, err = call("audit", "verify", "run", option, named)
     assert (code, out) == (2, "")
