@@ -1,6 +1,8 @@
 """The demo cohort as a data set, and as a folder to look at."""
 
 import csv
+import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -62,12 +64,22 @@ def write_cohort(folder: Path, seed: int = 0) -> int:
 
     Raises:
         FileExistsError: The folder is not empty.
-        OSError: It cannot be written.
+        OSError: It cannot be written. Whatever ends this early, the folder is left empty.
     """
     folder.mkdir(parents=True, exist_ok=True)
     if any(folder.iterdir()):
         raise FileExistsError(f"{folder}: is not empty; name a new folder")
     scans = plan_cohort(seed)
+    try:
+        _write(scans, folder)
+    except BaseException:  # a part of the cohort would be read as all of it
+        for part in folder.iterdir():
+            shutil.rmtree(part) if part.is_dir() else part.unlink()
+        raise
+    return len(scans)
+
+
+def _write(scans: Sequence[Scan], folder: Path) -> None:
     for item in scans:
         target = folder / item.path
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -76,7 +88,6 @@ def write_cohort(folder: Path, seed: int = 0) -> int:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(("path", "site", "label", "patient", "split"))
         writer.writerows((item.path, item.site, item.finding, item.patient, item.split) for item in scans)
-    return len(scans)
 
 
 @lru_cache(maxsize=4)

@@ -49,6 +49,26 @@ def test_written_cohort_is_the_same_data_set(tmp_path, monkeypatch):
         assert len(list(csv.DictReader(file))) == len(part)
 
 
+def test_an_interrupt_leaves_no_part_of_the_cohort(tmp_path, monkeypatch):
+    """A folder without its manifest would be read as a smaller cohort, and be in the way of the next call."""
+    part = plan_cohort(0)[:5]
+    monkeypatch.setattr(source, "plan_cohort", lambda seed: part)
+    with monkeypatch.context() as patch:
+        draw, drawn = type(part[0]).draw, []
+
+        def interrupted(self):
+            drawn.append(self)
+            if len(drawn) == len(part):
+                raise KeyboardInterrupt
+            return draw(self)
+
+        patch.setattr(type(part[0]), "draw", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            write_cohort(tmp_path)
+    assert (len(drawn), list(tmp_path.iterdir())) == (5, [])
+    assert write_cohort(tmp_path) == 5
+
+
 def test_folder_that_is_not_empty_is_refused(tmp_path):
     (tmp_path / "mine.txt").write_text("keep me", encoding="utf-8")
     with pytest.raises(FileExistsError, match="not empty"):
