@@ -1,6 +1,7 @@
 """`site`: one hospital's own folder."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -50,8 +51,17 @@ def init_command(*, folder: Path, name: str, data: str, part: str, encoder: str,
     settings = SiteSettings(place, DataConfig(source=_absolute(data, bare=True), **named))
     made = SiteFolder.create(folder, settings)
     click.echo(f"{folder} is ready; policy and data are in {made.settings}", err=True)
+    if _is_missing(data):
+        step = f"put the data there or name others in {made.settings}, then run site check {folder}"
+        click.echo(f"warning: there are no data at {data}; {step}", err=True)
     click.echo(f"hand {made.public} to the lead; the secret key stays in {made.key}", err=True)
     click.echo(read_public(made.public)[1])
+
+
+def _is_missing(data: str) -> bool:
+    """Return whether a source of data names a file or folder that is not there."""
+    path = Path(data.removeprefix("features:")).expanduser()
+    return data != "demo" and not os.path.exists(path)  # noqa: PTH110 (false also for a name that no file can have)
 
 
 def _absolute(source: str, *, bare: bool) -> str:
@@ -109,8 +119,11 @@ def approve_command(*, folder: Path, study: Path, output: Path | None, digest: s
     from securefed.study import read_study
 
     read = read_study(study)
-    if len(digest) < 16 or not read.digest.startswith(digest.lower()):
-        raise ConfigError("--digest", f"the study's digest is {read.digest}; if the lead read out another, ask why")
+    typed = "".join(digest.split()).lower()
+    if len(typed) < 16:
+        raise ConfigError("--digest", f"has {len(typed)} digits, at least 16 are needed: type those that were read out")
+    if not read.digest.startswith(typed):
+        raise ConfigError("--digest", f"is not that of {study}; type what the lead read out, or ask why they differ")
     opened = SiteFolder.open(folder)
     approval = approve_study(opened, read, utc_now())
     target = output or Path(f"{approval.hospital}.approval.json")

@@ -1,6 +1,7 @@
 """Making a study from choices, and saying in words what it means."""
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 from audit.roster import Roster
@@ -84,11 +85,13 @@ def in_words(study: Study) -> list[str]:
     else:
         lines.append("UPDATES ARE SENT IN CLEAR: the server sees every hospital's update.")
     size = upload_bytes(parameters, in_clear=not secure.enabled)
-    lines.append(f"A hospital sends {size:,} bytes a round ({terms.compression.scheme} compression).")
+    scheme = terms.compression.scheme
+    how = "without compression" if scheme == "none" else f"{scheme} compression"
+    lines.append(f"A hospital sends {size:,} bytes a round ({how}).")
     lines += privacy_in_words(study)
     stated = config.purpose.stated()
     lines += [f"{key.replace('_', ' ')}: {value}" for key, value in stated.items()]
-    missing = [key.replace("_", " ") for key in ("purpose", "controller", "legal_basis") if key not in stated]
+    missing = [key.replace("_", " ") for key in asdict(config.purpose) if key not in stated]
     if missing:
         lines.append(f"Not stated: {', '.join(missing)}.")
     return lines

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import stat
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 from deployed import BUNDLE, KilledError
 from site_trial import NAMES, Folders, FolderWire, Trial, call, feature_file
 
+from audit.report.purpose import PURPOSE_FIELDS
 from audit.verify import verify_run
 from protocols.messages import frame_type
 from protocols.wire import FrameType
@@ -44,6 +46,9 @@ def test_four_folders_run_a_study_and_each_keeps_its_own_result(trial):
     assert "4 hospitals" in shown
     assert trial.digest in shown
     assert "NOT CLAIMED" in shown
+    assert "bytes a round (without compression)." in shown
+    (missing,) = re.findall(r"^Not stated: (.*)\.$", shown, re.M)
+    assert missing.split(", ") == [name.replace("_", " ") for name, _ in PURPOSE_FIELDS]
     for name in NAMES:
         said = call("site", "check", trial.path(name)).output
         assert "wrong" not in said
@@ -138,6 +143,19 @@ def test_a_typo_in_the_policy_is_refused_by_name(trial, tmp_path, text, says):
     path.write_text('format = "securefed-site/1"\n[data]\nsource = "y"\n')
     with pytest.raises(ConfigError, match="site: is missing"):
         read_settings(path)
+
+
+def test_the_digest_is_the_one_that_was_read_out_and_never_told(trial):
+    wrong = {
+        trial.digest[:15]: "--digest: has 15 digits, at least 16 are needed: type those that were read out",
+        "0" * 16: "type what the lead read out, or ask why they differ",
+        trial.digest + "0": "is not that of ",
+    }
+    for typed, says in wrong.items():
+        result = trial.approve("north", digest=typed, code=2)
+        assert says in str(result.exception)
+        assert trial.digest[:16] not in str(result.exception) + result.output
+    trial.approve("north", digest=f" {trial.digest[:4]} {trial.digest[4:20].upper()}\n")
 
 
 def test_another_study_than_the_approved_one_is_refused_by_name(trial, tmp_path):

@@ -72,6 +72,15 @@ def test_a_hospital_needs_its_own_images_alone_and_is_told_why_none_can_be_read(
     assert "restore them (8 of them: it is no JPEG, PNG, TIFF or BMP file; for example 0.png)" in said
 
 
+def test_data_that_are_not_there_are_named_when_a_folder_is_made(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "there").touch()
+    warned = {"demo": False, "there": False, "features:there": False, "gone": True, "features:gone": True}
+    for number, (data, is_warned) in enumerate(warned.items()):
+        said = call("site", "init", f"site{number}", "--name", "clinic", "--data", data).stderr
+        assert (f"warning: there are no data at {data}; put the data there" in said) is is_warned
+
+
 def test_kinds_of_findings_are_in_the_log_of_the_node_and_no_count(trial, caplog):
     (own,) = (site for site in BUNDLE.sites if site.site == "site1")
     features = np.concatenate([own.train.features[:1], own.val.features[1:]])
