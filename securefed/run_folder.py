@@ -252,8 +252,13 @@ def read_byte_rows(path: Path) -> list[ByteRow]:
         ]
 
 
-def require_run_name(path: Path) -> None:
-    """Refuse a folder after which no run can be called (audit/rules.py has the rule); raises RunFolderError."""
+def require_run_name(path: Path | None) -> None:
+    """Refuse a folder after which no run can be called (audit/rules.py has the rule); raises RunFolderError.
+
+    None is a folder that is still to be named.
+    """
+    if path is None:
+        return
     _require_unicode(path)
     name = RunFolder(path).name
     try:

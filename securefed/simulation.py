@@ -92,8 +92,7 @@ def simulate(
         DivergedError: A hospital's model predicts nothing finite.
         RunFolderError: The results cannot be written.
     """
-    if output is not None:
-        require_run_name(output)
+    require_run_name(output)
     observer = observer or Observer()
     config = with_absolute_ledger(config)
     check_ledger_is_there(config.privacy)

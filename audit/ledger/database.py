@@ -50,8 +50,11 @@ def read_database(path: Path) -> sqlite3.Connection:
     except OSError as error:
         raise NoLedgerError(path, f"cannot be read ({error.strerror})") from error
     except sqlite3.Error as error:
-        reason = f"is no ledger or cannot be read ({error}); name a file that runs charge"
-        raise NoLedgerError(path, f"{reason}, with its {path.name}-wal if there is one") from error
+        wal = path.with_name(path.name + "-wal")
+        copy = f"; {wal.name} holds entries too: copy both to where you may write" if wal.exists() else ""
+        raise NoLedgerError(
+            path, f"is no ledger or cannot be read ({error}); name a file that runs charge{copy}"
+        ) from error
     memory = sqlite3.connect(":memory:", isolation_level=None)
     memory.execute(_SCHEMA)
     memory.executemany("INSERT INTO entries (seq, line) VALUES (?, ?)", rows)

@@ -55,6 +55,17 @@ def test_charges_that_a_killed_node_has_left_in_the_wal_are_read(path, ledger, t
         assert again.digest == ledger.digest
 
 
+def test_a_wal_that_cannot_be_read_is_named(closed, monkeypatch):
+    closed.with_name("ledger.db-wal").write_bytes(b"x" * 100)
+    monkeypatch.setattr(sqlite3, "connect", lambda *_, **__: refuse())
+
+    def refuse():
+        raise sqlite3.OperationalError("unable to open database file")
+
+    with pytest.raises(NoLedgerError, match="wal holds entries too: copy both to where you may write"):
+        Ledger.reading(closed)
+
+
 def test_an_empty_wal_holds_nothing(closed):
     closed.with_name("ledger.db-wal").touch()
     before = beside(closed.parent)
