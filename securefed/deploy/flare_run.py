@@ -18,6 +18,12 @@ from securefed.deploy.processes import last_words, log_of, refuse_ended, start_p
 from securefed.engines.names import SITE_SOCKET
 
 _COMMAND: Final = ("/usr/bin/env", "bash")
+_FEWEST_ALIVE: Final = 1
+"""Sites below which FLARE ends a job by itself, about 90 s after it saw them go (`_job_policy_violated`). How many are
+enough is the study's to say and not the engine's: a round that lacks hospitals is aborted by its own rule, which names
+them, and at a study's end fewer than a sum needs can still sign the record and take the model. FLARE takes the number
+for its scheduler too, which leaves out whichever site it cannot reach when the job begins; `Deployment.submit` names
+those sites only that are connected, so that this is a site that was lost in between."""
 
 
 def start_kit(folder: Path, party: str, kit: Path, extra: Mapping[str, str]) -> int:
@@ -159,7 +165,7 @@ def write_job(path: Path, sites: Sequence[str], *, server_class: str, site_class
     meta = {
         "name": "securefed",
         "resource_spec": {},
-        "min_clients": len(sites),
+        "min_clients": _FEWEST_ALIVE,
         "deploy_map": {"app": ["server", *sites]},
     }
     (path / "meta.json").write_text(json.dumps(meta, indent=1), encoding="utf-8")

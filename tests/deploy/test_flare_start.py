@@ -1,10 +1,13 @@
 """Starts over FLARE that fail, and where the lead's kit calls: no FLARE is needed."""
 
+import json
 import os
 import signal
 import socket
 import sys
 import time
+from contextlib import nullcontext
+from types import SimpleNamespace
 
 import pytest
 
@@ -113,3 +116,35 @@ def test_behind_a_firewall_the_lead_calls_the_server_and_not_the_firewall(listen
     assert server["fed_learn_port"] == (listen or 8002)
     assert lead.get("connect_to", {"host": None, "port": None}) == {"host": host, "port": port}
     assert host in server.get("host_names", [None])
+
+
+SITES = ("alder", "birch", "cedar", "hazel")
+
+
+@pytest.fixture
+def meta(tmp_path):
+    """What FLARE is told of a job of four sites."""
+    flare_run.write_job(tmp_path / "job", SITES, server_class="package.Server", site_class="package.Site")
+    return json.loads((tmp_path / "job" / "meta.json").read_text())
+
+
+def test_a_job_is_for_all_sites_that_are_named_and_needs_none_of_them_to_live(meta):
+    assert meta["deploy_map"] == {"app": ["server", *SITES]}
+    assert (meta["min_clients"], "mandatory_clients" in meta) == (1, False)
+
+
+@pytest.mark.parametrize(("dead", "ends"), [((), False), (SITES[3:], False), (SITES[1:], False), (SITES, True)])
+def test_flare_ends_no_job_because_of_a_site_that_was_lost(engines, meta, dead, ends):
+    engines.require_engine("nvflare")
+    from nvflare.apis.fl_constant import FLContextKey
+    from nvflare.apis.impl.wf_comm_server import WFCommServer
+
+    context = SimpleNamespace(get_prop={FLContextKey.JOB_META: meta}.get)
+    monitor = SimpleNamespace(
+        _engine=SimpleNamespace(
+            new_context=lambda: nullcontext(context), get_clients=lambda: [SimpleNamespace(name=site) for site in SITES]
+        ),
+        get_client_disconnect_time=lambda site: float(site in dead),
+        log_error=lambda *_: None,
+    )
+    assert WFCommServer._job_policy_violated(monitor) is ends
