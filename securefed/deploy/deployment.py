@@ -49,6 +49,10 @@ class Engine(Protocol):
         """Start the server's side; `variables` go into its environment."""
         ...
 
+    def admit(self, folder: Path, plan: Plan) -> bool:
+        """Have a server whose start was interrupted know all sites; return whether one was news to it."""
+        ...
+
     def start_site(self, folder: Path, plan: Plan, site: str, socket_path: Path) -> None:
         """Start a site's side, which delivers to the node behind the socket."""
         ...
@@ -129,8 +133,8 @@ class Deployment:
     def start(self, parties: Sequence[str] = ()) -> None:
         """Start the server and the sites whose folders are on this machine, or the named parties of them.
 
-        What runs already is left as it is: of a site whose node was killed, only the node is started. What a killed
-        command has left behind is ended.
+        What runs already is left as it is: of a site whose node was killed, only the node is started; of a server whose
+        start was interrupted, the rest is done. What a killed command has left behind is ended.
 
         Raises:
             DeploymentError: A party is unknown, all of them are running already, or one does not come up.
@@ -138,7 +142,9 @@ class Deployment:
         chosen = self._here(parties)
         sites = [party for party in chosen if party != SERVER]
         missing = {name for name in (*chosen, *map(_node, sites)) if not is_alive(self.folder, name)}
-        if not missing:
+        runs = SERVER not in missing and is_alive(self.folder, SERVER)
+        admitted = runs and self._engine.admit(self.folder, self.plan)
+        if not missing and not admitted:
             stop = " ".join([self._call("stop"), *dict.fromkeys(parties)])
             raise DeploymentError(f"{', '.join(chosen)}: running already; to start anew, first: {stop}")
         nodes = {site: self._start_node(site) for site in sites if _node(site) in missing}

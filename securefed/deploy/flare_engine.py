@@ -40,6 +40,11 @@ class FlareEngine:
         start_kit(folder, SERVER, kit, variables)
         wait_until_answering(folder, folder / "kits", SERVER)
 
+    def admit(self, folder: Path, plan: Plan) -> bool:
+        """Do nothing: a site's certificate is all that FLARE's server asks for."""
+        del folder, plan
+        return False
+
     def start_site(self, folder: Path, plan: Plan, site: str, socket_path: Path) -> None:
         """Harden and start a site's kit."""
         del plan

@@ -35,6 +35,10 @@ class FlowerEngine:
         start_link(folder, plan.host_here, plan.server_port, variables, party=SERVER, bind=plan.bind)
         register(folder, list(plan.sites))
 
+    def admit(self, folder: Path, plan: Plan) -> bool:
+        """Register the keys that an interrupted start has left out."""
+        return register(folder, list(plan.sites))
+
     def start_site(self, folder: Path, plan: Plan, site: str, socket_path: Path) -> None:
         """Start a SuperNode."""
         own_port = plan.server_port + 1 + list(plan.sites).index(site)

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Final
 
@@ -107,8 +108,6 @@ def start_link(folder: Path, host: str, port: int, extra: Mapping[str, str], par
     command = [_program("flower-superlink"), "--host", bind or host, "--port", str(port), *map(str, tls)]
     command += ["--enable-supernode-auth", "--disable-runtime-dependency-installation"]
     command += ["--database", str(folder / "link.db")]
-    nodes = {FLOWER_NODES: str(folder / "nodes.json")}
-    start_party(folder, party, command, environment(folder, party, {**nodes, **extra}), folder)
     home = folder / "home" / "lead" / "flower"
     home.mkdir(parents=True, exist_ok=True)
     (home / "config.toml").write_text(
@@ -116,18 +115,51 @@ def start_link(folder: Path, host: str, port: int, extra: Mapping[str, str], par
         f"root-certificates = {json.dumps(str(keys / 'ca.crt'))}\n",
         encoding="utf-8",
     )
+    nodes = {FLOWER_NODES: str(folder / "nodes.json")}
+    start_party(folder, party, command, environment(folder, party, {**nodes, **extra}), folder)
     _wait_for_health(host, port, folder, party)
 
 
-def register(folder: Path, sites: Sequence[str]) -> None:
-    """Register the public keys of sites that are not registered yet, and write `nodes.json`, {site: id of its node}."""
-    path = folder / "nodes.json"
-    nodes: dict[str, str] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    for site in sites:
-        if site not in nodes:
+def register(folder: Path, sites: Sequence[str]) -> bool:
+    """Register the public keys of sites that have no node yet; return whether there were such sites.
+
+    `nodes.json`, {site: id of its node}, is written after each. A node that it lacks was registered when the command
+    was interrupted. Flower registers a key once and for all, and tells of a node all but its key; but keys are
+    registered one by one in the order of `sites`, and Flower lists nodes as they were registered: the nodes without a
+    site are those of the first sites without a node.
+
+    Raises:
+        DeploymentError: The SuperLink does not answer, refuses a key, or has more nodes than there are sites.
+    """
+    nodes = _nodes(folder)
+    lacking = [site for site in sites if site not in nodes]
+    if not lacking:
+        return False
+    listed = flwr(folder, "supernode", "list", _CONNECTION).get("nodes", [])
+    strays = [str(node["node-id"]) for node in listed if node["status"] != "unregistered"]
+    strays = [node for node in strays if node not in nodes.values()]
+    if len(strays) > len(lacking):
+        raise DeploymentError(
+            f"the SuperLink has nodes of nobody: {', '.join(strays)}; `init` another deployment of the study, and let "
+            "no other keys be registered there"
+        )
+    for site, stray in zip_longest(lacking, strays):
+        if stray is None:
             answer = flwr(folder, "supernode", "register", str(folder / "keys" / f"{site}.pub"), _CONNECTION)
-            nodes[site] = str(answer["node-id"])
-            path.write_text(json.dumps(nodes), encoding="utf-8")
+        nodes[site] = stray or str(answer["node-id"])
+        part = folder / "nodes.json.part"
+        part.write_text(json.dumps(nodes), encoding="utf-8")
+        part.replace(folder / "nodes.json")
+    return True
+
+
+def _nodes(folder: Path) -> dict[str, str]:
+    """Return {site: id of its node} as far as it is known; of a file that cannot be read, nothing."""
+    try:
+        nodes = json.loads((folder / "nodes.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return nodes if isinstance(nodes, dict) else {}
 
 
 def start_node(folder: Path, site: str, link: str, port: int, site_socket: Path, extra: Mapping[str, str]) -> None:
@@ -167,11 +199,10 @@ def online(folder: Path) -> tuple[str, ...]:
     """Return the registered sites that the SuperLink sees online; none while it does not answer."""
     try:
         listed = flwr(folder, "supernode", "list", _CONNECTION).get("nodes", [])
-        registered = json.loads((folder / "nodes.json").read_text(encoding="utf-8"))
-    except (DeploymentError, OSError):
+    except DeploymentError:
         return ()
     there = {str(node["node-id"]) for node in listed if node["status"] == "online"}
-    return tuple(site for site, node in registered.items() if node in there)
+    return tuple(site for site, node in _nodes(folder).items() if node in there)
 
 
 def submit(folder: Path) -> str:

@@ -33,7 +33,7 @@ class SlowEngine:
     """Sees a site only after it was waited for, as an engine does whose server was started again."""
 
     def __init__(self):
-        self.waited_for, self.submitted, self.started = [], [], []
+        self.waited_for, self.submitted, self.started, self.unknown = [], [], [], False
 
     def wait(self, folder, plan, sites):
         self.waited_for = list(sites)
@@ -47,6 +47,10 @@ class SlowEngine:
 
     def start_server(self, folder, plan, variables):
         self.started.append("server")
+
+    def admit(self, folder, plan):
+        news, self.unknown = self.unknown, False
+        return news
 
     def start_site(self, folder, plan, site, socket_path):
         self.started.append(site)
@@ -224,6 +228,15 @@ def test_a_deployment_that_runs_is_not_touched_by_a_second_start(near):
         near.start(["server"])
     assert socket.stat() == made
     assert near._engine.started == ["server", "near"]
+
+
+def test_a_server_whose_start_was_interrupted_is_made_to_know_its_sites(far):
+    processes.start_party(far.folder, "server", [sys.executable, "-c", SLEEP], dict(os.environ), far.folder)
+    far._engine.unknown = True
+    far.start(["server"])
+    assert (far._engine.unknown, far._engine.started) == (False, [])
+    with pytest.raises(DeploymentError, match="server: running already"):
+        far.start(["server"])
 
 
 def test_of_a_site_whose_node_was_killed_only_the_node_is_started(near):

@@ -1,5 +1,6 @@
 """Starts over Flower that fail: the cause is said, and at once."""
 
+import json
 import socket
 import ssl
 import threading
@@ -97,3 +98,56 @@ def test_the_servers_certificate_is_for_its_host_and_for_its_own_machine(tmp_pat
     names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     assert names.get_values_for_type(x509.DNSName) == [host, "localhost"]
     assert [str(address) for address in names.get_values_for_type(x509.IPAddress)] == ["127.0.0.1"]
+
+
+PLANNED = ("alder", "birch", "cedar", "hazel")
+
+
+class Link:
+    """Registers each key once and for all, as Flower does; can be cut off after a key was registered."""
+
+    def __init__(self):
+        self.keys, self.cut_at = [], ""
+
+    def flwr(self, folder, *arguments):
+        if arguments[1] == "list":
+            return {"nodes": [{"node-id": f"{key} 1", "status": "registered"} for key in self.keys]}
+        site = arguments[2].rpartition("/")[2].removesuffix(".pub")
+        if site in self.keys:
+            raise DeploymentError("flwr supernode register: Public key already in use")
+        self.keys.append(site)
+        if site == self.cut_at:
+            raise KeyboardInterrupt
+        return {"node-id": f"{site} 1"}
+
+
+@pytest.fixture
+def link(monkeypatch):
+    link = Link()
+    monkeypatch.setattr(flower_run, "flwr", link.flwr)
+    return link
+
+
+@pytest.mark.parametrize("site", PLANNED)
+def test_a_registration_that_was_interrupted_is_gone_on_with(folder, link, site):
+    link.cut_at = site
+    with pytest.raises(KeyboardInterrupt):
+        flower_run.register(folder, PLANNED)
+    assert flower_run.register(folder, PLANNED)
+    assert json.loads((folder / "nodes.json").read_text()) == {site: f"{site} 1" for site in PLANNED}
+    assert not flower_run.register(folder, PLANNED)
+
+
+@pytest.mark.parametrize("damage", ["", '{"alder": "al', "\0\0", "[]"])
+def test_nodes_whose_file_was_damaged_are_found_again(folder, link, damage):
+    flower_run.register(folder, PLANNED)
+    (folder / "nodes.json").write_text(damage)
+    assert flower_run.online(folder) == ()
+    assert flower_run.register(folder, PLANNED)
+    assert json.loads((folder / "nodes.json").read_text()) == {site: f"{site} 1" for site in PLANNED}
+
+
+def test_a_link_with_more_nodes_than_sites_is_refused(folder, link):
+    link.keys = [*PLANNED, "stranger"]
+    with pytest.raises(DeploymentError, match=r"nodes of nobody: .*stranger 1; `init` another"):
+        flower_run.register(folder, PLANNED)
