@@ -151,6 +151,7 @@ def kills(engine: str, work: Path, source: Source) -> dict[str, Any]:
             "losses in the record": _losses(trial),
             "audit verify": trial.verify(hospitals.folder / "roster.json"),
             "grace": wait.grace,
+            "quorum": wait.quorum,
             "promised beyond grace": PROMISED[engine],
             "stages": [
                 {"stage": stage, **_delay(trial.gates, victim, number, stage)} for number, stage in plan.items()

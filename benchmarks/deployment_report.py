@@ -81,11 +81,12 @@ def _server(part: Mapping[str, Any]) -> list[str]:
 
 def _kills(part: Mapping[str, Any]) -> list[str]:
     found = part["found"]
+    promise = f"at quorum {found['quorum']:g}: grace {found['grace']:g} s"
     return [
         _head(part, "A site killed (SIGKILL) at each stage, one a round, and the server before each next round."),
         _same(found, "in one process with the same losses"),
         "",
-        f"| killed at | the server went on after | promised: grace {found['grace']:g} s and |",
+        f"| killed at | the server went on after | promised {promise} and |",
         "|---|---:|---:|",
         *(
             f"| {row['stage']} | {row['seconds after the last living site']} s | {found['promised beyond grace']:g} s |"

@@ -78,9 +78,27 @@ def _engine_group(name: str, title: str) -> click.Group:
     @click.option("--port", type=int, default=8002, metavar="N", help="Port at which sites reach it. [8002]")
     @click.option("--listen", type=int, default=0, metavar="N", help="Its own port, if a firewall forwards to it.")
     @click.option("--site", "sites", multiple=True, metavar="NAME=FOLDER", help="A hospital on this machine.")
-    @click.option("--timeout", type=float, default=600.0, metavar="S", help="Seconds after which a stage ends. [600]")
-    @click.option("--grace", type=float, default=30.0, metavar="S", help="Seconds beyond the quorum. [30]")
-    @click.option("--quorum", type=float, default=1.0, metavar="SHARE", help="Who is waited for without grace. [1]")
+    @click.option(
+        "--timeout",
+        type=float,
+        default=600.0,
+        metavar="S",
+        help="Seconds after which a stage ends; with a quorum of 1 a hospital costs so many when it is lost. [600]",
+    )
+    @click.option(
+        "--grace",
+        type=float,
+        default=30.0,
+        metavar="S",
+        help="Seconds beyond the quorum; with a quorum of 1 only for those that were lost before. [30]",
+    )
+    @click.option(
+        "--quorum",
+        type=float,
+        default=1.0,
+        metavar="SHARE",
+        help="Share of the hospitals waited for without grace; 1: all but those that were lost before. [1]",
+    )
     def init_command(
         *,
         folder: Path,
