@@ -199,7 +199,9 @@ def _check_ledger(path: Path, history: RunHistory, folder: Path) -> str:
     except (LedgerError, KeyFileError) as error:
         raise EvidenceError(-1, str(error)) from error
     if not agreeing:
-        raise NothingToCompareError(f"{path} and the log have no charge in common: it may be the ledger of others")
+        raise NothingToCompareError(
+            f"{path} and the log have no charge in common: it may be the ledger of others, or of a hospital in no sum"
+        )
     left = f"; on which data was not compared: {DATA_KEY} is not here" if charged and named is None else ""
     return f"{agreeing} charges of the log agree with the ledger; no budget was exceeded{left}"
 

@@ -1,12 +1,13 @@
 """Whether a ledger and the logs of its runs tell the same story."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from audit.accounting import mechanism_of, rdp_epsilon, upper_epsilon
 from audit.bounds import at_most
 from audit.errors import EvidenceError
+from audit.ledger.accounts import BudgetLine
 from audit.ledger.entries import Spent
 from audit.ledger.ledger import Ledger
 from audit.log import Event
@@ -33,7 +34,8 @@ def count_agreeing(path: Path, logs: Mapping[str, Sequence[Event]], named: Calla
         EvidenceError: An entry was changed, a line was overspent, a charge of a log is not in the ledger or differs, or
             the ledger holds a sent release of one of these runs that its log does not know. In the log of a deployment,
             where hospitals charge their own ledgers, a release is known by its privacy event; where sums are the
-            releases it is not known at all, and only the hospital's private log has it.
+            releases, each with an update of this ledger's hospital must have been paid for, and vectors that left
+            beside are not known at all: only the hospital's private log has them.
         LedgerError: There is no such ledger, or it cannot be opened.
     """
     with Ledger.reading(path) as ledger:
@@ -75,6 +77,7 @@ def count_agreeing(path: Path, logs: Mapping[str, Sequence[Event]], named: Calla
         if deployed:
             logged |= _announced(events, charges)
             _check_paid(events, charges, {line.hospital for line in budgets})
+            logged |= _check_paid_sums(run_id, events, charges.values(), _owners(charges.values(), budgets))
         of_hospitals = any("hospital" in event.fields for event in events if event.kind == "privacy_event")
         for release_id, spent in charges.items():
             sent = spent.charge.run_id == run_id and spent.state != "reserved"
@@ -104,6 +107,48 @@ def _check_paid(events: Sequence[Event], charges: Mapping[str, Spent], hospitals
                     raise EvidenceError(
                         unpaid.seq, f"the ledger of {hospital} knows no charge {unpaid.fields.get('release_id')!r}"
                     )
+
+
+def _owners(charges: Collection[Spent], budgets: Collection[BudgetLine]) -> set[str]:
+    """Return whose ledger it is: those who were charged, or else who alone has a budget; nobody where that is open."""
+    charged = {spent.account.hospital for spent in charges}
+    budgeted = {line.hospital for line in budgets}
+    return charged or (budgeted if len(budgeted) == 1 else set())
+
+
+def _check_paid_sums(run: str, events: Sequence[Event], charges: Collection[Spent], owners: set[str]) -> set[str]:
+    """Refuse a sum with noise in shares over an update of a hospital of this ledger that it has not paid for.
+
+    Which vector of a round that was begun again is in the sum, the log does not say; one of them was paid for.
+
+    Returns:
+        One release of the ledger for each of these sums and hospitals.
+    """
+    committed = [spent for spent in charges if spent.charge.run_id == run and spent.state == "committed"]
+    found: set[str] = set()
+    noisy = False
+    for event in events:
+        fields: Mapping[str, Any] = event.fields
+        if event.kind == "round_started":
+            noisy = False
+        elif event.kind == "privacy_event":
+            noisy = "hospital" not in fields
+        elif event.kind == "round_completed" and noisy:
+            for hospital in sorted(owners & set(fields["survivors"])):
+                paid = [
+                    spent.charge.release_id
+                    for spent in committed
+                    if spent.account.hospital == hospital
+                    and spent.charge.release_id.startswith(f"{run}/{fields['round']}/")
+                ]
+                if not paid:
+                    raise EvidenceError(
+                        event.seq,
+                        f"the ledger of {hospital} holds no committed charge for its vector in the sum of round "
+                        f"{fields['round']}; it was lost, replaced, or put back from an earlier copy",
+                    )
+                found.add(paid[-1])
+    return found
 
 
 def _announced(events: Sequence[Event], charges: Mapping[str, Spent]) -> set[str]:

@@ -50,6 +50,7 @@ def verified(trial, run, **more):
     heads = [trial.path(name) / "heads" / f"{run}.jsonl" for name in NAMES]
     found = verify_run(trial.root / run, roster=trial.root / "roster.json", heads=heads, **more)
     assert found.is_verified, found.failed
+    return {check.name: check.detail for check in found.checks}
 
 
 def only_once(act):

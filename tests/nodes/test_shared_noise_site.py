@@ -58,7 +58,8 @@ def test_a_study_with_noise_in_shares_charges_every_ledger_before_a_vector_leave
     for name in NAMES:
         own = [Repeated(spent.charge.mechanism) for spent in trial.charges(name)]
         assert upper_epsilon(own, 1e-5) >= upper_epsilon(server, 1e-5) * (1 - 1e-9)
-        verified(trial, "run", ledger=trial.path(name) / "ledger.sqlite")
+        checks = verified(trial, "run", ledger=trial.path(name) / "ledger.sqlite")
+        assert checks["ledger"].startswith("2 charges of the log agree")
         assert check_ledger(trial.path(name) / "ledger.sqlite", {run: trial.private_log(name)}).startswith("2")
         kept = json.loads((trial.path(name) / "runs" / "run" / "summary.json").read_text())
         assert kept["privacy"]["epsilon"] >= stated["epsilon"] * (1 - 1e-9)
@@ -81,6 +82,8 @@ def test_a_vector_that_left_twice_is_paid_twice_and_spare_rounds_bear_it(tmp_pat
         summary = trial.serve("run", wire)
     run = run_in_ledgers("run", trial.study.digest)
     for name in NAMES:
+        checks = verified(trial, "run", ledger=trial.path(name) / "ledger.sqlite")
+        assert checks["ledger"].startswith("2 charges of the log agree")  # of three: which is in a sum, nobody says
         releases = [spent.charge.release_id for spent in trial.charges(name)]
         assert releases == [f"{run}/1/vector 1/{name}", f"{run}/2/vector 1/{name}", f"{run}/2/vector 2/{name}"]
     assert summary["privacy"]["epsilon"] <= 8

@@ -1,14 +1,15 @@
 """Ledgers against the logs of runs: they tell the same story, or the first bad event is named."""
 
+import dataclasses
 import shutil
 
 import pytest
 
 from audit import EventLog, EvidenceError, read_events
 from audit.accounting import Gaussian, mechanism_fields
-from audit.ledger import BudgetExceededError, Ledger, charged_release, check_ledger
+from audit.ledger import BudgetExceededError, Ledger, Policy, charged_release, check_ledger
 from audit.verify import Outcome, verify_run
-from tests.audit.ledger.money import ACCOUNT, charge
+from tests.audit.ledger.money import ACCOUNT, LINE, charge, policy
 from tests.audit.runs import Ticks
 
 
@@ -75,6 +76,71 @@ def test_a_hospital_in_a_sum_has_paid_for_what_was_announced_of_it(tmp_path, led
     else:
         with pytest.raises(EvidenceError, match="knows no charge"):
             check_ledger(path, {"r1": events})
+
+
+def sums_of_a_deployment(tmp_path, *survivors):
+    """Return the log of a deployment with noise in shares; the sums of its rounds are over these hospitals."""
+    with EventLog.create(tmp_path / "audit.jsonl", {"run_id": "r1", "operation": "deployment"}, Ticks()) as log:
+        for number, names in enumerate(survivors, 1):
+            cohort = ["east", "north", "south"]
+            log.append("round_started", {"round": number, "cohort": cohort, "model_digest": "ab" * 32})
+            event = {"mechanism": mechanism_fields(Gaussian(2.0)), "repetitions": 1, "round": number}
+            log.append("privacy_event", {**event, "release_id": f"sum/{number}/{number - 1}"})
+            lost = {name: "ShareKeys" for name in cohort if name not in names}
+            done = {"round": number, "cohort": cohort, "survivors": list(names), "dropouts": lost}
+            log.append("round_completed", {**done, "aggregate_digest": "ab" * 32, "bytes": {}})
+        return log.events
+
+
+def pay(ledger, number, vector=1, *, until="committed", run="r1", account=ACCOUNT):
+    name = f"{run}/{number}/vector {vector}/{account.hospital}"
+    ledger.reserve(account, charge(name, Gaussian(20.0), run_id=run))
+    if until != "reserved":
+        ledger.release(name)
+    if until == "committed":
+        ledger.commit(name)
+
+
+def agreeing(path, events):
+    return int(check_ledger(path, {"r1": events}).split()[0])
+
+
+def test_every_sum_with_a_hospitals_vector_was_paid_for_where_noise_is_in_shares(tmp_path, ledger, path):
+    events = sums_of_a_deployment(tmp_path, ["north", "south"], ["east", "south"], ["east", "north"])
+    unpaid = "the ledger of north holds no committed charge for its vector in the sum of round"
+    for number, owed in ((1, 1), (2, 3), (3, 3)):
+        with pytest.raises(EvidenceError, match=f"{unpaid} {owed};") as caught:
+            check_ledger(path, {"r1": events})
+        assert caught.value.seq == 3 * owed
+        pay(ledger, number, until="released")  # lost in round 2, after it had paid
+        if number != 2:
+            with pytest.raises(EvidenceError, match=f"{unpaid} {owed};"):
+                check_ledger(path, {"r1": events})
+        ledger.commit(f"r1/{number}/vector 1/north")
+    assert agreeing(path, events) == 2
+    pay(ledger, 3, vector=2)  # a round that was begun again
+    pay(ledger, 1, run="r2")
+    assert agreeing(path, events) == 2
+
+
+def test_charges_of_another_run_pay_for_no_sum(tmp_path, ledger, path):
+    events = sums_of_a_deployment(tmp_path, ["north", "south"])
+    pay(ledger, 1, run="r2")
+    with pytest.raises(EvidenceError, match="sum of round 1; it was lost, replaced, or put back"):
+        check_ledger(path, {"r1": events})
+
+
+def test_a_hospital_in_no_sum_and_the_budgets_of_others_owe_nothing(tmp_path, ledger, path):
+    assert agreeing(path, sums_of_a_deployment(tmp_path, ["east", "south"], ["east", "south"])) == 0
+    both = Ledger(tmp_path / "both.db")
+    south = dataclasses.replace(LINE, hospital="south")
+    both.install(Policy({**policy().budgets, south: policy().budgets[LINE]}))
+    (tmp_path / "audit.jsonl").unlink()
+    events = sums_of_a_deployment(tmp_path, ["east", "north", "south"])
+    with both:
+        assert agreeing(tmp_path / "both.db", events) == 0  # nobody can tell whose it is
+        pay(both, 1)
+        assert agreeing(tmp_path / "both.db", events) == 1
 
 
 def test_ledger_and_log_agree_or_the_first_bad_event_is_named(tmp_path, ledger, path):
