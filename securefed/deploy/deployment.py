@@ -7,11 +7,12 @@ import socket
 import struct
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
+from functools import wraps
 from pathlib import Path
-from typing import Any, Final, Protocol, Self
+from typing import Any, Concatenate, Final, ParamSpec, Protocol, Self, TypeVar
 
 from audit.signing_key import load_key
 from protocols.transport import Patience
@@ -21,11 +22,16 @@ from securefed.deploy.plan import Plan, check_patience
 from securefed.deploy.processes import is_alive, log_of, refuse_ended, running, start_party, stop_parties
 from securefed.engines.names import SERVER_FOLDER
 from securefed.engines.server_folder import ServerFolder
+from securefed.locks import locked
 from securefed.nodes.owed import is_owed
 from securefed.nodes.start import StudyStart
 from securefed.study import read_approval, read_study
 
+P = ParamSpec("P")
+T = TypeVar("T")
+
 SERVER: Final = "server"
+_LOCK: Final = ".lock"
 _FILE: Final = "deployment.json"
 _BEFORE_JOB: Final = "lines_before_job"
 """File that holds how many lines the journal had when the last job was submitted."""
@@ -74,8 +80,24 @@ class Engine(Protocol):
         ...
 
 
+def _alone(command: Callable[Concatenate["Deployment", P], T]) -> Callable[Concatenate["Deployment", P], T]:
+    """Have a command refuse where another one changes the deployment: two starts would end each other's processes."""
+
+    @wraps(command)
+    def alone(self: "Deployment", /, *arguments: P.args, **named: P.kwargs) -> T:
+        with locked(self.folder / _LOCK) as held:
+            if not held:
+                raise DeploymentError(
+                    f"another `deploy {self.plan.engine} start`, `submit` or `stop` of {self.folder} is under way; "
+                    "wait until it has ended, or end it"
+                )
+            return command(self, *arguments, **named)
+
+    return alone
+
+
 class Deployment:
-    """A deployment's folder.
+    """A deployment's folder; `start`, `submit` and `stop` run one at a time.
 
     Args:
         folder: The folder.
@@ -130,6 +152,7 @@ class Deployment:
         except (OSError, ValueError, TypeError) as error:
             raise DeploymentError(f"{folder} is no deployment; make one with: deploy ENGINE init") from error
 
+    @_alone
     def start(self, parties: Sequence[str] = ()) -> None:
         """Start the server and the sites whose folders are on this machine, or the named parties of them.
 
@@ -137,7 +160,8 @@ class Deployment:
         start was interrupted, the rest is done. What a killed command has left behind is ended.
 
         Raises:
-            DeploymentError: A party is unknown, all of them are running already, or one does not come up.
+            DeploymentError: A party is unknown, all of them are running already, one does not come up, or another
+                command is under way.
         """
         chosen = self._here(parties)
         sites = [party for party in chosen if party != SERVER]
@@ -157,6 +181,7 @@ class Deployment:
                 self._engine.start_site(self.folder, self.plan, site, self._socket(site))
         self._engine.wait(self.folder, self.plan, sites)
 
+    @_alone
     def submit(self) -> str:
         """Start the study, or go on with it, with all sites that are connected; return the engine's id of the job.
 
@@ -184,7 +209,9 @@ class Deployment:
                 f"no hospital is connected; start the server and the hospitals, then look with: {self._call('status')}"
             )
         job = self._engine.submit(self.folder, self.plan, [site for site in self.plan.sites if site in sites])
-        (self.folder / _BEFORE_JOB).write_text(f"{len(before)}\n", encoding="utf-8")
+        part = (self.folder / _BEFORE_JOB).with_suffix(".part")
+        part.write_text(f"{len(before)}\n", encoding="utf-8")
+        part.replace(self.folder / _BEFORE_JOB)
         (self.folder / "job").write_text(job + "\n", encoding="utf-8")
         return job
 
@@ -229,6 +256,7 @@ class Deployment:
             seen = len(lines)
             time.sleep(seconds)
 
+    @_alone
     def stop(self, parties: Sequence[str] = ()) -> None:
         """End all processes on this machine, or those of the named parties; raises DeploymentError as `start` does."""
         if not parties:
@@ -259,8 +287,10 @@ class Deployment:
         return f"the server does not answer, and the study does not run; {again}"
 
     def _lines_before_job(self) -> int:
-        path = self.folder / _BEFORE_JOB
-        return int(path.read_text(encoding="utf-8")) if path.exists() else 0
+        try:
+            return int((self.folder / _BEFORE_JOB).read_text(encoding="utf-8"))
+        except (OSError, ValueError):  # not there, or damaged: all that the journal has counts
+            return 0
 
     def _is_on_its_way(self, lines: int) -> bool:
         """Return whether the last job has yet to write into the journal: engines take their time to start one."""

@@ -139,6 +139,32 @@ def test_who_watches_after_a_second_submit_waits_for_its_end(far):
     later.join()
 
 
+@pytest.mark.parametrize("damage", ["", "two", "\0\0"])
+def test_a_damaged_count_of_lines_hides_no_journal(far, damage):
+    far.submit()
+    write_journal(far, "started", "failed")
+    (far.folder / "lines_before_job").write_text(damage)
+    assert [line["event"] for line in far.watch(0.01)] == ["started", "failed"]
+    assert far.submit() == "job-1"
+    assert (far.folder / "lines_before_job").read_text() == "2\n"
+    assert not list(far.folder.glob("*.part"))
+
+
+@pytest.mark.parametrize("command", ["start", "submit", "stop"])
+def test_one_command_at_a_time_changes_a_deployment(far, monkeypatch, command):
+    refused = []
+
+    def wait(engine, *_):
+        with pytest.raises(DeploymentError, match=r"another `deploy flare start`, .* of .* is under way"):
+            getattr(far, command)()
+        refused.append(command)
+
+    monkeypatch.setattr(SlowEngine, "wait", wait)
+    far.start()
+    assert refused == [command]
+    far.stop()
+
+
 def test_who_watches_a_job_that_ends_without_a_word_is_told(far, monkeypatch):
     monkeypatch.setattr(deployment_module, "_SILENT_SECONDS", 0.05)
     write_journal(far, "started")
