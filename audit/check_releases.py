@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from audit.check_sums import COMPLETE_UP_TO
+from audit.check_sums import COMPLETE_UP_TO, left_on_ring
 from audit.check_terms import IN_SHARES, differs
 from audit.errors import EvidenceError
 from audit.history import RunHistory
@@ -35,7 +35,7 @@ class Noise:
         privacy: The section `privacy`.
         exact: Whether the noise of hospitals that are lost is made up for (xnoise): every sum has the same. Else each
             share is sized for the fewest hospitals that a sum may be over.
-        fewest: That many hospitals.
+        fewest: That many hospitals, as `check_sums.check_fewest` holds them to the protocol.
         clients: Hospitals in a round.
     """
 
@@ -51,15 +51,16 @@ class Noise:
         values: Any = {} if config is None else config.fields["values"]
         privacy: Fields = values.get("privacy", {})
         protocol: Any = {} if described is None else described.fields
+        clients, fewest = protocol.get("clients", 1), protocol.get("values", {}).get("min_survivors", 1)
+        left = left_on_ring(clients, values.get("secure_aggregation", {}).get("losses", 0))
         possible = (
             protocol.get("secure_aggregation", False)
-            and protocol["clients"] <= COMPLETE_UP_TO
+            and (clients <= COMPLETE_UP_TO or fewest != left)
             and privacy.get("mechanism") == "skellam"
             and privacy.get("noise") == "system"
         )
         asked = privacy.get("dropout_noise")
-        fewest = max(protocol.get("values", {}).get("min_survivors", 1), protocol.get("threshold", 1))
-        return cls(privacy, asked == "xnoise" or (asked == "auto" and possible), fewest, protocol.get("clients", 1))
+        return cls(privacy, asked == "xnoise" or (asked == "auto" and possible), fewest, clients)
 
     def shares(self, mechanism: Fields) -> int:
         """Return among how many hospitals the configured noise was divided in a sum."""

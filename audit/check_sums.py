@@ -1,5 +1,7 @@
 """The sums of a log against its protocol: none was opened that a threshold of hospitals could not have opened."""
 
+from fractions import Fraction
+from math import ceil
 from typing import Any, Final
 
 from audit.errors import EvidenceError
@@ -50,6 +52,42 @@ def check_sums(history: RunHistory) -> str | None:
 def least_summed(history: RunHistory) -> int:
     """Return how many hospitals there are at least in any sum that the stated protocol opens."""
     return max(history.threshold or 1, _check_threshold(history))
+
+
+def check_fewest(history: RunHistory, losses: float) -> None:
+    """Check that shares of noise are stated for as few hospitals as a sum may be over, and that no sum was over fewer.
+
+    Among all hospitals that is the threshold, or 3 beside those that may collude; on a ring all that `losses` leave.
+    Of more than 100 hospitals secrets are shared among all only where no ring is safe: with one threshold alone.
+
+    Args:
+        history: The log, whose sums are under masks.
+        losses: Share of the hospitals that may be lost in a round, as configured.
+
+    Raises:
+        EvidenceError: Another number is stated, or none; or a sum is over fewer.
+    """
+    quorum, described = _check_threshold(history), history.last("protocol_described")
+    assert described is not None  # noqa: S101 (it has a threshold)
+    fields: Any = described.fields
+    stated, threshold, corrupt = fields.get("values", {}).get("min_survivors"), fields["threshold"], fields["corrupt"]
+    possible, least = [left_on_ring(fields["clients"], losses)], quorum or max(_LEAST, corrupt + 1)
+    if fields["clients"] <= COMPLETE_UP_TO:
+        possible = [max(threshold, corrupt + _LEAST)]
+    elif threshold == least:
+        possible.append(max(threshold, corrupt + _LEAST))
+    if stated not in possible or stated < quorum:
+        reason = f"states min_survivors {stated}, its sums are over {possible[0]} hospitals or more: the noise of each"
+        raise EvidenceError(described.seq, f"protocol_described {reason} was to be sized for these")
+    for record in history.rounds:
+        if len(record.survivors) < stated:
+            few = f"{len(record.survivors)} hospitals are in the sum of round {record.number}"
+            raise EvidenceError(record.seq, f"{few}, below min_survivors of {stated}")
+
+
+def left_on_ring(clients: int, losses: float) -> int:
+    """Return how many hospitals are left where so large a share is lost, the float meaning the decimal as written."""
+    return clients - ceil(Fraction(repr(float(losses))) * clients)
 
 
 def _signers(record: RoundRecord) -> int:

@@ -3,7 +3,9 @@
 from collections.abc import Mapping
 from typing import Any, Final, NoReturn
 
+from audit.check_sums import check_fewest
 from audit.errors import EvidenceError
+from audit.events import KINDS
 from audit.history import RunHistory
 from audit.log import Event
 
@@ -19,16 +21,59 @@ def check_terms(history: RunHistory) -> None:
     Raises:
         EvidenceError: One is not, or the log claims privacy and has no configuration; names the event.
     """
+    _check_names(history)
     event = history.last("config")
     if event is None:
         if history.claim is not None and history.claim.fields["claim"] == "CLAIMED":
             raise EvidenceError(history.claim.seq, "privacy is claimed in a log that states no configuration")
         return
     values: Any = event.fields["values"]
-    _check_protocol(history, values.get("secure_aggregation", {}))
+    secure: Fields = values.get("secure_aggregation", {})
     privacy: Fields = values.get("privacy", {})
+    _check_protocol(history, secure)
     if history.claim is not None:
-        _check_claim(history.claim, privacy, masked=bool(values.get("secure_aggregation", {}).get("enabled")))
+        _check_claim(history.claim, privacy, masked=bool(secure.get("enabled")))
+    _check_facts(history, privacy, secure)
+    if secure.get("enabled") and privacy.get("mode") in IN_SHARES and history.last("protocol_described") is not None:
+        check_fewest(history, secure.get("losses", 0))
+
+
+def _check_names(history: RunHistory) -> None:
+    """What has a field of its own stands there alone: beside it a reader could take the one for the other."""
+    for event in _with_facts(history):
+        declared = KINDS[event.kind]
+        stated: Any = event.fields.get("values", {})
+        if twice := sorted({*declared.fields, *declared.optional}.intersection(stated)):
+            raise EvidenceError(event.seq, f"{event.kind} states {twice[0]} under values, which is a field of its own")
+
+
+def _with_facts(history: RunHistory) -> list[Event]:
+    """The events that state facts of the noise under `values`."""
+    return [event for event in (history.last("protocol_described"), history.claim) if event is not None]
+
+
+def _check_facts(history: RunHistory, privacy: Fields, secure: Fields) -> None:
+    """Facts of the noise in shares are those configured, and one in both events; without shares there are none."""
+    names = {"clip_norm": "clip_norm", "colluders": "max_colluders", "noise_mechanism": "mechanism"}
+    configured = {fact: privacy.get(name) for fact, name in names.items()}
+    if privacy.get("noise_multiplier"):
+        configured["noise_multiplier"] = privacy["noise_multiplier"]
+    if privacy.get("dropout_noise") != "auto":
+        configured["dropout_noise"] = privacy.get("dropout_noise")
+    if privacy.get("mode", "off") not in IN_SHARES:
+        configured = dict.fromkeys((*names, "noise_multiplier", "dropout_noise", "min_survivors"))
+    if secure.get("compression") not in (None, "auto"):
+        configured["compression"] = secure["compression"]
+    first: dict[str, Any] = {}
+    for event in _with_facts(history):
+        stated: Any = event.fields.get("values", {})
+        for name, value in configured.items():
+            if name in stated and stated[name] != value:
+                differs(event, name, f"{name} = {stated[name]}", value)
+        for name, value in stated.items():
+            if first.setdefault(name, value) != value:
+                reason = f"{event.kind} has {name} = {value}, protocol_described has {first[name]}"
+                raise EvidenceError(event.seq, reason)
 
 
 def _check_protocol(history: RunHistory, secure: Fields) -> None:

@@ -156,7 +156,7 @@ def _protocol(history: RunHistory) -> Report:
     if event is None:
         return {}
     fields: Any = event.fields
-    return {name: value for name, value in fields.items() if name != "values"} | dict(fields.get("values", {}))
+    return dict(fields.get("values", {})) | {name: value for name, value in fields.items() if name != "values"}
 
 
 def _hospitals(history: RunHistory, claim: Report) -> list[Report]:

@@ -86,7 +86,8 @@ def configuration(rounds, *, private=False, masked=False):
         privacy = {"mode": "local", "unit": "image", "adjacency": "add-or-remove-one", "delta": 1e-5, "epsilon": 0.0}
         privacy |= {"noise_multiplier": STEP.noise_multiplier, "sampling_rate": STEP.sampling_rate, "steps": STEPS}
         privacy |= {"noise": "system", "max_colluders": 0}
-    sums = {"enabled": masked, "threat_model": "active", "threshold": 0, "corrupt": -1}
+    sums = {"enabled": masked, "threat_model": "active", "threshold": 0, "corrupt": -1, "losses": 0.1}
+    sums |= {"compression": "none"}
     return {"federation": {"rounds": rounds, "rate": 1.0}, "secure_aggregation": sums, "privacy": privacy}
 
 

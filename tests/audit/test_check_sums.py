@@ -1,12 +1,14 @@
 """Sums that the protocol cannot have opened, by what a log says of its terms and of who was there."""
 
+from fractions import Fraction
 from types import SimpleNamespace
 
 import pytest
 
-from audit.check_sums import check_sums
+from audit.check_sums import check_fewest, check_sums, left_on_ring
 from audit.errors import EvidenceError
-from protocols.parameters import COMPLETE_UP_TO, least_threshold, ring_quorum
+from protocols.parameters import COMPLETE_UP_TO, least_complete_threshold, least_threshold, ring_quorum
+from protocols.plan import plan
 from protocols.stages import ThreatModel
 
 
@@ -64,3 +66,42 @@ def test_who_may_collude_leaves_three_others_in_every_sum():
         check_sums(history(8, **terms))
     with pytest.raises(EvidenceError, match="the protocol opens no sum with it"):
         check_sums(history(9, **{**terms, "corrupt": 7, "threshold": 8}))
+
+
+def sized_for(fewest, survivors=None, **terms):
+    """One round of hospitals whose shares of noise are said to be sized for so few."""
+    values = {} if fewest is None else {"min_survivors": fewest}
+    return history(terms["clients"] if survivors is None else survivors, values=values, **terms)
+
+
+def test_shares_on_a_ring_are_sized_for_all_that_the_losses_leave():
+    """With a threshold among neighbours in its place a server states noise of 35 hospitals where it is that of 91."""
+    left = 120 - 12
+    check_fewest(sized_for(left, **ring()), 0.1)
+    for stated in (None, 41, ring_quorum(120, 24), left - 1, left + 1, 120):
+        with pytest.raises(EvidenceError, match=rf"states min_survivors {stated}, its sums are over {left} hospitals"):
+            check_fewest(sized_for(stated, **ring()), 0.1)
+    with pytest.raises(EvidenceError, match=f"{left - 1} hospitals are in the sum of round 1, below min_survivors"):
+        check_fewest(sized_for(left, left - 1, **ring()), 0.1)
+
+
+@pytest.mark.parametrize("model", list(ThreatModel))
+@pytest.mark.parametrize(("clients", "corrupt"), [(9, 1), (9, 4), (COMPLETE_UP_TO, 20), (120, 30)])
+def test_where_all_hold_shares_they_are_sized_for_the_threshold(model, clients, corrupt):
+    threshold = least_complete_threshold(clients, corrupt, model)
+    terms = {"threat_model": model.value, "clients": clients, "corrupt": corrupt, "threshold": threshold}
+    fewest = max(threshold, corrupt + 3)
+    check_fewest(sized_for(fewest, **terms), 0.1)
+    for stated in (None, fewest - 1, fewest + 1):
+        with pytest.raises(EvidenceError, match=f"states min_survivors {stated}"):
+            check_fewest(sized_for(stated, **terms), 0.1)
+
+
+@pytest.mark.parametrize(("clients", "corrupt"), [(102, 20), (110, 0), (150, 15)])
+@pytest.mark.parametrize("losses", [0.0, 0.07, 0.1])
+def test_what_is_left_on_a_ring_is_what_the_plan_has(clients, corrupt, losses):
+    planned = plan(clients, Fraction(corrupt, clients), losses)
+    assert not planned.is_complete
+    assert left_on_ring(clients, losses) == planned.min_survivors
+    terms = {"threat_model": "active", "clients": clients, "corrupt": corrupt, "threshold": planned.threshold}
+    check_fewest(sized_for(planned.min_survivors, **terms), losses)

@@ -16,7 +16,7 @@ from audit.accounting import (
     mechanism_fields,
 )
 from audit.check_releases import check_releases, check_target
-from audit.check_terms import check_terms
+from audit.check_terms import IN_SHARES, check_terms
 from audit.errors import EvidenceError
 from audit.history import read_history
 from audit.verify import Outcome, verify_run
@@ -102,7 +102,8 @@ def log_of(tmp_path, privacy, events, *, claim=None, protocol=None, masked=True,
     values = configuration(rounds, masked=masked)
     values["privacy"] |= {"noise": "system", "dropout_noise": "auto", "mechanism": "skellam", **privacy}
     described = {"secure_aggregation": masked, "clients": 3, "dimension": 2, "threat_model": "active", "threshold": 3}
-    described |= {"corrupt": 0, "values": {"min_survivors": 3}, **(protocol or {})}
+    shares = {"values": {"min_survivors": 3}} if privacy.get("mode") in IN_SHARES else {}
+    described |= {"corrupt": 0, **shares, **(protocol or {})}
     with EventLog.create(tmp_path / "audit.jsonl", {"run_id": "run", "operation": "simulation"}, Ticks()) as log:
         log.append("config", {"digest": D, "values": values})
         log.append("protocol_described", described)
@@ -149,6 +150,53 @@ def test_shares_are_of_the_fewest_hospitals_where_nothing_is_made_up_for(tmp_pat
     event = {"mechanism": mechanism_fields(Skellam(90.0, NORM, 1.5 * VARIANCE, SHARES)), "release_id": "sum/1/0"}
     protocol = {"threshold": 2, "values": {"min_survivors": 2}}
     check_releases(log_of(tmp_path, SHARED | {"dropout_noise": "conservative"}, [event], protocol=protocol))
+
+
+FACTS = {"clip_norm": 1.0, "colluders": 0, "noise_mechanism": "skellam", "noise_multiplier": 2.0, "min_survivors": 3}
+
+
+@pytest.mark.parametrize("kind", ["protocol_described", "privacy_claim"])
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({}, None),
+        ({"clip_norm": 7.0}, "clip_norm = 7, config.toml has clip_norm = 1"),
+        ({"colluders": 3}, "colluders = 3, config.toml has colluders = 0"),
+        ({"noise_mechanism": "discrete-gaussian"}, "config.toml has noise_mechanism = skellam"),
+        ({"noise_multiplier": 9.99}, "noise_multiplier = 9.99, config.toml has noise_multiplier = 2"),
+        ({"dropout_noise": "conservative"}, "config.toml has dropout_noise = xnoise"),
+        ({"compression": "top-k"}, "config.toml has compression = none"),
+        ({"min_survivors": 2}, "min_survivors"),
+        ({"l2": 10.0}, "privacy_claim has l2 = "),
+    ],
+)
+def test_facts_of_the_noise_are_the_configured_ones_in_both_events(tmp_path, kind, change, reason):
+    privacy = SHARED | {"clip_norm": 1.0, "dropout_noise": "xnoise", "unit": "image", "delta": 1e-5}
+    privacy |= {"adjacency": "add-or-remove-one"}
+    stated = {event: {**FACTS, "l2": NORM} for event in ("protocol_described", "privacy_claim")}
+    stated[kind] |= change
+    claim = {"mode": "distributed", "claim": "CLAIMED", "unit": "image", "adjacency": "add-or-remove-one"}
+    claim |= {"delta": 1e-5, "values": {**stated["privacy_claim"], "noise": "system"}}
+    event = {"mechanism": mechanism_fields(Skellam(90.0, NORM, VARIANCE, SHARES))}
+    history = log_of(tmp_path, privacy, [event], claim=claim, protocol={"values": stated["protocol_described"]})
+    if reason is None:
+        return check_terms(history)
+    with pytest.raises(EvidenceError, match=reason):
+        check_terms(history)
+    return None
+
+
+@pytest.mark.parametrize("name", ["clip_norm", "noise_multiplier", "noise_mechanism", "colluders"])
+def test_without_noise_in_shares_there_are_no_facts_of_it(tmp_path, name):
+    with pytest.raises(EvidenceError, match=f"protocol_described has {name} = 7, config.toml has {name} = None"):
+        check_terms(log_of(tmp_path, {"mode": "off"}, [], protocol={"values": {name: 7}}))
+
+
+@pytest.mark.parametrize("value", [{"secure_aggregation": True}, {"threat_model": "active"}, {"clients": 50}])
+def test_a_field_of_its_own_does_not_stand_under_values_too(tmp_path, value):
+    """A report that lays the two over one another showed a run in clear as one under masks."""
+    with pytest.raises(EvidenceError, match=f"states {next(iter(value))} under values, which is a field of its own"):
+        check_terms(log_of(tmp_path, {"mode": "off"}, [], protocol={"values": value}, masked=False))
 
 
 @pytest.mark.parametrize("colluders", [0, 1])

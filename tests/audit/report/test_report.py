@@ -214,6 +214,16 @@ def test_too_few_in_a_sum_fails(tmp_path):
     assert verdicts(build_report(folder))["Secure aggregation"] == "FAIL"
 
 
+def test_fields_of_the_protocol_are_shown_and_not_what_is_written_beside_them(tmp_path):
+    folder = rich_run(tmp_path)
+    beside = {"secure_aggregation": False, "threshold": 99, "neighbours": 2}
+    edited(folder, "protocol_described", lambda f: f.update(values=beside))
+    report = build_report(folder)
+    assert report["protocol"]["secure_aggregation"] is True
+    assert (report["protocol"]["threshold"], report["protocol"]["neighbours"]) == (3, 2)
+    assert not report["identity"]["is_verified"]
+
+
 def test_a_successful_attack_fails(tmp_path):
     folder = rich_run(tmp_path)
     edited(folder, "attack", lambda f: f.update(outcome="FAIL"))
