@@ -123,6 +123,8 @@ def check_target(history: RunHistory) -> None:
         EvidenceError: They would cost clearly less; names the first event of that mechanism.
     """
     from audit.accounting import Adjacency, Repeated, against_colluders, mechanism_of, upper_epsilon
+    from audit.accounting.calibrate import chance_of_use
+    from audit.accounting.pld import has_pld
 
     config, noise, seen = history.last("config"), Noise.of(history), set()
     privacy, target = noise.privacy, noise.privacy.get("epsilon")
@@ -146,6 +148,9 @@ def check_target(history: RunHistory) -> None:
         cost = upper_epsilon(planned, privacy["delta"], Adjacency(privacy["adjacency"]), coarse=True)
         if cost < _LEAST_COST * target:
             reason = f"with this noise all {rounds} rounds would cost epsilon {cost:.6g}"
+            if has_pld(planned) and privacy["delta"] >= chance_of_use(planned):
+                why = f"delta {privacy['delta']:g} is at least the chance that a record is in any of their steps"
+                raise EvidenceError(event.seq, f"{reason}, as they would without any: {why}")
             raise EvidenceError(event.seq, f"{reason}, and it was made for {target:g}, as config.toml has it")
 
 

@@ -6,6 +6,7 @@ is verified without it.
 
 from audit.accounting.calibrate import (
     CalibrationError,
+    DeltaTooLargeError,
     affordable_steps,
     bound_against,
     calibrate_noise,
@@ -35,6 +36,7 @@ __all__ = [
     "Adjacency",
     "CalibrationError",
     "Composition",
+    "DeltaTooLargeError",
     "DiscreteGaussian",
     "Epsilon",
     "Gaussian",

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable
 from dataclasses import replace
 
-from audit.accounting.mechanisms import Adjacency, Composition, Repeated, SampledGaussian
+from audit.accounting.mechanisms import Adjacency, Composition, Gaussian, Repeated, SampledGaussian, merged
 from audit.accounting.pld import INTERVAL, has_pld, is_meaningless, pld_epsilon
 from audit.accounting.rdp import rdp_epsilon
 
@@ -20,6 +20,24 @@ _MAX_STEPS = 10**9
 
 class CalibrationError(ValueError):
     """No noise within reach, or not even one step, meets the target."""
+
+
+class DeltaTooLargeError(CalibrationError):
+    """Delta alone covers what a target is about: no noise at all meets it."""
+
+
+def chance_of_use(composition: Composition) -> float:
+    """Return the probability that a record is in any step of Gaussian mechanisms: with no larger a delta noise counts.
+
+    With probability 1 less this one nothing depends on the record, whatever the noise and the neighbouring relation.
+    """
+    unused = 0.0
+    for part in merged(composition):
+        if isinstance(part.mechanism, Gaussian):
+            return 1.0
+        assert isinstance(part.mechanism, SampledGaussian)  # noqa: S101 (narrows the type)
+        unused += part.count * math.log1p(-part.mechanism.sampling_rate)
+    return -math.expm1(unused)
 
 
 def upper_epsilon(
@@ -60,7 +78,7 @@ def bound_against(
         adjacency: Neighbouring relation.
     """
     cheap = rdp_epsilon(composition, delta, adjacency)
-    if cheap <= target or 10 * (target + 1) < cheap < math.inf:
+    if cheap <= target or not has_pld(composition):
         return cheap
     coarse = upper_epsilon(composition, delta, adjacency, coarse=True)
     if coarse <= target or coarse > 1.1 * (target + 0.1):
@@ -83,10 +101,16 @@ def calibrate_noise(
         adjacency: Neighbouring relation.
 
     Raises:
-        CalibrationError: Not even the largest multiplier meets the target.
+        CalibrationError: Not even the largest multiplier meets the target; DeltaTooLargeError where none is needed.
     """
     if target_epsilon <= 0:
         raise CalibrationError(f"the target epsilon must be positive, is {target_epsilon}")
+    chance = chance_of_use(compose(1.0)) if has_pld(compose(1.0)) else 1.0
+    if 0 < chance <= delta:
+        raise DeltaTooLargeError(
+            f"{delta:g} is at least the chance of {chance:.3g} that a record is in any step at all: to give it away "
+            "without noise would be within the promise"
+        )
 
     def meets(multiplier: float) -> bool:
         return upper_epsilon(compose(multiplier), delta, adjacency, coarse=True) <= target_epsilon
@@ -126,7 +150,7 @@ def calibrate_sampled_gaussian(
     """Return a noise multiplier of DP-SGD with this rate and number of steps that meets the target.
 
     Raises:
-        CalibrationError: No noise meets the target.
+        CalibrationError: No noise meets the target; DeltaTooLargeError where none is needed.
     """
     return calibrate_noise(
         lambda multiplier: [Repeated(SampledGaussian(multiplier, sampling_rate), steps)],

@@ -157,8 +157,8 @@ def _privacy(history: RunHistory, verification: Verification, claim: dict[str, A
         return _line(subject, "FAIL", claim["contradictions"][0])
     if claim["epsilon"] is None:
         return _line(subject, "FAIL", "What was released cannot be accounted: epsilon is infinite.")
-    if any(check.name in ("epsilon", "history") for check in verification.failed):
-        return _line(subject, "FAIL", "The stated epsilon is not the one that the recorded events give.")
+    if fault := next((check for check in verification.failed if check.name == "epsilon"), None):
+        return _line(subject, "FAIL", f"The record does not bear out the epsilon that it states: {fault.detail}.")
     target = claim["target_epsilon"]
     if target is not None and claim["epsilon"] > target:
         return _line(subject, "FAIL", f"epsilon is {at_most(claim['epsilon'])}, above the target of {target:g}.")

@@ -7,6 +7,7 @@ from audit.accounting import (
     Adjacency,
     CalibrationError,
     Composition,
+    DeltaTooLargeError,
     GroupedSampledGaussian,
     Mechanism,
     Repeated,
@@ -45,7 +46,7 @@ def noise_multiplier(config: PrivacyConfig, rounds: int) -> float:
     """
     if config.noise_multiplier:
         return config.noise_multiplier
-    return _calibrated(
+    return calibrated(
         config.epsilon, config.delta, config.sampling_rate, config.steps * rounds, Adjacency(config.adjacency)
     )
 
@@ -97,8 +98,16 @@ def _multipliers(config: PrivacyConfig, whole: float) -> tuple[float, ...]:
 
 
 @cache
-def _calibrated(epsilon: float, delta: float, rate: float, steps: int, adjacency: Adjacency) -> float:
+def calibrated(epsilon: float, delta: float, rate: float, steps: int, adjacency: Adjacency) -> float:
+    """Return the noise multiplier that so many steps at a rate need for a target.
+
+    Raises:
+        ConfigError: No noise meets the target, or none is needed for it.
+    """
     try:
         return calibrate_sampled_gaussian(epsilon, delta, rate, steps, adjacency)
+    except DeltaTooLargeError as error:
+        reason = f"{error}; use a smaller delta, below one over the units of any hospital"
+        raise ConfigError("privacy.delta", reason) from error
     except CalibrationError as error:
         raise ConfigError("privacy.epsilon", f"{error}; use fewer rounds or a larger epsilon") from error

@@ -10,7 +10,6 @@ from typing import Any
 
 from audit.accounting import (
     Adjacency,
-    CalibrationError,
     Composition,
     Mechanism,
     Repeated,
@@ -20,7 +19,6 @@ from audit.accounting import (
     against_broken_aggregation,
     against_colluders,
     bound_against,
-    calibrate_sampled_gaussian,
     upper_epsilon,
 )
 from audit.bounds import LARGEST_CLAIM
@@ -32,6 +30,7 @@ from securefed.config import PrivacyConfig, RunConfig
 from securefed.errors import ConfigError
 from securefed.privacy.bearing import rounds_borne, too_few_rounds
 from securefed.privacy.claim import CLAIMED, reason, too_large, verdict
+from securefed.privacy.mechanism import calibrated
 from securefed.privacy.rules import Broken
 from securefed.privacy.shared_claim import laid_open, shared_reason, shared_verdict
 from securefed.privacy.shared_noise import SHARED_MODES, dearest_sum, mechanism_of_sum, quietest_sum
@@ -281,11 +280,7 @@ def _steps(multiplier: float, rate: float, count: int) -> Sequence[Repeated]:
 
 
 def _needed(config: PrivacyConfig, steps: int) -> float:
-    adjacency = Adjacency(config.adjacency)
-    try:
-        return calibrate_sampled_gaussian(config.epsilon, config.delta, config.sampling_rate, steps, adjacency)
-    except CalibrationError as error:
-        raise ConfigError("privacy.epsilon", f"{error}; use fewer rounds or a larger epsilon") from error
+    return calibrated(config.epsilon, config.delta, config.sampling_rate, steps, Adjacency(config.adjacency))
 
 
 def _shared(run: RunConfig, hospitals: int, embed_dim: int) -> NoisePlan:

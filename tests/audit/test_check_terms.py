@@ -286,6 +286,16 @@ def test_noise_for_a_target_is_no_more_than_that_needs(tmp_path, excess, found):
     return None
 
 
+def test_noise_for_a_target_that_needs_none_is_told_as_that(tmp_path):
+    """A delta above the chance of being sampled: next to no noise costs epsilon 0, and no target made it."""
+    privacy = {"mode": "local", "epsilon": 8.0, "noise_multiplier": 0.0, "sampling_rate": 1e-4, "steps": 1}
+    privacy |= {"delta": 1e-3, "adjacency": "add-or-remove-one", "max_colluders": 0}
+    event = {"mechanism": mechanism_fields(SampledGaussian(0.003, 1e-4)), "hospital": "north"}
+    history = log_of(tmp_path, privacy, [event])
+    with pytest.raises(EvidenceError, match=r"epsilon 0, as they would without any: delta 0\.001 is at least"):
+        check_target(history)
+
+
 @pytest.mark.parametrize(("excess", "found"), [(1.0, False), (1.5, True)])
 def test_shares_for_a_target_are_no_larger_than_that_needs(tmp_path, excess, found):
     def sums(multiplier, shares):

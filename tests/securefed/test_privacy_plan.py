@@ -135,6 +135,19 @@ def test_a_delta_that_bears_giving_one_record_away_is_named():
     assert not any("delta" in line for line in plan("--epsilon", 8, "--images", 400, "--delta", 0.002)["recommended"])
 
 
+HOLLOW = ["--epsilon", 8, "--sampling-rate", 0.0001, "--delta", 0.001, "--rounds", 1]
+HOLLOW += ["--set", "privacy.centring_steps=0"]
+
+
+def test_a_delta_that_covers_every_sample_is_refused_by_check_and_plan():
+    """No noise at all would meet the target, and a run with it would have a record that does not verify."""
+    found = CliRunner().invoke(command, ["check", *map(str, HOLLOW)], catch_exceptions=False)
+    assert found.exit_code == 2
+    assert "privacy.delta: 0.001 is at least the chance of 0.0001 that a record is in any step" in found.output
+    with pytest.raises(ConfigError, match="use a smaller delta"):
+        CliRunner().invoke(command, ["plan", *map(str, HOLLOW)], catch_exceptions=False)
+
+
 @pytest.mark.parametrize("extreme", [("--noise-multiplier", 1e-6), ("--noise-multiplier", 1e6)])
 def test_the_ends_of_the_range_are_planned(extreme):
     assert plan(*extreme)["accountant"] == "PLD"

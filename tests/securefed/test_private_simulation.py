@@ -301,3 +301,10 @@ def test_who_has_paid_twice_for_a_round_is_not_told_to_run_as_many_rounds_again(
     repeated = str(TargetEpsilonError(4, 8.1, 8.0, 4))
     assert "--rounds" not in repeated
     assert "privacy.spare_rounds" in repeated
+
+
+def test_a_target_that_no_noise_is_made_for_leaves_no_folder_behind(small_run, tmp_path):
+    hollow = {**LOCAL, "sampling_rate": 0.001, "delta": 0.009, "epsilon": 8.0, "noise_multiplier": 0.0}
+    with pytest.raises(ConfigError, match=r"privacy\.delta: 0\.009 is at least the chance of 0\.00"):
+        run(small_run(privacy=hollow, federation={"rounds": 1}), tmp_path)
+    assert not (tmp_path / "run").exists()

@@ -7,6 +7,7 @@ from scipy import optimize, stats
 
 from audit.accounting import (
     Adjacency,
+    DeltaTooLargeError,
     Gaussian,
     Repeated,
     SampledGaussian,
@@ -106,6 +107,26 @@ def test_steps_are_counted_by_the_bound_that_is_stated():
 def test_what_rdp_cannot_bound_is_bounded_against_a_target():
     composition = [Repeated(SampledGaussian(4.0, 0.1), 50)]
     assert bound_against(composition, 3.0, 1e-5, Adjacency.REPLACE_ONE) <= 3.0
+
+
+def test_a_bound_against_a_target_is_not_above_it_where_the_stated_one_is_within():
+    """At a delta above the chance of being sampled PLD finds 0, and RDP, which knows nothing of it, hundreds."""
+    composition = [Repeated(SampledGaussian(0.1, 1e-3))]
+    assert rdp_epsilon(composition, 5e-3) > 10 * (3.0 + 1)
+    assert bound_against(composition, 3.0, 5e-3) == upper_epsilon(composition, 5e-3) == 0
+
+
+@pytest.mark.parametrize("adjacency", list(Adjacency))
+@pytest.mark.parametrize(("rate", "steps"), [(1e-4, 1), (1e-3, 3), (0.5, 1)])
+def test_no_noise_is_made_where_delta_covers_every_sample(rate, steps, adjacency):
+    chance = 1 - (1 - rate) ** steps
+    with pytest.raises(DeltaTooLargeError, match=r"at least the chance of .* that a record is in any step"):
+        calibrate_sampled_gaussian(8.0, chance * 1.001, rate, steps, adjacency)
+
+
+def test_below_the_chance_of_being_sampled_a_target_is_reached():
+    needed = calibrate_sampled_gaussian(8.0, 0.45, 0.5, 1)
+    assert 7.6 < upper_epsilon([Repeated(SampledGaussian(needed, 0.5))], 0.45) <= 8.0
 
 
 @pytest.mark.parametrize(("count", "delta"), [(25_000, 1e-10), (100, 1e-5)])

@@ -179,6 +179,14 @@ def test_a_missed_target_fails(private_run):
     assert verdicts(report)["Differential privacy"] == "FAIL"
 
 
+def test_an_epsilon_that_does_not_verify_is_told_with_what_is_wrong_with_it(private_run):
+    edited(private_run, "epsilon", lambda f: f.update(upper=0.01))
+    report = build_report(private_run)
+    sentence = next(row["sentence"] for row in report["verdicts"] if row["subject"] == "Differential privacy")
+    assert sentence.startswith("The record does not bear out the epsilon that it states: event ")
+    assert "states epsilon 0.01, the events before it give" in sentence
+
+
 def test_everything_that_a_run_can_record_is_shown(tmp_path):
     report = build_report(rich_run(tmp_path))
     page, plain = render_html(report), render_markdown(report)
