@@ -25,6 +25,9 @@ _TOLERANCE = 1e-4
 _MOST_VALUES = 200
 """Different ones that are computed: a run states a few of each hospital, and no file may make verification wait."""
 
+_ACCOUNTANTS = ("PLD", "RDP")
+"""Whose bound a stated epsilon can be."""
+
 
 def composition_of(history: RunHistory, hospital: str | None, *, until: int | None = None) -> list[Repeated]:
     """Return what was released about a hospital's data: its own privacy events and those that concern all.
@@ -107,6 +110,9 @@ def _check_stated(history: RunHistory) -> None:
             counts[mechanism] = counts.get(mechanism, 0) + fields["repetitions"]
         if event.kind != "epsilon":
             continue
+        if fields["accountant"] not in _ACCOUNTANTS:
+            reason = f"an epsilon is stated by {fields['accountant']}: accountants are {' and '.join(_ACCOUNTANTS)}"
+            raise EvidenceError(event.seq, reason)
         parts = [*released[None].items(), *released.get(fields.get("hospital", ""), {}).items()]
         composition = [Repeated(mechanism, count) for mechanism, count in parts]
         seen = merged(seen_by(composition, fields["view"], fields.get("colluders", 0), attempts.unopened))

@@ -19,6 +19,9 @@ from audit.history import RunHistory
 from audit.regular_file import parse_json, read_regular, shown
 
 _WAYS = {"upload": "up", "download": "down", "up": "up", "down": "down"}
+_FLOAT32 = 4
+"""Bytes of a parameter."""
+
 _MAX_HEADER = 100 * 2**20
 _RESULTS = ("summary.json", "fam.safetensors", "model_card.md", "report.json")
 
@@ -105,7 +108,25 @@ def check_model(folder: Path, history: RunHistory) -> str | None:
         raise EvidenceError(seq, f"fam.safetensors holds {beside[0]}, which its layout does not name")
     if digest != expected:
         raise EvidenceError(seq, "the parameters in fam.safetensors are not those of the log")
+    _check_described(history, sum(len(tensors[name]) for name in names) // _FLOAT32, metadata)
     return f"the parameters in fam.safetensors are those of the log ({str(expected)[:16]}...)"
+
+
+def _check_described(history: RunHistory, parameters: int, metadata: Mapping[str, str]) -> None:
+    """The log describes a model as long as this one, for the same classes where the file names them."""
+    protocol, data = history.last("protocol_described"), history.last("data_described")
+    if protocol is not None and protocol.fields["dimension"] != parameters:
+        stated = f"states a dimension of {protocol.fields['dimension']}"
+        raise EvidenceError(protocol.seq, f"{stated}, fam.safetensors has {parameters} parameters")
+    if data is None or "classes" not in metadata:
+        return
+    try:
+        classes = parse_json(metadata["classes"])
+    except (ValueError, TypeError) as error:
+        raise EvidenceError(data.seq, f"the classes in fam.safetensors cannot be read ({error})") from error
+    if classes != data.fields["classes"]:
+        reason = f"states classes {shown(data.fields['classes'])}, fam.safetensors has {shown(classes)}"
+        raise EvidenceError(data.seq, reason)
 
 
 def check_bytes(folder: Path, history: RunHistory) -> str | None:

@@ -12,6 +12,8 @@ from audit.round_members import losses_by_stage
 
 _LARGER_IS_WORSE: Final = "ece"
 _SUMMED: Final = "num_images"
+_COUNTED: Final = ("communication.by_stage", "communication.by_kind")
+_WAYS: Final = {"up": "upload", "down": "download"}
 _OF_THE_PROTOCOL: Final = ("threat_model", "threshold", "corrupt", "clients", "ring_bits", "value_bits")
 
 
@@ -23,10 +25,12 @@ def check_summary(summary: Mapping[str, Any], history: RunHistory) -> None:
     """
     _check_metrics(summary, history)
     _check_losses(summary, history)
-    for name, expected in _expected(history).items():
+    for name, expected in (_expected(history) | _communication(history)).items():
         found: Any = summary
         for key in name.split("."):
             found = found.get(key) if isinstance(found, Mapping) else None
+        if name in _COUNTED and isinstance(found, Mapping):
+            found = {what: _counted(of) for what, of in found.items()}
         if found != expected:
             assert history.completed is not None  # noqa: S101 (narrows the type)
             reason = f"summary.json states {name} {shown(found)}, the log has {shown(expected)}"
@@ -55,7 +59,44 @@ def _expected(history: RunHistory) -> dict[str, Any]:
         expected |= {"privacy.mode": claim["mode"], "privacy.unit": claim.get("unit")}
         expected |= {"privacy.adjacency": claim.get("adjacency"), "privacy.noise": claim.get("values", {}).get("noise")}
         expected["privacy.claim"] = reason if reason.startswith(text) else text + reason
-    return expected
+        if claim["mode"] != "off":
+            values = claim.get("values", {})
+            expected |= {"privacy.target_epsilon": claim.get("target_epsilon"), "privacy.mechanism": values}
+            expected |= {"privacy.coupling": values.get("coupling")}
+    return expected | _provenance(history)
+
+
+def _provenance(history: RunHistory) -> dict[str, Any]:
+    """What the summary says of data and encoder; a server of hospitals names no data."""
+    expected = {}
+    if (encoder := history.last("encoder_described")) is not None:
+        expected = {"encoder": encoder.fields["name"], "encoder_digest": encoder.fields["digest"]}
+    data = history.last("data_described")
+    if data is not None and history.started.fields["operation"] == "simulation":
+        expected |= {"data_fingerprint": data.fields["fingerprint"], "data_keyed": data.fields.get("keyed", False)}
+    return {f"provenance.{name}": value for name, value in expected.items()}
+
+
+def _communication(history: RunHistory) -> dict[str, Any]:
+    """What the summary says of bytes, by the counts of the log; of their sums see `check_files.check_bytes`."""
+    from audit.report.communication import FEDAVG_CLIP_BYTES, PAPER_FAM_BYTES, communication_section
+
+    if not history.rounds:
+        return {}
+    section = communication_section(history)
+    mean = section["per_client_round"]
+    expected: dict[str, Any] = {f"{name}_bytes_per_client_round": mean[way] for way, name in _WAYS.items()}
+    for name, whole in (("fedavg_clip", FEDAVG_CLIP_BYTES), ("paper_fam", PAPER_FAM_BYTES)):
+        expected[f"ratio_to_{name}"] = whole / mean["up"] if mean["up"] else None
+    for name in ("by_stage", "by_kind"):
+        counts = section[name].items()
+        expected[name] = {what: _counted({_WAYS[way]: n for way, n in of.items()}) for what, of in counts}
+    return {f"communication.{name}": value for name, value in expected.items()}
+
+
+def _counted(counts: object) -> object:
+    """Return the counts that are not 0: neither is one that is not there."""
+    return {way: count for way, count in counts.items() if count} if isinstance(counts, Mapping) else counts
 
 
 def _check_losses(summary: Mapping[str, Any], history: RunHistory) -> None:
@@ -66,7 +107,8 @@ def _check_losses(summary: Mapping[str, Any], history: RunHistory) -> None:
     lost = losses_by_stage(history.events)
     if not isinstance(stated, Mapping) or {stage: count for stage, count in stated.items() if count} != lost:
         reason = f"summary.json states secure_aggregation.dropouts {shown(stated)}, the log has {shown(lost)}"
-        raise EvidenceError(protocol.seq, reason)
+        assert history.completed is not None  # noqa: S101 (narrows the type)
+        raise EvidenceError(history.completed.seq, reason)
 
 
 def _check_metrics(summary: Mapping[str, Any], history: RunHistory) -> None:
@@ -79,6 +121,10 @@ def _check_metrics(summary: Mapping[str, Any], history: RunHistory) -> None:
     if not found and not is_deployment:
         raise EvidenceError(history.completed.seq, "the run has ended, and the log has no metrics on test images")
     seq = (found[-1] if found else history.completed).seq
+    chosen = history.completed.fields["chosen_round"]
+    if found and (found[-1].fields["round"] != chosen or found[-1].fields["leaves_hospital"]):
+        reason = f"metrics on test images are of the model of round {chosen}, which was kept, and leave no hospital"
+        raise EvidenceError(seq, f"{reason}: the event says something else")
     logged: Any = found[-1].fields["values"] if found else {}
     try:
         sites = {site: parts["test"] for site, parts in summary["sites"].items() if "test" in parts}

@@ -21,6 +21,7 @@ from audit.roster import Roster
 D = "ab" * 32
 RESULTS = ("config.toml", "summary.json", "fam.safetensors", "bytes.csv")
 SITES = ("north", "south", "west")
+DIMENSION = 1000
 STEP = SampledGaussian(1.2, 0.016)
 STEPS = 62
 
@@ -49,8 +50,9 @@ def sha256(content):
 
 
 def model_of(number):
-    """The parameters of the model after a round: two tensors of one value each."""
-    return {"fam.b": struct.pack("<f", number), "fam.a": struct.pack("<f", -number)}
+    """The parameters of the model after a round: two tensors."""
+    values = range(number, number + DIMENSION // 2)
+    return {"fam.b": struct.pack(f"<{len(values)}f", *values), "fam.a": b"".join(struct.pack("<f", -v) for v in values)}
 
 
 def model_digest(number):
@@ -116,7 +118,40 @@ def summary_of(history, rounds):
             "mode": claim["mode"],
             "unit": claim.get("unit"),
             "claim": f"{claim['claim']}: {claim['reason']}",
+            "target_epsilon": claim.get("target_epsilon"),
+            "coupling": claim.get("values", {}).get("coupling"),
+            "mechanism": claim.get("values", {}),
         },
+        "provenance": provenance_of(history),
+    }
+
+
+def provenance_of(history):
+    data, encoder = history.last("data_described"), history.last("encoder_described")
+    found = {} if encoder is None else {"encoder": encoder.fields["name"], "encoder_digest": encoder.fields["digest"]}
+    if data is not None:
+        found |= {"data_fingerprint": data.fields["fingerprint"], "data_keyed": data.fields.get("keyed", False)}
+    return found
+
+
+def communication_of(history):
+    """The block of summary.json, as securefed/summary.py has it."""
+    ways, counts = {"up": "upload", "down": "download"}, {"stage": {}, "kind": {}}
+    for row in (row for attempt in history.attempts for row in attempt.byte_rows()):
+        for name, found in counts.items():
+            one = found.setdefault(getattr(row, name), Counter())
+            one[ways[row.way]] += row.bytes
+    clients = max(1, sum(len(record.bytes) for record in history.training))
+    mean = {way: sum(record.total(way) for record in history.training) / clients for way in ways}
+    return {
+        "upload_bytes": history.byte_total("up", all_sent=True),
+        "download_bytes": history.byte_total("down", all_sent=True),
+        "upload_bytes_per_client_round": mean["up"],
+        "download_bytes_per_client_round": mean["down"],
+        "by_stage": counts["stage"],
+        "by_kind": counts["kind"],
+        "ratio_to_fedavg_clip": 151_277_313 * 4 / mean["up"] if mean["up"] else None,
+        "ratio_to_paper_fam": 1_426_063 / mean["up"] if mean["up"] else None,
     }
 
 
@@ -184,16 +219,16 @@ class Run:
             fields = {"round": rounds, "split": "test", "leaves_hospital": False, "values": values}
             self.log.append("evaluation", fields)
         history = read_history(self.log.events)
-        up, down = (history.byte_total(way, all_sent=True) for way in ("up", "down"))
-        communication = {"upload_bytes": up, "download_bytes": down}
         privacy = {"epsilon": None, "delta": None}
         if self.private:
             privacy = {"epsilon": upper_epsilon([Repeated(STEP, STEPS * rounds)], 1e-5), "delta": 1e-5}
             privacy |= {"adjacency": "add-or-remove-one", "noise": "system"}
-        summary = summary_of(history, rounds) | {"communication": communication}
+        summary = summary_of(history, rounds) | {"communication": communication_of(history)}
         summary["privacy"] |= privacy
         (self.folder / "summary.json").write_text(json.dumps(summary | changes))
         metadata = {"fam_sha256": model_digest(rounds), "layout": json.dumps(list(model_of(rounds)))}
+        if data := history.last("data_described"):
+            metadata["classes"] = json.dumps(data.fields["classes"])
         (self.folder / "fam.safetensors").write_bytes(safetensors(model_of(rounds), metadata))
         with (self.folder / "bytes.csv").open("w", newline="") as stream:
             writer = csv.writer(stream)

@@ -11,6 +11,7 @@ from audit.errors import EvidenceError
 from audit.history import read_history
 from audit.report.privacy import _costs
 from tests.audit.runs import SITES, D, Ticks, configuration, round_fields
+from tests.audit.tampering import edited, failure
 
 NOISE = Skellam(90.0, 50.0, 3000.0, 3)
 DELTA = 1e-5
@@ -90,3 +91,8 @@ def test_a_report_counts_vectors_for_sums_that_were_never_opened(stated):
     assert costs["broken"] == pytest.approx(privacy["epsilon_by_adversary"]["aggregation_broken"])
     assert costs["broken"] > against("aggregation-broken")
     assert costs["helped"] == pytest.approx(privacy["epsilon_by_adversary"]["colluders"]["2"])
+
+
+def test_an_epsilon_is_stated_by_an_accountant_that_there_is(private_run):
+    edited(private_run, "epsilon", lambda fields: fields.update(accountant="our own"))
+    assert "an epsilon is stated by our own: accountants are PLD and RDP" in failure(private_run)[1]

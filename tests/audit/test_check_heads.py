@@ -18,7 +18,7 @@ FIVE = ("east", *SITES, "yonder")
 def masked(folder, rounds=3):
     """A run of five hospitals, four of which open a sum, after its last round."""
     run = Run(folder, rounds=0, sites=FIVE, masked=True)
-    terms = {"secure_aggregation": True, "clients": 5, "dimension": 2, "threat_model": "active", "threshold": 0}
+    terms = {"secure_aggregation": True, "clients": 5, "dimension": 1000, "threat_model": "active", "threshold": 0}
     run.log.append("protocol_described", {**terms, "threshold": 4, "corrupt": 1})
     for number in range(1, rounds + 1):
         run.round(number)

@@ -90,7 +90,7 @@ def test_rounds_over_data_that_nobody_described_are_found(complete_run):
 
 def test_how_many_may_collude_is_one_in_five_where_nobody_configured_it(tmp_path):
     run = Run(tmp_path / "run", rounds=0, masked=True, sites=tuple(f"h{number}" for number in range(5)))
-    terms = {"secure_aggregation": True, "clients": 5, "dimension": 2, "threat_model": "active", "threshold": 4}
+    terms = {"secure_aggregation": True, "clients": 5, "dimension": 1000, "threat_model": "active", "threshold": 4}
     run.log.append("protocol_described", {**terms, "corrupt": 2})
     run.round(1)
     verified = verify_run(run.complete(1))

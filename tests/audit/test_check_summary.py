@@ -10,10 +10,11 @@ from audit.errors import EvidenceError
 from audit.history import read_history
 from audit.log import read_events
 from tests.audit.runs import SITES, Run
-from tests.audit.tampering import failure
+from tests.audit.tampering import edited, failure
 from tests.audit.test_check_sites import without
 
-TERMS = {"secure_aggregation": True, "clients": 5, "dimension": 2, "threat_model": "active", "threshold": 4}
+TERMS = {"secure_aggregation": True, "clients": 5, "dimension": 1000, "threat_model": "active", "threshold": 4}
+AUDIT = "audit.jsonl"
 FIVE = ("east", *SITES, "far")
 
 
@@ -24,6 +25,7 @@ def ended(tmp_path_factory):
     run.log.append("protocol_described", {**TERMS, "corrupt": 1, "ring_bits": 20})
     data = {"name": "scans", "fingerprint": "ab" * 32, "sites": [*FIVE, "out"], "held_out_site": "out"}
     run.log.append("data_described", {**data, "classes": ["a", "b"]})
+    run.log.append("encoder_described", {"name": "ViT", "digest": "cd" * 32, "embed_dim": 512})
     for number in (1, 2, 3):
         run.round(number)
     values = {
@@ -65,6 +67,16 @@ def set_in(tree, name, value):
         ("privacy.mode", "local", "states privacy.mode 'local', the log has 'off'"),
         ("privacy.unit", "patient", "states privacy.unit 'patient', the log has None"),
         ("privacy.claim", "CLAIMED: nothing can be learned", "states privacy.claim 'CLAIMED"),
+        ("provenance.data_fingerprint", "0" * 64, "states provenance.data_fingerprint"),
+        ("provenance.data_keyed", True, "states provenance.data_keyed True, the log has False"),
+        ("provenance.encoder", "ResNet", "states provenance.encoder 'ResNet', the log has 'ViT'"),
+        ("provenance.encoder_digest", "0" * 64, "states provenance.encoder_digest"),
+        ("communication.upload_bytes_per_client_round", 1.0, "states communication.upload_bytes_per_client_round"),
+        ("communication.download_bytes_per_client_round", 1.0, "states communication.download_bytes_per_client_round"),
+        ("communication.by_stage.Unmasking.upload", 1, "states communication.by_stage"),
+        ("communication.by_kind", None, "states communication.by_kind"),
+        ("communication.ratio_to_fedavg_clip", 1e6, "states communication.ratio_to_fedavg_clip"),
+        ("communication.ratio_to_paper_fam", 1e6, "states communication.ratio_to_paper_fam"),
         ("mean.fam.accuracy", 0.999, "another mean than that of its sites"),
         ("mean.fam.num_images", 24, "another mean than that of its sites"),
         ("mean.fam.auroc", None, "another mean than that of its sites"),
@@ -117,3 +129,23 @@ def test_what_a_summary_says_of_a_claim_is_the_claim(tmp_path, field, value):
     summary["privacy"][field] = value
     with pytest.raises(EvidenceError, match=rf"summary.json states privacy.{field} .*{value}"):
         check_summary(summary, history)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("target_epsilon", 0.1), ("coupling", "one-way"), ("mechanism", {}), ("mechanism.noise", "seeded")],
+)
+def test_what_a_summary_says_of_noise_is_what_the_claim_says(tmp_path, name, value):
+    folder = Run(tmp_path / "run", private=True).complete()
+    summary, history = json.loads((folder / "summary.json").read_text()), read_history(read_events(folder / AUDIT))
+    check_summary(summary, history)
+    set_in(summary, f"privacy.{name}", value)
+    with pytest.raises(EvidenceError, match=f"states privacy.{name.split('.')[0]} "):
+        check_summary(summary, history)
+
+
+@pytest.mark.parametrize("change", [{"round": 9}, {"round": 2}, {"leaves_hospital": True}])
+def test_metrics_are_of_the_kept_model_and_leave_no_hospital(tmp_path, change):
+    folder = Run(tmp_path / "run").complete()
+    edited(folder, "evaluation", lambda fields: fields.update(change))
+    assert "are of the model of round 3, which was kept, and leave no hospital" in failure(folder)[1]

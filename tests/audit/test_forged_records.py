@@ -80,7 +80,7 @@ def test_a_hospital_of_an_earlier_sum_cannot_be_left_out_of_the_signers(complete
 def masked_run(folder, **protocol):
     """A finished run of three rounds under masks; `protocol` replaces what its log says of them."""
     run = Run(folder, rounds=0, masked=True)
-    described = {"secure_aggregation": True, "clients": 3, "dimension": 2, "threat_model": "active"}
+    described = {"secure_aggregation": True, "clients": 3, "dimension": 1000, "threat_model": "active"}
     run.log.append("protocol_described", {**described, "threshold": 3, "corrupt": 0, **protocol})
     for number in (1, 2, 3):
         run.round(number)

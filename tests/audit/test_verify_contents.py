@@ -29,6 +29,7 @@ from tests.audit.runs import (
     signed_again,
 )
 from tests.audit.tampering import COMPLETED, changed, edited, failure, lines_of, write_lines
+from tests.audit.test_forged_records import masked_run
 
 
 def test_a_swapped_key_is_found(complete_run, tmp_path):
@@ -158,6 +159,19 @@ def test_a_model_without_a_layout_or_with_more_than_it_names_is_found(complete_r
         (complete_run / "fam.safetensors").write_bytes(content)
         edited(complete_run, "run_completed", lambda f, c=content: f["files"].update({"fam.safetensors": sha256(c)}))
         assert reason in failure(complete_run)[1]
+
+
+@pytest.mark.parametrize(
+    ("kind", "change", "reason"),
+    [
+        ("data_described", {"classes": ["a", "melanoma"]}, "states classes ['a', 'melanoma'], fam.safetensors has"),
+        ("protocol_described", {"dimension": 7}, "states a dimension of 7, fam.safetensors has 1000 parameters"),
+    ],
+)
+def test_a_model_is_as_long_and_for_the_classes_that_the_log_says(tmp_path, kind, change, reason):
+    folder = masked_run(tmp_path / "masked")
+    edited(folder, kind, lambda fields: fields.update(change))
+    assert reason in failure(folder)[1]
 
 
 def test_an_event_after_the_end_or_twice_is_found(complete_run):
