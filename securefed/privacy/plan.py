@@ -197,7 +197,8 @@ def describe(plan: Plan) -> dict[str, Any]:
             "deviation_in_grid_steps": plan.noise.variance**0.5,
             "min_survivors": request.min_survivors,
         }
-        gaussian = _steps(config.noise_multiplier, config.sampling_rate, plan.steps)
+        shares = request.clients * plan.noise.share_variance(request.clients) / plan.noise.variance
+        gaussian = _steps(config.noise_multiplier * shares**0.5, config.sampling_rate, plan.steps)
         described["cross_checks"]["continuous Gaussian"] = upper_epsilon(gaussian, delta, adjacency)
     if config.epsilon:
         step = plan.of_rounds(1) if plan.noise is None else dearest_sum(plan.noise, config.sampling_rate)

@@ -70,6 +70,16 @@ def test_hiding_a_hospital_among_ten_needs_a_multiplier_above_that_of_the_gaussi
     assert "hiding a whole hospital" in planned["recommended"][0]
 
 
+@pytest.mark.parametrize("dropout_noise", ["xnoise", "conservative"])
+@pytest.mark.parametrize("colluders", [0, 1])
+def test_the_cross_check_is_of_the_noise_that_epsilon_is_of(dropout_noise, colluders):
+    """All shares of five hospitals are more than what four of them must add, or the honest ones alone."""
+    given = ("--dp", "distributed", "--noise-multiplier", 1.3, "--rounds", 3, "--hospitals", 5)
+    sets = ("--set", f"privacy.dropout_noise={dropout_noise}", "--max-colluders", colluders)
+    planned = plan(*given, *sets, "--sampling-rate", 1)
+    assert 0.8 * planned["epsilon"] < planned["cross_checks"]["continuous Gaussian"] <= planned["epsilon"]
+
+
 @pytest.mark.parametrize(
     "privacy",
     [
