@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from securefed.config import STAGES, SimulationConfig
+from protocols.parameters import COMPLETE_UP_TO
+from securefed.config import PLAIN_STAGE, RING_STAGE, STAGES, SimulationConfig
 from securefed.errors import ConfigError
 
 
@@ -35,9 +36,18 @@ def dropouts_of_round(
     return {**lost, **{site: stage for (site, number), stage in named.items() if number == round_number}}
 
 
-def check_schedule(config: SimulationConfig, sites: Sequence[str], rounds: int) -> None:
-    """Refuse `drop` entries that name no site of this run or a round that will not come."""
-    for site, number in config.schedule():
+def check_schedule(config: SimulationConfig, sites: Sequence[str], rounds: int, *, masked: bool = True) -> None:
+    """Refuse `drop` entries that name no site of this run, a round that will not come or a stage that it has not."""
+    has = {RING_STAGE: masked and len(sites) > COMPLETE_UP_TO, PLAIN_STAGE: not masked}
+    for (site, number), stage in config.schedule().items():
+        if not has.get(stage, True):
+            where = (
+                f"rounds under masks of more than {COMPLETE_UP_TO} sites" if stage == RING_STAGE else "rounds in clear"
+            )
+            raise ConfigError(
+                "simulation.drop",
+                f"{site}@{number}:{stage}: only {where} have it; use ShareKeys or MaskedInputCollection",
+            )
         if site not in sites:
             raise ConfigError("simulation.drop", f"there is no site {site!r}; the sites are {', '.join(sites)}")
         if number > rounds:

@@ -149,7 +149,8 @@ class _Run:
                 noise_multiplier(config.privacy, config.federation.rounds)
             for site in dataset.sites:
                 require_patients(config.privacy.unit, site, (r.patient for r in dataset.select(site, "train")))
-        check_schedule(config.simulation, dataset.sites, config.federation.rounds)
+        masked, rounds = config.secure_aggregation.enabled, config.federation.rounds
+        check_schedule(config.simulation, dataset.sites, rounds, masked=masked)
         parse_encoder(config.encoder.name)  # a misspelt name leaves no folder behind
         folder = RunFolder.create(runs_dir, f"{config.federation.method}-{dataset.name}", self._now(), output)
         write_config(config, folder.config)

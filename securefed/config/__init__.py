@@ -16,6 +16,8 @@ from securefed.config.load import (
 from securefed.config.privacy import CHARGES, PrivacyConfig
 from securefed.config.purpose import PurposeConfig
 from securefed.config.schema import (
+    PLAIN_STAGE,
+    RING_STAGE,
     STAGES,
     THREAT_MODELS,
     DataConfig,
@@ -28,7 +30,9 @@ from securefed.config.schema import (
 
 __all__ = [
     "CHARGES",
+    "PLAIN_STAGE",
     "PROFILES",
+    "RING_STAGE",
     "STAGES",
     "THREAT_MODELS",
     "DataConfig",

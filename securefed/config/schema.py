@@ -15,6 +15,9 @@ THREAT_MODELS = ("active", "semi-honest")
 STAGES = ("AdvertiseKeys", "ShareKeys", "MaskedInputCollection", "ConsistencyCheck", "Unmasking")
 """Stages of a round at which a site can be dropped (protocols/SPEC.md)."""
 
+RING_STAGE, PLAIN_STAGE = "RevealNonces", "PlainInputCollection"
+"""Stages of some rounds only, at which `drop` can lose a site too: of those on a ring, and of those in clear."""
+
 _DROP = re.compile(r"(?P<site>.+)@(?P<round>[1-9][0-9]*):(?P<stage>[A-Za-z]+)")
 
 
@@ -194,10 +197,9 @@ class SimulationConfig:
         plan: dict[tuple[str, int], str] = {}
         for entry in self.drop:
             match = _DROP.fullmatch(entry)
-            if match is None or match["stage"] not in STAGES:
-                raise ConfigError(
-                    "simulation.drop", f"{entry!r}: write SITE@ROUND:STAGE with a stage of {', '.join(STAGES)}"
-                )
+            if match is None or match["stage"] not in (*STAGES, RING_STAGE, PLAIN_STAGE):
+                stages = f"{', '.join(STAGES)}; {RING_STAGE} on a ring, {PLAIN_STAGE} in clear"
+                raise ConfigError("simulation.drop", f"{entry!r}: write SITE@ROUND:STAGE with a stage of {stages}")
             lost = composed(match["site"]), int(match["round"])
             _check(lost not in plan, "simulation.drop", f"{entry!r}: {lost[0]} is lost in round {lost[1]} already")
             plan[lost] = match["stage"]

@@ -35,6 +35,23 @@ def test_a_drop_that_cannot_happen_is_refused(entry, says):
         check_schedule(SimulationConfig(drop=(entry,)), SITES, 5)
 
 
+MANY = [f"h{number:03d}" for number in range(101)]
+
+
+def test_a_stage_that_only_some_rounds_have_is_lost_at_where_they_have_it():
+    ring = SimulationConfig(drop=("h003@1:RevealNonces",))
+    check_schedule(ring, MANY, 5)
+    assert dropouts_of_round(ring, MANY, 1, 0, 10) == {"h003": "RevealNonces"}
+    check_schedule(SimulationConfig(drop=("site1@2:PlainInputCollection",)), SITES, 5, masked=False)
+    for entry, sites, masked, says in (
+        ("site1@1:RevealNonces", SITES, True, "more than 100 sites have it"),
+        ("h003@1:RevealNonces", MANY, False, "only rounds under masks"),
+        ("site1@1:PlainInputCollection", SITES, True, "only rounds in clear have it"),
+    ):
+        with pytest.raises(ConfigError, match=says):
+            check_schedule(SimulationConfig(drop=(entry,)), sites, 5, masked=masked)
+
+
 def test_no_more_are_lost_at_random_than_a_round_survives_but_named_ones_are_lost_whatever_follows():
     config = SimulationConfig(dropout=0.5, drop=("site0@3:ShareKeys", "site1@3:ShareKeys", "site2@3:ShareKeys"))
     sizes = [len(dropouts_of_round(config, SITES, number, 0, 2)) for number in range(1, 40)]
