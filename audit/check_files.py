@@ -109,6 +109,7 @@ def check_model(folder: Path, history: RunHistory) -> str | None:
     if digest != expected:
         raise EvidenceError(seq, "the parameters in fam.safetensors are not those of the log")
     _check_described(history, sum(len(tensors[name]) for name in names) // _FLOAT32, metadata)
+    _check_width(history, tensors)
     return f"the parameters in fam.safetensors are those of the log ({str(expected)[:16]}...)"
 
 
@@ -127,6 +128,18 @@ def _check_described(history: RunHistory, parameters: int, metadata: Mapping[str
     if classes != data.fields["classes"]:
         reason = f"states classes {shown(data.fields['classes'])}, fam.safetensors has {shown(classes)}"
         raise EvidenceError(data.seq, reason)
+
+
+def _check_width(history: RunHistory, tensors: Mapping[str, bytes]) -> None:
+    """The features of the class names, where the file has them, are as wide as the encoder is said to be."""
+    encoder, data = history.last("encoder_described"), history.last("data_described")
+    if encoder is None or data is None or "text_features" not in tensors:
+        return
+    width: Any = encoder.fields["embed_dim"]
+    classes: Any = data.fields["classes"]
+    if len(tensors["text_features"]) != _FLOAT32 * width * len(classes):
+        reason = f"states an embed_dim of {width}, the features of {len(classes)} classes in fam.safetensors"
+        raise EvidenceError(encoder.seq, f"{reason} have another")
 
 
 def check_bytes(folder: Path, history: RunHistory) -> str | None:

@@ -17,6 +17,7 @@ from tests.audit.runs import (
     SITES,
     STEP,
     STEPS,
+    D,
     Run,
     key_of,
     model_digest,
@@ -172,6 +173,23 @@ def test_a_model_is_as_long_and_for_the_classes_that_the_log_says(tmp_path, kind
     folder = masked_run(tmp_path / "masked")
     edited(folder, kind, lambda fields: fields.update(change))
     assert reason in failure(folder)[1]
+
+
+@pytest.mark.parametrize("width", [3, 4])
+def test_an_encoder_is_as_wide_as_the_features_of_the_class_names(tmp_path, width):
+    run = Run(tmp_path / "run", rounds=0)
+    run.log.append("encoder_described", {"name": "ViT", "digest": D, "embed_dim": width})
+    for number in (1, 2, 3):
+        run.round(number)
+    folder = run.complete()
+    metadata = {"fam_sha256": model_digest(3), "layout": '["fam.b", "fam.a"]'}
+    content = safetensors({**model_of(3), "text_features": bytes(4 * 3 * 2)}, metadata)
+    (folder / "fam.safetensors").write_bytes(content)
+    edited(folder, "run_completed", lambda f: f["files"].update({"fam.safetensors": sha256(content)}))
+    if width == 3:
+        assert verify_run(folder).is_verified
+    else:
+        assert "states an embed_dim of 4, the features of 2 classes" in failure(folder)[1]
 
 
 def test_an_event_after_the_end_or_twice_is_found(complete_run):
