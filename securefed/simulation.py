@@ -32,9 +32,8 @@ from securefed.nodes.simulated import SimulatedSites
 from securefed.observer import Observer, RoundView
 from securefed.outcome import Outcome, write_outcome
 from securefed.preparation import encode_sites, load_sites, resolve_device
-from securefed.privacy.mechanism import noise_multiplier
 from securefed.privacy.rules import check_privacy, require_patients
-from securefed.privacy.run import LocalPrivacy, start_privacy
+from securefed.privacy.run import LocalPrivacy, require_noise, start_privacy
 from securefed.privacy.shared_run import SharedPrivacy
 from securefed.privacy.spending import BUDGETS_OF_DEALT_CLIENTS, check_ledger_is_there, with_absolute_ledger
 from securefed.round_rows import ClampingWatch, round_rows
@@ -145,8 +144,7 @@ class _Run:
         require_training(config, [site for site in dataset.sites if not dataset.select(site, "train")])
         check_privacy(config)
         if config.privacy.enabled:
-            if config.privacy.mode == "local":  # a target that no noise is made for leaves no folder behind
-                noise_multiplier(config.privacy, config.federation.rounds)
+            require_noise(config)
             for site in dataset.sites:
                 require_patients(config.privacy.unit, site, (r.patient for r in dataset.select(site, "train")))
         masked, rounds = config.secure_aggregation.enabled, config.federation.rounds
