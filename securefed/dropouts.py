@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from protocols.parameters import COMPLETE_UP_TO
-from securefed.config import PLAIN_STAGE, RING_STAGE, STAGES, SimulationConfig
+from securefed.config import PLAIN_STAGE, RING_STAGE, STAGES, RunConfig, SimulationConfig
 from securefed.errors import ConfigError
 
 
@@ -36,10 +36,11 @@ def dropouts_of_round(
     return {**lost, **{site: stage for (site, number), stage in named.items() if number == round_number}}
 
 
-def check_schedule(config: SimulationConfig, sites: Sequence[str], rounds: int, *, masked: bool = True) -> None:
+def check_schedule(config: RunConfig, sites: Sequence[str]) -> None:
     """Refuse `drop` entries that name no site of this run, a round that will not come or a stage that it has not."""
+    masked, rounds = config.secure_aggregation.enabled, config.federation.rounds
     has = {RING_STAGE: masked and len(sites) > COMPLETE_UP_TO, PLAIN_STAGE: not masked}
-    for (site, number), stage in config.schedule().items():
+    for (site, number), stage in config.simulation.schedule().items():
         if not has.get(stage, True):
             where = (
                 f"rounds under masks of more than {COMPLETE_UP_TO} sites" if stage == RING_STAGE else "rounds in clear"

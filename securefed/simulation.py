@@ -147,8 +147,7 @@ class _Run:
             require_noise(config)
             for site in dataset.sites:
                 require_patients(config.privacy.unit, site, (r.patient for r in dataset.select(site, "train")))
-        masked, rounds = config.secure_aggregation.enabled, config.federation.rounds
-        check_schedule(config.simulation, dataset.sites, rounds, masked=masked)
+        check_schedule(config, dataset.sites)
         parse_encoder(config.encoder.name)  # a misspelt name leaves no folder behind
         folder = RunFolder.create(runs_dir, f"{config.federation.method}-{dataset.name}", self._now(), output)
         write_config(config, folder.config)

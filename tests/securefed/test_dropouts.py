@@ -1,11 +1,18 @@
 import pytest
 
 from securefed.aggregation import first_lost
-from securefed.config import STAGES, SimulationConfig
+from securefed.config import STAGES, SimulationConfig, config_from_mapping
 from securefed.dropouts import check_schedule, dropouts_of_round
 from securefed.errors import ConfigError
 
 SITES = [f"site{index}" for index in range(10)]
+MANY = [f"h{number:03d}" for number in range(101)]
+
+
+def losing(entry, masked=True):
+    """Five rounds that lose what the entry says."""
+    sections = {"federation": {"rounds": 5}, "secure_aggregation": {"enabled": masked}}
+    return config_from_mapping({**sections, "simulation": {"drop": [entry]}})
 
 
 def test_draws_depend_on_seed_and_round_alone():
@@ -32,24 +39,21 @@ def test_a_named_drop_is_kept_to_its_round():
 @pytest.mark.parametrize(("entry", "says"), [("nobody@1:Unmasking", "no site"), ("site1@9:Unmasking", "has 5 rounds")])
 def test_a_drop_that_cannot_happen_is_refused(entry, says):
     with pytest.raises(ConfigError, match=says):
-        check_schedule(SimulationConfig(drop=(entry,)), SITES, 5)
-
-
-MANY = [f"h{number:03d}" for number in range(101)]
+        check_schedule(losing(entry), SITES)
 
 
 def test_a_stage_that_only_some_rounds_have_is_lost_at_where_they_have_it():
-    ring = SimulationConfig(drop=("h003@1:RevealNonces",))
-    check_schedule(ring, MANY, 5)
-    assert dropouts_of_round(ring, MANY, 1, 0, 10) == {"h003": "RevealNonces"}
-    check_schedule(SimulationConfig(drop=("site1@2:PlainInputCollection",)), SITES, 5, masked=False)
+    ring = losing("h003@1:RevealNonces")
+    check_schedule(ring, MANY)
+    assert dropouts_of_round(ring.simulation, MANY, 1, 0, 10) == {"h003": "RevealNonces"}
+    check_schedule(losing("site1@2:PlainInputCollection", masked=False), SITES)
     for entry, sites, masked, says in (
         ("site1@1:RevealNonces", SITES, True, "more than 100 sites have it"),
         ("h003@1:RevealNonces", MANY, False, "only rounds under masks"),
         ("site1@1:PlainInputCollection", SITES, True, "only rounds in clear have it"),
     ):
         with pytest.raises(ConfigError, match=says):
-            check_schedule(SimulationConfig(drop=(entry,)), sites, 5, masked=masked)
+            check_schedule(losing(entry, masked), sites)
 
 
 def test_no_more_are_lost_at_random_than_a_round_survives_but_named_ones_are_lost_whatever_follows():
