@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from clients.method.layout import Vector
-from clients.privacy import ClippedSum, PrivateHospital, Randomness
-from clients.privacy.clipping import Group
+from clients.privacy import PrivateHospital, Randomness
+from clients.privacy.clipping import ClippedSum, Group
 from securefed.attacks.canary_gradients import CanaryClipping
 
 

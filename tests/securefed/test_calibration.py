@@ -8,7 +8,7 @@ import torch
 
 import securefed.privacy.hospitals as local_module
 from clients.encoders import FeatureBundle
-from clients.privacy import PrivateHospital, Randomness, clipping
+from clients.privacy import PrivateHospital, Randomness
 from clients.privacy.replay import SensitivityError
 from protocols.entropy import ReproducibleEntropy, system_entropy
 from protocols.errors import OutOfRangeError
@@ -310,7 +310,7 @@ def shared_terms(mode, width):
 @pytest.mark.parametrize("mode", ["local", "distributed"])
 def test_a_clip_that_is_off_is_caught_where_records_are_the_unit(mode, monkeypatch):
     """The hospital replays a step when it starts, and does not start."""
-    monkeypatch.setattr(clipping.torch.Tensor, "clamp", lambda self, **_: torch.ones_like(self))
+    monkeypatch.setattr(torch.Tensor, "clamp", lambda self, **_: torch.ones_like(self))
     data, shared = bundle(sites=3, train=8), {"mode": "distributed", "noise_multiplier": 2.0}
     make = {
         "local": lambda: PrivateHospitals(data, local_config(), "cpu", {}, PaidByNobody(), Nowhere()),
