@@ -53,6 +53,8 @@ def _expected(history: RunHistory) -> dict[str, Any]:
     if (protocol := history.last("protocol_described")) is not None:
         expected["secure_aggregation.enabled"] = protocol.fields["secure_aggregation"]
         expected |= {f"secure_aggregation.{name}": protocol.fields.get(name) for name in _OF_THE_PROTOCOL}
+        facts: Any = protocol.fields.get("values", {})
+        expected |= {f"secure_aggregation.{name}": facts[name] for name in ("compression",) if name in facts}
     if history.claim is not None:
         claim: Mapping[str, Any] = history.claim.fields
         text, reason = f"{claim['claim']}: ", claim["reason"]
@@ -63,6 +65,7 @@ def _expected(history: RunHistory) -> dict[str, Any]:
             values = claim.get("values", {})
             expected |= {"privacy.target_epsilon": claim.get("target_epsilon"), "privacy.mechanism": values}
             expected |= {"privacy.coupling": values.get("coupling")}
+            expected |= {"privacy.unprotected": claim.get("unprotected")}
     return expected | _provenance(history)
 
 

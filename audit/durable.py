@@ -1,9 +1,13 @@
 """Lines and files that survive a crash: appended whole, or cut before the next one is; replaced whole, or not."""
 
+import errno
 import os
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
+
+_CANNOT_SYNC = (errno.EINVAL, errno.ENOTSUP)
+"""What file systems answer that keep names durable in their own way, or not at all: network shares."""
 
 
 def append_line(path: Path, line: bytes) -> None:
@@ -44,11 +48,15 @@ def write_whole(path: Path, content: Iterable[bytes | memoryview], mode: int | N
             stream.flush()
             os.fsync(descriptor)
         temporary.replace(path)
-        sync_folder(path.parent)
     except OSError:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
         raise
+    try:
+        sync_folder(path.parent)
+    except OSError as error:
+        if error.errno not in _CANNOT_SYNC:
+            raise
 
 
 def sync_folder(folder: Path) -> None:

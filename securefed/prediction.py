@@ -133,6 +133,8 @@ def evaluate_run(
         DataError: The data cannot be used.
         RunFolderError: The run is not complete.
     """
+    if source == "" or encoder == "":
+        raise ConfigError("--data" if source == "" else "--encoder", "is empty; name one, or leave the option out")
     observer = observer or Observer()
     folder = RunFolder.open(run)
     model = load_model(folder)

@@ -77,8 +77,15 @@ def _rows(path: Path) -> list[tuple[int, bytes]]:
 
 def _at_rest(path: Path) -> tuple[int, int, int] | None:
     """Return which state of a database its file alone holds; None where a file beside it can hold more."""
-    beside = [path.with_name(path.name + suffix) for suffix in _UNFINISHED]
-    if any(other.exists() and other.stat().st_size for other in beside):
+    if any(_size(path.with_name(path.name + suffix)) for suffix in _UNFINISHED):
         return None
     found = path.stat()
     return found.st_ino, found.st_size, found.st_mtime_ns
+
+
+def _size(path: Path) -> int:
+    """Return the bytes of a file that may go at any time; 0 where it is not there."""
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0

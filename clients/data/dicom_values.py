@@ -74,7 +74,7 @@ def through_table(
     Source: DICOM PS3.3 C.11.1.1, C.11.2.1.1.
     """
     entries, first, bits = (int(number) for number in item.LUTDescriptor)
-    entries = entries % _ENTRIES or _ENTRIES
+    entries, first = entries % _ENTRIES or _ENTRIES, first % _ENTRIES
     if signed and first >= _ENTRIES // 2:
         first -= _ENTRIES
     data = item.LUTData

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import math
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
@@ -124,7 +125,7 @@ def _text(path: Path, column: str, cell: object) -> str:
         raise SourceFormatError(
             path, f"has {type(cell).__name__} in the column {column!r}; write text or numbers there"
         )
-    if isinstance(cell, float | Decimal) and cell == int(cell):
+    if isinstance(cell, float | Decimal) and math.isfinite(cell) and cell == int(cell):
         return str(int(cell))
     if isinstance(cell, Decimal):
         return format(cell, "f").rstrip("0")

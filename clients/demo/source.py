@@ -64,7 +64,7 @@ def write_cohort(folder: Path, seed: int = 0) -> int:
 
     Raises:
         FileExistsError: The folder is not empty.
-        OSError: It cannot be written. Whatever ends this early, the folder is left empty.
+        OSError: It cannot be written. An error or Ctrl-C leaves the folder empty.
     """
     folder.mkdir(parents=True, exist_ok=True)
     if any(folder.iterdir()):

@@ -112,7 +112,7 @@ class SitePrivacy:
         """Return the hospital, as one that pays before it hands anything out."""
         if self._plan is not None:
             return shared_hospitals(bundle, self._config, device, self._patients(), 1, self._pay)
-        from securefed.privacy.hospitals import PrivateHospitals  # loads Opacus
+        from securefed.privacy.hospitals import PrivateHospitals  # loads torch
 
         return PrivateHospitals(bundle, self._config, device, self._patients(), self, ReleaseStore(self._folder))
 

@@ -26,7 +26,7 @@ def shared_hospitals(
 ) -> Hospitals:
     """Return hospitals that send clipped sums, or whole updates that the channel clips."""
     if config.privacy.mode == "distributed":
-        from securefed.privacy.shared_hospitals import SummingHospitals  # loads Opacus
+        from securefed.privacy.shared_hospitals import SummingHospitals  # loads torch
 
         return SummingHospitals(bundle, config, device, patients, workers, pay)
     return UpdatingHospitals(bundle, config, device, workers, pay)

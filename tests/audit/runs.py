@@ -102,6 +102,7 @@ def summary_of(history, rounds):
     over_sites = {**held_out, "mean": next(iter(logged.values())), "worst": next(iter(logged.values()))}
     protocol = history.last("protocol_described")
     sums = {} if protocol is None else dict(protocol.fields)
+    compressed = {name: value for name, value in sums.get("values", {}).items() if name == "compression"}
     last = {round_.number: round_.dropouts for round_ in history.rounds}
     lost = Counter(stage for dropouts in last.values() for stage in dropouts.values())
     return {
@@ -113,7 +114,12 @@ def summary_of(history, rounds):
         "method": config["values"]["federation"].get("method"),
         "sites": {site: {"test": metrics} for site, metrics in logged.items()},
         **over_sites,
-        "secure_aggregation": {**sums, "enabled": sums.get("secure_aggregation", False), "dropouts": lost},
+        "secure_aggregation": {
+            **sums,
+            "enabled": sums.get("secure_aggregation", False),
+            "dropouts": lost,
+            **compressed,
+        },
         "privacy": {
             "mode": claim["mode"],
             "unit": claim.get("unit"),
@@ -121,6 +127,7 @@ def summary_of(history, rounds):
             "target_epsilon": claim.get("target_epsilon"),
             "coupling": claim.get("values", {}).get("coupling"),
             "mechanism": claim.get("values", {}),
+            "unprotected": claim.get("unprotected"),
         },
         "provenance": provenance_of(history),
     }

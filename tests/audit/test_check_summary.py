@@ -22,7 +22,7 @@ FIVE = ("east", *SITES, "far")
 def ended(tmp_path_factory):
     """Summary and history of a run whose hospitals differ, one of them held out."""
     run = Run(tmp_path_factory.mktemp("ended") / "run", rounds=0, masked=True, sites=FIVE)
-    run.log.append("protocol_described", {**TERMS, "corrupt": 1, "ring_bits": 20})
+    run.log.append("protocol_described", {**TERMS, "corrupt": 1, "ring_bits": 20, "values": {"compression": "none"}})
     data = {"name": "scans", "fingerprint": "ab" * 32, "sites": [*FIVE, "out"], "held_out_site": "out"}
     run.log.append("data_described", {**data, "classes": ["a", "b"]})
     run.log.append("encoder_described", {"name": "ViT", "digest": "cd" * 32, "embed_dim": 512})
@@ -63,6 +63,11 @@ def set_in(tree, name, value):
         ("secure_aggregation.clients", 50, "states secure_aggregation.clients 50, the log has 5"),
         ("secure_aggregation.ring_bits", 64, "states secure_aggregation.ring_bits 64, the log has 20"),
         ("secure_aggregation", None, "states secure_aggregation.dropouts None"),
+        (
+            "secure_aggregation.compression",
+            "ring:4",
+            "states secure_aggregation.compression 'ring:4'",
+        ),
         ("secure_aggregation.dropouts", {"Unmasking": 1}, "states secure_aggregation.dropouts .*, the log has {}"),
         ("privacy.mode", "local", "states privacy.mode 'local', the log has 'off'"),
         ("privacy.unit", "patient", "states privacy.unit 'patient', the log has None"),
@@ -133,7 +138,13 @@ def test_what_a_summary_says_of_a_claim_is_the_claim(tmp_path, field, value):
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("target_epsilon", 0.1), ("coupling", "one-way"), ("mechanism", {}), ("mechanism.noise", "seeded")],
+    [
+        ("target_epsilon", 0.1),
+        ("coupling", "one-way"),
+        ("mechanism", {}),
+        ("mechanism.noise", "seeded"),
+        ("unprotected", []),
+    ],
 )
 def test_what_a_summary_says_of_noise_is_what_the_claim_says(tmp_path, name, value):
     folder = Run(tmp_path / "run", private=True).complete()

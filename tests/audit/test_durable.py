@@ -31,6 +31,22 @@ def test_a_full_disk_leaves_the_old_file_alone(tmp_path, monkeypatch):
     assert [(entry.name, entry.read_bytes()) for entry in tmp_path.iterdir()] == [("file", b"old")]
 
 
+@pytest.mark.parametrize(("code", "refused"), [(errno.EINVAL, False), (errno.ENOTSUP, False), (errno.EIO, True)])
+def test_a_folder_that_no_file_system_can_sync_keeps_its_file(tmp_path, monkeypatch, code, refused):
+    """Network shares answer so; a disk that is broken does not."""
+
+    def no_folder(folder):
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr("audit.durable.sync_folder", no_folder)
+    if refused:
+        with pytest.raises(OSError, match=os.strerror(code)):
+            write_whole(tmp_path / "file", [b"new"])
+    else:
+        write_whole(tmp_path / "file", [b"new"])
+    assert (tmp_path / "file").read_bytes() == b"new"
+
+
 def test_a_private_file_is_private_whatever_was_left_of_an_earlier_try(tmp_path):
     left = tmp_path / "file.part"
     left.write_bytes(b"half")

@@ -15,6 +15,13 @@ import pytest
 from audit.log import read_events
 
 
+def test_an_option_that_is_empty_does_not_mean_the_runs_own_data(call, images):
+    call("simulate", "--data", str(images), "--encoder", "demo", "--rounds", "1", "--output", "run", "--quiet")
+    for option in ("--data", "--encoder"):
+        code, _, err = call("evaluate", "run", option, "")
+        assert (code, err.splitlines()[-1]) == (2, f"error: {option}: is empty; name one, or leave the option out")
+
+
 def test_a_run_is_not_evaluated_at_sites_that_it_has_not(call, images):
     assert call("simulate", "--data", images, "--rounds", 1, "--output", "run", "--quiet")[0] == 0
     shutil.copytree(images, "others")

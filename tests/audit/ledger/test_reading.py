@@ -82,6 +82,7 @@ def test_a_writer_that_came_and_went_meanwhile_is_noticed(closed, monkeypatch):
             opened.append(address)
             with Ledger(closed) as ledger:
                 found = connect(address, **options)
+                found.execute("SELECT * FROM entries").fetchall()  # it is opened now, and reads the file of now
                 ledger.reserve(ACCOUNT, charge("meanwhile"))
             return found
         return connect(address, **options)

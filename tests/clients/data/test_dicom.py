@@ -187,6 +187,8 @@ def test_the_first_value_of_a_table_has_no_sign_where_no_value_has_one(make):
     item = table(1000, 64536, 16, np.linspace(0, 65535, 1000).astype(np.uint16).tobytes())
     stored = np.array([[0, 64536, 65535]], np.uint16)
     np.testing.assert_array_equal(grey(make(stored, VOILUTSequence=[item])), [[0, 0, 255]])
+    called_signed = table(1000, 64536 - 2**16, 16, np.linspace(0, 65535, 1000).astype(np.uint16).tobytes(), "SS")
+    np.testing.assert_array_equal(grey(make(stored, VOILUTSequence=[called_signed])), [[0, 0, 255]])
 
 
 def test_a_modality_table_of_8_bits_may_be_packed(make):

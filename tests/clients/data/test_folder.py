@@ -253,6 +253,13 @@ def test_table_and_folder_disagreeing_on_which_files_there_are(make_folder, writ
     found = kinds(warnings)
     assert found["not_in_metadata"].examples == tuple(paths[:2])
     assert found["missing_file"].examples == ("north/x/gone.png",)
+    assert "among them" not in found["missing_file"].message
+    far = [(path, "train") for path in [*paths, "far/x/1.png", "far/x/2.png"]]
+    write_csv(root / "metadata.csv", ("path", "split"), far)
+    _, warnings = load_dataset(str(root))
+    assert kinds(warnings)["missing_file"].message.endswith("all of far among them: not part of the data")
+    write_csv(root / "metadata.csv", ("path", "split"), [(path, "train") for path in [*paths[2:], "north/x/gone.png"]])
+    dataset, warnings = load_dataset(str(root))
     assert len(dataset.records) == 11
     write_csv(root / "metadata.csv", ("path",), [("elsewhere.png",)])
     with pytest.raises(EmptyDataError, match="relative"):

@@ -143,6 +143,9 @@ def test_parquet_cells_are_the_text_of_a_csv(rows, tmp_path):
     columns = {name: [row[i] for row in rows] for i, name in enumerate(HEADER)}
     path = tmp_path / "all.parquet"
     numbers = [float(i) for i in range(len(rows) - 2)]
+    parquet.write_table(pa.table({**columns, "patient": pa.array([*numbers, float("inf"), 0.5])}), path)
+    patients = {record.path: record.patient for record in load_dataset(str(path))[0].records}
+    assert [patients[row[0]] for row in rows][-2:] == ["inf", "0.5"]
     parquet.write_table(pa.table({**columns, "patient": pa.array([*numbers, float("nan"), None])}), path)
     patients = {record.path: record.patient for record in load_dataset(str(path))[0].records}
     assert [patients[row[0]] for row in rows] == [*(str(i) for i in range(len(numbers))), None, None]
