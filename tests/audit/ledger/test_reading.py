@@ -3,6 +3,8 @@
 import os
 import shutil
 import sqlite3
+import tempfile
+from pathlib import Path
 
 import pytest
 
@@ -125,11 +127,33 @@ def test_a_changed_entry_is_a_finding_and_no_wrong_file(closed):
         Ledger.reading(closed)
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 def test_a_folder_that_cannot_be_written_will_do(closed):
-    closed.parent.chmod(0o500)
-    try:
-        with Ledger.reading(closed) as ledger:
-            assert len(ledger.charges()) == 1
-    finally:
-        closed.parent.chmod(0o700)
+    """Root may write everywhere: there the ledger is read as a user who may not."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        ledger = folder / "ledger.sqlite"
+        ledger.write_bytes(closed.read_bytes())
+        ledger.chmod(0o444)
+        folder.chmod(0o555)
+        try:
+            assert _charges_seen_by_a_user(ledger) == 1
+            assert [path.name for path in folder.iterdir()] == ["ledger.sqlite"]
+        finally:
+            folder.chmod(0o700)
+
+
+def _charges_seen_by_a_user(ledger):
+    child = os.fork()
+    if child == 0:
+        found = 255
+        try:
+            if os.geteuid() == 0:
+                os.setgroups([])
+                os.setgid(65534)
+                os.setuid(65534)
+            assert not os.access(ledger.parent, os.W_OK)
+            with Ledger.reading(ledger) as opened:
+                found = len(opened.charges())
+        finally:
+            os._exit(found)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
