@@ -14,6 +14,7 @@ from functools import wraps
 from pathlib import Path
 from typing import Any, Concatenate, Final, ParamSpec, Protocol, Self, TypeVar
 
+from audit.durable import write_whole
 from audit.signing_key import load_key
 from protocols.transport import Patience
 from securefed.deploy.errors import DeploymentError
@@ -209,9 +210,7 @@ class Deployment:
                 f"no hospital is connected; start the server and the hospitals, then look with: {self._call('status')}"
             )
         job = self._engine.submit(self.folder, self.plan, [site for site in self.plan.sites if site in sites])
-        part = (self.folder / _BEFORE_JOB).with_suffix(".part")
-        part.write_text(f"{len(before)}\n", encoding="utf-8")
-        part.replace(self.folder / _BEFORE_JOB)
+        write_whole(self.folder / _BEFORE_JOB, [f"{len(before)}\n".encode()])
         (self.folder / "job").write_text(job + "\n", encoding="utf-8")
         return job
 

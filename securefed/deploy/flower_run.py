@@ -13,6 +13,7 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Final
 
+from audit.durable import write_whole
 from securefed.deploy.certificates import make_authority_and_server, make_node_key
 from securefed.deploy.errors import DeploymentError
 from securefed.deploy.processes import refuse_ended, start_party, stop_parties
@@ -147,9 +148,7 @@ def register(folder: Path, sites: Sequence[str]) -> bool:
         if stray is None:
             answer = flwr(folder, "supernode", "register", str(folder / "keys" / f"{site}.pub"), _CONNECTION)
         nodes[site] = stray or str(answer["node-id"])
-        part = folder / "nodes.json.part"
-        part.write_text(json.dumps(nodes), encoding="utf-8")
-        part.replace(folder / "nodes.json")
+        write_whole(folder / "nodes.json", [json.dumps(nodes).encode()])
     return True
 
 
