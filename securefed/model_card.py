@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from audit.bounds import at_most
+from audit.report.utility import METRICS
 
 _NEIGHBOURS: Final = {"add-or-remove-one": "adding or removing", "replace-one": "replacing"}
 _UNITS: Final = {
@@ -17,7 +18,7 @@ _UNITS: Final = {
     "patient": "all training images of one patient at a hospital",
     "hospital": "all data of one hospital",
 }
-_METRICS: Final = {"accuracy": "accuracy", "balanced_accuracy": "balanced", "macro_f1": "macro F1", "auroc": "AUROC"}
+_METRICS: Final = {key: title for key, title in METRICS.items() if key != "ece"}
 
 
 def model_card(name: str, classes: Sequence[str], summary: Mapping[str, Any]) -> str:

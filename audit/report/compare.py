@@ -5,15 +5,16 @@ from typing import Any
 
 from audit.bounds import at_most
 from audit.report.privacy import IN_SHARES
+from audit.report.utility import METRICS
+
+_MEANS = ("accuracy", "balanced_accuracy", "macro_f1")
 
 COLUMNS = (
     ("run_id", "run"),
     ("verified", "record"),
     ("method", "method"),
     ("rounds", "rounds"),
-    ("accuracy", "accuracy"),
-    ("balanced_accuracy", "balanced"),
-    ("macro_f1", "macro F1"),
+    *((key, METRICS[key]) for key in _MEANS),
     ("worst_accuracy", "worst hospital"),
     ("ece", "ECE"),
     ("claim", "privacy"),
@@ -33,7 +34,7 @@ COLUMNS = (
 _PROMISED = {"unit": "unit", "adjacency": "neighbouring relation", "delta": "delta", "against": "adversary"}
 """What an epsilon is stated for, by key: one says more than another only where all of these are the same."""
 
-_PERCENT = ("accuracy", "balanced_accuracy", "macro_f1", "worst_accuracy", "ece")
+_PERCENT = (*_MEANS, "worst_accuracy", "ece")
 
 
 def compare_reports(reports: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -71,9 +72,7 @@ def _row(report: Mapping[str, Any]) -> dict[str, Any]:
         "verified": identity["is_verified"],
         "method": identity["method"],
         "rounds": identity["rounds"],
-        "accuracy": mean.get("accuracy"),
-        "balanced_accuracy": mean.get("balanced_accuracy"),
-        "macro_f1": mean.get("macro_f1"),
+        **{key: mean.get(key) for key in _MEANS},
         "worst_accuracy": None if worst is None else worst["value"],
         "ece": mean.get("ece"),
         "claim": claim["claim"],

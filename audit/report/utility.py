@@ -1,11 +1,19 @@
 """How good the model is, per hospital, on average and at the worst hospital."""
 
 from statistics import fmean
-from typing import Any
+from typing import Any, Final
 
 from audit.history import RunHistory
 
-_METRICS = ("accuracy", "balanced_accuracy", "macro_f1", "auroc", "ece")
+METRICS: Final = {
+    "accuracy": "accuracy",
+    "balanced_accuracy": "balanced",
+    "macro_f1": "macro F1",
+    "auroc": "AUROC",
+    "ece": "ECE",
+}
+"""Test metrics of the record and what the heads of tables call them."""
+
 _LOWER_IS_BETTER = ("ece",)
 
 
@@ -18,7 +26,7 @@ def utility_section(history: RunHistory) -> dict[str, Any]:
         fields: Any = logged[-1].fields
         sites, source, number = fields["values"], f"event {logged[-1].seq} of the log", fields["round"]
     kept = {
-        site: {part: {name: metrics.get(name) for name in _METRICS} for part, metrics in parts.items()}
+        site: {part: {name: metrics.get(name) for name in METRICS} for part, metrics in parts.items()}
         for site, parts in sites.items()
     }
     data = history.last("data_described")
@@ -31,7 +39,7 @@ def utility_section(history: RunHistory) -> dict[str, Any]:
 def _mean(sites: dict[str, Any]) -> dict[str, Any]:
     parts = dict.fromkeys(part for entry in sites.values() for part in entry)
     return {
-        part: {name: _average([entry[part][name] for entry in sites.values() if part in entry]) for name in _METRICS}
+        part: {name: _average([entry[part][name] for entry in sites.values() if part in entry]) for name in METRICS}
         for part in parts
     }
 
@@ -44,7 +52,7 @@ def _average(values: list[float | None]) -> float | None:
 def _worst(sites: dict[str, Any]) -> dict[str, Any]:
     """The hospital at which the ensemble is worst, by metric."""
     found = {}
-    for name in _METRICS:
+    for name in METRICS:
         values = {site: entry["ensemble"][name] for site, entry in sites.items() if "ensemble" in entry}
         values = {site: value for site, value in values.items() if value is not None}
         if values:

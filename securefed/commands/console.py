@@ -9,18 +9,12 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from audit.report.utility import METRICS
 from securefed.observer import Observer, RoundView
 from securefed.sweep.cell import CellResult
 from securefed.sweep.table import MEAN, mean_accuracy
 
 PARTS = ("ensemble", "fam", "mlp", "zero-shot")
-METRICS = {
-    "accuracy": "accuracy",
-    "balanced_accuracy": "balanced",
-    "macro_f1": "macro F1",
-    "auroc": "AUROC",
-    "ece": "ECE",
-}
 
 _VERBATIM: Any = {"highlight": False, "markup": False, "emoji": False}
 """Text is printed as it is, in tables too: names of sites, classes and files may look like markup."""

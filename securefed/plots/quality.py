@@ -53,7 +53,9 @@ def plot_confusion(matrices: Mapping[str, Sequence[Sequence[int]]], classes: Seq
     lines = -(-len(matrices) // columns)
     side = 1.6 + 0.42 * len(classes)
     across = max(side, 0.3 + inches(map(shown, matrices), TITLE, BOLD))
-    with figure(folder, "confusion", width=1.2 + across * columns, height=0.9 + side * lines) as drawing:
+    beside = inches(names)
+    width, height = max(1.2, 0.5 + beside) + across * columns, max(0.9, 0.9 * beside) + side * lines
+    with figure(folder, "confusion", width=width, height=height) as drawing:
         panels: Any = drawing.subplots(lines, columns, squeeze=False, sharey=True)
         for axes, (site, matrix) in zip(panels.flat, matrices.items(), strict=False):
             counts = np.asarray(matrix, dtype=np.int64)

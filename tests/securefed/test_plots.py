@@ -150,6 +150,17 @@ def test_names_labels_and_ticks_of_any_length_stay_inside_of_the_figure(tmp_path
         assert one.y0 != other.y0 or one.x1 < other.x0
 
 
+@pytest.mark.parametrize("sites", [1, 4])
+def test_long_names_of_classes_take_no_room_from_the_confusion_matrices(tmp_path, drawn, sites):
+    sides = []
+    for names in (["yes", "no"], ["a class with a very long name", "another with such a name"]):
+        quality.plot_confusion({f"site{place}": [[1, 0], [0, 2]] for place in range(sites)}, names, tmp_path)
+        with mpl.rc_context(style._STYLE):
+            style._lay_out(drawn["confusion"])
+        sides.append(drawn["confusion"].axes[0].get_window_extent().width / drawn["confusion"].dpi)
+    assert sides[1] > 0.8 * sides[0]
+
+
 def test_one_round_is_a_tick_and_its_mean_a_point(tmp_path, drawn):
     rows = [row for row in accuracies(["north", "south"]) if row.round == 1]
     curves.plot_accuracy(rows, 1, tmp_path)

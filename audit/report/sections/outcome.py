@@ -17,16 +17,10 @@ from audit.report.blocks import (
     table,
 )
 from audit.report.charts import bars, line_chart
+from audit.report.utility import METRICS
 
 _PARTS = {"ensemble": "ensemble", "fam": "FAM alone", "mlp": "private classifier alone"}
-_METRICS = {
-    "accuracy": "accuracy",
-    "balanced_accuracy": "balanced",
-    "macro_f1": "macro F1",
-    "auroc": "AUROC",
-    "ece": "calibration error",
-}
-"""Metrics of the record, as the tables call them."""
+_METRICS = METRICS | {"ece": "calibration error"}
 
 
 def empirical(report: Mapping[str, Any]) -> Blocks:
