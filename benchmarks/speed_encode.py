@@ -1,5 +1,6 @@
 """How fast images are encoded, against the encoder's own forward pass."""
 
+import itertools
 import statistics
 import tempfile
 import time
@@ -21,26 +22,30 @@ from clients.encoders.spec import parse_encoder
 
 
 def encode(source, encoder_name, images, device, random_weights):
-    """Images a second of preparing features, against those of the encoder's forward pass on decoded images."""
+    """Images a second of preparing features, against those of the encoder's forward pass on images in its memory.
+
+    Where the data has fewer images than asked for they are taken again. A GPU needs some thousands: its decoding
+    processes take a whole batch each, and their start counts.
+    """
     dataset, _ = load_dataset(source, DataOptions())
     size, turns = (CPU_BATCH, 5) if device == "cpu" else (CUDA_BATCH, 3)
     with tempfile.TemporaryDirectory() as cache:
         encoder = random_encoder(random_weights, device) if random_weights else loaded(encoder_name, cache, device)
-        paths = [record.path for record in dataset.records[:images]]
+        paths = list(itertools.islice(itertools.cycle(record.path for record in dataset.records), images))
         workers = choose_workers(-1, encoder.device)
         decoded = [
-            torch.from_numpy(batch.pixels)
-            for batch in decoded_batches(dataset.source, paths, encoder.preprocess, size, workers)
+            encoder.scaled(torch.from_numpy(batch.pixels))
+            for batch in decoded_batches(dataset.source, paths, encoder.resize, size, workers)
             if len(batch.positions) == size
         ]
+        if not decoded:
+            raise SystemExit(f"--images: at least {size} are needed with --device {device}, are {images}")
         count = size * len(decoded)
-        if device == "cuda":
-            encoder.encode_images(decoded[0])
+        encoder.features(decoded[0]).cpu()
         rates = {"forward": [], "whole": []}
         for _ in range(turns):
             start = time.perf_counter()
-            for wait in [encoder.begin_images(pixels) for pixels in decoded]:
-                wait()
+            torch.cat([encoder.features(batch) for batch in decoded]).cpu()
             rates["forward"].append(count / (time.perf_counter() - start))
             start = time.perf_counter()
             for _ in encode_batches(encoder, dataset.source, paths[:count], 0, -1):

@@ -185,9 +185,9 @@ def encode_ms(source, encoder_name, images=64):
     dataset, _ = load_dataset(source, DataOptions())
     encoder = EncoderSession(parse_encoder(encoder_name), EncodeOptions(device="cpu")).encoder
     paths = [record.path for record in dataset.records[:images]]
-    encoder.encode_images(torch.zeros(BATCH, 3, 224, 224))
+    encoder.encode_images(torch.zeros(BATCH, 224, 224, 3, dtype=torch.uint8))
     start = time.process_time()
-    for batch in decoded_batches(dataset.source, paths, encoder.preprocess, BATCH, 0):
+    for batch in decoded_batches(dataset.source, paths, encoder.resize, BATCH, 0):
         encoder.encode_images(torch.from_numpy(batch.pixels))
     return 1000 * (time.process_time() - start) / images
 

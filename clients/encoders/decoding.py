@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from clients.data import BrokenImageError, ImageSource
@@ -36,45 +35,47 @@ class DecodedBatch:
 
     Attributes:
         positions: Where in the list the decoded ones are.
-        pixels: float32[len(positions), 3, H, W].
+        pixels: uint8[len(positions), H, W, 3].
         broken: Position and reason of those that cannot be decoded.
     """
 
     positions: tuple[int, ...]
-    pixels: NDArray[np.float32]
+    pixels: NDArray[np.uint8]
     broken: tuple[tuple[int, str], ...]
 
 
-class _Images(Dataset[tuple[int, "NDArray[np.float32] | str"]]):
-    """Picklable list of images: preprocessed pixels, or why there are none."""
+class _Images(Dataset[tuple[int, "NDArray[np.uint8] | str"]]):
+    """Picklable list of images: their pixels at the encoder's size, or why there are none."""
 
-    def __init__(self, source: ImageSource, paths: Sequence[str], preprocess: Callable[[Image.Image], Tensor]) -> None:
+    def __init__(
+        self, source: ImageSource, paths: Sequence[str], resize: Callable[[Image.Image], NDArray[np.uint8]]
+    ) -> None:
         self._source = source
         self._paths = tuple(paths)
-        self._preprocess = preprocess
+        self._resize = resize
 
     def __len__(self) -> int:
         return len(self._paths)
 
-    def __getitem__(self, index: int) -> tuple[int, NDArray[np.float32] | str]:
+    def __getitem__(self, index: int) -> tuple[int, NDArray[np.uint8] | str]:
         try:
             image = self._source.load(self._paths[index])
         except BrokenImageError as error:
             return index, error.reason
-        return index, self._preprocess(image).numpy()
+        return index, self._resize(image)
 
 
-def _collate(items: list[tuple[int, NDArray[np.float32] | str]]) -> DecodedBatch:
+def _collate(items: list[tuple[int, NDArray[np.uint8] | str]]) -> DecodedBatch:
     decoded = [(index, item) for index, item in items if not isinstance(item, str)]
     broken = tuple((index, item) for index, item in items if isinstance(item, str))
-    pixels = np.stack([item for _, item in decoded]) if decoded else np.empty((0, 3, 1, 1), np.float32)
+    pixels = np.stack([item for _, item in decoded]) if decoded else np.empty((0, 1, 1, 3), np.uint8)
     return DecodedBatch(tuple(index for index, _ in decoded), pixels, broken)
 
 
 def decoded_batches(
     source: ImageSource,
     paths: Sequence[str],
-    preprocess: Callable[[Image.Image], Tensor],
+    resize: Callable[[Image.Image], NDArray[np.uint8]],
     batch_size: int,
     workers: int,
 ) -> Iterator[DecodedBatch]:
@@ -87,7 +88,7 @@ def decoded_batches(
     Raises:
         EncoderError: A worker process died (as a rule for want of memory).
     """
-    images = _Images(source, paths, preprocess)
+    images = _Images(source, paths, resize)
     if not workers or len(paths) < _FEW_IMAGES:
         with quiet_decoders():
             yield from _decoded_in_threads(images, batch_size)
@@ -112,7 +113,7 @@ def _decoded_in_threads(images: _Images, batch_size: int) -> Iterator[DecodedBat
     """Yield the batches, at most two of them decoded ahead; each thread uses one core."""
     before = torch.get_num_threads()
     threads = ThreadPoolExecutor(min(_cores(), _MOST_THREADS), initializer=torch.set_num_threads, initargs=(1,))
-    ahead: deque[Future[tuple[int, NDArray[np.float32] | str]]] = deque()
+    ahead: deque[Future[tuple[int, NDArray[np.uint8] | str]]] = deque()
     left = iter(range(len(images)))
     try:
         for start in range(0, len(images), batch_size):

@@ -69,7 +69,7 @@ def encode_batches(
     size = batch_size or (CPU_BATCH if encoder.device.type == "cpu" else CUDA_BATCH)
     done = 0
     begun: deque[tuple[DecodedBatch, Callable[[], Tensor]]] = deque()
-    decoded = decoded_batches(source, paths, encoder.preprocess, size, choose_workers(workers, encoder.device))
+    decoded = decoded_batches(source, paths, encoder.resize, size, choose_workers(workers, encoder.device))
     for batch in chain(decoded, [None]):
         if batch is not None:
             pixels = torch.from_numpy(batch.pixels)

@@ -83,6 +83,7 @@ def load_encoder(spec: EncoderSpec, compute: Compute) -> FrozenEncoder:
             model.eval()
             configuration = {**open_clip.get_model_config(spec.model), "force_quick_gelu": quick_gelu}
             card = describe(model, tokenize, configuration)
+        return FrozenEncoder(model, tokenize, preprocess, card, compute.device, compute.precision)
     except (
         RuntimeError,
         ValueError,
@@ -96,7 +97,6 @@ def load_encoder(spec: EncoderSpec, compute: Compute) -> FrozenEncoder:
         pickle.UnpicklingError,
     ) as error:
         raise InvalidEncoderError(spec.text, f"cannot be loaded ({' '.join(str(error).split())[:240]})") from error
-    return FrozenEncoder(model, tokenize, preprocess, card, compute.device, compute.precision)
 
 
 def describe(model: Any, tokenize: Callable[[list[str]], Tensor], configuration: Mapping[str, object]) -> EncoderCard:

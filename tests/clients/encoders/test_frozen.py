@@ -6,11 +6,16 @@ import numpy as np
 import open_clip
 import pytest
 import torch
+from PIL import Image
 from torch import nn
+from torchvision.transforms import Compose, Normalize, ToTensor
 
+from clients.encoders.frozen import FrozenEncoder
 from clients.encoders.loading import choose_compute, load_encoder
 from clients.encoders.spec import parse_encoder
 from tests.assets import mobilenet_lit
+
+NEEDS_CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
 
 def load(name):
@@ -18,7 +23,8 @@ def load(name):
 
 
 def pixels(count=4, side=32, seed=0):
-    return torch.randn(count, 3, side, side, generator=torch.Generator().manual_seed(seed))
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(256, (count, side, side, 3), generator=generator, dtype=torch.uint8)
 
 
 def state(encoder):
@@ -33,12 +39,36 @@ def test_the_bare_model_is_ruined_by_one_forward_in_train_mode(encoder):
     # What the wrapper is there for: open_clip returns models in train mode.
     bare = open_clip.create_model(encoder)
     bare.eval()
+    scaled = load(encoder).scaled
     with torch.no_grad():
-        expected = bare.encode_image(pixels())
+        expected = bare.encode_image(scaled(pixels()))
         bare.train()
-        bare.encode_image(pixels(seed=1))
+        bare.encode_image(scaled(pixels(seed=1)))
         bare.eval()
-        assert not torch.allclose(bare.encode_image(pixels()), expected, atol=1e-3)
+        assert not torch.allclose(bare.encode_image(scaled(pixels())), expected, atol=1e-3)
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=[pytest.mark.gpu, NEEDS_CUDA])])
+def test_images_reach_the_model_bit_by_bit_as_open_clip_preprocesses_them(encoder, device):
+    _, _, preprocess = open_clip.create_model_and_transforms(encoder)
+    frozen = load_encoder(parse_encoder(encoder), choose_compute(device, "fp32"))
+    generator = np.random.default_rng(0)
+    images = [
+        Image.fromarray(generator.integers(0, 256, (height, width, 3), dtype=np.uint8))
+        for height, width in ((32, 32), (57, 41), (20, 90))
+    ]
+    resized = np.stack([frozen.resize(image) for image in images])
+    assert resized.dtype == np.uint8
+    found = frozen.scaled(torch.from_numpy(resized))
+    assert found.is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(found.cpu(), torch.stack([preprocess(image) for image in images]))
+
+
+def test_preprocessing_that_ends_otherwise_is_refused(encoder):
+    frozen = load(encoder)
+    other = Compose([ToTensor(), Normalize(0.5, 0.5), torch.nn.Identity()])
+    with pytest.raises(TypeError, match="ToTensor and Normalize"):
+        FrozenEncoder(frozen._model, frozen._tokenize, other, frozen.card, frozen.device, "fp32")
 
 
 def test_a_training_run_that_calls_train_on_everything_reachable_changes_nothing(encoder):
@@ -88,8 +118,8 @@ def test_a_module_that_contains_it_cannot_put_it_in_train_mode(encoder):
 def test_nothing_takes_a_gradient(encoder):
     frozen = load(encoder)
     assert not any(parameter.requires_grad for parameter in frozen._model.parameters())
-    images = pixels().requires_grad_()
-    assert not frozen.encode_images(images).requires_grad
+    images = frozen.scaled(pixels()).requires_grad_()
+    assert not frozen.features(images).requires_grad
 
 
 def test_features_have_norm_one_and_lie_on_the_cpu(encoder):
@@ -111,7 +141,7 @@ def test_half_precision_needs_a_gpu():
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@NEEDS_CUDA
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
 def test_precisions_agree_on_a_gpu(encoder, precision):
     on_cpu = load(encoder).encode_images(pixels())
