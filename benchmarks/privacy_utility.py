@@ -137,7 +137,7 @@ def draw(results: dict, out: Path) -> None:
             axes.set_xlabel("epsilon (image level, delta 1e-5)")
             axes.set_ylabel("test accuracy of what epsilon covers, %")
             axes.set_title(name)
-            axes.legend(loc="best", fontsize="small")
+        drawing.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize="small")
 
 
 def main() -> None:
