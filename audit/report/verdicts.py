@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from audit.bounds import at_most
+from audit.bounds import at_least, at_most
 from audit.check_sums import check_sums, least_summed
 from audit.errors import EvidenceError
 from audit.history import RunHistory
@@ -64,7 +64,18 @@ def _protection(entry: dict[str, Any], claim: dict[str, Any], *, masked: bool) -
     cost = f"epsilon {at_most(entry['epsilon'])} at delta {claim['delta']:g}"
     privacy = f"{_PROTECTED[claim['unit']]} protected with {cost}"
     privacy += f" {ONLY_SUMS}, and with a larger one against hospitals." if claim["mode"] in IN_SHARES else "."
-    return privacy if entry["budget"] is None else f"{privacy} Its budget over all runs is {budget_of(entry)}."
+    return privacy if entry["budget"] is None else f"{privacy} {_standing(entry, claim)}"
+
+
+def _standing(entry: dict[str, Any], claim: dict[str, Any]) -> str:
+    """Return a hospital's budget, and what its log says was spent and left of it when this run was last charged."""
+    budget, spent = f"Its budget over all runs is {budget_of(entry)}.", entry["epsilon_after"]
+    if spent is None:
+        return budget
+    finer = "" if claim["unit"] == "image" else ", unless budgets of finer units left less"
+    left = at_least(max(0.0, entry["budget"] - spent))
+    then = f"After this run's last charge at most {at_most(spent)} of it was spent and at least {left} left{finer}."
+    return f"{budget} {then}"
 
 
 def budget_of(entry: dict[str, Any]) -> str:
@@ -172,8 +183,9 @@ def _budget(history: RunHistory) -> dict[str, str]:
     subject = "Privacy budget"
     refused = history.of_kind("refused")
     if history.charges_elsewhere and history.of_kind("privacy_event"):
-        held = "Each hospital charges a ledger of its own, which this record does not hold; compare it with --ledger."
-        return _line(subject, "NOT CLAIMED", held)
+        held = "Each hospital charges a ledger of its own, which this record does not hold"
+        compare = "whoever has one compares it by securefed audit verify RUN --ledger LEDGER"
+        return _line(subject, "NOT CLAIMED", f"{held}; {compare}.")
     if not history.of_kind("charge"):
         return _line(subject, "NOT CLAIMED", "The run was charged to no ledger.")
     exceeded = [

@@ -29,7 +29,8 @@ def test_a_ledger_is_charged_over_runs_and_stops_the_second(small_run, tmp_path)
     assert verify_run(first.folder.path, ledger=path).is_verified
     report = json.loads((first.folder.path / "report.json").read_text(encoding="utf-8"))
     budget = "epsilon 9 at delta 1e-05 (add-or-remove-one)"
-    assert all(entry["sentence"].endswith(f"budget over all runs is {budget}.") for entry in report["hospitals"])
+    for entry in report["hospitals"]:
+        assert f" Its budget over all runs is {budget}. After this run's last charge at most " in entry["sentence"]
     assert f"| {budget} |" in (first.folder.path / "report.md").read_text(encoding="utf-8")
     with pytest.raises(BudgetExceededError) as refused:
         run(config, tmp_path, "second")

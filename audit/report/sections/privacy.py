@@ -26,6 +26,13 @@ from audit.report.blocks import (
 from audit.report.charts import bars, line_chart
 from audit.report.verdicts import budget_of
 
+_AFTER = "after this run's last charge, at most"
+_QUICK = (
+    "What is spent after a charge is the ledger's quick bound over all that the budget had to bear by then, of this "
+    "run and of others. What is charged later is not in it; securefed audit ledger show LEDGER says, by a closer "
+    "bound, where budgets stand today."
+)
+
 
 def claim(report: Mapping[str, Any]) -> Blocks:
     """Return the claim in words and numbers, with the plots that go with it."""
@@ -124,8 +131,9 @@ def budgets(report: Mapping[str, Any]) -> Blocks:
         )
         for entry in report["hospitals"]
     ]
-    header = ("hospital", "epsilon of this run", "over all runs, at most", "budget", "charges", "refused", "renewals")
+    header = ("hospital", "epsilon of this run", _AFTER, "budget", "charges", "refused", "renewals")
     parts = table("Accounts; what was charged to no ledger has a dash", header, rows, numbers=(1, 2, 3, 4, 5, 6))
+    parts += paragraph(_QUICK) if any(entry["epsilon_after"] is not None for entry in report["hospitals"]) else []
     spent = {
         entry["name"]: (_first(entry["epsilon_after"], entry["epsilon"]), entry["budget"])
         for entry in report["hospitals"]
@@ -135,7 +143,7 @@ def budgets(report: Mapping[str, Any]) -> Blocks:
         drawing = bars(
             "Spent by hospital", "one bar a hospital, a mark at its budget", spent, unit="epsilon", label=at_most
         )
-        parts += figure(drawing, "The mark is the budget over all runs, where there is one.")
+        parts += figure(drawing, "After the last charge, or of this run alone; the mark is the budget over all runs.")
     return parts
 
 
