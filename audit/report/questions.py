@@ -3,7 +3,7 @@
 They follow the evaluation of differential privacy guarantees in NIST SP 800-226 (2025), in our own words.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from audit.accounting.fields import mechanism_of
 from audit.accounting.mechanisms import Repeated
@@ -41,44 +41,67 @@ _CLIPPING = "Clipping and noise are this project's own, with tests that show tha
 _NONE = "No differential privacy is claimed."
 
 
+class Answer(NamedTuple):
+    """An answer of the run; where there is none, or it leaves the question to the controller, that is an open item."""
+
+    text: str
+    is_open: bool = False
+
+
 def questions_section(history: RunHistory, claim: dict[str, Any], utility: dict[str, Any]) -> list[dict[str, Any]]:
     """Return each question with its answer and whether it is open."""
     formal = _claimed(history, claim) if claim["claim"] == "CLAIMED" else _unclaimed(history, claim)
     answers = [
         *formal[:7],
-        _utility(utility),
-        _trust(history),
-        "A model is released once; the run answers no queries." if is_shared(history) else "No model is shared.",
+        Answer(_utility(utility)),
+        Answer(_trust(history)),
+        Answer(
+            "A model is released once; the run answers no queries." if is_shared(history) else "No model is shared."
+        ),
         formal[7],
-        declared(history, "access_control"),
-        declared(history, "necessity"),
+        Answer(declared(history, "access_control")),
+        Answer(declared(history, "necessity")),
     ]
     return [
-        {"question": question, "answer": answer or _OPEN, "state": "answered" if answer else "open"}
+        {
+            "question": question,
+            "answer": answer.text or _OPEN,
+            "state": "open" if answer.is_open or not answer.text else "answered",
+        }
         for question, answer in zip(QUESTIONS, answers, strict=True)
     ]
 
 
-def _claimed(history: RunHistory, claim: dict[str, Any]) -> list[str]:
+def _claimed(history: RunHistory, claim: dict[str, Any]) -> list[Answer]:
     """The answers about the formal guarantee where there is one: questions 1 to 7 and 11."""
     epsilon = "infinite" if claim["epsilon"] is None else at_most(claim["epsilon"])
     stated = f"epsilon {epsilon} at delta {claim['delta']:g} by {claim['accountant']}"
     against = f" {ONLY_SUMS}" if claim["mode"] in IN_SHARES else ""
     charged = len({event.fields["release_id"] for event in history.of_kind("charge")})
     return [
-        f"{stated}{against}; the mechanisms stand in the claim.",
-        f"delta is {claim['delta']:g}; compare it with one over the number of people in the data.",
-        f"One {claim['unit']}; its contribution to a step is clipped once.",
-        f"(epsilon, delta), neighbours by {claim['adjacency']}.",
-        f"{charged} releases of this run were charged to a ledger that refuses what would exceed the budget."
-        if charged
-        else "Each hospital charges a ledger of its own, which refuses what would exceed its budget."
-        if history.charges_elsewhere
-        else "This run was charged to no ledger: other runs on the same data add to what it reveals.",
-        "; ".join(claim["unprotected"]),
-        _libraries(claim),
-        _noise(history),
+        Answer(f"{stated}{against}; the mechanisms stand in the claim."),
+        _delta(claim),
+        Answer(f"One {claim['unit']}; its contribution to a step is clipped once."),
+        Answer(f"(epsilon, delta), neighbours by {claim['adjacency']}."),
+        Answer(
+            f"{charged} releases of this run were charged to a ledger that refuses what would exceed the budget."
+            if charged
+            else "Each hospital charges a ledger of its own, which refuses what would exceed its budget."
+            if history.charges_elsewhere
+            else "This run was charged to no ledger: other runs on the same data add to what it reveals."
+        ),
+        Answer("; ".join(claim["unprotected"])),
+        Answer(_libraries(claim)),
+        Answer(_noise(history)),
     ]
+
+
+def _delta(claim: dict[str, Any]) -> Answer:
+    """Return what delta is: a private record does not say how many people there are, which noise would not cover."""
+    return Answer(
+        f"open: delta is {claim['delta']:g}; the controller compares it with one over the number of people in the data",
+        is_open=True,
+    )
 
 
 def _libraries(claim: dict[str, Any]) -> str:
@@ -105,17 +128,17 @@ def _noise(history: RunHistory) -> str:
     return f"Noise {source}; continuous noise is computed in floating point."
 
 
-def _unclaimed(history: RunHistory, claim: dict[str, Any]) -> list[str]:
+def _unclaimed(history: RunHistory, claim: dict[str, Any]) -> list[Answer]:
     """The answers of questions 1 to 7 and 11 where nothing is claimed, though noise may have been added."""
     is_noisy = bool(history.of_kind("privacy_event"))
     bare = "Everything was: nothing that left a hospital carried noise."
     released = "; ".join(claim["unprotected"]) or (bare if is_shared(history) else "Nothing left a hospital.")
     implementation, numbers = _sums(history)
     return [
-        *[_NONE] * 5,
-        released,
-        f"{implementation} {_CLIPPING}" if is_noisy else implementation,
-        _noise(history) if is_noisy else numbers,
+        *[Answer(_NONE)] * 5,
+        Answer(released),
+        Answer(f"{implementation} {_CLIPPING}" if is_noisy else implementation),
+        Answer(_noise(history) if is_noisy else numbers),
     ]
 
 

@@ -216,6 +216,15 @@ def test_everything_that_a_run_can_record_is_shown(tmp_path):
     assert comparison["ring bits x coordinates / 8"] == 2250
 
 
+@pytest.mark.parametrize(("kind", "state"), [("private_run", "open"), ("complete_run", "answered")])
+def test_a_delta_that_nobody_has_compared_with_the_number_of_people_is_an_open_item(request, kind, state):
+    report = build_report(request.getfixturevalue(kind))
+    (row,) = [row for row in report["questions"] if row["question"].startswith("Is delta small")]
+    assert row["state"] == state
+    assert row["answer"].startswith("open: delta is 1e-05; the controller compares it") is (state == "open")
+    assert f"| {row['answer']} | {state} |" in render_markdown(report)
+
+
 def test_too_few_in_a_sum_fails(tmp_path):
     folder = rich_run(tmp_path)
     edited(folder, "protocol_described", lambda f: f.update(threshold=4))
