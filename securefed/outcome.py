@@ -84,7 +84,7 @@ def write_outcome(
     for evaluation in [*evaluations, *([held_out] if held_out else [])]:
         folder.append_rows(folder.metrics, metric_rows(evaluation, FINAL, "test"))
     folder.write_json(folder.evaluation, _details([*evaluations, *([held_out] if held_out else [])], bundle.classes))
-    draw_plots(folder, outcome.chosen_round, outcome.training)
+    draw_plots(folder, outcome.chosen_round, outcome.training, config.training.learn_thresholds)
     summary = summarise(
         config,
         evaluations=evaluations,
@@ -113,12 +113,16 @@ def write_outcome(
     return summary
 
 
-def draw_plots(folder: RunFolder, chosen_round: int, training: Sequence[RoundRecord]) -> None:
-    """Draw all plots of a run from the files of its folder, and from its rounds of training what they sent."""
+def draw_plots(folder: RunFolder, chosen_round: int, training: Sequence[RoundRecord], learned: bool) -> None:
+    """Draw all plots of a run from the files of its folder, and from its rounds of training what they sent.
+
+    Where layers learn no thresholds (`learned`), all rows are kept throughout: there is nothing to draw of them.
+    """
     rows = read_metric_rows(folder.metrics) if folder.metrics.exists() else []
     details = folder.read_json(folder.evaluation)
     plot_accuracy(rows, chosen_round, folder.plots)
-    plot_keep_ratios(rows, folder.plots)
+    if learned:
+        plot_keep_ratios(rows, folder.plots)
     plot_bytes(training, folder.plots)
     plot_reliability({site: entry["reliability"] for site, entry in details["sites"].items()}, folder.plots)
     matrices = {site: entry["confusion"] for site, entry in details["sites"].items()}

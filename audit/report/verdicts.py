@@ -142,7 +142,7 @@ def _aggregation(history: RunHistory) -> dict[str, str]:
     return _line(
         subject,
         "PASS",
-        f"In all {_all_rounds(history)}, updates were summed under pairwise masks; a server {model} sees the sum "
+        f"In {_all_rounds(history)}, updates were summed under pairwise masks; a server {model} sees the sum "
         f"of at least {least_summed(history)} hospitals and no single update.{losses}{_aborted(history)}",
     )
 
@@ -150,7 +150,8 @@ def _aggregation(history: RunHistory) -> dict[str, str]:
 def _all_rounds(history: RunHistory) -> str:
     training = len(history.training)
     scoring = len(history.results) - training
-    return f"{training_rounds(training)}{f' and {scoring_rounds(scoring)}' if scoring else ''}"
+    trained = "the one round of training" if training == 1 else f"all {training_rounds(training)}"
+    return f"{trained}{f' and {scoring_rounds(scoring)}' if scoring else ''}"
 
 
 def _aborted(history: RunHistory) -> str:

@@ -314,7 +314,10 @@ def _views(plan: Plan) -> list[dict[str, Any]]:
         views.append({"adversary": f"... of {request.min_survivors} survivors", "epsilon": cost(fewest)})
     colluders = sorted({1, config.max_colluders} - {0})
     views += [
-        {"adversary": f"{c} colluding hospitals", "epsilon": cost(against_colluders(plan.composition, c))}
+        {
+            "adversary": f"{c} colluding hospital{'' if c == 1 else 's'}",
+            "epsilon": cost(against_colluders(plan.composition, c)),
+        }
         for c in colluders
         if c < request.clients
     ]

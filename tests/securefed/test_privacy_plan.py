@@ -34,7 +34,7 @@ def test_ten_shares_of_a_central_multiplier_of_two():
     assert 0.78 < planned["epsilon"] < 0.9
     against = {view["adversary"]: view["epsilon"] for view in planned["against"]}
     assert 7.8 < against["who opens a single update"] < 12
-    assert against["who sees the sums"] < against["1 colluding hospitals"] < against["who opens a single update"]
+    assert against["who sees the sums"] < against["1 colluding hospital"] < against["who opens a single update"]
     assert planned["noise"]["mechanism"] == "skellam"
 
 
@@ -99,7 +99,7 @@ def test_the_plan_says_what_the_run_reports(small_run, tmp_path, privacy):
     against = {view["adversary"]: view["epsilon"] for view in planned["against"]}
     assert against["who opens a single update"] == pytest.approx(stated["epsilon_by_adversary"]["aggregation_broken"])
     if privacy.get("max_colluders"):
-        assert against["1 colluding hospitals"] == pytest.approx(stated["epsilon_by_adversary"]["colluders"]["1"])
+        assert against["1 colluding hospital"] == pytest.approx(stated["epsilon_by_adversary"]["colluders"]["1"])
 
 
 def test_too_few_hospitals_are_named():

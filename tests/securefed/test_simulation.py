@@ -56,6 +56,14 @@ def test_the_folder_holds_everything_that_is_promised(small_run, tmp_path):
     assert summary["mean"]["fam"]["accuracy"] == pytest.approx(mean)
 
 
+@pytest.mark.draws
+def test_of_layers_that_learn_no_thresholds_no_kept_rows_are_drawn(small_run, tmp_path):
+    config = small_run(federation={"rounds": 1}, training={"learn_thresholds": False})
+    names = {path.name for path in run(config, tmp_path).folder.plots.iterdir()}
+    assert "accuracy.png" in names
+    assert not {"keep_ratios.png", "keep_ratios.svg"} & names
+
+
 def test_test_images_are_evaluated_in_one_thread_on_every_machine(small_run, tmp_path, monkeypatch):
     threads = {"run": [], "evaluate": []}
 

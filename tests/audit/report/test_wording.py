@@ -241,6 +241,19 @@ def test_a_round_that_only_scores_is_not_counted_as_training(tmp_path):
     assert "| only scores |" in render_markdown(report)
 
 
+@pytest.mark.parametrize(("scoring", "rounds"), [(0, ""), (1, " and one that only scores")])
+def test_one_round_of_training_is_told_as_one(tmp_path, scoring, rounds):
+    run = Run(tmp_path / "r", rounds=0, masked=True)
+    run.log.append("protocol_described", PROTOCOL)
+    run.round(1)
+    for number in range(2, 2 + scoring):
+        run.start(number)
+        scores = {name: value for name, value in round_fields(number).items() if name != "model_digest"}
+        run.log.append("round_completed", scores)
+    sentence = build_report(run.complete(1))["verdicts"][1]["sentence"]
+    assert sentence.startswith(f"In the one round of training{rounds}, updates were summed under pairwise masks; ")
+
+
 def answers(report):
     """The answers about the implementation and about numbers and randomness."""
     return [report["questions"][place]["answer"] for place in (6, 10)]
