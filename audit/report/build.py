@@ -21,6 +21,7 @@ from audit.report.pitfalls import pitfalls_section
 from audit.report.privacy import claim_section, epsilon_by_round, hospitals_of, is_claimed, trust_section
 from audit.report.purpose import SIGN_OFF, purpose_section
 from audit.report.questions import questions_section
+from audit.report.standing import ledger_section
 from audit.report.utility import utility_section
 from audit.report.verdicts import hospital_sentence, verdicts_section
 from audit.rules import FieldError
@@ -29,19 +30,22 @@ from audit.verify import Verification, verify_run
 Report = dict[str, Any]
 
 
-def build_report(folder: Path, *, roster: Path | None = None, heads: Sequence[Path] = ()) -> Report:
+def build_report(
+    folder: Path, *, roster: Path | None = None, heads: Sequence[Path] = (), ledger: Path | None = None
+) -> Report:
     """Return the report of a run folder as JSON; its form is audit/report/schema.json.
 
     Args:
         folder: The run folder.
         roster: The roster agreed on before the run.
         heads: Heads files kept elsewhere.
+        ledger: A ledger that must tell the same as the log; the report then says what is spent and left in it.
 
     Raises:
         EvidenceError: The log cannot be read at all, so that nothing can be said about the run.
         AccountingUnavailableError: Privacy is claimed and no accountant is installed.
     """
-    verification = verify_run(folder, roster=roster, heads=heads)
+    verification = verify_run(folder, roster=roster, heads=heads, ledger=ledger)
     history = verification.history
     if history is None:
         verification.require()
@@ -49,9 +53,11 @@ def build_report(folder: Path, *, roster: Path | None = None, heads: Sequence[Pa
     claim = claim_section(history)
     utility = utility_section(history)
     communication = communication_section(history)
+    read, standings = ({}, {}) if ledger is None else ledger_section(ledger, history, verification)
+    hospitals = _hospitals(history, claim, read, standings)
     report: Report = {
         "format": REPORT_FORMAT,
-        "verdicts": verdicts_section(history, verification, claim, communication),
+        "verdicts": verdicts_section(history, verification, claim, communication, standings),
         "identity": _identity(history, verification),
         "data": _data(history),
         "purpose": purpose_section(history),
@@ -59,7 +65,7 @@ def build_report(folder: Path, *, roster: Path | None = None, heads: Sequence[Pa
         "protocol": _protocol(history),
         "noise": noise_section(history),
         "trust": trust_section(history),
-        "hospitals": _hospitals(history, claim),
+        "hospitals": hospitals,
         "rounds": _rounds(history),
         "aborted": _aborted(history),
         "communication": communication,
@@ -69,6 +75,7 @@ def build_report(folder: Path, *, roster: Path | None = None, heads: Sequence[Pa
         "pitfalls": pitfalls_section(history, claim),
         "limitations": _limitations(history, verification),
         "sign_off": list(SIGN_OFF),
+        **({"ledger": read} if read else {}),
     }
     try:
         REPORT.check(report, "report")
@@ -159,7 +166,7 @@ def _protocol(history: RunHistory) -> Report:
     return dict(fields.get("values", {})) | {name: value for name, value in fields.items() if name != "values"}
 
 
-def _hospitals(history: RunHistory, claim: Report) -> list[Report]:
+def _hospitals(history: RunHistory, claim: Report, ledger: Report, standings: Report) -> list[Report]:
     found = []
     for name in hospitals_of(history):
         rows = [row for attempt in history.attempts for row in attempt.byte_rows(name)]
@@ -178,7 +185,8 @@ def _hospitals(history: RunHistory, claim: Report) -> list[Report]:
         }
         limits = {f"budget_{field}": _last(charges, field) for field in ("delta", "adjacency")}
         entry |= {name: value for name, value in limits.items() if value is not None}
-        found.append({**entry, "sentence": hospital_sentence(entry, history, claim)})
+        entry |= {"in_ledger": standings[name]} if name in standings else {}
+        found.append({**entry, "sentence": hospital_sentence(entry, history, claim, ledger)})
     return found
 
 

@@ -93,6 +93,18 @@ _CLAIM = Record(
         "unprotected": ListOf(PROSE),
     }
 )
+_STANDING = Record(
+    {
+        "unit": NAME,
+        "budget": Real(0),
+        "budget_delta": Real(0, 1),
+        "budget_adjacency": PROSE,
+        "spent": _EPSILON,
+        "remaining": Real(0),
+        "charges": _COUNT,
+        "runs": _COUNT,
+    }
+)
 _HOSPITAL = Record(
     {
         "name": NAME,
@@ -107,7 +119,7 @@ _HOSPITAL = Record(
         "refused": _COUNT,
         "renewals": _COUNT,
     },
-    {"budget_delta": Real(0, 1), "budget_adjacency": PROSE},
+    {"budget_delta": Real(0, 1), "budget_adjacency": PROSE, "in_ledger": _STANDING},
 )
 _ROUND = Record(
     {
@@ -192,6 +204,7 @@ REPORT: Rule = Record(
         "pitfalls": ListOf(_PITFALL),
         "limitations": ListOf(PROSE),
         "sign_off": ListOf(NAME),
-    }
+    },
+    {"ledger": Record({"entries": _COUNT, "time": TIME, "digest": DIGEST})},
 )
 """The whole report."""

@@ -19,7 +19,7 @@ from audit.report.blocks import (
     Verdict,
 )
 from audit.report.reading_order import in_order
-from audit.report.sections import CLOSING, first_page, sections_of, subtitle
+from audit.report.sections import closing, first_page, sections_of, subtitle
 from audit.report.style import STYLE
 from audit.report.svg import to_svg
 
@@ -45,7 +45,7 @@ def render_html(report: Mapping[str, Any]) -> str:
         f'<header><h1>Audit report</h1><p class="lead">{escape(subtitle(report))}</p></header><main>'
         f"<section>{_blocks(first_page(report), 'h2')}</section>"
         f"<nav aria-label='Contents'><h2>Contents</h2><ol>{links}</ol></nav>{body}</main>"
-        f"<footer><p>{CLOSING}</p></footer></body></html>\n"
+        f"<footer><p>{closing(report)}</p></footer></body></html>\n"
     )
 
 

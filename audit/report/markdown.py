@@ -17,7 +17,7 @@ from audit.report.blocks import (
     plain,
 )
 from audit.report.reading_order import in_order
-from audit.report.sections import CLOSING, first_page, sections_of, subtitle
+from audit.report.sections import closing, first_page, sections_of, subtitle
 
 
 def render_markdown(report: Mapping[str, Any]) -> str:
@@ -25,7 +25,7 @@ def render_markdown(report: Mapping[str, Any]) -> str:
     parts = ["# Audit report", _escaped(subtitle(report)), *_blocks(first_page(report), "##")]
     for place, section in enumerate(sections_of(report), 1):
         parts += [f"## {place}. {section.title}", *_blocks(section.blocks, "###")]
-    return in_order("\n\n".join([*parts, CLOSING]) + "\n")
+    return in_order("\n\n".join([*parts, closing(report)]) + "\n")
 
 
 def _blocks(blocks: Sequence[Block], level: str) -> list[str]:

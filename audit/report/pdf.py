@@ -40,7 +40,7 @@ from audit.report.blocks import (
 )
 from audit.report.drawing import Box, Dot, Drawing, Label, Stroke
 from audit.report.glyphs import BODY, BOLD, FIXED, cut_to, font_file, known
-from audit.report.sections import CLOSING, first_page, sections_of, subtitle
+from audit.report.sections import closing, first_page, sections_of, subtitle
 
 _MARGIN = 17 * mm
 _FOOT = 20 * mm
@@ -63,7 +63,7 @@ def render_pdf(report: Mapping[str, Any]) -> bytes:
     for place, section in enumerate(sections_of(report), 1):
         story.append(_Heading(f"{place}. {section.title}", _style("h1"), section.title, f"s{place}"))
         story += _flow(section.blocks, "h2")
-    story += [Spacer(1, 6 * mm), _text(CLOSING, "small")]
+    story += [Spacer(1, 6 * mm), _text(closing(report), "small")]
     output = io.BytesIO()
     document = BaseDocTemplate(
         output,

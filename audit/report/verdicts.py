@@ -1,6 +1,6 @@
 """The first page: one line a claim, and one plain sentence a hospital."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from audit.bounds import at_least, at_most
@@ -16,21 +16,27 @@ _PROTECTED = {"image": "Its images are", "patient": "Its patients are", "hospita
 
 
 def verdicts_section(
-    history: RunHistory, verification: Verification, claim: dict[str, Any], communication: dict[str, Any]
+    history: RunHistory,
+    verification: Verification,
+    claim: dict[str, Any],
+    communication: dict[str, Any],
+    in_ledger: Collection[str] = (),
 ) -> list[dict[str, str]]:
-    """Return what is claimed and whether it holds."""
+    """Return what is claimed and whether it holds; `in_ledger` are hospitals whose ledger was compared and agrees."""
     return [
         _record(history, verification),
         _aggregation(history),
         _privacy(history, verification, claim),
-        _budget(history),
+        _budget(history, in_ledger),
         _attacks(history),
         _bytes(verification, communication),
     ]
 
 
-def hospital_sentence(entry: dict[str, Any], history: RunHistory, claim: dict[str, Any]) -> str:
-    """Return what the run means for one hospital, in words."""
+def hospital_sentence(
+    entry: dict[str, Any], history: RunHistory, claim: dict[str, Any], ledger: dict[str, Any] | None = None
+) -> str:
+    """Return what the run means for one hospital, in words; `ledger` says which state of one was read."""
     name = entry["name"]
     if not is_shared(history):
         return f"{name} {alone(history)}"
@@ -43,7 +49,7 @@ def hospital_sentence(entry: dict[str, Any], history: RunHistory, claim: dict[st
         again += ", attempts that were cut short not counted"
     took += f"{megabytes(entry['received'])}{again}. {what_stays(history)} "
     how = "Its updates left under masks that only a sum removes. " if masked else "Its updates left in clear. "
-    return took + how + _protection(entry, claim, masked=masked)
+    return took + how + _protection(entry, claim, ledger or {}, masked=masked)
 
 
 def _participation(name: str, history: RunHistory) -> str:
@@ -54,7 +60,7 @@ def _participation(name: str, history: RunHistory) -> str:
     return f"{took} and in {scoring_rounds(scored)}" if scored else took
 
 
-def _protection(entry: dict[str, Any], claim: dict[str, Any], *, masked: bool) -> str:
+def _protection(entry: dict[str, Any], claim: dict[str, Any], ledger: dict[str, Any], *, masked: bool) -> str:
     """Return what bounds that one learns something about a hospital's patients from what it sent."""
     if claim["claim"] != "CLAIMED":
         read = "the sum" if masked else "each of its updates, read in clear,"
@@ -64,7 +70,21 @@ def _protection(entry: dict[str, Any], claim: dict[str, Any], *, masked: bool) -
     cost = f"epsilon {at_most(entry['epsilon'])} at delta {claim['delta']:g}"
     privacy = f"{_PROTECTED[claim['unit']]} protected with {cost}"
     privacy += f" {ONLY_SUMS}, and with a larger one against hospitals." if claim["mode"] in IN_SHARES else "."
+    if "in_ledger" in entry:
+        return f"{privacy} {_standing_now(entry['in_ledger'], ledger)}"
     return privacy if entry["budget"] is None else f"{privacy} {_standing(entry, claim)}"
+
+
+def _standing_now(standing: dict[str, Any], ledger: dict[str, Any]) -> str:
+    """Return a hospital's budget, and what its ledger says is spent and left of it after all runs so far."""
+    spent = "more than can be accounted" if standing["spent"] is None else f"at most {at_most(standing['spent'])}"
+    stands = f"{spent} is spent and at least {at_least(standing['remaining'])} left"
+    return f"Its budget over all runs is {budget_of(standing)}; by its ledger as of {as_of(ledger)} {stands}."
+
+
+def as_of(ledger: dict[str, Any]) -> str:
+    """Return which state of a ledger was read: its last entry, by the number that `audit ledger history` gives it."""
+    return f"entry {ledger['entries'] - 1} ({ledger['time'][:19].replace('T', ' ')} UTC)"
 
 
 def _standing(entry: dict[str, Any], claim: dict[str, Any]) -> str:
@@ -180,13 +200,14 @@ def _privacy(history: RunHistory, verification: Verification, claim: dict[str, A
     return _line(subject, "PASS", claim["statement"])
 
 
-def _budget(history: RunHistory) -> dict[str, str]:
+def _budget(history: RunHistory, in_ledger: Collection[str]) -> dict[str, str]:
     subject = "Privacy budget"
     refused = history.of_kind("refused")
     if history.charges_elsewhere and history.of_kind("privacy_event"):
         held = "Each hospital charges a ledger of its own, which this record does not hold"
         compare = "whoever has one compares it by securefed audit verify RUN --ledger LEDGER"
-        return _line(subject, "NOT CLAIMED", f"{held}; {compare}.")
+        agrees = f"that of {', '.join(sorted(in_ledger))} was compared and agrees, no other was"
+        return _line(subject, "NOT CLAIMED", f"{held}; {agrees if in_ledger else compare}.")
     if not history.of_kind("charge"):
         return _line(subject, "NOT CLAIMED", "The run was charged to no ledger.")
     exceeded = [

@@ -57,6 +57,7 @@ def write_report(
     output: Path | None = None,
     roster: Path | None = None,
     heads: Sequence[Path] = (),
+    ledger: Path | None = None,
     key: Path | None = None,
 ) -> tuple[Report, dict[str, Path]]:
     """Build the report of a run and write `report.<format>` for each format.
@@ -67,6 +68,7 @@ def write_report(
         output: Folder to write to, made where there is none; the run folder by default.
         roster: The roster agreed on before the run.
         heads: Heads files kept elsewhere.
+        ledger: A ledger that must tell the same as the log; the report then says what is spent and left in it.
         key: Ed25519 key file of the party that runs the server; all of FORMATS are written and signed with it.
 
     Returns:
@@ -78,7 +80,7 @@ def write_report(
             unless that says less than the signed heads cover.
         KeyFileError: The key cannot be read, or is not that of the run's server.
     """
-    report = build_report(folder, roster=roster, heads=heads)
+    report = build_report(folder, roster=roster, heads=heads, ledger=ledger)
     target = output or folder
     signing = None if key is None else _server_key(key, report)
     if signing is not None or _is_outdated(folder, target, report):  # what is signed is signed, or goes, together

@@ -85,6 +85,7 @@ def _plain(result: "Verification") -> dict[str, Any]:
 @click.option("--output", type=PATH, metavar="DIR", help="Where to. [the run folder]")
 @click.option("--roster", type=PATH, metavar="FILE", help="Roster agreed on before the run.")
 @click.option("--heads", type=PATH, multiple=True, metavar="FILE", help="Heads that a hospital kept.")
+@click.option("--ledger", type=PATH, metavar="FILE", help="A ledger that must tell the same; says what is left.")
 @click.option("--key", type=PATH, metavar="KEY", help="Sign report.json with the server's key.")
 def report_command(
     *,
@@ -93,6 +94,7 @@ def report_command(
     output: Path | None,
     roster: Path | None,
     heads: tuple[Path, ...],
+    ledger: Path | None,
     key: Path | None,
 ) -> None:
     """Write the report of RUN, from its files alone, and print its verdict.
@@ -106,8 +108,10 @@ def report_command(
         known = ", ".join((*FORMATS, *MORE_FORMATS))
         raise ConfigError("--format", f"{unknown.pop()!r} is unknown; use {known}")
     require_run(run)
-    require_files(roster=roster, heads=heads)
-    report, paths = write_report(run, formats or FORMATS, output=output, roster=roster, heads=heads, key=key)
+    require_files(roster=roster, heads=heads, ledger=ledger)
+    report, paths = write_report(
+        run, formats or FORMATS, output=output, roster=roster, heads=heads, ledger=ledger, key=key
+    )
     for line in verdict_lines(report):
         click.echo(line)
     for path in paths.values():

@@ -68,6 +68,17 @@ def test_a_private_study_states_an_epsilon_that_every_ledger_and_log_gives(tmp_p
     (budget,) = [line for line in report["verdicts"] if line["subject"] == "Privacy budget"]
     assert budget["sentence"].startswith("Each hospital charges a ledger of its own")
     assert "Charged to a ledger at each hospital" in render(report, "registry").decode()
+    mine = ("--ledger", trial.path("north") / "ledger.sqlite", "--output", trial.root / "mine")
+    call("audit", "report", trial.root / "run", *mine)
+    report = json.loads((trial.root / "mine" / "report.json").read_bytes())
+    (budget,) = [line for line in report["verdicts"] if line["subject"] == "Privacy budget"]
+    assert (budget["verdict"], budget["sentence"].partition("; ")[2]) == (
+        "NOT CLAIMED",
+        "that of north was compared and agrees, no other was.",
+    )
+    standings = {entry["name"]: entry["in_ledger"] for entry in report["hospitals"] if "in_ledger" in entry}
+    assert list(standings) == ["north"]
+    assert standings["north"]["spent"] == pytest.approx(stated["epsilon"], rel=1e-6)
 
 
 def test_a_ledger_that_was_put_back_is_noticed(tmp_path):

@@ -24,8 +24,11 @@ _ORDER: tuple[tuple[str, Callable[[Mapping[str, Any]], Blocks]], ...] = (
     ("Risks and open items", risks),
 )
 
-CLOSING = "Made from the files of the run alone; the same files give the same report."
-"""The last sentence of every report."""
+
+def closing(report: Mapping[str, Any]) -> str:
+    """Return the last sentence of a report."""
+    ledger = " and a ledger" if "ledger" in report else ""
+    return f"Made from the files of the run{ledger} alone; the same files give the same report."
 
 
 def sections_of(report: Mapping[str, Any]) -> list[Section]:

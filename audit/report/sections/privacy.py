@@ -24,7 +24,7 @@ from audit.report.blocks import (
     whole,
 )
 from audit.report.charts import bars, line_chart
-from audit.report.verdicts import budget_of
+from audit.report.verdicts import as_of, budget_of
 
 _AFTER = "after this run's last charge, at most"
 _QUICK = (
@@ -134,6 +134,7 @@ def budgets(report: Mapping[str, Any]) -> Blocks:
     header = ("hospital", "epsilon of this run", _AFTER, "budget", "charges", "refused", "renewals")
     parts = table("Accounts; what was charged to no ledger has a dash", header, rows, numbers=(1, 2, 3, 4, 5, 6))
     parts += paragraph(_QUICK) if any(entry["epsilon_after"] is not None for entry in report["hospitals"]) else []
+    parts += _in_ledger(report)
     spent = {
         entry["name"]: (_first(entry["epsilon_after"], entry["epsilon"]), entry["budget"])
         for entry in report["hospitals"]
@@ -145,6 +146,30 @@ def budgets(report: Mapping[str, Any]) -> Blocks:
         )
         parts += figure(drawing, "After the last charge, or of this run alone; the mark is the budget over all runs.")
     return parts
+
+
+def _in_ledger(report: Mapping[str, Any]) -> Blocks:
+    """Return where budgets stand in a ledger that was read for this report; nothing where none was."""
+    standings = {entry["name"]: entry["in_ledger"] for entry in report["hospitals"] if "in_ledger" in entry}
+    rows = [
+        (
+            name,
+            found["unit"],
+            budget_of(found),
+            upper(found["spent"]) if found["spent"] is not None else "infinite",
+            lower(found["remaining"]),
+            whole(found["runs"]),
+            whole(found["charges"]),
+        )
+        for name, found in standings.items()
+    ]
+    if not rows:
+        return []
+    read = report["ledger"]
+    header = ("hospital", "unit", "budget", "spent, at most", "left, at least", "runs", "charges")
+    caption = f"Budgets in the ledger as of {as_of(read)}"
+    note = paragraph(f"The ledger was read for this report and is no part of the run; its digest was {read['digest']}.")
+    return [*table(caption, header, rows, numbers=(2, 3, 4, 5, 6)), *note]
 
 
 def _by_round(report: Mapping[str, Any]) -> Blocks:
