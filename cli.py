@@ -4,7 +4,12 @@ import importlib
 import sys
 from collections.abc import Mapping
 
-import click
+from securefed.commands.missing import missing_package
+
+try:
+    import click
+except ModuleNotFoundError as error:  # nothing below works without it, one-line errors included
+    sys.exit(f"error: {missing_package(error)}")
 
 _COMMANDS = {
     "simulate": ("securefed.commands.simulate", "Run a whole federation on this machine, round by round."),

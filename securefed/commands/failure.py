@@ -7,6 +7,8 @@ import sys
 import click
 from click.exceptions import Abort, ClickException, Exit
 
+from securefed.commands.missing import missing_package
+
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells have it."""
 
@@ -55,6 +57,11 @@ def run_with_one_line_errors(group: click.Group) -> int:
             raise
         click.echo(f"error: {reason}", err=True)
         return 2 if error.errno in _NAMES else 1
+    except ModuleNotFoundError as error:
+        if (missing := missing_package(error)) is None or os.environ.get("SECUREFED_TRACEBACK") == "1":
+            raise
+        click.echo(f"error: {missing}", err=True)
+        return 1
     except Exception as error:
         if not type(error).__module__.startswith(_PACKAGES):
             raise

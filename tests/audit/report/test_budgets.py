@@ -5,34 +5,11 @@ import pytest
 from audit.accounting import Adjacency
 from audit.bounds import at_least, at_most
 from audit.errors import LogWriteError
-from audit.ledger import Account, Budget, BudgetLine, Charge, Ledger, Policy, budget_lines, charged_release, run_of_log
+from audit.ledger import Budget, BudgetLine, Charge, Ledger, Policy, budget_lines
 from audit.report import build_report, render_markdown, write_report
-from tests.audit.ledger.money import FINGERPRINT, SIGNER
+from tests.audit.ledger.money import ACCOUNT, FINGERPRINT
 from tests.audit.report.pages import edited
-from tests.audit.runs import STEP, STEPS, Run, key_of
-
-NORTH = Account("north", FINGERPRINT, "image")
-
-
-@pytest.fixture
-def ledger(tmp_path):
-    """A budget of epsilon 8 for the images of north, of which a run before has spent some."""
-    signer = SIGNER.public_key().public_bytes_raw().hex()
-    with Ledger(tmp_path / "ledger.sqlite") as opened:
-        opened.install(Policy({BudgetLine("north", "image"): Budget(8.0, 1e-5, Adjacency.ADD_OR_REMOVE_ONE, signer)}))
-        opened.reserve(NORTH, Charge("r0", "r0/1/m/north", STEP, STEPS))
-        yield opened
-
-
-@pytest.fixture
-def charged_run(tmp_path, ledger):
-    """A finished run of two rounds that north paid for from its budget, and the others from none."""
-    run = Run(tmp_path / "run", rounds=0, private=True)
-    for number in (1, 2):
-        paid = Charge(run_of_log(run.log.events), f"r1/{number}/m/north", STEP, STEPS)
-        charged_release(ledger, run.log, NORTH, paid, lambda: None, round=number, privacy_event=False)
-        run.round(number)
-    return run.complete(2)
+from tests.audit.runs import STEP, STEPS, key_of
 
 
 def sentences(report):
@@ -43,15 +20,15 @@ def test_what_the_log_says_was_spent_and_left_is_that_of_the_last_charge(charged
     report = build_report(charged_run)
     (north, south, _) = report["hospitals"]
     spent, stated = north["epsilon_after"], sentences(report)
-    exact = ledger.status(NORTH).spent
+    exact = ledger.status(ACCOUNT).spent
     assert exact <= spent < 8
     words = stated["north"].partition(" Its budget over all runs is epsilon 8 at delta 1e-05 (add-or-remove-one). ")[2]
     left = at_least(8 - spent)
     assert words == f"After this run's last charge at most {at_most(spent)} of it was spent and at least {left} left."
     assert south["budget"] is None
     assert "budget" not in stated["south"]
-    ledger.reserve(NORTH, Charge("r2", "r2/1/m/north", STEP, 100 * STEPS))
-    assert ledger.status(NORTH).spent > spent
+    ledger.reserve(ACCOUNT, Charge("r2", "r2/1/m/north", STEP, 100 * STEPS))
+    assert ledger.status(ACCOUNT).spent > spent
     assert build_report(charged_run) == report
     page = render_markdown(report)
     assert "| epsilon of this run | after this run's last charge, at most |" in page
@@ -70,7 +47,7 @@ def test_a_log_that_does_not_say_what_was_spent_leaves_it_open(charged_run):
 
 
 def test_with_the_ledger_the_report_says_where_it_stands_and_of_when_that_is(charged_run, ledger):
-    ledger.reserve(NORTH, Charge("r2", "r2/1/m/north", STEP, STEPS))
+    ledger.reserve(ACCOUNT, Charge("r2", "r2/1/m/north", STEP, STEPS))
     report = build_report(charged_run, ledger=ledger.path)
     (line,) = budget_lines(ledger)
     spent, left, last = line["spent"], line["remaining"], ledger.entries()[-1]
