@@ -1,4 +1,4 @@
-"""model_card.md: what a kept model is, where it comes from and what it must not be used for, from summary.json alone.
+"""model_card.md: what a kept model is, where it comes from and what it must not be used for, from summary.json.
 
 The form is that of model cards on the Hugging Face Hub: a head in YAML, then prose and tables.
 
@@ -21,13 +21,14 @@ _UNITS: Final = {
 _METRICS: Final = {key: title for key, title in METRICS.items() if key != "ece"}
 
 
-def model_card(name: str, classes: Sequence[str], summary: Mapping[str, Any]) -> str:
+def model_card(name: str, classes: Sequence[str], summary: Mapping[str, Any], study: str = "") -> str:
     """Return the card as Markdown.
 
     Args:
         name: The run.
         classes: Names of the classes, in the order of the outputs.
         summary: Content of summary.json.
+        study: Digest of the study, of what one hospital of a deployment keeps; "" where the record is in the folder.
     """
     provenance = summary["provenance"]
     kept = f"round {summary['chosen_round']} of {summary['rounds_completed']}"
@@ -48,8 +49,7 @@ tags: [federated-learning, secure-aggregation, clip]
 - Encoder {provenance["encoder"]}, SHA-256 `{provenance["encoder_digest"]}`.
 - {len(classes)} classes: {", ".join(classes)}.
 - Shared parameters: `fam.safetensors`, SHA-256 `{summary["fam_sha256"]}`.{own}
-- Configuration: `config.toml`, digest `{summary["config_digest"]}`.
-- Record of the run: `audit.jsonl`, to be checked with `securefed audit verify`.
+{_evidence(name, summary["config_digest"], study)}
 
 ## Use
 
@@ -70,6 +70,18 @@ By several hospitals; updates were {masks}. No image and no feature of one has l
 {summary["privacy"]["claim"]}. {_epsilon(summary["privacy"])}Whoever has the model may try to learn from it about the
 images that it was trained on; only what is claimed here bounds that.
 """
+
+
+def _evidence(name: str, config_digest: str, study: str) -> str:
+    """Say by which digest the record knows what was run, and where that record is."""
+    if not study:
+        return f"""\
+- Configuration: `config.toml`, digest `{config_digest}`.
+- Record of the run: `audit.jsonl`, to be checked with `securefed audit verify`."""
+    return f"""\
+- Study: digest `{study}`, which all parties have signed. `config.toml` is what it says, with this hospital's device.
+- Record of the run: with the lead, in the server's run folder. On a copy of it:
+  `securefed audit verify COPY --roster roster.json --heads FOLDER/heads/{name}.jsonl` (FOLDER: this hospital's own)."""
 
 
 def _epsilon(privacy: Mapping[str, Any]) -> str:

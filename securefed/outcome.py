@@ -41,6 +41,8 @@ class Outcome:
         training: The rounds of training that the result stands on, as the log has them.
         seconds: {train, aggregate, evaluate: seconds}.
         name: What the model card calls the run; the name of its folder unless given.
+        study: Digest of the study, of what one hospital of a deployment keeps: the record is the server's then; "" of a
+            run that has its record beside it.
     """
 
     hospitals: Hospitals
@@ -52,6 +54,7 @@ class Outcome:
     training: Sequence[RoundRecord] = ()
     seconds: Mapping[str, float] = field(default_factory=dict)
     name: str = ""
+    study: str = ""
 
 
 def write_outcome(
@@ -109,7 +112,7 @@ def write_outcome(
     )
     folder.write_json(folder.summary, summary)
     if digest is not None:
-        folder.write_text(folder.card, model_card(outcome.name or folder.name, bundle.classes, summary))
+        folder.write_text(folder.card, model_card(outcome.name or folder.name, bundle.classes, summary, outcome.study))
     return summary
 
 

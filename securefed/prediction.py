@@ -24,6 +24,9 @@ from securefed.model_file import SavedModel, load_model
 from securefed.observer import Observer
 from securefed.preparation import encode_sites, load_other_sites, load_sites, resolve_device
 from securefed.run_folder import Arrays, RunFolder
+from securefed.site.data import other_dataset, own_dataset
+from securefed.site.results import features_of, kept_settings, places, require_place
+from securefed.site.settings import SiteSettings
 
 
 @dataclass(frozen=True)
@@ -118,14 +121,14 @@ def evaluate_run(
     """Return {"split", "sites": {site: {part: metrics}}, "mean", "worst", "global_site", "warnings"} of a finished run.
 
     Args:
-        run: Folder of a finished run.
+        run: Folder of a finished run, or of what a hospital of a deployment has kept of one.
         split: `train`, `val` or `test`.
         source: Other data with classes and sites of the run, of which some may be absent, or with one site where the
             run has dealt such data to clients (securefed.preparation.load_other_sites says to whom an image goes then);
-            None takes the run's own.
+            of a hospital of a deployment, its own site or the one that there is. None takes the run's own.
         encoder: Where the run's encoder is, or a file of its features; None takes the run's own.
         device: `auto`, `cpu` or `cuda`.
-        cache_dir: Folder of the feature cache; None takes the user's.
+        cache_dir: Folder of the feature cache; None takes the user's, for a hospital of a deployment the hospital's.
         observer: Who watches; told of all findings about the data.
 
     Raises:
@@ -139,23 +142,28 @@ def evaluate_run(
     folder = RunFolder.open(run)
     model = load_model(folder)
     other = {key: value for key, value in (("data.source", source), ("encoder.name", encoder)) if value}
-    config = load_config(folder.config, other or None)
+    settings = kept_settings(folder)
+    config = load_config(folder.config, places(settings) | other)
+    require_place(config)
     where = resolve_device(device)
-    own = _own_data(folder) if source else None
+    own = _own_data(folder, settings) if source else None
     strangers = 0
-    if source:
+    if settings is not None:
+        dataset, warnings = other_dataset(settings, source) if source else own_dataset(settings)
+    elif source:
         dataset, warnings, strangers = load_other_sites(config.data, own, model.sites)
     else:
         dataset, warnings = load_sites(config.data, config.federation.seed)
-    dataset, absent = _with_classes(dataset, model.classes, complete=not source)
+    key = "--data" if source else "data.source"
+    dataset, absent = _with_classes(dataset, model.classes, key, complete=not source and settings is None)
     unknown = [site for site in dataset.sites if site not in model.sites]
     if unknown:
         raise ConfigError(
-            "--data" if source else "data.source",
+            key,
             f"has the sites {', '.join(unknown)}, which are not in this run; its sites are {', '.join(model.sites)}",
         )
     told = [warning.message for warning in warnings if warning.severity == "warning"]
-    if absent:
+    if absent and source:
         told.append(
             f"--data: there is no image of {', '.join(absent)}; metrics are over the classes that a site has images of"
         )
@@ -166,7 +174,7 @@ def evaluate_run(
         )
     if source and split != "train":
         told += [*_divided_anew(dataset, warnings, split), *_seen_in_training(own, dataset, split, config.data)]
-    bundle = encode_sites(config, dataset, where, cache_dir, observer)
+    bundle = encode_sites(config, dataset, where, cache_dir or features_of(folder), observer)
     told += [warning.message for warning in bundle.warnings]
     for text in told:
         observer.warned(text)
@@ -199,13 +207,15 @@ def evaluate_run(
     return result
 
 
-def _with_classes(dataset: ImageDataset, classes: tuple[str, ...], *, complete: bool) -> tuple[ImageDataset, list[str]]:
+def _with_classes(
+    dataset: ImageDataset, classes: tuple[str, ...], key: str, *, complete: bool
+) -> tuple[ImageDataset, list[str]]:
     """Return data with their classes numbered as a run numbers them, and the classes of which they have no image."""
     foreign = [label for label in dataset.classes if label not in classes]
     absent = [label for label in classes if label not in dataset.classes]
     if foreign:
         raise ConfigError(
-            "data.source" if complete else "--data",
+            key,
             f"has the classes {', '.join(foreign)}, which the run has not; its classes are {', '.join(classes)}. "
             "Rename them, or leave them out",
         )
@@ -269,12 +279,14 @@ def _divided_anew(dataset: ImageDataset, warnings: Sequence[DataWarning], split:
     return [text]
 
 
-def _own_data(folder: RunFolder) -> ImageDataset | None:
+def _own_data(folder: RunFolder, settings: SiteSettings | None) -> ImageDataset | None:
     """Return the data that the run was made with, divided as there; None where they are not here any more."""
     config = load_config(folder.config)
     try:
+        if settings is not None:
+            return own_dataset(settings)[0]
         return load_sites(config.data, config.federation.seed)[0]
-    except DataError:
+    except (ConfigError, DataError):
         return None
 
 

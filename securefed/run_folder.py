@@ -63,6 +63,7 @@ class RunFolder:
         self.evaluation = path / "evaluation.json"
         self.model = path / "fam.safetensors"
         self.card = path / "model_card.md"
+        self.hospital = path / "hospital.toml"  # of results that a hospital of a deployment keeps: its site.toml then
         self.checkpoint = path / "checkpoint"
         self.data_key = path / DATA_KEY
         self.plots = path / "plots"

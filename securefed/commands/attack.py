@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from securefed.commands.console import ConsoleObserver, stdout_console
-from securefed.commands.options import cache_option, json_option
+from securefed.commands.options import cache_option, json_option, require_run
 from securefed.commands.paths import PATH
 
 
@@ -31,6 +31,7 @@ def command(
     from audit.report.blocks import in_words
     from securefed.attacks import ATTACKS, attack_run
 
+    require_run(run)
     with ConsoleObserver(quiet=as_json) as observer:
         findings = attack_run(
             run, attacks=only or ATTACKS, canaries=canaries, site=site, cache_dir=cache_dir, observer=observer

@@ -34,6 +34,8 @@ def command(
 ) -> None:
     """Compute accuracy, balanced accuracy, macro F1, AUROC and calibration error of RUN.
 
+    RUN is a run folder, or what a hospital's node has kept (FOLDER/runs/RUN), on that hospital's own data.
+
     For each site and their mean; for the FAM alone, the MLP alone and the ensemble. The run's own data must be as they
     were; of others (--data) it is said how many images the run may have trained on.
     """

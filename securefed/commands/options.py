@@ -61,11 +61,13 @@ RUN_FLAGS = {
 def require_run(*runs: Path) -> None:
     """Refuse what is no run, which says nothing about a record; raises NoRunFolderError (exit code 2).
 
-    A run whose log is gone has its configuration still: that is a finding.
+    A run whose log is gone has its configuration still: that is a finding. What a hospital keeps of a run has no log.
     """
     for run in runs:
         if not run.is_dir():
             raise NoRunFolderError(run)
+        if (run / "hospital.toml").exists() and not (run / "audit.jsonl").exists():
+            raise NoRunFolderError(run, "it has the results of one hospital; the record is in the server's run folder")
         if not any((run / name).exists() for name in ("audit.jsonl", "config.toml")):
             raise NoRunFolderError(run, "audit.jsonl and config.toml are missing")
 

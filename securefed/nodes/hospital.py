@@ -38,6 +38,8 @@ class SiteHospital:
         config: The agreed configuration, with this site's own device.
         results: Folder for what is kept of finished runs.
         privacy: What it does about differential privacy; needed where the configuration has a privacy mode.
+        study: Digest of the study, for the model card; "" where there is none.
+        settings: The site.toml that it runs with, for `evaluate` to find the data again; "" where there is none.
     """
 
     def __init__(
@@ -47,6 +49,9 @@ class SiteHospital:
         config: RunConfig,
         results: Path,
         privacy: SitePrivacy | None = None,
+        *,
+        study: str = "",
+        settings: str = "",
     ) -> None:
         if config.privacy.enabled and privacy is None:
             raise ConfigError("privacy.mode", f"{config.privacy.mode} at {site} without a ledger to charge")
@@ -55,6 +60,8 @@ class SiteHospital:
         self._open_bundle = open_bundle
         self._config = config
         self._results = results
+        self._study = study
+        self._settings = settings
         self._bundle: FeatureBundle | None = None
         self._loaded: Hospitals | None = None
         self._state: Arrays = {}
@@ -114,9 +121,12 @@ class SiteHospital:
         path.chmod(0o700)
         start = time.perf_counter()
         write_config(self._config, folder.config)
+        if self._settings:
+            folder.write_text(folder.hospital, self._settings)
         privacy = privacy_off(self._config) if self._privacy is None else self._privacy.summary()
         secure = {"enabled": self._config.secure_aggregation.enabled}
-        outcome = Outcome(hospitals, vector, self._config.federation.rounds, chosen, secure, privacy, name=run_id)
+        rounds, study = self._config.federation.rounds, self._study
+        outcome = Outcome(hospitals, vector, rounds, chosen, secure, privacy, name=run_id, study=study)
         with one_thread_each():
             write_outcome(folder, self._config, bundle, outcome, {"total": time.perf_counter() - start})
 

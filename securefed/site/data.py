@@ -30,6 +30,32 @@ def own_dataset(settings: SiteSettings) -> tuple[ImageDataset, tuple[DataWarning
         (part,) = dataset.all_sites
     if part not in dataset.all_sites:
         raise ConfigError("site.part", f"there is no site {part!r}; the data set has {', '.join(dataset.all_sites)}")
+    return _under_its_name(settings, dataset, warnings, part)
+
+
+def other_dataset(settings: SiteSettings, source: str) -> tuple[ImageDataset, tuple[DataWarning, ...]]:
+    """Return other images of the hospital under its name: of the site that it is or is called, or the one site there.
+
+    They are read like its own (columns, class names); where its own are dealt to clients, they are not.
+
+    Raises:
+        DataError: The data cannot be used.
+        ConfigError: There are several sites, and none of them is this hospital.
+    """
+    data = dataclasses.replace(settings.data, source=source, clients=0, alpha=0.0, global_site="")
+    names = [composed(name) for name in (settings.site.part, settings.site.name) if name]
+    dataset, warnings = load_sites(data, 0, names[0])
+    found = [name for name in (*names, *dataset.all_sites[:1]) if name in dataset.all_sites]
+    if found[0] not in names and len(dataset.all_sites) > 1:
+        sites = ", ".join(dataset.all_sites)
+        raise ConfigError("--data", f"has the sites {sites}, none of which is {names[0]}; name data with one site only")
+    return _under_its_name(settings, dataset, warnings, found[0])
+
+
+def _under_its_name(
+    settings: SiteSettings, dataset: ImageDataset, warnings: Sequence[DataWarning], part: str
+) -> tuple[ImageDataset, tuple[DataWarning, ...]]:
+    """Return one site of a data set as this hospital, with the findings that are left."""
     records = tuple(
         dataclasses.replace(record, site=settings.site.name) for record in dataset.records if record.site == part
     )

@@ -128,7 +128,13 @@ def _node(folder: SiteFolder, state: bytes | None) -> SiteNode:
         privacy = site_privacy(folder, settings, study, terms, approved, lambda: run.run_id)
         run.objection = _objection(folder, privacy)
     hospital = SiteHospital(
-        settings.site.name, lambda: _features(folder, settings, study, approved), config, folder.runs, privacy
+        settings.site.name,
+        lambda: _features(folder, settings, study, approved),
+        config,
+        folder.runs,
+        privacy,
+        study=study.digest,
+        settings=settings.encode().decode(),
     )
     node = SiteNode(
         IdentityKey(IdentitySeed(key.private_bytes_raw())),

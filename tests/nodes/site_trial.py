@@ -32,13 +32,13 @@ def feature_file(folder, site, **changes):
 
 
 class Trial:
+    classes, encoder = BUNDLE.classes, ""
+
     def __init__(self, root, **settings):
         self.root = root
         call("keys", "new", "server", "--folder", root)
-        for name, site in zip(NAMES, ("site0", "site1", "site2", "site3"), strict=True):
-            file = feature_file(root, site)
-            call("site", "init", self.path(name), "--name", name, "--data", f"features:{file}",
-                 "--encoder", f"features:{file}", "--device", "cpu")  # fmt: skip
+        for name in NAMES:
+            call("site", "init", self.path(name), "--name", name, "--device", "cpu", *self.place(name))
         publics = [self.path(name) / "identity.pub" for name in NAMES]
         call("keys", "roster", root / "roster.json", "--server", root / "server.pub", *publics)
         self.digest = self.new_study("study.toml", **settings)
@@ -50,9 +50,14 @@ class Trial:
     def path(self, name):
         return self.root / "hospitals" / name
 
+    def place(self, name):
+        """Return what a hospital types of its data and encoder: features of a site that its data call otherwise."""
+        file = feature_file(self.root, f"site{NAMES.index(name)}")
+        return "--data", f"features:{file}", "--encoder", f"features:{file}"
+
     def new_study(self, file, rounds=2, **settings):
-        classes = [argument for label in BUNDLE.classes for argument in ("--class", label)]
-        encoder = f"features:{self.root / 'site0.safetensors'}"
+        classes = [argument for label in self.classes for argument in ("--class", label)]
+        encoder = self.encoder or f"features:{self.root / 'site0.safetensors'}"
         values = [word for key, value in settings.items() for word in ("--set", f"{key.replace('__', '.')}={value}")]
         result = call("study", "init", self.root / file, "--roster", self.root / "roster.json", "--name", "trees",
                       *classes, "--encoder", encoder, "--rounds", rounds, *values)  # fmt: skip
