@@ -359,4 +359,5 @@ class Ledger:
 
 def _require_file(path: Path) -> None:
     if not path.is_file():
-        raise NoLedgerError(path, "is no ledger; `audit ledger policy` makes one from a budget policy")
+        wrong = "is no ledger" if path.exists() else "does not exist"
+        raise NoLedgerError(path, f"{wrong}; `audit ledger policy` makes one from a budget policy")

@@ -18,6 +18,8 @@ DataError
 from collections.abc import Iterable
 from pathlib import Path
 
+from clients.data.options import column_setting
+
 
 class DataError(Exception):
     """Base of all errors of `clients.data`; the message is one line with the cause and the next step."""
@@ -80,12 +82,12 @@ class OneClassError(DataError):
 
 
 class ColumnError(DataError):
-    """The table at `path` lacks `column`; `option` names another one and `present` are the columns it has."""
+    """The table at `path` lacks `column`; `option` says where another is named, and `present` are its columns."""
 
     def __init__(self, path: object, column: str, option: str, present: Iterable[str]) -> None:
         self.present = tuple(present)
         here = f"columns here: {', '.join(self.present)}" if self.present else "there is no such table"
-        super().__init__(f"{path}: there is no column {column!r}; name it with {option} ({here})")
+        super().__init__(f"{path}: there is no column {column!r}; name it by {option} ({here})")
         self.path = str(path)
         self.column = column
         self.option = option
@@ -97,7 +99,8 @@ class UnknownSplitError(DataError):
     def __init__(self, path: object, counts: dict[str, int]) -> None:
         named = ", ".join(f"{name!r} ({count} rows)" for name, count in sorted(counts.items()))
         super().__init__(
-            f"{path}: unknown split {named}; use train, val or test, or name another column with --split-column"
+            f"{path}: unknown split {named}; use train, val or test, or name another column by "
+            f"{column_setting('split')}"
         )
         self.path = str(path)
         self.counts = dict(counts)

@@ -11,7 +11,7 @@ from clients.data.dataset import Record
 from clients.data.errors import BrokenImageError
 from clients.data.findings import DataWarning, commonest, finding
 from clients.data.fingerprint import content_digest
-from clients.data.options import DataOptions
+from clients.data.options import DataOptions, column_setting
 from clients.data.pixels import check_image, decode_image
 from clients.data.rows import Row
 from clients.data.splits import split_by_hash
@@ -127,7 +127,7 @@ def assign_splits(
     if by_image:
         text = (
             f"{len(by_image)} images have no patient and are split by their content: pictures of one patient may be "
-            "in several splits, which makes test results too good; name the patient with --patient-column"
+            f"in several splits, which makes test results too good; name the patient by {column_setting('patient')}"
         )
         findings.append(finding("split_by_image", by_image, text))
     if by_patient:

@@ -8,7 +8,7 @@ from pathlib import Path
 from clients.data.errors import ColumnError, ConflictError, EmptyDataError, SourceFormatError
 from clients.data.findings import MAX_EXAMPLES, DataWarning, finding
 from clients.data.manifest import normal_path, read_split
-from clients.data.options import DataOptions
+from clients.data.options import DataOptions, column_setting
 from clients.data.pixels import is_image_path
 from clients.data.rows import Row, check_site_name, composed, is_utf8
 from clients.data.table import Table, read_table
@@ -50,7 +50,7 @@ def _refuse_columns_without_table(table_path: Path, options: DataOptions) -> Non
     for name in ("path", "label", "site", "patient", "split"):
         column: str | None = getattr(options, f"{name}_column")
         if column is not None:
-            raise ColumnError(table_path, column, f"--{name}-column", ())
+            raise ColumnError(table_path, column, column_setting(name), ())
 
 
 def _scan(root: Path) -> tuple[tuple[Row, ...], tuple[DataWarning, ...]]:
@@ -177,7 +177,7 @@ def _join_name(
         if differing:
             reason = (
                 f"its column {column!r} says otherwise than the folders; "
-                f"correct it, or let it decide with --{meaning}-column {column}"
+                f"correct it, or let it decide by {column_setting(meaning, column)}"
             )
             raise ConflictError(table.path, reason, differing[:MAX_EXAMPLES], len(differing))
         return rows

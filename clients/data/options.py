@@ -43,3 +43,14 @@ class DataOptions:
             raise ValueError(f"split_seed {self.split_seed} must not be negative")
         if len(set(self.class_names)) != len(self.class_names):
             raise ValueError(f"class_names {self.class_names} must differ from each other")
+
+
+def column_setting(meaning: str, column: str = "") -> str:
+    """Return in words where a column is named: in the [data] section of any TOML file; not every command has the flag.
+
+    Args:
+        meaning: path, label, site, patient or split.
+        column: What to write there; "" leaves it open.
+    """
+    flag = f"--{meaning}-column {column}".rstrip()
+    return f"the setting data.{meaning}_column ({flag} where there is such an option)"

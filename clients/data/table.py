@@ -8,7 +8,7 @@ from decimal import Decimal
 from pathlib import Path
 
 from clients.data.errors import ColumnError, SourceFormatError
-from clients.data.options import DataOptions
+from clients.data.options import DataOptions, column_setting
 
 STANDARD_NAMES = {
     "path": ("path",),
@@ -44,17 +44,17 @@ class Table:
             ColumnError: The options name a column that is not there, or none is recognised and one is needed.
         """
         named: str | None = getattr(options, f"{meaning}_column")
-        flag = f"--{meaning}-column"
+        setting = column_setting(meaning)
         if named is not None:
             if named not in self.columns:
-                raise ColumnError(self.path, named, flag, self.columns)
+                raise ColumnError(self.path, named, setting, self.columns)
             return named
         by_lower_case = {column.lower(): column for column in reversed(self.columns)}
         for standard in STANDARD_NAMES[meaning]:
             if standard in by_lower_case:
                 return by_lower_case[standard]
         if needed:
-            raise ColumnError(self.path, STANDARD_NAMES[meaning][0], flag, self.columns)
+            raise ColumnError(self.path, STANDARD_NAMES[meaning][0], setting, self.columns)
         return None
 
 

@@ -6,6 +6,7 @@ Each refusal names its rule in docs/privacy.md, where the rule's reason is.
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+from clients.data.options import column_setting
 from securefed.config import RunConfig
 from securefed.errors import ConfigError
 
@@ -54,8 +55,8 @@ def require_patients(unit: str, site: str, patients: Iterable[str | None]) -> No
     if unit == "patient" and any(name is None for name in patients):
         raise ConfigError(
             "privacy.unit",
-            f"patient: {site} has training images without a patient; name the column with --patient-column, or use "
-            "--privacy-unit image (rule P13 of docs/privacy.md)",
+            f"patient: {site} has training images without a patient; name the column by {column_setting('patient')}, "
+            "or use --privacy-unit image (rule P13 of docs/privacy.md)",
         )
 
 

@@ -183,6 +183,10 @@ def _budget(folder: SiteFolder, settings: SiteSettings, study: Study | None) -> 
     from audit.ledger.errors import LedgerError
 
     if study is not None and study.config.privacy.enabled:
+        if not folder.ledger.exists():
+            made = f"securefed audit ledger policy {folder.ledger} policy.toml"
+            text = f"{folder.ledger} does not exist: whether a budget bears this study is not known; make it: {made}"
+            return SiteFinding("budget", Level.WRONG, text)
         privacy = site_privacy(folder, settings, study, terms_of(study), data_fingerprint(settings, study))
         if objection := privacy.objection("check", record=False):
             return SiteFinding("budget", Level.WRONG, objection)

@@ -188,11 +188,11 @@ def test_a_ledger_from_policy_to_renewal(call):
     signer = json.loads(Path("dpo.pub").read_text())["key"]
     Path("policy.toml").write_text(policy_text(signer))
     Path("empty.db").touch()
-    for name in ("ledger.db", "empty.db"):
+    for name, wrong in (("ledger.db", "does not exist"), ("empty.db", "is no ledger")):
         for what in ("show", "history", "policy"):
             code, out, err = call("audit", "ledger", what, name)
             assert (code, out) == (2, "")
-            assert err.startswith(f"error: {name}: is no ledger")
+            assert err.startswith(f"error: {name}: {wrong}")
     assert Path("empty.db").read_bytes() == b""
     assert not Path("ledger.db").exists()
     code, out, err = call("audit", "ledger", "policy", "ledger.db", "policy.toml")

@@ -133,7 +133,9 @@ def test_a_study_without_a_budget_is_not_approved(tmp_path):
     trial = PrivateTrial(tmp_path, **LOCAL)
     (trial.path("west") / "ledger.sqlite").unlink()
     said = call("site", "check", trial.path("west"), code=1).output
-    assert "is no ledger" in said
+    assert "ledger.sqlite does not exist: whether a budget bears this study is not known; make it" in " ".join(
+        said.split()
+    )
     Trial.approve(trial, "west", code=1)
 
 

@@ -64,6 +64,11 @@ def test_a_hospital_needs_its_own_images_alone_and_is_told_why_none_can_be_read(
     (tmp_path / "images.csv").write_text("\n".join(rows) + "\n")
     call("site", "init", tmp_path / "own", "--name", "own", "--data", tmp_path / "images.csv")
     settings = tmp_path / "own" / "site.toml"
+    before = settings.read_text()
+    settings.write_text(before.replace('site_column = ""', 'site_column = "clinic"'))
+    said = " ".join(call("site", "check", tmp_path / "own", code=1).output.split())
+    assert "there is no column 'clinic'; name it by the setting data.site_column (" in said
+    settings.write_text(before)
     settings.write_text(settings.read_text().replace('part = ""', 'part = "own"'))
     assert "8 images of 2 classes" in call("site", "check", tmp_path / "own").output
     for number in range(8):

@@ -45,7 +45,7 @@ def test_verification_of_a_run_takes_the_ledger_in(tmp_path, ledger, path):
     assert "knows no charge" in found.checks[-1].detail
     missing = verify_run(tmp_path, ledger=tmp_path / "mistyped.db").checks[-1]
     assert missing.outcome is Outcome.FAIL
-    assert "is no ledger" in missing.detail
+    assert "mistyped.db: does not exist; `audit ledger policy` makes one" in missing.detail
     assert not (tmp_path / "mistyped.db").exists()
 
 

@@ -67,7 +67,7 @@ def test_without_patients_splitting_by_content_is_said(make_folder):
     dataset, warnings = load_dataset(str(make_folder(TWO_SITES)))
     found = kinds(warnings)["split_by_image"]
     assert found.count == 13
-    assert "--patient-column" in found.message
+    assert "name the patient by the setting data.patient_column (--patient-column where there is" in found.message
     assert {record.split for record in dataset.records} <= {"train", "val", "test"}
 
 

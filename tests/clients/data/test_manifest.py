@@ -87,7 +87,7 @@ def test_columns_patient_and_split_may_be_absent(rows, tmp_path, write_csv):
 def test_a_needed_column_is_asked_for_by_its_option(rows, tmp_path, write_csv, absent):
     header = [name if name != absent else "other" for name in HEADER]
     write_csv(tmp_path / "all.csv", header, rows)
-    with pytest.raises(ColumnError, match=f"--{absent}-column"):
+    with pytest.raises(ColumnError, match=rf"the setting data.{absent}_column \(--{absent}-column where"):
         load_dataset(str(tmp_path / "all.csv"))
     load_dataset(str(tmp_path / "all.csv"), DataOptions(**{f"{absent}_column": "other"}))
 
