@@ -267,8 +267,9 @@ class _TrainedAhead:
     def _begin(self, vector: Vector, number: int) -> None:
         trainees = {name: hospital.trainee(number) for name, hospital in self._hospitals.items()}
         able = {name: trainee for name, trainee in trainees.items() if trainee is not None}
-        self._of, self._sites, self._trained, self._said = (vector, number), tuple(able), None, None
-        self._begun = self._fleet.begin(vector, list(able.values()), number)
+        self._of = self._begun = self._trained = self._said = None  # where a fleet fails, nothing has begun
+        begun = self._fleet.begin(vector, list(able.values()), number)
+        self._of, self._sites, self._begun = (vector, number), tuple(able), begun
 
 
 class _WorkClock:

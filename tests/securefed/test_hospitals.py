@@ -8,11 +8,13 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 
 from clients.method import shared_arrays
 from clients.method.crew import CrewError
 from clients.method.hospital import Hospital
 from clients.method.layout import initial_vector
+from clients.method.lean.fleet import Fleet
 from clients.method.settings import METHODS, TrainingSettings
 from clients.method.threads import one_thread_each
 from securefed import training_processes
@@ -86,6 +88,26 @@ def test_what_was_begun_for_another_model_or_round_is_thrown_away():
     got, expected = (way.train_all(vector, 2) for way in (together, alone))
     for site in alone.sites:
         np.testing.assert_allclose(got[site], expected[site], rtol=0, atol=1e-5)
+
+
+def test_a_round_that_a_fleet_could_not_begin_is_begun_anew(monkeypatch):
+    """The update of the round before is not handed out as that of this one."""
+    alone, together = make("fedmedclip"), make("fedmedclip", together=True)
+    vector = start("fedmedclip")
+    updates = [way.train("site0", vector, 1) for way in (alone, together)]
+    moved = vector + updates[0]
+    begin = Fleet.begin
+
+    def fails(fleet, *args):
+        monkeypatch.setattr(Fleet, "begin", begin)
+        raise torch.OutOfMemoryError("none left")
+
+    monkeypatch.setattr(Fleet, "begin", fails)
+    with pytest.raises(torch.OutOfMemoryError):
+        together.train("site0", moved, 2)
+    expected, got = (way.train("site0", moved, 2) for way in (alone, together))
+    np.testing.assert_allclose(got, expected, rtol=0, atol=2e-5)
+    assert not np.allclose(got, updates[1], rtol=0, atol=2e-5)
 
 
 def test_a_site_that_received_another_model_trains_from_that_one():
