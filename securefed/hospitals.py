@@ -256,12 +256,15 @@ class _TrainedAhead:
     def said(self, site: str, vector: Vector) -> Said | None:
         """Return what a site's model says of its validation images with the vector that a round was begun from."""
         with self._lock:
-            if self._of is None or self._of[0] is not vector or self._begun is None or self._begun.said is None:
+            if self._of is None or self._of[0] is not vector or self._begun is None:
                 return None
             if self._trained is not None:
                 return None  # the sites have other models by now
             if self._said is None:
-                self._said = dict(zip(self._sites, self._begun.said(), strict=True))
+                said = self._begun.said()
+                if said is None:
+                    return None
+                self._said = dict(zip(self._sites, said, strict=True))
             return self._said.get(site)
 
     def _begin(self, vector: Vector, number: int) -> None:

@@ -138,13 +138,14 @@ class PrivateFleet:
             group = trainees[len(results) : len(results) + size]
             try:
                 results += what(_Stack(self._model, self._privacy, self._shared, vector, group))
+                continue
             except torch.OutOfMemoryError:
                 if len(group) == 1:
                     raise
-                torch.cuda.empty_cache()
-                size = len(group) // 2
-                for trainee in group:
-                    trainee.source.rewind()
+            torch.cuda.empty_cache()  # here, where no traceback holds the group's stack any more
+            size = len(group) // 2
+            for trainee in group:
+                trainee.source.rewind()
         return results
 
     def _largest(self, trainees: Sequence[PrivateTrainee]) -> int:

@@ -7,6 +7,7 @@ left out of the stack. The result is that of `LeanTrainer` for each, up to round
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
@@ -32,11 +33,12 @@ class Begun:
 
     Attributes:
         finish: Waits for it and returns what each hospital has then.
-        said: Returns what the models that it began with say of validation images; None where they were not asked.
+        said: Returns what the models that it began with say of validation images; None where they were not asked, or
+            memory ran out since.
     """
 
     finish: Callable[[], list[Trained]]
-    said: Callable[[], list[Said]] | None = None
+    said: Callable[[], list[Said] | None] = lambda: None
 
 
 class Fleet:
@@ -75,38 +77,47 @@ class Fleet:
         if not trainees:
             return Begun(list)
         size = len(trainees)
-
-        def anew() -> list[Trained]:
+        if self._kept is None or not self._kept.is_of(trainees):
             self._kept = None
-            torch.cuda.empty_cache()
-            return self._group_by_group(vector, trainees, round_number, max(1, size // 2))
+            size = min(size, self._largest())
+        if size == len(trainees):
+            if self._begin_together(vector, trainees, round_number):
+                return Begun(partial(self._finish, vector, trainees, round_number), self._said)
+            size //= 2
+        trained = self._group_by_group(vector, trainees, round_number, size)
+        return Begun(lambda: trained)
 
+    def _begin_together(self, vector: Vector, trainees: Sequence[Trainee], round_number: int) -> bool:
+        """Begin a round of all hospitals in the stack that is kept; return whether memory bears it, else none is kept.
+
+        Nothing but `_kept` holds the stack: what a frame or a traceback holds as well would stay taken.
+        """
         try:
-            stack = self._kept
-            if stack is None or not stack.is_of(trainees):
-                stack = self._kept = None
-                size = min(size, self._largest())
-                if size < len(trainees):
-                    trained = self._group_by_group(vector, trainees, round_number, size)
-                    return Begun(lambda: trained)
-                stack = self._kept = self._stack(trainees)
-            stack.begin(vector, trainees, round_number)
+            if self._kept is None:
+                self._kept = self._stack(trainees)
+            self._kept.begin(vector, trainees, round_number)
         except torch.OutOfMemoryError:
-            if size == 1:
+            self._kept = None
+            if len(trainees) == 1:
                 raise
-            trained = anew()
-            return Begun(lambda: trained)
+        if self._kept is None:
+            torch.cuda.empty_cache()
+        return self._kept is not None
 
-        def finish(stack: Stack = stack) -> list[Trained]:
+    def _finish(self, vector: Vector, trainees: Sequence[Trainee], round_number: int) -> list[Trained]:
+        if self._kept is not None:
             try:
-                return stack.finish()
+                return self._kept.finish()
             except torch.OutOfMemoryError:
-                if size == 1:
+                self._kept = None
+                if len(trainees) == 1:
                     raise
-                return anew()
+            torch.cuda.empty_cache()
+        return self._group_by_group(vector, trainees, round_number, max(1, len(trainees) // 2))
 
-        validation = stack.validation
-        return Begun(finish, None if validation is None else validation.finish)
+    def _said(self) -> list[Said] | None:
+        validation = self._kept.validation if self._kept is not None else None
+        return None if validation is None else validation.finish()
 
     def _group_by_group(
         self, vector: Vector, trainees: Sequence[Trainee], round_number: int, size: int
@@ -115,15 +126,19 @@ class Fleet:
         while len(results) < len(trainees):
             group = trainees[len(results) : len(results) + size]
             try:
-                stack = self._stack(group)
-                stack.begin(vector, group, round_number)
-                results += stack.finish()
+                results += self._train_group(vector, group, round_number)
+                continue
             except torch.OutOfMemoryError:
                 if len(group) == 1:
                     raise
-                torch.cuda.empty_cache()
-                size = len(group) // 2
+            torch.cuda.empty_cache()  # here, where no traceback holds the group's stack any more
+            size = len(group) // 2
         return results
+
+    def _train_group(self, vector: Vector, group: Sequence[Trainee], round_number: int) -> list[Trained]:
+        stack = self._stack(group)
+        stack.begin(vector, group, round_number)
+        return stack.finish()
 
     def _stack(self, trainees: Sequence[Trainee]) -> Stack:
         return Stack(self._model, self._shared, self._private, trainees)

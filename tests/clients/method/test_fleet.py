@@ -1,6 +1,8 @@
 """Many hospitals in one batched computation: each gets what it gets on its own."""
 
 import copy
+import gc
+import weakref
 
 import numpy as np
 import pytest
@@ -8,7 +10,7 @@ import torch
 
 from clients.method.layout import flatten
 from clients.method.lean.fleet import Fleet
-from clients.method.lean.stack import Trainee
+from clients.method.lean.stack import Stack, Trainee
 from clients.method.lean.trainer import LeanTrainer
 from clients.method.parts import private_part, shared_part
 from clients.method.settings import TrainingSettings
@@ -132,6 +134,71 @@ def test_when_the_memory_runs_out_half_as_many_begin_anew(monkeypatch):
     got = train_both_ways(settings, "fedmedclip", sizes=(40, 33, 20))[1]
     for (a, _), (b, _) in zip(expected, got, strict=True):
         np.testing.assert_allclose(b, a, rtol=0, atol=1e-6)
+
+
+class Room:
+    """A device with memory for some hospitals: stacks that are alive take it, and fail at a stage where it is short."""
+
+    def __init__(self, monkeypatch, hospitals, stage):
+        self.alive, self.sizes = weakref.WeakKeyDictionary(), []
+        monkeypatch.setattr("clients.method.lean.fleet.Stack", self.make)
+        for name in ("begin", "finish"):
+            monkeypatch.setattr(Stack, name, self.short_of(hospitals, getattr(Stack, name), name == stage))
+        self.refuses = hospitals if stage == "make" else len(SIZES)
+
+    def make(self, *args):
+        self.sizes.append(len(args[3]))
+        if sum(self.alive.values()) + len(args[3]) > self.refuses:
+            raise torch.OutOfMemoryError("none left")
+        stack = Stack(*args)
+        self.alive[stack] = len(args[3])
+        return stack
+
+    def short_of(self, hospitals, step, is_here):
+        def taken(stack, *args):
+            if is_here and sum(self.alive.values()) > hospitals:
+                raise torch.OutOfMemoryError("none left")
+            return step(stack, *args)
+
+        return taken
+
+
+@pytest.mark.parametrize("stage", ["make", "begin", "finish"])
+def test_a_stack_that_did_not_fit_is_gone_before_a_smaller_one_is_made(monkeypatch, stage):
+    settings = TrainingSettings.default()
+    expected = train_both_ways(settings, "local", torch.float64)[1]
+    gc.disable()  # what has to wait for the collector stays taken
+    try:
+        room = Room(monkeypatch, hospitals=3, stage=stage)
+        got = train_both_ways(settings, "local", torch.float64)[1]
+        assert room.sizes == [6, 3, 3]
+    finally:
+        gc.enable()
+    for (_, a), (_, b) in zip(expected, got, strict=True):
+        for name, tensor in a.items():
+            np.testing.assert_allclose(b[name].numpy(), tensor.numpy(), rtol=0, atol=1e-12, err_msg=name)
+
+
+@pytest.mark.parametrize("stage", ["begin", "finish"])
+def test_a_kept_stack_that_does_not_fit_any_more_is_gone_too(monkeypatch, stage):
+    """From the second round on, with what the models said still to be asked for."""
+    settings, model = TrainingSettings.default(), make_model(TrainingSettings.default())
+    cohort = [hospital(settings, "local", number, 40, torch.float32) for number in range(4)]
+    trainees = [
+        Trainee(x, y, weights, copy.deepcopy(private_part(own, "local")), generator, x[:9])
+        for own, x, y, weights in cohort
+    ]
+    fleet, nothing = Fleet(model, "local"), np.zeros(0, np.float32)
+    first = fleet.begin(nothing, trainees, 1)
+    assert first.finish()
+    assert first.said()
+    room = Room(monkeypatch, hospitals=2, stage=stage)
+    room.alive[fleet._kept] = 4
+    second = fleet.begin(nothing, trainees, 2)
+    assert bool(second.said()) is (stage == "finish")
+    assert len(second.finish()) == 4
+    assert second.said() is None
+    assert room.sizes == [2, 2]
 
 
 def test_a_vector_of_another_length_is_refused():

@@ -1,6 +1,7 @@
 """Private hospitals that train in one batched computation: each gets what it gets on its own, and noise of its own."""
 
 import dataclasses
+import weakref
 
 import numpy as np
 import pytest
@@ -174,9 +175,12 @@ def test_where_memory_is_short_fewer_train_at_a_time_with_the_same_result():
 def test_when_the_memory_runs_out_half_as_many_begin_anew_with_the_same_samples_and_noise(monkeypatch):
     """In the second step, when samples and noise were drawn already: the release must be that of the first try."""
     right, calls = StackedClipping.__call__, []
+    alive, given_back = weakref.WeakSet(), []
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: given_back.append(not alive))
 
     def scarce(self, samples, centres):
         calls.append(len(samples))
+        alive.add(self)
         if len(samples) > 2 and len(calls) > 1:
             raise torch.OutOfMemoryError("none left")
         right(self, samples, centres)
@@ -185,6 +189,7 @@ def test_when_the_memory_runs_out_half_as_many_begin_anew_with_the_same_samples_
     assert_same(*train_both_ways(SETTINGS, PRIVACY, dtype=torch.float64, rounds=1), 1e-10)
     assert calls[:2] == [5, 5]
     assert max(calls[2:]) == 2
+    assert given_back == [True]
 
 
 def test_one_hospital_that_does_not_fit_is_an_error(monkeypatch):
