@@ -54,3 +54,4 @@ class AdaptationStep:
         self._second.backward(self._work, self._hidden, self._to_hidden)
         _clamp_backward(self._to_hidden, self._normed, 0.0, 6.0, grad_input=self._to_hidden)
         self._first.backward(self._norm.backward(self._to_hidden), self._seen)
+        del self._x, self._seen, self._normed  # not kept beside those of another step

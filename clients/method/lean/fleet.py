@@ -8,6 +8,7 @@ left out of the stack. The result is that of `LeanTrainer` for each, up to round
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import accumulate
 
 import torch
 
@@ -79,7 +80,7 @@ class Fleet:
         size = len(trainees)
         if self._kept is None or not self._kept.is_of(trainees):
             self._kept = None
-            size = min(size, self._largest())
+            size = min(size, self._largest(trainees))
         if size == len(trainees):
             if self._begin_together(vector, trainees, round_number):
                 return Begun(partial(self._finish, vector, trainees, round_number), self._said)
@@ -143,8 +144,8 @@ class Fleet:
     def _stack(self, trainees: Sequence[Trainee]) -> Stack:
         return Stack(self._model, self._shared, self._private, trainees)
 
-    def _largest(self) -> int:
-        """How many hospitals fit."""
+    def _largest(self, trainees: Sequence[Trainee]) -> int:
+        """How many hospitals fit, whichever they are: those with the most images among them."""
         device = self._model.text_features.device
         memory = self._memory
         if memory is None:
@@ -155,5 +156,8 @@ class Fleet:
         parameters = sum(p.numel() for p in self._model.parameters())
         largest = max(p.numel() for p in self._model.parameters())
         widest = 2 * max(width, settings.mlp_width)
-        values = _COPIES * parameters + largest + _ACTIVATIONS * settings.batch_size * widest
-        return max(1, memory // (values * self._model.text_features.element_size()))
+        step = _COPIES * parameters + largest + _ACTIVATIONS * settings.batch_size * widest
+        images = (t.features.numel() + (0 if t.validation is None else t.validation.numel()) for t in trainees)
+        totals = accumulate(step + features for features in sorted(images, reverse=True))
+        values = memory // self._model.text_features.element_size()
+        return max(1, sum(total <= values for total in totals))

@@ -87,4 +87,5 @@ class MlpStep:
                 positive = self._positive[number - 1]
                 gradient = _aten.threshold_backward.grad_input(gradient, positive, 0.0, grad_input=gradient)
                 gradient = self._hidden[number - 1][1].backward(gradient, rows)
+        self._inputs, self._positive = [], []  # not kept beside those of another step
         return self._to_adapted.mul_(self._gain) if self._to_fam else None

@@ -116,6 +116,7 @@ class PerImageNorm:
         t = self._tensors
         torch.sum(gradient, -2, out=t.to_bias)
         torch.sum(self._normed.mul_(gradient), -2, out=t.to_weight)
+        self._normed = None  # not kept beside those of another step
         inner = _grouped(gradient * t.weight.unsqueeze(-2), self._groups)
         return self._standardise.backward(inner).flatten(-2)
 
@@ -229,6 +230,7 @@ class BatchNorm:
         mean = (t.to_bias / rows.count * t.weight).unsqueeze(-2)
         slope = (t.to_weight / rows.count * t.weight).unsqueeze(-2)
         to_x = (gradient * t.weight.unsqueeze(-2) - mean).addcmul_(normed, slope, value=-1).mul_(scale)
+        self._saved = None  # not kept beside those of another step
         return _valid(to_x, rows)
 
 

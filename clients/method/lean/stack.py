@@ -17,6 +17,7 @@ from clients.method.lean.head import Draw
 from clients.method.lean.masked import Block, reset_thresholds
 from clients.method.lean.norms import Rows
 from clients.method.lean.optimizer import FusedAdamW, Moving
+from clients.method.lean.places import SamePlaces
 from clients.method.lean.replay import Replays
 from clients.method.lean.step import ModelTensors, TrainingStep
 from clients.method.lean.validation import StackValidation, validates
@@ -106,6 +107,7 @@ class Stack:
         with self._replays.stream():
             self._make_memory([trainees[k] for k in self._places])
         self._steps: dict[int, tuple[TrainingStep, list[Moving]]] = {}
+        self._activations = SamePlaces()
         self._kinds: dict[tuple[int, ...], _Kind] = {}
 
     def is_of(self, trainees: Sequence[Trainee]) -> bool:
@@ -265,7 +267,8 @@ class Stack:
         if active not in self._steps:
             model = self._model
             tensors, size = self._tensors.first(active), model.settings.batch_size
-            step = TrainingStep(tensors, model.text_features, model.logit_scale, model.settings, size)
+            with self._activations.again():
+                step = TrainingStep(tensors, model.text_features, model.logit_scale, model.settings, size)
             self._steps[active] = step, self._moving(active)
         return self._steps[active]
 

@@ -1,8 +1,10 @@
 """Many hospitals in one batched computation: each gets what it gets on its own."""
 
 import copy
+import dataclasses
 import gc
 import weakref
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ import torch
 
 from clients.method.layout import flatten
 from clients.method.lean.fleet import Fleet
+from clients.method.lean.places import SamePlaces
 from clients.method.lean.stack import Stack, Trainee
 from clients.method.lean.trainer import LeanTrainer
 from clients.method.parts import private_part, shared_part
@@ -201,6 +204,52 @@ def test_a_kept_stack_that_does_not_fit_any_more_is_gone_too(monkeypatch, stage)
     assert room.sizes == [2, 2]
 
 
+def bytes_held():
+    gc.collect()
+    tensors = [thing for thing in gc.get_objects() if issubclass(type(thing), torch.Tensor)]
+    return sum({t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors}.values())
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_what_steps_of_fewer_and_fewer_hospitals_hold_is_what_one_step_of_all_does(profile):
+    """Hospitals whose last steps all have another number."""
+    settings, taken = dataclasses.replace(PROFILES[profile], batch_size=32), []
+    images = 32 * 12
+    for sizes in ([images] * 12, range(32, images + 1, 32)):
+        cohort = [hospital(settings, "local", number, images, torch.float32) for number in range(12)]
+        trainees = [
+            Trainee(x[:size], y[:size], None, private_part(model, "local"), generator)
+            for (model, x, y, _), size in zip(cohort, sizes, strict=True)
+        ]
+        fleet, before = Fleet(make_model(settings), "local"), bytes_held()
+        fleet.train(np.zeros(0, np.float32), trainees, 1)
+        taken.append(bytes_held() - before)
+        assert len(fleet._kept._steps) == len(set(sizes))
+    assert taken[1] < 1.05 * taken[0]
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_where_steps_have_their_memory_does_not_show(monkeypatch, profile):
+    shared = train_both_ways(PROFILES[profile], "local", sizes=(20, 97, 40))[1]
+    monkeypatch.setattr(SamePlaces, "again", lambda _: nullcontext())
+    for (_, a), (_, b) in zip(shared, train_both_ways(PROFILES[profile], "local", sizes=(20, 97, 40))[1], strict=True):
+        assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_images_are_reckoned_with_as_well_as_steps():
+    model = make_model(TrainingSettings.default())
+
+    def trainee(images, validation=0):
+        x = torch.zeros(1, D)
+        return Trainee(x.expand(images, D), torch.zeros(images), None, {}, generator, x.expand(validation, D))
+
+    step = next(n for n in range(1 << 30) if Fleet(model, "local", n << 10)._largest([trainee(1)] * 2) == 2) << 9
+    for many in (trainee(step // (4 * D)), trainee(1, step // (4 * D))):  # as much as a step
+        assert Fleet(model, "local", 7 * step)._largest([trainee(1)] * 6) == 6
+        assert Fleet(model, "local", 7 * step)._largest([*[trainee(1)] * 6, many, many]) == 5
+        assert Fleet(model, "local", 1)._largest([many]) == 1
+
+
 def test_a_vector_of_another_length_is_refused():
     fleet = Fleet(make_model(TrainingSettings.default()), "fedmedclip")
     x, y = torch.zeros(1, D), torch.zeros(1, dtype=torch.int64)
@@ -269,8 +318,6 @@ def test_a_gpu_trains_each_hospital_of_a_fleet_as_on_its_own(profile, dtype):
 @needs_gpu
 @pytest.mark.parametrize("profile", PROFILES)
 def test_a_gpu_trains_the_fleet_as_the_processor_does(profile):
-    import dataclasses
-
     settings = dataclasses.replace(PROFILES[profile], feature_dropout=0.0, mlp_dropout=0.0, batch_size=97)
     model = make_model(settings, dtype=torch.float64)
     x, y = unit(torch.randn(97, D, generator=generator(1))).double(), torch.arange(97) % 3
