@@ -63,11 +63,12 @@ def run_with_one_line_errors(group: click.Group) -> int:
         click.echo(f"error: {missing}", err=True)
         return 1
     except Exception as error:
-        if not type(error).__module__.startswith(_PACKAGES):
+        on_gpu = _of_the_gpu(error)
+        if on_gpu is None and not type(error).__module__.startswith(_PACKAGES):
             raise
         if os.environ.get("SECUREFED_TRACEBACK") == "1":
             raise
-        click.echo(f"error: {getattr(error, 'in_full', error)}", err=True)
+        click.echo(f"error: {on_gpu or getattr(error, 'in_full', error)}", err=True)
         return exit_code_of(error)
     return result if isinstance(result, int) else 0
 
@@ -91,6 +92,22 @@ def _of_the_disk(error: OSError) -> str | None:
         return None
     _abandon_stdout()
     return f"the output cannot be written ({error.strerror}); free space, or write elsewhere"
+
+
+def _of_the_gpu(error: Exception) -> str | None:
+    """Return that the memory of a GPU does not suffice, as torch says it, and the next step; None for other faults.
+
+    By name: commands that need no torch do not load it to end.
+    """
+    said = str(error).partition("\n")[0]
+    if type(error).__module__ != "torch" or "out of memory" not in said:
+        return None
+    what = ". ".join(said.split(". ")[:3]).rstrip(".")  # what was wanted, and which GPU has how much
+    return (
+        f"the memory of the GPU does not suffice ({what}); free it of other programs, take a smaller "
+        "encoder.batch_size if it ran out while images were encoded, or take --device cpu. Finished rounds are kept: "
+        "simulate --resume RUN goes on with them"
+    )
 
 
 def _abandon_stdout() -> None:

@@ -227,6 +227,41 @@ def test_a_place_that_is_closed_or_full_is_one_line_whatever_the_command(call, t
     assert err.count("\n") == 1
 
 
+OUT_OF_MEMORY = (
+    "CUDA out of memory. Tried to allocate 20.00 MiB. GPU 0 has a total capacity of 7.79 GiB of which 4.00 MiB is "
+    "free. Including non-PyTorch memory, this process has 7.70 GiB memory in use. If reserved but unallocated memory "
+    "is large try setting PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True to avoid fragmentation."
+)
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "says"),
+    [
+        (
+            "OutOfMemoryError",
+            OUT_OF_MEMORY,
+            "20.00 MiB. GPU 0 has a total capacity of 7.79 GiB of which 4.00 MiB is free)",
+        ),
+        ("AcceleratorError", "CUDA error: out of memory\nCUDA kernel errors might", "(CUDA error: out of memory)"),
+    ],
+)
+def test_the_memory_of_a_gpu_running_out_is_one_line(call, images, monkeypatch, kind, text, says):
+    import torch
+
+    def runs_out(*_arguments, **_options):
+        raise getattr(torch, kind)(text)
+
+    monkeypatch.setattr("securefed.simulation.simulate", runs_out)
+    code, _, err = call("simulate", "--data", images, "--rounds", 1, "--quiet")
+    assert code == 1
+    assert err.startswith("error: the memory of the GPU does not suffice (")
+    assert says in err
+    assert "encoder.batch_size" in err
+    assert "--device cpu" in err
+    assert "simulate --resume RUN" in err
+    assert err.count("\n") == 1
+
+
 def test_a_second_output_is_never_overwritten(call, images):
     call("simulate", "--data", images, "--rounds", 1, "--output", "run", "--quiet")
     before = Path("run/summary.json").read_bytes()
