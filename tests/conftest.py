@@ -32,3 +32,15 @@ def pytest_xdist_make_scheduler(config, log):
             )
 
     return OneProcessAnEngine(config, log)
+
+
+@pytest.fixture
+def tf32():
+    """Both settings of TF32 on, as in images of NVIDIA's; a function says what they are."""
+    settings = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = [setting.allow_tf32 for setting in settings]
+    for setting in settings:
+        setting.allow_tf32 = True
+    yield lambda: tuple(setting.allow_tf32 for setting in settings)
+    for setting, allowed in zip(settings, before, strict=True):
+        setting.allow_tf32 = allowed

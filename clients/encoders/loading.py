@@ -17,6 +17,7 @@ from clients.encoders.errors import InvalidEncoderError
 from clients.encoders.frozen import FrozenEncoder
 from clients.encoders.spec import EncoderSpec
 from clients.encoders.weights import fetch_files, local_files, tag_configuration
+from clients.precision import forbid_tf32
 
 _LABEL = b"securefed/encoder/v1"
 
@@ -30,7 +31,9 @@ class Compute:
 
 
 def choose_compute(device: str, precision: str) -> Compute:
-    """Resolve `auto`: a CUDA device where there is one; fp32 on a CPU, bf16 (or else fp16) on CUDA.
+    """Resolve `auto`: a CUDA device where there is one; fp32 on a CPU, bf16 on CUDA (fp16 where that is emulated).
+
+    On CUDA, fp32 is that and no TF32 from then on.
 
     Raises:
         InvalidEncoderError: CUDA is asked for and not there, or half precision is asked for on a CPU.
@@ -43,7 +46,8 @@ def choose_compute(device: str, precision: str) -> Compute:
             raise InvalidEncoderError(precision, "half precision needs a CUDA device; use fp32")
         return Compute(torch.device("cpu"), "fp32")
     if precision == "auto":
-        precision = "bf16" if torch.cuda.is_bf16_supported() else "fp16"
+        precision = "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+    forbid_tf32()
     return Compute(torch.device("cuda"), precision)
 
 

@@ -12,6 +12,7 @@ from clients.method.layout import seeded_generator, shared_parameters
 from clients.method.mlp import PrivateMlp
 from clients.method.model import HospitalModel
 from clients.method.settings import AGGREGATED_METHODS, METHODS, SettingsError, TrainingSettings
+from clients.precision import forbid_tf32
 
 PrivateState = dict[str, npt.NDArray[np.generic]]
 
@@ -28,7 +29,8 @@ def build_model(
 ) -> HospitalModel | None:
     """Return a hospital's fresh model: the FAM as in `initial_vector`, an MLP of its own; None for baselines without.
 
-    Without log class frequencies (float64[C]) all classes count alike.
+    Without log class frequencies (float64[C]) all classes count alike. On a GPU products of float32 are float32 from
+    then on.
 
     Raises:
         SettingsError: The method is unknown.
@@ -37,6 +39,8 @@ def build_model(
         raise SettingsError("method", f"is {method!r}; use one of {', '.join(METHODS)}")
     if method in ("zero-shot", "linear-probe"):
         return None
+    if torch.device(device).type == "cuda":
+        forbid_tf32()
     num_classes, embed_dim = text_features.shape
     fam = FeatureAdaptationModule(embed_dim, settings, seeded_generator("initial vector", seed))
     mlp = None

@@ -140,6 +140,17 @@ def test_half_precision_needs_a_gpu():
             choose_compute("cuda", "auto")
 
 
+@pytest.mark.parametrize(("natively", "precision"), [(True, "bf16"), (False, "fp16")])
+def test_a_gpu_that_emulates_bf16_encodes_in_fp16(monkeypatch, tf32, natively, precision):
+    """Torch counts emulation as support, on a T4 or V100: it is several times as slow."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(
+        torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation or natively
+    )
+    assert choose_compute("auto", "auto").precision == precision
+    assert tf32() == (False, False)
+
+
 @pytest.mark.gpu
 @NEEDS_CUDA
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])

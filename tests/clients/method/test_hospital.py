@@ -1,6 +1,7 @@
 """A hospital trains, resumes, predicts, and gives nothing away but its update."""
 
 import dataclasses
+from contextlib import suppress
 from types import SimpleNamespace
 
 import numpy as np
@@ -9,6 +10,7 @@ import torch
 
 from clients.method.hospital import Hospital, make_fleet, workbenches
 from clients.method.layout import initial_vector, vector_layout
+from clients.method.parts import build_model
 from clients.method.settings import METHODS, SettingsError, TrainingSettings
 from clients.method.stored import predict_stored
 
@@ -210,6 +212,14 @@ def test_metrics_of_a_split():
 def test_an_unknown_method_is_refused():
     with pytest.raises(SettingsError, match="fedsgd"):
         make_hospital(method="fedsgd")
+
+
+def test_products_on_a_gpu_are_in_single_precision_whatever_the_environment_says(tf32):
+    build_model(TEXT, 100.0, TrainingSettings.default(), "fedmedclip", "a", 0, "cpu")
+    assert tf32() == (True, True)
+    with suppress(AssertionError, RuntimeError):  # there may be no GPU
+        build_model(TEXT, 100.0, TrainingSettings.default(), "fedmedclip", "a", 0, "cuda")
+    assert tf32() == (False, False)
 
 
 @pytest.mark.gpu
