@@ -80,13 +80,15 @@ class Hospitals:
         self._comparing = threading.Lock()
         self._scored: dict[str, tuple[Vector, dict[str, float]]] = {}
         self._senseless: set[str] = set()
-        fleet = make_fleet(text, scale, settings, method, device) if together or device == "cuda" else None
+        fleet = None
+        if device == "cuda" if together is None else together:
+            fleet = make_fleet(text, scale, settings, method, device)
         self._processes: TrainingProcesses | None = None
         if rounds and not together and hospitals is None and can_have_crew(self._hospitals.values(), workers, device):
             model, length = ModelArguments(text, scale, settings, method), vector_length(bundle, settings, method)
             start = partial(start_crew, workers, model, seed, self._hospitals, length)
             self._processes = TrainingProcesses(benches, start, rounds, lambda: self._work.seconds)
-        self._ahead = None if fleet is None or together is False else _TrainedAhead(fleet, self._hospitals)
+        self._ahead = None if fleet is None else _TrainedAhead(fleet, self._hospitals)
         self._early = method != "fedavg-mlp"  # there a validation brings the statistics of batch norms up to date first
 
     @property

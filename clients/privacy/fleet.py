@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from clients.method.layout import Vector
+from clients.method.lean.fleet import free_memory
 from clients.method.model import HospitalModel
 from clients.method.parts import shared_part
 from clients.method.threads import usable_cores
@@ -155,7 +156,7 @@ class PrivateFleet:
         if memory is None:
             if device.type != "cuda":
                 return 1 << 30
-            memory = int(_MEMORY_SHARE * torch.cuda.mem_get_info(device)[0])
+            memory = int(_MEMORY_SHARE * free_memory(device))
         settings, width, privacy = self._model.settings, self._model.text_features.shape[-1], self._privacy
         parameters = sum(p.numel() for p in self._model.parameters())
         expected = privacy.sampling_rate * max((len(t.labels) for t in trainees), default=0)

@@ -188,7 +188,7 @@ class StackedDescent:
         self._deviations = [z * c for z, c in zip(privacy.noise_multipliers, privacy.clip_norms, strict=True)]
         self._sizes = [value[0].numel() for value in values.values()]
         self._device = next(iter(values.values())).device
-        self._normaliser = torch.tensor(privacy.normaliser, dtype=torch.float32, device=self._device)
+        self._normaliser = torch.full((), privacy.normaliser, dtype=torch.float32, device=self._device)
 
     @torch.no_grad()
     def step(

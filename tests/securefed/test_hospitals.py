@@ -110,6 +110,13 @@ def test_a_round_that_a_fleet_could_not_begin_is_begun_anew(monkeypatch):
     assert not np.allclose(got, updates[1], rtol=0, atol=2e-5)
 
 
+def test_hospitals_that_train_each_for_itself_have_no_fleet(monkeypatch):
+    """Private ones: a fleet's model would lie on the GPU for nothing."""
+    monkeypatch.setattr("securefed.hospitals.make_fleet", lambda *_: pytest.fail("it would never be asked"))
+    own = {site: make("fedmedclip")._hospitals[site] for site in make("fedmedclip").sites}
+    Hospitals(bundle(sites=3), PROFILES["default"], "fedmedclip", 0, "cuda", hospitals=own)
+
+
 def test_a_site_that_received_another_model_trains_from_that_one():
     alone, together = make("fedmedclip"), make("fedmedclip", together=True)
     vector = start("fedmedclip")

@@ -151,7 +151,7 @@ class Fleet:
         if memory is None:
             if device.type != "cuda":
                 return 1 << 30
-            memory = int(_MEMORY_SHARE * torch.cuda.mem_get_info(device)[0])
+            memory = int(_MEMORY_SHARE * free_memory(device))
         settings, width = self._model.settings, self._model.text_features.shape[-1]
         parameters = sum(p.numel() for p in self._model.parameters())
         largest = max(p.numel() for p in self._model.parameters())
@@ -161,3 +161,9 @@ class Fleet:
         totals = accumulate(step + features for features in sorted(images, reverse=True))
         values = memory // self._model.text_features.element_size()
         return max(1, sum(total <= values for total in totals))
+
+
+def free_memory(device: torch.device) -> int:
+    """Return the bytes of a GPU that new tensors can have: what nobody has, and what torch keeps of freed ones."""
+    kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return int(torch.cuda.mem_get_info(device)[0]) + kept

@@ -62,7 +62,8 @@ class LossGradients:
         target = torch.eye(classes, dtype=like.dtype, device=like.device)
         self._rows_of_classes = target * (1 - smoothing) + smoothing / classes
         strength = settings.distillation_strength / settings.distillation_temperature
-        self._ways = like.new_tensor([strength, -strength]).view(2, *[1] * like.dim())
+        self._ways = like.new_full((2, *[1] * like.dim()), strength)  # filled there: copied, it would be waited for
+        self._ways[1].neg_()
 
     def targets(self, labels: Tensor, weights: Tensor) -> Targets:
         """Return the targets of images with labels int64[..., B] and weights float[..., B]."""

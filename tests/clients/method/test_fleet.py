@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from clients.method.layout import flatten
-from clients.method.lean.fleet import Fleet
+from clients.method.lean.fleet import Fleet, free_memory
 from clients.method.lean.places import SamePlaces
 from clients.method.lean.stack import Stack, Trainee
 from clients.method.lean.trainer import LeanTrainer
@@ -248,6 +248,12 @@ def test_images_are_reckoned_with_as_well_as_steps():
         assert Fleet(model, "local", 7 * step)._largest([trainee(1)] * 6) == 6
         assert Fleet(model, "local", 7 * step)._largest([*[trainee(1)] * 6, many, many]) == 5
         assert Fleet(model, "local", 1)._largest([many]) == 1
+
+
+def test_what_torch_keeps_of_freed_tensors_is_free(monkeypatch):
+    for name, value in (("mem_get_info", (100, 1000)), ("memory_reserved", 700), ("memory_allocated", 300)):
+        monkeypatch.setattr(torch.cuda, name, lambda device, value=value: value)
+    assert free_memory(torch.device("cuda")) == 500
 
 
 def test_a_vector_of_another_length_is_refused():

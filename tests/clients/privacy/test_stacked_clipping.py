@@ -104,6 +104,14 @@ def test_a_unit_that_is_not_finite_counts_as_zero(changes, poison, level):
     assert float((sums[0] - sums[1]).norm()) <= 1e-4 * float(sums[1].norm())
 
 
+def test_a_step_for_another_number_of_rows_is_made_without_a_copy_that_is_waited_for(monkeypatch):
+    made = stacked_clipping(make_model(**SHAPES["private"]), [make_batch(), make_batch(5)], 0.5)
+    exact = made.sums()
+    made.clipping._steps.clear()
+    monkeypatch.setattr(torch.Tensor, "new_tensor", lambda *_: pytest.fail("it waits for the device"))
+    assert torch.equal(made.sums(), exact)
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("changes", SHAPES.values(), ids=SHAPES.keys())
