@@ -40,6 +40,8 @@ def run_on_ray(
 ) -> Generator[tuple[Cell, CellResult], None, None]:
     """Yield each cell as it ends; a cell takes a share of the cores of one machine, and a GPU where there are some.
 
+    A cell whose device is `cpu` takes no GPU.
+
     Args:
         address: Of the cluster as Ray understands it (`auto`, HOST:PORT, ray://HOST:PORT), or `local`.
         left: Cells to run.
@@ -58,16 +60,17 @@ def run_on_ray(
         folder, cache = folder.resolve(), (cache_dir or default_cache_dir()).resolve()
         _make(cache)
         _check_machines(ray, (folder, cache, Path.cwd()), folder)
-        several = min(jobs or len(left), len(left))
-        cores, gpus = _share(ray, several)
-        task = ray.remote(num_cpus=cores, num_gpus=gpus, max_retries=0)(_run)
+        several, shares = _shares(ray, left, jobs)
+        task = ray.remote(max_retries=0)(_run)
         waiting = list(reversed(left))
         running: dict[Any, Cell] = {}
         try:
             while waiting or running:
                 while waiting and len(running) < several:
                     cell = waiting.pop()
-                    running[task.remote(Path.cwd(), folder, cell, cache, cores)] = cell
+                    cores, gpus = shares[cell.name]
+                    placed = task.options(num_cpus=cores, num_gpus=gpus)
+                    running[placed.remote(Path.cwd(), folder, cell, cache, cores)] = cell
                 (ended, *_), _ = ray.wait(list(running))
                 cell = running.pop(ended)
                 result: CellResult = ray.get(ended)
@@ -169,12 +172,22 @@ def _look(paths: Sequence[str]) -> _Machine:
     return _Machine(platform.node(), version_of(), tuple(path for path in paths if not Path(path).exists()))
 
 
-def _share(ray: Any, several: int) -> tuple[int, int]:
-    """Return cores and GPUs of one cell: all that there are divided by the cells, and no more than a machine has."""
+def _shares(ray: Any, left: Sequence[Cell], jobs: int | None) -> tuple[int, dict[str, tuple[int, int]]]:
+    """Return how many cells run at once, and cores and GPUs of each: where there are GPUs, one unless it is on `cpu`.
+
+    Cores are all that there are divided by the cells, and no more than a machine has, or than it has for each of its
+    GPUs. No more cells run at once than find a GPU: the cores of those that wait for one would be idle.
+    """
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    cores = int(sum(node.get("CPU", 0) for node in nodes))
+    with_gpu = [node for node in nodes if node.get("GPU", 0) >= 1]
+    on_gpu = {cell.name for cell in left if with_gpu and cell.config.federation.device != "cpu"}
+    room = len(left) - len(on_gpu) + min(len(on_gpu), int(sum(node["GPU"] for node in with_gpu)))
+    several = min(jobs or room, room)
+    mine = max(1, int(sum(node.get("CPU", 0) for node in nodes)) // several)
     smallest = int(min((node["CPU"] for node in nodes if node.get("CPU")), default=1))
-    return max(1, min(cores // several, smallest)), int(any(node.get("GPU", 0) >= 1 for node in nodes))
+    beside_a_gpu = min((int(node.get("CPU", 1) // min(node["GPU"], several)) for node in with_gpu), default=1)
+    shares = {False: (min(mine, smallest), 0), True: (max(1, min(mine, beside_a_gpu)), 1)}
+    return several, {cell.name: shares[cell.name in on_gpu] for cell in left}
 
 
 def _cause(error: Exception) -> str:

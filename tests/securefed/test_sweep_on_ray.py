@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -97,7 +98,7 @@ def test_without_ray_the_extra_is_named(grid, tmp_path, monkeypatch):
 
 
 class FakeRay:
-    """What `_check_machines` and `_share` use of Ray, in this process."""
+    """What `_check_machines` and `_shares` use of Ray, in this process."""
 
     class exceptions:  # noqa: N801
         class RayError(Exception):
@@ -135,6 +136,40 @@ def test_a_machine_that_cannot_do_the_same_is_named_before_anything_runs(tmp_pat
     assert not list(tmp_path.iterdir())
 
 
+def cells(*devices):
+    return [
+        SimpleNamespace(name=f"{number}", config=SimpleNamespace(federation=SimpleNamespace(device=device)))
+        for number, device in enumerate(devices)
+    ]
+
+
+def machines(*resources):
+    nodes = [
+        {"Alive": True, "Resources": {"CPU": cores, "GPU": gpus} if gpus else {"CPU": cores}}
+        for cores, gpus in resources
+    ]
+    return SimpleNamespace(nodes=lambda: nodes)
+
+
 def test_a_cell_takes_its_part_of_a_machine():
-    assert ray_cluster._share(FakeRay(), 2) == (4, 0)
-    assert ray_cluster._share(FakeRay(), 100) == (1, 0)
+    assert ray_cluster._shares(FakeRay(), cells("auto", "cpu"), None) == (2, {"0": (4, 0), "1": (4, 0)})
+    several, shares = ray_cluster._shares(FakeRay(), cells(*["auto"] * 100), None)
+    assert several == 100
+    assert set(shares.values()) == {(1, 0)}
+
+
+@pytest.mark.parametrize(
+    ("resources", "devices", "jobs", "several", "shares"),
+    [
+        ([(16, 1)], ["auto"] * 16, None, 1, {(16, 1)}),
+        ([(16, 1)], ["cpu"] * 16, None, 16, {(1, 0)}),
+        ([(16, 4), (64, 0)], ["cuda"] * 16, None, 4, {(4, 1)}),
+        ([(16, 4), (32, 2)], ["auto"] * 16, 2, 2, {(8, 1)}),
+        ([(16, 1)], ["cuda", "cuda", "cpu"], None, 2, {(8, 1), (8, 0)}),
+        ([(64, 1), (4, 0)], ["auto"] * 3, None, 1, {(64, 1)}),
+        ([(8, 0), (4, 0)], ["auto"] * 2, None, 2, {(4, 0)}),
+    ],
+)
+def test_no_more_cells_at_once_than_find_a_gpu_have_its_cores(resources, devices, jobs, several, shares):
+    at_once, found = ray_cluster._shares(machines(*resources), cells(*devices), jobs)
+    assert (at_once, set(found.values())) == (several, shares)
