@@ -1,6 +1,7 @@
 """A frozen encoder stays frozen, whatever is called on it."""
 
 import gc
+from dataclasses import replace
 
 import numpy as np
 import open_clip
@@ -10,6 +11,7 @@ from PIL import Image
 from torch import nn
 from torchvision.transforms import Compose, Normalize, ToTensor
 
+from clients.encoders import prepare_features
 from clients.encoders.frozen import FrozenEncoder
 from clients.encoders.loading import choose_compute, load_encoder
 from clients.encoders.spec import parse_encoder
@@ -158,6 +160,19 @@ def test_precisions_agree_on_a_gpu(encoder, precision):
     on_cpu = load(encoder).encode_images(pixels())
     on_gpu = load_encoder(parse_encoder(encoder), choose_compute("cuda", precision)).encode_images(pixels())
     assert torch.nn.functional.cosine_similarity(on_cpu, on_gpu).min() > 0.995
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_batches_that_a_gpu_encodes_ahead_are_those_of_the_processor(dataset, encoder, options):
+    """22 images in batches of 4, handed out in their order while the next ones are encoded."""
+    bundles = [
+        prepare_features(dataset, encoder, replace(options, device=device, precision="fp32", cache_dir=cache))
+        for device, cache in (("cpu", options.cache_dir / "cpu"), ("cuda", options.cache_dir / "cuda"))
+    ]
+    for here, there in zip(bundles[0].sites, bundles[1].sites, strict=True):
+        assert here.train.paths == there.train.paths
+        np.testing.assert_allclose(there.train.features, here.train.features, rtol=0, atol=1e-4)
 
 
 @pytest.mark.shared_data

@@ -336,3 +336,34 @@ def test_a_gpu_trains_the_fleet_as_the_processor_does(profile):
         states.append(Fleet(here, "local").train(np.zeros(0, np.float32), [trainee, trainee], 1)[1].private)
     for name, tensor in states[0].items():
         np.testing.assert_allclose(states[1][name].cpu().numpy(), tensor.numpy(), rtol=0, atol=1e-8, err_msg=name)
+
+
+@pytest.mark.gpu
+@needs_gpu
+def test_a_gpu_without_the_memory_for_all_trains_half_of_them_at_a_time(monkeypatch):
+    """Eight hospitals of about 70 MiB each, then on a GPU of which four fifths of what they took may be used."""
+    settings = dataclasses.replace(TrainingSettings.paper(), mlp_width=2048, mlp_layers=2)
+    cohort = [hospital(settings, "local", number, 40, torch.float32) for number in range(8)]
+    model, sizes, results, make = make_model(settings).to("cuda"), [], [], Fleet._stack
+    monkeypatch.setattr(Fleet, "_stack", lambda fleet, some: sizes.append(len(some)) or make(fleet, some))
+    trainees = [
+        Trainee(x.cuda(), y.cuda(), None, private_part(own.cuda(), "local"), lambda: torch.Generator("cuda"))
+        for own, x, y, _ in cohort
+    ]
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats()
+    try:
+        for _ in range(2):
+            trained = Fleet(model, "local", memory=1 << 50).train(np.zeros(0, np.float32), trainees, 1)
+            results.append([{name: tensor.cpu() for name, tensor in one.private.items()} for one in trained])
+            del trained
+            gc.collect()
+            torch.cuda.empty_cache()
+            of_all = torch.cuda.get_device_properties(0).total_memory
+            torch.cuda.set_per_process_memory_fraction(0.8 * torch.cuda.max_memory_reserved() / of_all)
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+    assert sizes == [8, 8, 4, 4]
+    for a, b in zip(*results, strict=True):
+        for name in a.keys() - set(moved_by_rounding_alone(settings, torch.float32)):
+            np.testing.assert_allclose(b[name].numpy(), a[name].numpy(), rtol=0, atol=1e-4, err_msg=name)
