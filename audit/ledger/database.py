@@ -46,7 +46,7 @@ def read_database(path: Path) -> sqlite3.Connection:
         NoLedgerError: There is none, or it cannot be read.
     """
     try:
-        rows = _rows(path.resolve(strict=True))
+        return _in_memory(_rows(path.resolve(strict=True)))
     except OSError as error:
         raise NoLedgerError(path, f"cannot be read ({error.strerror})") from error
     except sqlite3.Error as error:
@@ -55,10 +55,17 @@ def read_database(path: Path) -> sqlite3.Connection:
         raise NoLedgerError(
             path, f"is no ledger or cannot be read ({error}); name a file that runs charge{copy}"
         ) from error
+
+
+def _in_memory(rows: list[tuple[int, bytes]]) -> sqlite3.Connection:
     memory = sqlite3.connect(":memory:", isolation_level=None)
-    memory.execute(_SCHEMA)
-    memory.executemany("INSERT INTO entries (seq, line) VALUES (?, ?)", rows)
-    memory.execute("PRAGMA query_only = ON")
+    try:
+        memory.execute(_SCHEMA)
+        memory.executemany("INSERT INTO entries (seq, line) VALUES (?, ?)", rows)
+        memory.execute("PRAGMA query_only = ON")
+    except sqlite3.Error:  # a table of these names without what a ledger's keeps to, such as one entry a number
+        memory.close()
+        raise
     return memory
 
 

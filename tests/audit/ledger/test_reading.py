@@ -4,6 +4,7 @@ import os
 import shutil
 import sqlite3
 import tempfile
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -108,14 +109,23 @@ def test_what_is_no_ledger_is_refused_and_left_as_it_is(path, content):
     assert NoLedgerError.exit_code == 2
 
 
-def test_entries_that_are_no_bytes_are_refused(path):
-    connection = sqlite3.connect(path)
-    connection.execute("CREATE TABLE entries (seq, line)")
-    connection.execute("INSERT INTO entries VALUES (0, 'text')")
-    connection.commit()
-    connection.close()
-    with pytest.raises(NoLedgerError, match="its entries are no bytes"):
+@pytest.mark.parametrize(
+    ("rows", "reason"),
+    [
+        ([(0, "text")], "its entries are no bytes"),
+        ([(0, b"{}"), (0, b"{}")], "UNIQUE constraint failed"),
+        ([(-1, b"{}")], "CHECK constraint failed"),
+        ([("a", b"{}")], "datatype mismatch"),
+    ],
+)
+def test_a_table_of_entries_that_no_ledger_can_have_is_none(path, rows, reason):
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("CREATE TABLE entries (seq, line)")
+        connection.executemany("INSERT INTO entries VALUES (?, ?)", rows)
+    with pytest.raises(NoLedgerError, match=reason):
         Ledger.reading(path)
+    with pytest.raises(LedgerError):
+        check_ledger(path, {})
 
 
 def test_a_changed_entry_is_a_finding_and_no_wrong_file(closed):
