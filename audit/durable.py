@@ -6,8 +6,11 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
-_CANNOT_SYNC = (errno.EINVAL, errno.ENOTSUP)
-"""What file systems answer that keep names durable in their own way, or not at all: network shares."""
+_CANNOT_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EACCES)
+"""What file systems answer that keep names durable in their own way, or not at all: network shares.
+
+And what a folder that may be written and not listed answers to whoever opens it.
+"""
 
 
 def append_line(path: Path, line: bytes) -> None:
@@ -52,20 +55,20 @@ def write_whole(path: Path, content: Iterable[bytes | memoryview], mode: int | N
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
         raise
-    try:
-        sync_folder(path.parent)
-    except OSError as error:
-        if error.errno not in _CANNOT_SYNC:
-            raise
+    sync_folder(path.parent)
 
 
 def sync_folder(folder: Path) -> None:
-    """Make the names in a folder durable."""
-    descriptor = os.open(folder, os.O_RDONLY)
+    """Make the names in a folder durable where that can be done (_CANNOT_SYNC)."""
     try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        if error.errno not in _CANNOT_SYNC:
+            raise
 
 
 def _cut_incomplete(path: Path, size: int) -> None:

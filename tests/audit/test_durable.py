@@ -2,10 +2,14 @@
 
 import errno
 import os
+import stat
+from pathlib import Path
 
 import pytest
 
-from audit.durable import write_whole
+from audit import EventLog
+from audit.durable import append_line, write_whole
+from audit.signing_key import create_secret
 
 
 def test_a_file_is_on_disk_before_its_name_is(tmp_path, monkeypatch):
@@ -31,20 +35,58 @@ def test_a_full_disk_leaves_the_old_file_alone(tmp_path, monkeypatch):
     assert [(entry.name, entry.read_bytes()) for entry in tmp_path.iterdir()] == [("file", b"old")]
 
 
-@pytest.mark.parametrize(("code", "refused"), [(errno.EINVAL, False), (errno.ENOTSUP, False), (errno.EIO, True)])
-def test_a_folder_that_no_file_system_can_sync_keeps_its_file(tmp_path, monkeypatch, code, refused):
-    """Network shares answer so; a disk that is broken does not."""
+WRITERS = {
+    "a file": lambda folder: write_whole(folder / "file", [b"new"]),
+    "a line": lambda folder: append_line(folder / "file", b"new"),
+    "a key": lambda folder: create_secret(folder / "file"),
+    "a log": lambda folder: EventLog.create(folder / "file", {"run_id": "r1", "operation": "simulation"}).close(),
+}
 
-    def no_folder(folder):
-        raise OSError(code, os.strerror(code))
 
-    monkeypatch.setattr("audit.durable.sync_folder", no_folder)
-    if refused:
-        with pytest.raises(OSError, match=os.strerror(code)):
-            write_whole(tmp_path / "file", [b"new"])
-    else:
+def no_folder_syncs(monkeypatch, code):
+    real = os.fsync
+
+    def refusing(descriptor):
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(code, os.strerror(code))
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", refusing)
+
+
+@pytest.mark.parametrize("write", WRITERS.values(), ids=WRITERS)
+@pytest.mark.parametrize("code", [errno.EINVAL, errno.ENOTSUP])
+def test_a_folder_that_no_file_system_can_sync_keeps_its_file(tmp_path, monkeypatch, write, code):
+    """Network shares answer so."""
+    no_folder_syncs(monkeypatch, code)
+    write(tmp_path)
+    assert (tmp_path / "file").stat().st_size > 0
+
+
+def test_a_disk_that_is_broken_is_told(tmp_path, monkeypatch):
+    no_folder_syncs(monkeypatch, errno.EIO)
+    with pytest.raises(OSError, match=os.strerror(errno.EIO)):
         write_whole(tmp_path / "file", [b"new"])
     assert (tmp_path / "file").read_bytes() == b"new"
+
+
+@pytest.mark.parametrize("write", WRITERS.values(), ids=WRITERS)
+def test_a_folder_that_may_be_written_and_not_listed_keeps_its_file(tmp_path, monkeypatch, write):
+    """Root may list every folder: there the system's answer is put in its place."""
+    real = os.open
+
+    def unlisted(path, *arguments, **options):
+        if Path(path) == tmp_path:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        return real(path, *arguments, **options)
+
+    monkeypatch.setattr(os, "open", unlisted)
+    tmp_path.chmod(0o333)
+    try:
+        write(tmp_path)
+    finally:
+        tmp_path.chmod(0o700)
+    assert (tmp_path / "file").stat().st_size > 0
 
 
 def test_a_private_file_is_private_whatever_was_left_of_an_earlier_try(tmp_path):
