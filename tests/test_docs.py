@@ -216,3 +216,12 @@ def test_the_page_on_the_method_has_every_departure_with_its_effect():
             points = [run["ensemble"][0] - reference["ensemble"][0] for run, reference in pairs]
             effects.append(f"{statistics.fmean(points):+.1f} ± {statistics.stdev(points):.1f}")
         assert all(effect in effects for effect in shown)
+
+
+@pytest.mark.parametrize("package", ["clients", "protocols", "audit"])
+def test_the_page_on_the_architecture_names_functions_that_its_packages_have(package):
+    page = (ROOT / "docs/architecture.md").read_text().partition(f"### {package} -> securefed")[2].partition("### ")[0]
+    code = re.sub(r"#.*", "", "\n".join(blocks(page, "python")))
+    sources = [path.read_text() for home in (package, "securefed") for path in (ROOT / home).rglob("*.py")]
+    defined = re.findall(r"^ *(?:def|class) (\w+)", "\n".join(sources), re.MULTILINE)
+    assert set(re.findall(r"(\w+)\(", code)) - set(defined) == set()
