@@ -77,7 +77,8 @@ def check_fewest(history: RunHistory, losses: float) -> None:
     elif threshold == least:
         possible.append(max(threshold, corrupt + _LEAST))
     if stated not in possible or stated < quorum:
-        reason = f"states min_survivors {stated}, its sums are over {possible[0]} hospitals or more: the noise of each"
+        fewest = max(quorum, possible[0])
+        reason = f"states min_survivors {stated}, its sums are over {fewest} hospitals or more: the noise of each"
         raise EvidenceError(described.seq, f"protocol_described {reason} was to be sized for these")
     for record in history.rounds:
         if len(record.survivors) < stated:

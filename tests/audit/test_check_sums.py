@@ -85,6 +85,14 @@ def test_shares_on_a_ring_are_sized_for_all_that_the_losses_leave():
         check_fewest(sized_for(left, left - 1, **ring()), 0.1)
 
 
+def test_shares_on_a_ring_are_sized_for_its_quorum_at_least():
+    """Losses that leave fewer: no sum is over so few, and shares sized for them would state too little noise."""
+    quorum, left = ring_quorum(120, 24), 120 - 36
+    assert left < quorum
+    with pytest.raises(EvidenceError, match=f"min_survivors {left}, its sums are over {quorum} hospitals or more"):
+        check_fewest(sized_for(left, **ring()), 0.3)
+
+
 @pytest.mark.parametrize("model", list(ThreatModel))
 @pytest.mark.parametrize(("clients", "corrupt"), [(9, 1), (9, 4), (COMPLETE_UP_TO, 20), (120, 30)])
 def test_where_all_hold_shares_they_are_sized_for_the_threshold(model, clients, corrupt):

@@ -152,6 +152,21 @@ def test_shares_are_of_the_fewest_hospitals_where_nothing_is_made_up_for(tmp_pat
     check_releases(log_of(tmp_path, SHARED | {"dropout_noise": "conservative"}, [event], protocol=protocol))
 
 
+@pytest.mark.parametrize(("fewest", "sound"), [(90, True), (3, False)])
+def test_of_more_than_100_hospitals_losses_are_made_up_for_where_all_hold_shares(tmp_path, fewest, sound):
+    """On a ring, whose sums are over all that the losses leave, each share is sized for these; elsewhere none is."""
+    variance = (2.0 * NORM) ** 2 / fewest
+    mechanism = Skellam(90.0, NORM, variance, 95, least_share_variance=0.9 * variance)
+    event = {"mechanism": mechanism_fields(mechanism), "release_id": "sum/1/0"}
+    protocol = {"clients": 101, "values": {"min_survivors": fewest}}
+    history = log_of(tmp_path, SHARED, [event], protocol=protocol)
+    if sound:
+        return check_releases(history)
+    with pytest.raises(EvidenceError, match=r"privacy.noise_multiplier = 2"):
+        check_releases(history)
+    return None
+
+
 FACTS = {"clip_norm": 1.0, "colluders": 0, "noise_mechanism": "skellam", "noise_multiplier": 2.0, "min_survivors": 3}
 
 
@@ -186,7 +201,20 @@ def test_facts_of_the_noise_are_the_configured_ones_in_both_events(tmp_path, kin
     return None
 
 
-@pytest.mark.parametrize("name", ["clip_norm", "noise_multiplier", "noise_mechanism", "colluders"])
+def test_shares_sized_for_fewer_than_a_sum_may_be_over_are_found_where_both_events_say_so(tmp_path):
+    scope = {"unit": "image", "adjacency": "add-or-remove-one", "delta": 1e-5}
+    stated = {**FACTS, "min_survivors": 2}
+    claim = {"mode": "distributed", "claim": "CLAIMED", **scope, "values": {**stated, "noise": "system"}}
+    event = {"mechanism": mechanism_fields(Skellam(90.0, NORM, VARIANCE, SHARES))}
+    privacy = SHARED | scope | {"clip_norm": 1.0, "dropout_noise": "xnoise"}
+    history = log_of(tmp_path, privacy, [event], claim=claim, protocol={"values": stated})
+    with pytest.raises(EvidenceError, match="states min_survivors 2, its sums are over 3 hospitals or more"):
+        check_terms(history)
+
+
+@pytest.mark.parametrize(
+    "name", ["clip_norm", "noise_multiplier", "noise_mechanism", "colluders", "dropout_noise", "min_survivors"]
+)
 def test_without_noise_in_shares_there_are_no_facts_of_it(tmp_path, name):
     with pytest.raises(EvidenceError, match=f"protocol_described has {name} = 7, config.toml has {name} = None"):
         check_terms(log_of(tmp_path, {"mode": "off"}, [], protocol={"values": {name: 7}}))
@@ -197,6 +225,13 @@ def test_a_field_of_its_own_does_not_stand_under_values_too(tmp_path, value):
     """A report that lays the two over one another showed a run in clear as one under masks."""
     with pytest.raises(EvidenceError, match=f"states {next(iter(value))} under values, which is a field of its own"):
         check_terms(log_of(tmp_path, {"mode": "off"}, [], protocol={"values": value}, masked=False))
+
+
+@pytest.mark.parametrize("value", [{"mode": "local"}, {"claim": "CLAIMED"}, {"delta": 1e-9}])
+def test_nor_does_one_of_the_claim(tmp_path, value):
+    claim = {"mode": "off", "claim": "NOT CLAIMED", "values": value}
+    with pytest.raises(EvidenceError, match=f"privacy_claim states {next(iter(value))} under values"):
+        check_terms(log_of(tmp_path, {"mode": "off"}, [], claim=claim))
 
 
 @pytest.mark.parametrize("colluders", [0, 1])
