@@ -123,9 +123,10 @@ def test_every_sum_with_a_hospitals_vector_was_paid_for_where_noise_is_in_shares
     assert agreeing(path, events) == 2
 
 
-def test_charges_of_another_run_pay_for_no_sum(tmp_path, ledger, path):
+@pytest.mark.parametrize("run", ["r2", "r1/1"])
+def test_charges_of_another_run_pay_for_no_sum(tmp_path, ledger, path, run):
     events = sums_of_a_deployment(tmp_path, ["north", "south"])
-    pay(ledger, 1, run="r2")
+    pay(ledger, 1, run=run)
     with pytest.raises(EvidenceError, match="sum of round 1; it was lost, replaced, or put back"):
         check_ledger(path, {"r1": events})
 
@@ -141,6 +142,31 @@ def test_a_hospital_in_no_sum_and_the_budgets_of_others_owe_nothing(tmp_path, le
         assert agreeing(tmp_path / "both.db", events) == 0  # nobody can tell whose it is
         pay(both, 1)
         assert agreeing(tmp_path / "both.db", events) == 1
+
+
+def test_a_charge_of_one_hospital_pays_for_no_vector_of_another(tmp_path):
+    both = Ledger(tmp_path / "both.db")
+    south, account = dataclasses.replace(LINE, hospital="south"), dataclasses.replace(ACCOUNT, hospital="south")
+    both.install(Policy({**policy().budgets, south: policy().budgets[LINE]}))
+    events = sums_of_a_deployment(tmp_path, ["east", "north", "south"])
+    with both:
+        pay(both, 1)
+        pay(both, 1, run="r2", account=account)  # so that both are charged here
+        with pytest.raises(EvidenceError, match="the ledger of south holds no committed charge"):
+            agreeing(tmp_path / "both.db", events)
+        pay(both, 1, account=account)
+        assert agreeing(tmp_path / "both.db", events) == 2
+
+
+@pytest.mark.parametrize("announced", [None, "south"])
+def test_a_sum_without_noise_in_shares_owes_nothing(tmp_path, ledger, path, announced):
+    """Such as one of scores after one with noise, or one for which each hospital announces its own noise."""
+    events = sums_of_a_deployment(tmp_path, ["north", "south"], ["north", "south"])
+    pay(ledger, 1)
+    assert [event.kind for event in events[4:]] == ["round_started", "privacy_event", "round_completed"]
+    fields = {} if announced is None else {**events[5].fields, "hospital": announced}
+    ours = [dataclasses.replace(events[5], fields=fields)] if announced else []
+    assert agreeing(path, [*events[:5], *ours, *events[6:]]) == 1
 
 
 def test_ledger_and_log_agree_or_the_first_bad_event_is_named(tmp_path, ledger, path):
