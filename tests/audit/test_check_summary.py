@@ -111,6 +111,18 @@ def test_the_last_digits_of_a_mean_may_differ(ended):
     check_summary(summary, history)
 
 
+def test_a_count_of_0_is_none(ended):
+    """Logs and summaries may state it or leave it out."""
+    text, history = ended
+    summary = json.loads(text)
+    assert "download" not in summary["communication"]["by_stage"]["Unmasking"]
+    set_in(summary, "communication.by_stage.Unmasking.download", 0)
+    check_summary(summary, history)
+    set_in(summary, "communication.by_stage.Unmasking.download", 1)
+    with pytest.raises(EvidenceError, match=r"states communication\.by_stage"):
+        check_summary(summary, history)
+
+
 def test_the_end_of_a_simulation_has_metrics(complete_run):
     without(complete_run, "evaluation")
     summary = json.loads((complete_run / "summary.json").read_text())
@@ -123,6 +135,20 @@ def test_a_server_of_hospitals_has_no_metrics(ended):
     started = replace(history.started, fields={**history.started.fields, "operation": "deployment"})
     with pytest.raises(EvidenceError, match="metrics stand in the record of a deployment"):
         check_summary(json.loads(text), replace(history, started=started))
+
+
+def test_the_summary_of_a_server_of_hospitals_names_no_data(ended):
+    """Its log may describe them; the server itself has none."""
+    text, history = ended
+    started = replace(history.started, fields={**history.started.fields, "operation": "deployment"})
+    events = [event for event in history.events if event.kind != "evaluation"]
+    summary = json.loads(text) | {"sites": {}, "mean": {}, "worst": {}, "global_site": None}
+    for name in ("data_fingerprint", "data_keyed"):
+        summary["provenance"].pop(name)
+    check_summary(summary, replace(history, started=started, events=events))
+    summary["provenance"].pop("encoder")
+    with pytest.raises(EvidenceError, match=r"states provenance\.encoder None"):
+        check_summary(summary, replace(history, started=started, events=events))
 
 
 @pytest.mark.parametrize(("field", "value"), [("adjacency", "replace-one"), ("noise", "seeded")])

@@ -11,7 +11,17 @@ from audit.canonical import decode_canonical, encode_canonical
 from audit.heads import SERVER_LABEL, WITNESS_LABEL, SignedHead, read_heads
 from audit.report import build_report
 from audit.verify import Outcome, verify_run
-from tests.audit.runs import SITES, Run, key_of, rechained, round_fields, signed_again
+from tests.audit.runs import (
+    SITES,
+    Run,
+    key_of,
+    model_digest,
+    model_of,
+    rechained,
+    round_fields,
+    safetensors,
+    signed_again,
+)
 from tests.audit.tampering import changed, edited, failure, lines_of, write_lines
 
 
@@ -206,6 +216,15 @@ def test_metadata_of_any_kind_are_a_failed_check(complete_run, metadata):
     header = b'{"__metadata__":' + metadata.encode() + b"}"
     (complete_run / "fam.safetensors").write_bytes(len(header).to_bytes(8, "little") + header)
     assert check(complete_run, "model").outcome is Outcome.FAIL
+
+
+@pytest.mark.parametrize("classes", ["{", 3])
+def test_classes_of_a_model_that_cannot_be_read_are_a_failed_check(complete_run, classes):
+    metadata = {"fam_sha256": model_digest(3), "layout": json.dumps(list(model_of(3))), "classes": classes}
+    (complete_run / "fam.safetensors").write_bytes(safetensors(model_of(3), metadata))
+    found = check(complete_run, "model")
+    assert found.outcome is Outcome.FAIL
+    assert "the classes in fam.safetensors cannot be read" in found.detail
 
 
 @pytest.mark.parametrize("name", ["summary.json", "audit.jsonl", "fam.safetensors", "heads.jsonl"])

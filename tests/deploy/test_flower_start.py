@@ -107,11 +107,12 @@ class Link:
     """Registers each key once and for all, as Flower does; can be cut off after a key was registered."""
 
     def __init__(self):
-        self.keys, self.cut_at = [], ""
+        self.keys, self.cut_at, self.left = [], "", []
 
     def flwr(self, folder, *arguments):
         if arguments[1] == "list":
-            return {"nodes": [{"node-id": f"{key} 1", "status": "registered"} for key in self.keys]}
+            states = {**dict.fromkeys(self.left, "unregistered"), **dict.fromkeys(self.keys, "registered")}
+            return {"nodes": [{"node-id": f"{key} 1", "status": status} for key, status in states.items()]}
         site = arguments[2].rpartition("/")[2].removesuffix(".pub")
         if site in self.keys:
             raise DeploymentError("flwr supernode register: Public key already in use")
@@ -151,3 +152,9 @@ def test_a_link_with_more_nodes_than_sites_is_refused(folder, link):
     link.keys = [*PLANNED, "stranger"]
     with pytest.raises(DeploymentError, match=r"nodes of nobody: .*stranger 1; `init` another"):
         flower_run.register(folder, PLANNED)
+
+
+def test_a_node_that_was_taken_out_is_of_no_site_and_no_stranger(folder, link):
+    link.left = ["former", "other"]
+    flower_run.register(folder, PLANNED)
+    assert json.loads((folder / "nodes.json").read_text()) == {site: f"{site} 1" for site in PLANNED}

@@ -16,6 +16,7 @@ from securefed.site.approving import hand_out
 from securefed.site.checks import Level, check_site
 from securefed.site.folder import SiteFolder
 from securefed.site.settings import PlaceConfig, SiteSettings
+from securefed.site.status import site_status
 from tests.audit.ledger.money import ACCOUNT, NOISE, charge, policy
 
 NOW = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
@@ -67,6 +68,16 @@ def test_what_is_left_of_a_budget_is_said(north):
     found = finding(folder, "budget")
     left = 3.0 - upper_epsilon([Repeated(NOISE, 1)], 1e-5)
     assert (found.level, found.text) == (Level.OK, f"{at_least(left)} of 3 left for the unit image")
+
+
+def test_looking_at_a_ledger_leaves_nothing_beside_it(north):
+    """What another user's reader made beside it, the node could not open: it would be kept from its own ledger."""
+    folder = north()
+    spend(folder, epsilon=3.0)
+    before = {path: path.stat().st_mtime_ns for path in (folder.path, *folder.path.rglob("*"))}
+    assert finding(folder, "budget").level is Level.OK
+    assert [line["charges"] for line in site_status(folder)["budget"]] == [1]
+    assert {path: path.stat().st_mtime_ns for path in (folder.path, *folder.path.rglob("*"))} == before
 
 
 def test_a_spent_budget_is_wrong(north):

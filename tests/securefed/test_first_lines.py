@@ -31,7 +31,8 @@ def test_class_names_count_for_numbered_classes_only():
     names = ["benign", "malignant"]
 
     assert "data.class_names" in _said(data={"source": "photos", "class_names": names})[-1]
-    assert "without effect" not in _said(data={"source": "photos.npz", "class_names": names})[-1]
+    for source in ("photos.npz", "PHOTOS.NPZ"):
+        assert "without effect" not in _said(data={"source": source, "class_names": names})[-1]
 
 
 def test_settings_that_are_read_are_not_named():

@@ -82,6 +82,17 @@ def test_a_method_without_an_mlp_has_no_noise_for_one():
     assert [(rule.rule, rule.key) for rule in broken] == [("P18", "privacy.fam_clip_norm")]
 
 
+@pytest.mark.parametrize("unit", ["image", "patient"])
+@pytest.mark.parametrize(
+    "changes", [{}, {"federation__method": "fedclip"}, {"privacy__coupling": "one-way", "training__mlp_to_fam": False}]
+)
+def test_a_claim_says_what_one_neighbour_more_or_less_is(changes, unit):
+    whose = "training images, those of a patient together" if unit == "patient" else "training images"
+    said = reason(configured(**changes, privacy__unit=unit))
+    assert said.startswith(f"{whose}, in all updates of the FAM")
+    assert said.endswith("there is no private MLP") is ("federation__method" in changes)
+
+
 @pytest.mark.parametrize(
     ("privacy", "claimed"),
     [

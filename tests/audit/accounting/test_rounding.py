@@ -19,6 +19,8 @@ from audit.accounting import (
     upper_accountant,
     upper_epsilon,
 )
+from audit.accounting.calibrate import chance_of_use
+from audit.accounting.pld import is_closed_form, pld_epsilon
 from audit.accounting.prv import prv_interval
 
 
@@ -122,6 +124,20 @@ def test_no_noise_is_made_where_delta_covers_every_sample(rate, steps, adjacency
     chance = 1 - (1 - rate) ** steps
     with pytest.raises(DeltaTooLargeError, match=r"at least the chance of .* that a record is in any step"):
         calibrate_sampled_gaussian(8.0, chance * 1.001, rate, steps, adjacency)
+
+
+def test_a_delta_of_just_that_chance_covers_every_sample_too():
+    assert chance_of_use([Repeated(SampledGaussian(1.0, 0.5), 1)]) == 0.5
+    with pytest.raises(DeltaTooLargeError, match=r"0\.5 is at least the chance of 0\.5"):
+        calibrate_sampled_gaussian(8.0, 0.5, 0.5, 1)
+
+
+@pytest.mark.parametrize(("count", "delta", "closed"), [(25_000, 1e-12, True), (100, 1e-5, False)])
+def test_a_bound_for_which_nothing_was_put_on_a_grid_is_told_as_one(count, delta, closed):
+    steps = [Repeated(SampledGaussian(4.0, 0.01), count)]
+    without = [Repeated(Gaussian(4.0), count)]
+    assert is_closed_form(steps, delta) is closed
+    assert (pld_epsilon(steps, delta) == pld_epsilon(without, delta)) is closed
 
 
 def test_below_the_chance_of_being_sampled_a_target_is_reached():

@@ -40,9 +40,11 @@ def test_no_stated_epsilon_is_below_the_one_that_was_accounted(private_run, priv
     assert float(re.search("at most ([0-9.]+) % of what was", statement)[1]) >= 99.914
 
 
-def answer_about_libraries(accountant, checks, rate=1.0):
-    mechanism = mechanism_fields(GroupedSampledGaussian((4.0, 3.0), rate))
-    events = [{"hospital": site, "mechanism": mechanism, "repetitions": 50} for site in ("north", "south")]
+def answer_about_libraries(accountant, checks, north=1.0, south=1.0):
+    events = [
+        {"hospital": site, "mechanism": mechanism_fields(GroupedSampledGaussian((4.0, 3.0), rate)), "repetitions": 50}
+        for site, rate in (("north", north), ("south", south))
+    ]
     claim = {"accountant": accountant, "cross_checks": checks, "events": events, "delta": 1e-5}
     return questions._libraries(claim)
 
@@ -60,8 +62,9 @@ def test_no_cross_check_is_claimed_that_was_not_made(accountant, checks, said):
 
 def test_a_library_is_named_only_where_it_computed_epsilon():
     """Without sampling the distribution is known, and nothing of `dp-accounting` is called."""
-    assert "Epsilon is computed by dp-accounting (" in answer_about_libraries("PLD", {}, rate=0.5)
-    assert "Renyi bounds, checked against dp-accounting (" in answer_about_libraries("RDP", {"PLD": 9.0}, rate=0.5)
+    assert "Epsilon is computed by dp-accounting (" in answer_about_libraries("PLD", {}, 0.5, 0.5)
+    assert "Epsilon is computed by dp-accounting (" in answer_about_libraries("PLD", {}, south=0.5)
+    assert "Renyi bounds, checked against dp-accounting (" in answer_about_libraries("RDP", {"PLD": 9.0}, 0.5, 0.5)
     assert "Epsilon is computed by this project's closed form" in answer_about_libraries("PLD", {"RDP": 9.0})
 
 
