@@ -69,6 +69,20 @@ def test_a_wal_that_cannot_be_read_is_named(closed, monkeypatch):
         Ledger.reading(closed)
 
 
+def test_what_a_killed_writer_has_not_committed_is_not_read(closed, tmp_path):
+    """With a journal beside it the file alone holds entries of a transaction that was never finished."""
+    (tmp_path / "copy").mkdir()
+    with closing(sqlite3.connect(closed, isolation_level=None)) as writer:
+        writer.execute("PRAGMA journal_mode = DELETE")
+        writer.execute("PRAGMA cache_size = 1")
+        writer.execute("BEGIN")
+        writer.executemany("INSERT INTO entries VALUES (?, ?)", ((seq, b"x" * 4000) for seq in range(100, 200)))
+        for name in ("ledger.db", "ledger.db-journal"):
+            shutil.copy(closed.with_name(name), tmp_path / "copy" / name)
+    with pytest.raises(NoLedgerError, match="is no ledger or cannot be read"):
+        Ledger.reading(tmp_path / "copy" / "ledger.db")
+
+
 def test_an_empty_wal_holds_nothing(closed):
     closed.with_name("ledger.db-wal").touch()
     before = beside(closed.parent)
