@@ -151,7 +151,7 @@ def _join(rows: tuple[Row, ...], table: Table, options: DataOptions) -> tuple[tu
         text = f"{len(missing)} images listed in {METADATA_NAME} are not in the folder"
         column = table.column("site", options, needed=False)
         sites = {composed((column and listed[path][column]) or path.split("/")[0]) for path in missing}
-        if gone := sorted(sites - {composed(row.site) for row in joined}):
+        if gone := sorted(sites - {row.site for row in joined}):
             text += f", all of {', '.join(gone)} among them: not part of the data"
         findings.append(finding("missing_file", missing, text))
     return tuple(joined), tuple(findings)

@@ -1,5 +1,7 @@
 """Signing keys lie in files of their owner."""
 
+import os
+
 import pytest
 
 from audit.errors import KeyFileError
@@ -29,3 +31,10 @@ def test_a_missing_or_short_key_is_named(tmp_path):
     with pytest.raises(KeyFileError, match="5 bytes") as caught:
         load_key(tmp_path / "key")
     assert "QzXyW" not in str(caught.value)
+
+
+@pytest.mark.timeout(20)  # who reads a pipe waits for ever
+def test_a_key_is_read_from_no_pipe(tmp_path):
+    os.mkfifo(tmp_path / "pipe", 0o600)
+    with pytest.raises(KeyFileError, match="it is no regular file"):
+        load_key(tmp_path / "pipe")

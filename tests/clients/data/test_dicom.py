@@ -34,11 +34,13 @@ def make():
     from pydicom.dataset import FileDataset, FileMetaDataset
     from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage, generate_uid
 
-    def build(pixels=STORED, photometric="MONOCHROME2", bits=16, signed=False, **elements):
+    def build(
+        pixels=STORED, photometric="MONOCHROME2", bits=16, signed=False, syntax=ExplicitVRLittleEndian, **elements
+    ):
         meta = FileMetaDataset()
         meta.MediaStorageSOPClassUID = SecondaryCaptureImageStorage
         meta.MediaStorageSOPInstanceUID = generate_uid()
-        meta.TransferSyntaxUID = ExplicitVRLittleEndian
+        meta.TransferSyntaxUID = syntax
         header = FileDataset("x", {}, file_meta=meta, preamble=b"\0" * 128)
         header.SOPClassUID = SecondaryCaptureImageStorage
         header.SOPInstanceUID = meta.MediaStorageSOPInstanceUID
@@ -173,6 +175,24 @@ def test_entries_of_8_bits_may_be_odd_in_number_and_called_us(make):
         np.testing.assert_array_equal(grey(make(stored, VOILUTSequence=[item])), [[10, 20, 30, 30]])
 
 
+def test_a_table_has_the_byte_order_of_its_file(make):
+    from pydicom.uid import ExplicitVRBigEndian
+
+    entries = np.arange(0, 8000, 1000)
+    little = make(np.array([[0, 3, 7]], "<u2"), VOILUTSequence=[table(8, 0, 13, entries.astype("<u2").tobytes())])
+    items = [table(8, 0, 13, entries.astype(">u2").tobytes())]
+    big = make(np.array([[0, 3, 7]], ">u2"), syntax=ExplicitVRBigEndian, VOILUTSequence=items)
+    np.testing.assert_array_equal(grey(big), [[0, 93, 218]])
+    np.testing.assert_array_equal(grey(little), grey(big))
+
+
+def test_a_table_of_65536_entries_says_0(make):
+    item = table(0, 0, 16, np.arange(2**16, dtype=np.uint16)[::-1].tobytes())
+    np.testing.assert_array_equal(
+        grey(make(np.array([[0, 2**15, 2**16 - 1]], np.uint16), VOILUTSequence=[item])), [[255, 127, 0]]
+    )
+
+
 @pytest.mark.parametrize(("vr", "first"), [("SS", -1000), ("US", 64536)])
 def test_the_first_value_of_a_table_has_a_sign_where_the_values_can_have_one(make, vr, first):
     item = table(2001, first, 16, np.linspace(0, 65535, 2001).astype(np.uint16).tobytes(), vr)
@@ -204,6 +224,9 @@ def test_a_table_that_is_not_what_it_says_is_refused(make):
             table(4, 0, 8, np.arange(4, dtype=np.uint16).tobytes()[:-2] + b"\0\1"),
             "says 8 bits, and has entries of more",
         ),
+        (table(1, 0, 8, b"\x0a\x14"), "says 8 bits, and has entries of more"),
+        (table(4, 0, 0, b"\0" * 8), "says 0 bits"),
+        (table(4, 0, 17, b"\0" * 8), "says 17 bits"),
     ):
         with pytest.raises(BrokenImageError, match=words):
             decode_dicom(make(VOILUTSequence=[item]), "x.dcm", 10**6)
@@ -245,6 +268,8 @@ def test_padding_may_be_written_with_the_other_sign(make):
     assert content.count(b"\x28\0\x20\1SS") == 1
     content = content.replace(b"\x28\0\x20\1SS", b"\x28\0\x20\1US")
     np.testing.assert_array_equal(grey(content), [[0, 0, 255]])
+    fewer = make(stored, signed=True, bits=12, PixelPaddingValue=-2000)  # the value has all bits that are allocated
+    np.testing.assert_array_equal(grey(fewer.replace(b"\x28\0\x20\1SS", b"\x28\0\x20\1US")), [[0, 0, 255]])
     content = make(stored.view(np.uint16), PixelPaddingValue=63536).replace(b"\x28\0\x20\1US", b"\x28\0\x20\1SS")
     np.testing.assert_array_equal(grey(content), [[255, 0, 255]])
 
@@ -254,6 +279,17 @@ def test_what_a_file_contradicts_itself_about_is_refused(make):
         decode_dicom(make(bits=12, HighBit=15), "x.dcm", 10**6)
     with pytest.raises(BrokenImageError, match="its RescaleSlope is 0, which makes all values the same"):
         decode_dicom(make(RescaleSlope="0", RescaleIntercept="7"), "x.dcm", 10**6)
+
+
+def test_where_the_bits_of_a_compressed_image_lie_its_codec_knows(make):
+    import pydicom
+
+    header = pydicom.dcmread(io.BytesIO(make(bits=12)))
+    header.compress(pydicom.uid.RLELossless)
+    header.HighBit = 15
+    buffer = io.BytesIO()
+    pydicom.dcmwrite(buffer, header)
+    np.testing.assert_array_equal(grey(buffer.getvalue()), grey(make(bits=12)))
 
 
 def test_monochrome1_is_inverted(make):

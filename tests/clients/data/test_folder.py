@@ -118,6 +118,9 @@ def test_of_a_part_the_images_of_other_sites_need_not_be_here(make_folder):
         path.write_bytes(b"no image")
     with pytest.raises(EmptyDataError, match="has no image that can be read; repair"):
         load_dataset(str(root), DataOptions(part="east"))
+    with pytest.raises(EmptyDataError, match="has no image that can be read; repair") as caught:
+        load_dataset(str(root), DataOptions(part="south"))
+    assert caught.value.detail.endswith("for example south/benign/000.png")
 
 
 def test_a_site_that_a_table_does_not_list_is_left_out_with_a_finding(make_folder, write_csv):

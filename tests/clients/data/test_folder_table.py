@@ -74,6 +74,10 @@ def test_table_and_folder_disagreeing_on_which_files_there_are(make_folder, writ
     write_csv(root / "metadata.csv", ("path", "split"), far)
     _, warnings = load_dataset(str(root))
     assert kinds(warnings)["missing_file"].message.endswith("all of far among them: not part of the data")
+    named = [*((path, path.split("/")[0]) for path in paths), ("north/x/gone.png", "away")]
+    write_csv(root / "metadata.csv", ("path", "site"), named)
+    _, warnings = load_dataset(str(root))
+    assert kinds(warnings)["missing_file"].message.endswith("all of away among them: not part of the data")
     write_csv(root / "metadata.csv", ("path", "split"), [(path, "train") for path in [*paths[2:], "north/x/gone.png"]])
     dataset, warnings = load_dataset(str(root))
     assert len(dataset.records) == 11

@@ -1,6 +1,7 @@
 """The feature cache: what is written comes back, and nothing else ever does."""
 
 import hashlib
+import json
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -59,6 +60,16 @@ def test_another_encoder_input_or_precision_is_another_cache(cache, tmp_path, ch
     other = FeatureCache(tmp_path, {**DESCRIPTION, **change}, WIDTH)
     assert other.read([digest(1)]).rows == {}
     assert FeatureCache(tmp_path, DESCRIPTION, WIDTH + 1).read([digest(1)]).rows == {}
+
+
+def test_features_of_images_that_were_read_otherwise_are_in_another_cache(cache):
+    """Version 1 had DICOM images whose tables, padding or rescale were read otherwise: nothing of it is taken."""
+    assert (
+        cache.key
+        == hashlib.sha256(
+            json.dumps(["securefed/features/v2", DESCRIPTION, WIDTH], sort_keys=True).encode()
+        ).hexdigest()
+    )
 
 
 def test_entries_copied_from_another_encoder_are_detected(cache, tmp_path):
