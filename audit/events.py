@@ -81,6 +81,7 @@ KINDS: Mapping[str, Record] = MappingProxyType(
         ),
         # what happens
         "round_started": Record({"round": _ROUND, "cohort": _NAMES, "model_digest": DIGEST}),
+        "opening": Record({"round": _ROUND, "survivors": _NAMES}),
         "round_completed": Record(
             {
                 "round": _ROUND,

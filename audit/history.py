@@ -6,7 +6,7 @@ from typing import Any
 
 from audit.errors import EvidenceError
 from audit.log import Event
-from audit.round_members import check_aborted, check_members
+from audit.round_members import check_aborted, check_members, check_opening
 
 Fields = Mapping[str, Any]
 
@@ -207,6 +207,7 @@ class _Reader:
         self._rounds: list[Event] = []
         self._superseded: set[int] = set()
         self._open: Event | None = None
+        self._opening: frozenset[str] | None = None
         self._models: dict[int, str] = {}
         """{round: digest of the model after it}; that of 0 is the one that the first round began with."""
         self._last = 0
@@ -227,6 +228,9 @@ class _Reader:
                 self.claim = event
             case "round_started":
                 self._start_round(event, fields)
+            case "opening":
+                started = self._expect_open(event, fields["round"])
+                self._opening = check_opening(event.seq, fields, started.fields["cohort"], self._opening)
             case "round_completed":
                 self._complete_round(event, fields)
             case "round_aborted":
@@ -278,14 +282,14 @@ class _Reader:
             raise EvidenceError(
                 event.seq, f"round {fields['round']} begins with another model than the last one ended with"
             )
-        self._open = event
+        self._open, self._opening = event, None
         # What a hospital has released of this round for this model, it sends again bit for bit: charged once.
         again = (fields["round"], str(fields["model_digest"])[:16])
         self._accounted = _Accounted({name for *release, name in self._releases if tuple(release) == again})
 
     def _complete_round(self, event: Event, fields: Fields) -> None:
         started = self._expect_open(event, fields["round"])
-        check_members(event.seq, fields, started.fields["cohort"])
+        check_members(event.seq, fields, started.fields["cohort"], self._opening)
         if self.claim is not None and self.claim.fields["claim"] == "CLAIMED":
             self._check_accounted(event, set(fields["survivors"]))
         self._rounds.append(event)

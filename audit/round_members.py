@@ -65,13 +65,39 @@ def check_lost(seq: int, dropouts: Mapping[str, str]) -> None:
             raise EvidenceError(seq, f"{name} was lost at {stage}, which is no stage of a round")
 
 
-def check_members(seq: int, fields: Mapping[str, Any], began_with: object) -> None:
+def check_opening(
+    seq: int, fields: Mapping[str, Any], began_with: object, opened: frozenset[str] | None
+) -> frozenset[str]:
+    """Check that the one sum of an attempt at a round is opened over hospitals of its cohort, and return them.
+
+    Args:
+        seq: The event.
+        fields: Its fields: those of `opening`.
+        began_with: Names of the cohort that the round began with.
+        opened: Over whom a sum of that attempt was opened already.
+
+    Raises:
+        EvidenceError: It is not; names the event.
+    """
+    survivors = frozenset(fields["survivors"])
+    assert isinstance(began_with, list | tuple)  # noqa: S101 (a list of names, by its rule)
+    if opened is not None:
+        raise EvidenceError(seq, "a second sum of one attempt at a round was opened")
+    if not survivors <= set(began_with):
+        raise EvidenceError(seq, "a sum over hospitals outside of the cohort was opened")
+    return survivors
+
+
+def check_members(
+    seq: int, fields: Mapping[str, Any], began_with: object, opened: frozenset[str] | None = None
+) -> None:
     """Check that the survivors of a round and those that were lost make up its cohort, each at a stage that fits.
 
     Args:
         seq: The event.
         fields: Its fields: those of `round_completed`.
         began_with: Names of the cohort that the round began with.
+        opened: Over whom the sum was opened, where the log says so before.
 
     Raises:
         EvidenceError: They do not; names the event.
@@ -85,6 +111,8 @@ def check_members(seq: int, fields: Mapping[str, Any], began_with: object) -> No
         raise EvidenceError(seq, "survivors and dropouts do not make up the cohort")
     if not set(fields["bytes"]) <= cohort:
         raise EvidenceError(seq, "bytes are counted for a client outside of the cohort")
+    if opened is not None and survivors != opened:
+        raise EvidenceError(seq, "the survivors are not the hospitals over whom the sum was opened")
     if not survivors:
         raise EvidenceError(seq, "a sum over no hospital was opened")
     check_lost(seq, dropouts)

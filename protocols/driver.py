@@ -36,6 +36,7 @@ def run_round(
     transport: Transport,
     patience: Patience = DEFAULT_PATIENCE,
     before_unmasking: Callable[[tuple[str, ...]], None] | None = None,
+    before_inputs: Callable[[], None] | None = None,
 ) -> RoundResult:
     """Take a server through all stages of its round.
 
@@ -45,6 +46,7 @@ def run_round(
         patience: How long each stage waits.
         before_unmasking: Called with the survivors before any client is asked for what opens their sum; what it raises
             ends the round with nothing revealed.
+        before_inputs: Called before any client is asked for its vector; what it raises ends the round.
 
     Returns:
         The opened sum, with its evidence.
@@ -55,6 +57,8 @@ def run_round(
         ReconstructionError, AggregateError: The sum cannot be opened.
     """
     for stage in server.stages:
+        if stage is Stage.MASKED_INPUT_COLLECTION and before_inputs is not None:
+            before_inputs()
         if stage is Stage.UNMASKING and before_unmasking is not None:
             before_unmasking(server.survivors)
         requests = server.requests(stage.value)

@@ -14,7 +14,14 @@ from numpy.typing import NDArray
 
 from protocols.compression.half import run_half_round
 from protocols.driver import run_round
-from protocols.errors import AggregateError, DecodeError, InputError, ReconstructionError, TooFewSurvivorsError
+from protocols.errors import (
+    AggregateError,
+    DecodeError,
+    InputError,
+    IsolationError,
+    ReconstructionError,
+    TooFewSurvivorsError,
+)
 from protocols.noise import NoisyCodec
 from protocols.parameters import RoundParameters
 from protocols.plain import run_plain_round
@@ -97,6 +104,10 @@ class Aggregator:
         before_round: Called with (round, digest of the global model) before anything of a round is sent.
         before_opening: Called with (round, how many vectors are in its sum) before that sum is opened; in clear, where
             every vector is seen as it comes, with the fewest that may be in it, before anything is sent.
+        opening: Called with (round, who is in its sum) after that, before the sum is opened; never in clear.
+        opened_before: Called with (round, digest of the global model) once it has begun: who was in a sum that may have
+            been opened over that model before, nobody where none was. Only they are asked under masks: a hospital helps
+            to open no other sum over the model.
         refused: Called with (site, code, reason) where a site says after a round why it refused a part in it.
         closing_round: What `open_scores` has opened, None before.
     """
@@ -121,6 +132,8 @@ class Aggregator:
         self._scores = terms.scoring_server()
         self.before_round: Callable[[int, str], None] = lambda _number, _digest: None
         self.before_opening: Callable[[int, int], None] = lambda _number, _survivors: None
+        self.opening: Callable[[int, Sequence[str]], None] = lambda _number, _survivors: None
+        self.opened_before: Callable[[int, str], Collection[str]] = lambda _number, _digest: ()
         self.refused: Callable[[str, str, str], None] = lambda _site, _code, _reason: None
         self.closing_round: OpenedRound | None = None
         self._closing = (0, b"")
@@ -176,15 +189,25 @@ class Aggregator:
         """One round: the model travels by the channel of the updates, the contributions by the given one."""
         lost = dict(self._simulated.losses(number)) if self._simulated else {}
         parameters = self._terms.parameters(channel.codec, protocol_round(number, self._attempt))
+        masked = self._terms.config.secure_aggregation.enabled
+        before = frozenset(self.opened_before(number, vector_digest(vector)) if masked else ())
         try:
-            result = self._run(channel, parameters, self._updates.payload(vector), lost)
+            result = self._run(channel, parameters, self._updates.payload(vector), lost, before)
         except _NotOpenedError as error:
             self._close(parameters.round, None, 0)
             reached = {site: stage for site, stage in lost.items() if Stage(stage).rank <= Stage(error.stage).rank}
             rows, dropouts = _byte_rows(error.frames, number), {**error.dropouts, **reached}
             diverged, planned = sorted(error.diverged & set(dropouts)), self._planned(number) & set(reached)
             raise RoundAbortedError(
-                number, error.stage, str(error.__cause__), dropouts, rows, diverged, planned
+                number,
+                error.stage,
+                str(error.__cause__),
+                dropouts,
+                rows,
+                diverged,
+                planned,
+                before=before,
+                isolating=error.isolating,
             ) from error.__cause__
         if channel is not self._updates:
             self._updates.scored(result.survivors)
@@ -207,19 +230,27 @@ class Aggregator:
         parameters: RoundParameters,
         payload: bytes,
         lost: Mapping[str, str],
+        before: frozenset[str],
     ) -> RoundResult:
         roster, transport = self._terms.roster, self._transport
         if self._terms.config.secure_aggregation.enabled:
             noisy = channel.codec if isinstance(channel.codec, NoisyCodec) else None
-            server = ServerMachine(parameters, roster, payload, verifier=self._verifier, excess_noise=noisy)
+            left_out = set(self._terms.sites) - before if before else ()
+            server = ServerMachine(
+                parameters, roster, payload, verifier=self._verifier, excess_noise=noisy, left_out=left_out
+            )
             number = training_round(parameters.round)
+
+            def before_inputs() -> None:
+                if noisy is not None:  # every vector is paid for: none is asked for that no sum can have
+                    _require_all(before, server.dropouts)
+
+            def before_unmasking(survivors: tuple[str, ...]) -> None:
+                self.before_opening(number, len(survivors))
+                self.opening(number, survivors)
+
             try:
-                return run_round(
-                    server,
-                    transport,
-                    self._patience,
-                    lambda survivors: self.before_opening(number, len(survivors)),
-                )
+                return run_round(server, transport, self._patience, before_unmasking, before_inputs)
             except (TooFewSurvivorsError, ReconstructionError, AggregateError) as error:
                 stage = error.stage if isinstance(error, TooFewSurvivorsError) else "Unmasking"
                 raise _NotOpenedError(stage, server.frames, server.dropouts, refusals(server.rejections)) from error
@@ -281,6 +312,13 @@ def _check_survivors(parameters: RoundParameters, lost: Mapping[str, str], membe
             raise TooFewSurvivorsError(stage, left, needed)
 
 
+def _require_all(members: Collection[str], dropouts: Mapping[str, str]) -> None:
+    """Give up where one of these sites was lost before its vector was asked for."""
+    left = len(set(members) - set(dropouts))
+    if left < len(members):
+        raise TooFewSurvivorsError(Stage.SHARE_KEYS.value, left, len(members))
+
+
 def first_lost(planned: Mapping[str, str], lost: Mapping[str, str]) -> dict[str, str]:
     """Return {site: stage} of both, the earlier one where they differ: who refuses first is not there to be lost."""
     both = {**lost, **planned}
@@ -291,7 +329,8 @@ def first_lost(planned: Mapping[str, str], lost: Mapping[str, str]) -> dict[str,
 class _NotOpenedError(Exception):
     """A protocol round ended at `stage` without a sum, after `frames` had passed; its cause says why.
 
-    Of the sites that refused, `diverged` holds those that refused their own contribution: it is not finite.
+    Of the sites that refused, `diverged` holds those that refused their own contribution, as it is not finite, and
+    `isolating` those that have helped to open a sum over other sites with the same model.
     """
 
     def __init__(
@@ -302,6 +341,7 @@ class _NotOpenedError(Exception):
         self.frames = frames
         self.dropouts = dropouts
         self.diverged = {site for site, code in refused.items() if code == InputError.code}
+        self.isolating = {site for site, code in refused.items() if code == IsolationError.code}
 
 
 def _byte_rows(frames: Sequence[FrameRecord], number: int) -> tuple[ByteRow, ...]:

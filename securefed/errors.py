@@ -143,6 +143,8 @@ class RoundAbortedError(SecureFedError):
         diverged: Those of the sites that refused what they had trained themselves, because it is not finite.
         planned: Those that the run's configuration loses in this round.
         unpaid: Sites that take no part because their privacy budget does not bear it.
+        before: Who was in a sum that may have been opened over the same model before; nobody where none was.
+        isolating: Sites that refused since they opened a sum over that model and other sites.
     """
 
     def __init__(
@@ -155,6 +157,8 @@ class RoundAbortedError(SecureFedError):
         diverged: Sequence[str] = (),
         planned: Collection[str] = (),
         unpaid: Sequence[str] = (),
+        before: Collection[str] = (),
+        isolating: Collection[str] = (),
     ) -> None:
         self.round_number = round_number
         self.stage = stage
@@ -164,13 +168,15 @@ class RoundAbortedError(SecureFedError):
         self.diverged = tuple(diverged)
         self.planned = tuple(planned)
         self.unpaid = tuple(unpaid)
+        self.before = tuple(sorted(before))
+        self.isolating = tuple(sorted(isolating))
         why = cause.removesuffix(": nothing was revealed")
         super().__init__(f"round {round_number} was aborted and nothing was revealed: {why}. {self._next_step()}")
 
     def for_want_of_budget(self, unpaid: Sequence[str]) -> "RoundAbortedError":
         """Return the same error, whose message says that these sites cannot pay."""
         lost = self.dropouts, self.byte_rows, self.diverged, self.planned
-        return RoundAbortedError(self.round_number, self.stage, self.cause, *lost, unpaid)
+        return RoundAbortedError(self.round_number, self.stage, self.cause, *lost, unpaid, self.before, self.isolating)
 
     def _next_step(self) -> str:
         if self.unpaid:
@@ -180,6 +186,8 @@ class RoundAbortedError(SecureFedError):
                 "submit; where the study's own epsilon is used up, it cannot go on: make a new one, with noise in "
                 "shares with privacy.spare_rounds"
             )
+        if self.isolating or self._missing():
+            return f"The finished rounds are kept. {self._same_sum()}"
         if set(self.dropouts) - set(self.diverged) - set(self.planned) or not (self.diverged or self.planned):
             return (
                 "The finished rounds are kept: bring the lost sites back and go on with simulate --resume, deploy "
@@ -188,3 +196,21 @@ class RoundAbortedError(SecureFedError):
         if self.diverged:
             return f"Training diverged at {', '.join(self.diverged)}, where the update is not finite: {_LOWER_RATES}"
         return "The run itself loses these sites (simulation.drop): start a new run that loses fewer in this round"
+
+    def _missing(self) -> list[str]:
+        """Return who was in the earlier sum over the model and was lost in this attempt."""
+        return sorted(set(self.before) & set(self.dropouts) - set(self.isolating))
+
+    def _same_sum(self) -> str:
+        """What to do where a sum over the same model may have been opened before."""
+        if missing := self._missing():
+            return (
+                f"The sum of this round was over {', '.join(self.before)} before it was lost at the server, and it is "
+                "opened over the same hospitals only, since two sums over one model would single the others out: bring "
+                f"{', '.join(missing)} back and go on with deploy submit"
+            )
+        return (
+            f"{', '.join(self.isolating)} opened a sum over this model and other hospitals before, and open it over "
+            "the same ones only. Their logs name who makes the difference: stop the node of a hospital that was not in "
+            "that sum, bring back one that was, and go on with deploy submit"
+        )

@@ -258,6 +258,24 @@ class RunEvidence:
         """Record that a round begins, before anything is sent."""
         self._log.append("round_started", {"round": number, "cohort": list(cohort), "model_digest": model_digest})
 
+    def opening(self, number: int, survivors: Sequence[str]) -> None:
+        """Record over whom a sum is about to be opened: it may be repeated over these hospitals only."""
+        self._log.append("opening", {"round": number, "survivors": list(survivors)})
+
+    def opened_before(self, number: int, model_digest: str) -> tuple[str, ...]:
+        """Return who was in the first sum of a round that may have been opened over a model, nobody where none was.
+
+        The first: a later one over other hospitals can stand there and have been refused by them.
+        """
+        same = False
+        for event in self._log.events:
+            fields: Mapping[str, Any] = event.fields
+            if event.kind == "round_started":
+                same = (fields["round"], fields["model_digest"]) == (number, model_digest)
+            elif same and event.kind in {"opening", "round_completed"}:
+                return tuple(fields["survivors"])
+        return ()
+
     def round_completed(
         self, number: int, opened: OpenedRound, cohort: Sequence[str], model_digest: str | None = None
     ) -> None:

@@ -1,6 +1,6 @@
 """The server: requests out, replies in, one state at a time; every frame counted, every rejection kept by name."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from protocols.errors import (
     AuthenticationError,
@@ -37,6 +37,7 @@ class ServerMachine:
         payload: The global model's bytes, opaque here.
         verifier: Checks signatures.
         excess_noise: The codec of a round whose excess noise is removed.
+        left_out: Clients of the cohort that are not asked: they count as lost at AdvertiseKeys.
 
     Raises:
         ParameterError: The parameters belong to another roster, or excess noise could not be removed.
@@ -50,6 +51,7 @@ class ServerMachine:
         *,
         verifier: SignatureVerifier | None = None,
         excess_noise: ExcessNoise | None = None,
+        left_out: Collection[str] = (),
     ) -> None:
         if parameters.excess and excess_noise is None:
             raise ParameterError("excess", "needs the codec, to take the noise out of the sum")
@@ -71,7 +73,8 @@ class ServerMachine:
         self._accepted: set[int] = set()
         self._frames: list[FrameRecord] = []
         self._rejections: list[Rejection] = []
-        self._dropouts: dict[str, str] = {}
+        self._left_out = frozenset(left_out) & self._positions.keys()
+        self._dropouts = dict.fromkeys(sorted(self._left_out), Stage.ADVERTISE_KEYS.value)
         self._complaints: dict[int, tuple[int, ...]] = {}
         self._result: RoundResult | None = None
 
@@ -130,6 +133,8 @@ class ServerMachine:
             if id(message) not in encoded:
                 encoded[id(message)] = encode_message(message, self.parameters.round, self.session_id)
             name, frame = self._session.name(position), encoded[id(message)]
+            if name in self._left_out:
+                continue
             frames[name] = frame
             self._asked.add(position)
             self._frames.extend(account(name, self.parameters.round, Direction.DOWN, stage, frame, message))

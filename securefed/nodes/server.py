@@ -230,6 +230,7 @@ class _ServerRun:
             self._observer.round_finished(self._view(report))
 
         aggregator.before_round, aggregator.before_opening = before, privacy.before_opening
+        aggregator.opening, aggregator.opened_before = evidence.opening, evidence.opened_before
         aggregator.refused = self._refused
         try:
             kept = federation.run(config.federation.rounds, after)
@@ -237,7 +238,8 @@ class _ServerRun:
             self._note_refusals(evidence)
             folder.append_rows(folder.bytes, evidence.round_aborted(error))
             unpaid = sorted({hospital for hospital, code, _ in self._refusals if code == "budget"})
-            if len(self._sites) - len(unpaid) < self._terms.example.min_survivors:
+            few = len(self._sites) - len(unpaid) < self._terms.example.min_survivors
+            if few or set(unpaid) & set(error.before):
                 raise error.for_want_of_budget(unpaid) from error
             raise
         closing = aggregator.closing_round

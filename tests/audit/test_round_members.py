@@ -3,7 +3,7 @@
 import pytest
 
 from audit.errors import EvidenceError
-from audit.round_members import check_aborted, check_lost, check_members
+from audit.round_members import check_aborted, check_lost, check_members, check_opening
 from protocols.stages import Stage
 
 COHORT = ["north", "south", "west"]
@@ -44,3 +44,18 @@ def test_an_attempt_that_ended_lost_and_sent_nothing_at_a_later_stage(stage, oth
 def test_an_attempt_ends_at_a_stage_that_there_is():
     with pytest.raises(EvidenceError, match="ended at Lunch, which is no stage of a round"):
         check_aborted(7, {"stage": "Lunch"})
+
+
+def test_the_survivors_are_those_over_whom_the_sum_was_said_to_be_opened():
+    opened = check_opening(6, {"survivors": COHORT[:2]}, COHORT, None)
+    fields = {"cohort": COHORT, "survivors": COHORT[:2], "dropouts": {"west": "ShareKeys"}, "bytes": {}}
+    check_members(7, fields, COHORT, opened)
+    with pytest.raises(EvidenceError, match="not the hospitals over whom the sum was opened"):
+        check_members(7, {**fields, "survivors": COHORT, "dropouts": {}}, COHORT, opened)
+
+
+def test_an_attempt_opens_one_sum_over_its_cohort():
+    with pytest.raises(EvidenceError, match="a second sum of one attempt"):
+        check_opening(7, {"survivors": COHORT}, COHORT, frozenset(COHORT))
+    with pytest.raises(EvidenceError, match="outside of the cohort"):
+        check_opening(7, {"survivors": ["east"]}, COHORT, None)

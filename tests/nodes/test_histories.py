@@ -95,7 +95,7 @@ def test_the_data_of_a_hospital_that_comes_later_get_into_the_record(deployment)
     assert later == [{"hospital": "site2", "digest": "5" * 64}]
     assert found_in_the_data(deployed) == [
         "the digest leaves out site2, not there when the run began",
-        "site2 stated its data later (event 11)",
+        "site2 stated its data later (event 12)",
     ]
     verified(deployed)
 
