@@ -257,11 +257,15 @@ class Deployment:
 
     @_alone
     def stop(self, parties: Sequence[str] = ()) -> None:
-        """End all processes on this machine, or those of the named parties; raises DeploymentError as `start` does."""
+        """End all processes on this machine, or those of the named parties; raises DeploymentError as `start` does.
+
+        The server ends last: a site that could not take its leave of it would be kept out as if it were still there.
+        """
         if not parties:
+            stop_parties(self.folder, spared=SERVER)
             stop_parties(self.folder)
             return
-        for party in self._here(parties):
+        for party in sorted(self._here(parties), key=lambda party: party == SERVER):
             for name in (party, _node(party)):
                 stop_parties(self.folder, name)
 

@@ -2,6 +2,7 @@
 
 import http.client
 import json
+import math
 import os
 import shutil
 import ssl
@@ -16,13 +17,17 @@ from typing import Any, Final
 from audit.durable import write_whole
 from securefed.deploy.certificates import make_authority_and_server, make_node_key
 from securefed.deploy.errors import DeploymentError
-from securefed.deploy.processes import refuse_ended, start_party, stop_parties
+from securefed.deploy.processes import age, is_alive, log_of, refuse_ended, start_party, stop_parties
 from securefed.engines.names import FLOWER_NODES, SITE_SOCKET
 
 LINK: Final = "superlink"
 _CONNECTION: Final = "deployment"
 _ANSWERS_SECONDS: Final = 180.0
 """A command of Flower's takes two seconds, and a minute on a machine that has other things to do."""
+_KEPT_OUT: Final = "Failed to activate SuperNode"
+"""What Flower's SuperLink answers a SuperNode whose key it takes for online already."""
+_LAST_LINES: Final = 10
+"""Lines in which a SuperNode that ends says why."""
 
 
 def make_keys(folder: Path, sites: Sequence[str], host: str) -> None:
@@ -180,7 +185,7 @@ def start_node(folder: Path, site: str, link: str, port: int, site_socket: Path,
 
 
 def wait_until_online(folder: Path, sites: Sequence[str], seconds: float = 120.0) -> None:
-    """Wait until the SuperNodes of all sites are online.
+    """Wait until the SuperNodes of all sites are online, each of them as it was started last.
 
     Raises:
         DeploymentError: They are not within `seconds`, or one has ended.
@@ -188,20 +193,35 @@ def wait_until_online(folder: Path, sites: Sequence[str], seconds: float = 120.0
     deadline = time.monotonic() + seconds
     while missing := [site for site in sites if site not in online(folder)]:
         for site in missing:
-            refuse_ended(folder, site)
+            _refuse_ended_node(folder, site)
         if time.monotonic() > deadline:
             raise DeploymentError(f"not online: {', '.join(missing)}; look into {folder / 'logs'}")
         time.sleep(0.5)
 
 
+def _refuse_ended_node(folder: Path, site: str) -> None:
+    if not is_alive(folder, site) and log_of(folder, site).exists():
+        said = log_of(folder, site).read_text(encoding="utf-8", errors="replace").splitlines()[-_LAST_LINES:]
+        if any(_KEPT_OUT in line for line in said):
+            raise DeploymentError(
+                f"{site} was kept out: for about a minute after a SuperNode was killed or cut off, Flower takes it for "
+                f"online and lets it in no second time. In a minute: deploy flower start {folder} {site}"
+            )
+    refuse_ended(folder, site)
+
+
 def online(folder: Path) -> tuple[str, ...]:
-    """Return the registered sites that the SuperLink sees online; none while it does not answer."""
+    """Return the registered sites that the SuperLink sees online; none while it does not answer.
+
+    A SuperNode that was killed it sees for another minute: one that was started here counts if it runs and was let in
+    since it was started.
+    """
     try:
         listed = flwr(folder, "supernode", "list", _CONNECTION).get("nodes", [])
     except DeploymentError:
         return ()
-    there = {str(node["node-id"]) for node in listed if node["status"] == "online"}
-    return tuple(site for site, node in _nodes(folder).items() if node in there)
+    there = {str(node["node-id"]): float(node["online-elapsed"]) for node in listed if node["status"] == "online"}
+    return tuple(site for site, node in _nodes(folder).items() if there.get(node, math.inf) < age(folder, site))
 
 
 def submit(folder: Path) -> str:

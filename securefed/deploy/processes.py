@@ -5,6 +5,7 @@ whatever it starts. A party is ended by that mark and not by process groups, sin
 own, and a killed parent leaves orphans. Linux only: the mark is read from /proc.
 """
 
+import math
 import os
 import signal
 import subprocess
@@ -61,6 +62,14 @@ def is_alive(folder: Path, party: str) -> bool:
     return int(started) in pids if started.isdigit() else bool(pids)
 
 
+def age(folder: Path, party: str) -> float:
+    """Return the seconds since a party's command was started here: 0 where it has ended, inf where it never was."""
+    path = _pid_file(folder, party)
+    if not path.exists():
+        return math.inf
+    return time.time() - path.stat().st_mtime if is_alive(folder, party) else 0.0
+
+
 def refuse_ended(folder: Path, party: str) -> None:
     """Raise DeploymentError, with the last line of its log, where the command of a party has ended."""
     if not is_alive(folder, party):
@@ -113,16 +122,19 @@ def kill_party(folder: Path, party: str) -> None:
     _reap()
 
 
-def stop_parties(folder: Path, party: str | None = None) -> None:
-    """End a party or all of them: SIGTERM, and SIGKILL for what is left after ten seconds.
+def stop_parties(folder: Path, party: str | None = None, *, spared: str = "") -> None:
+    """End a party, or all of them but one: SIGTERM, and SIGKILL for what is left after ten seconds.
+
+    Each process gets either once: a second SIGTERM would end one that takes its leave.
 
     Raises:
         DeploymentError: Something cannot be ended.
     """
     for number in (signal.SIGTERM, signal.SIGKILL):
-        deadline = time.monotonic() + _PATIENCE_SECONDS
-        while pids := running(folder, party):
-            _signal(pids, number)
+        deadline, told = time.monotonic() + _PATIENCE_SECONDS, set[int]()
+        while pids := sorted(set(running(folder, party)) - set(running(folder, spared) if spared else ())):
+            _signal([pid for pid in pids if pid not in told], number)
+            told.update(pids)
             _reap()
             if time.monotonic() > deadline:
                 break

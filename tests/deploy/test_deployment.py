@@ -212,6 +212,23 @@ def test_only_parties_that_there_are_can_be_stopped(near):
         near.stop(["nears"])
 
 
+@pytest.mark.parametrize("named", [(), ("server", "near")])
+def test_the_server_ends_when_the_sites_have_taken_leave_of_it(near, named):
+    server = near.folder / "logs" / "server.pid"
+    leave = (
+        "import os, signal, sys, time\n"
+        f"def leave(*_): os.kill(int(open({str(server)!r}).read()), 0); open('left', 'w'); sys.exit()\n"
+        "signal.signal(signal.SIGTERM, leave); open('up', 'w'); time.sleep(60)"
+    )
+    for party, code in (("server", SLEEP), ("near", leave)):
+        processes.start_party(near.folder, party, [sys.executable, "-c", code], dict(os.environ), near.folder)
+    while not (near.folder / "up").exists():
+        processes.refuse_ended(near.folder, "near")
+    near.stop(named)
+    assert (near.folder / "left").exists()
+    assert processes.running(near.folder) == ()
+
+
 def test_the_state_of_a_server_that_does_not_answer_hides_nothing_else(far, monkeypatch):
     def silent(*_):
         raise DeploymentError('{"raw": "json"}')

@@ -16,6 +16,7 @@ from securefed.deploy.plan import Plan
 from tests.deploy.parties import play
 
 SLEEP = "import time; time.sleep(60)"
+KEPT_OUT = "[code: 2004] Failed to activate SuperNode.\nhttps://flower.ai/docs"
 A_MINUTE_AGO = -1 / (24 * 60)
 
 
@@ -39,6 +40,36 @@ def test_a_site_that_ends_at_once_is_not_waited_for(folder, monkeypatch):
     play(folder, "north", "exit('port 8003 is taken')")
     with pytest.raises(DeploymentError, match="north has ended: port 8003 is taken"):
         flower_run.wait_until_online(folder, ["north"])
+
+
+class Remembering:
+    """A SuperLink that let a site's SuperNode in so many seconds ago and takes it for online."""
+
+    def __init__(self, folder, ago):
+        (folder / "nodes.json").write_text('{"north": "7"}')
+        self.ago = ago
+
+    def flwr(self, folder, *arguments):
+        return {"nodes": [{"node-id": "7", "status": "online", "online-elapsed": self.ago}]}
+
+
+def test_a_node_that_the_link_lets_in_no_second_time_is_not_online(folder, monkeypatch):
+    """Stopped and started again within a minute: the link still sees the former one, and the new one ends."""
+    monkeypatch.setattr(flower_run, "flwr", Remembering(folder, ago=50.0).flwr)
+    play(folder, "north", f"import time; time.sleep(1); exit({KEPT_OUT!r})")
+    assert flower_run.online(folder) == ()
+    with pytest.raises(DeploymentError, match=rf"north was kept out: .* deploy flower start {folder} north"):
+        flower_run.wait_until_online(folder, ["north"])
+    assert flower_run.online(folder) == ()
+
+
+def test_a_node_is_online_that_was_let_in_since_it_was_started_or_was_not_started_here(folder, monkeypatch):
+    link = Remembering(folder, ago=50.0)
+    monkeypatch.setattr(flower_run, "flwr", link.flwr)
+    assert flower_run.online(folder) == ("north",)
+    play(folder, "north", SLEEP)
+    link.ago = 0.0
+    flower_run.wait_until_online(folder, ["north"])
 
 
 def test_a_certificate_that_has_expired_is_named(folder, monkeypatch):

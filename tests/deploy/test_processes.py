@@ -1,3 +1,4 @@
+import math
 import os
 import signal
 import sys
@@ -52,6 +53,42 @@ def test_who_ignores_a_request_is_ended_by_force(folder, monkeypatch):
     start(folder, "north", STUBBORN)
     processes.stop_parties(folder, "north")
     assert processes.running(folder) == ()
+
+
+LEAVING = """
+import pathlib, signal, sys, time
+def leave(number, frame):
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    time.sleep(0.5)
+    pathlib.Path("left").touch()
+    sys.exit()
+signal.signal(signal.SIGTERM, leave)
+print("up", flush=True)
+time.sleep(60)
+"""
+"""As Flower's SuperNode: a second SIGTERM ends it in the middle of its leave."""
+
+
+def test_who_takes_leave_is_not_asked_twice(folder):
+    start(folder, "north", LEAVING)
+    processes.stop_parties(folder)
+    assert (folder / "left").exists()
+
+
+def test_one_party_is_spared(folder):
+    start(folder, "server", ORPHANS)
+    start(folder, "north", ORPHANS)
+    processes.stop_parties(folder, spared="server")
+    assert processes.running(folder, "north") == ()
+    assert len(processes.running(folder, "server")) == 2
+
+
+def test_the_age_of_a_party_is_that_of_its_command_while_it_runs(folder):
+    assert processes.age(folder, "north") == math.inf
+    start(folder, "north", ORPHANS)
+    assert 0 < processes.age(folder, "north") < 60
+    processes.stop_parties(folder, "north")
+    assert processes.age(folder, "north") == 0
 
 
 def test_a_party_is_not_started_twice(folder):
