@@ -7,10 +7,11 @@ the log is opened again, and the cut is itself an event. The bytes are specified
 import fcntl
 import hashlib
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import pairwise
 from pathlib import Path
 from types import MappingProxyType
 from typing import BinaryIO, Self
@@ -242,6 +243,16 @@ def parse_events(content: bytes) -> list[Event]:
     if unfinished:
         raise EvidenceError(len(events), "the last line is incomplete")
     return events
+
+
+def set_back(events: Sequence[Event]) -> str:
+    """Return where a log's clock went back, in words, and "" where it never did: order is by chain and not by time."""
+    late = [(before, event) for before, event in pairwise(events) if event.time < before.time]
+    if not late:
+        return ""
+    before, event = late[0]
+    more = f", and {len(late) - 1} times more" if late[1:] else ""
+    return f"the clock of the log went back at event {event.seq}, from {before.time} to {event.time}{more}"
 
 
 def _parse_line(line: bytes, seq: int, prev: str) -> Event:

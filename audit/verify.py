@@ -17,7 +17,7 @@ from audit.check_sums import check_sums
 from audit.data_name import DATA_KEY, named_data
 from audit.errors import AccountingUnavailableError, EvidenceError, KeyFileError, NothingToCompareError
 from audit.history import RunHistory, read_history
-from audit.log import read_events
+from audit.log import read_events, set_back
 from audit.merkle import MerkleTree
 from audit.roster import Roster
 from audit.study import check_study
@@ -229,7 +229,9 @@ def _plain(text: str) -> str:
 def _rounds_in_words(history: RunHistory) -> str:
     again = len(history.rounds) - len(history.results)
     end = "the run reached its end" if history.completed else "THE RUN DID NOT REACH ITS END"
-    return f"{len(history.results)} rounds follow one another{f', {again} were done again' if again else ''}; {end}"
+    back = f"; {said}" if (said := set_back(history.events)) else ""
+    found = f"{len(history.results)} rounds follow one another{f', {again} were done again' if again else ''}"
+    return f"{found}; {end}{back}"
 
 
 def _heads_in_words(found: HeadsChecked, *, is_pinned: bool, is_complete: bool) -> str:

@@ -12,7 +12,7 @@ from audit.canonical import encode_canonical
 from audit.check_epsilon import composition_of
 from audit.errors import EvidenceError
 from audit.history import RunHistory
-from audit.log import Event
+from audit.log import Event, set_back
 from audit.report.communication import communication_section
 from audit.report.form import REPORT, REPORT_FORMAT
 from audit.report.method import method_of
@@ -272,5 +272,7 @@ def _limitations(history: RunHistory, verification: Verification) -> list[str]:
         )
     if history.last("encoder_described") is not None:
         found.append("The frozen encoder was trained on other data, whose privacy is not a matter of this record.")
+    if said := set_back(history.events):
+        found.append(f"{said[0].upper()}{said[1:]}: its times do not say when, or for how long, it was written.")
     found.append("The record shows what the software wrote; it cannot show that the machine ran this software.")
     return found

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from datetime import timedelta
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 from audit import EventLog, heads
 from audit.canonical import decode_canonical, encode_canonical
 from audit.heads import SignedHead
+from audit.report import build_report
 from audit.verify import Outcome, verify_run
 from tests.audit.runs import SITES, Ticks, rechained, roster_of, round_fields, signed_again
 from tests.audit.tampering import COMPLETED, changed, failure, lines_of, write_lines
@@ -39,6 +41,18 @@ def test_a_roster_from_outside_pins_the_keys(complete_run, tmp_path):
     found = verify_run(complete_run, roster=tmp_path / "pinned.json")
     assert found.is_verified
     assert found.is_pinned
+
+
+def test_a_clock_that_went_back_is_remarked_on_and_no_fault(run):
+    """Times are the writer's and no proof of order; a run must not be said to end before it began without a word."""
+    run.log._clock.now -= timedelta(days=400)
+    found = verify_run(run.complete())
+    assert found.is_verified
+    history = next(check.detail for check in found.checks if check.name == "history")
+    remark = "clock of the log went back at event 11, from 2026-01-02T03:04:16.000000Z to 2024-11-28T03:04:17.000000Z"
+    assert history.endswith(f"the run reached its end; the {remark}")
+    said = build_report(run.folder)["limitations"]
+    assert f"The {remark}: its times do not say when, or for how long, it was written." in said
 
 
 def test_an_interrupted_run_verifies_as_far_as_it_came(run):
