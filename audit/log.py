@@ -7,6 +7,7 @@ the log is opened again, and the cut is itself an event. The bytes are specified
 import fcntl
 import hashlib
 import os
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -30,6 +31,9 @@ GENESIS = "0" * 64
 
 MAX_LINE = 64 * 2**20
 """Bytes of the longest line that is read."""
+
+_POLL = 0.05
+"""Seconds between two attempts to get a log's lock."""
 
 
 def system_clock() -> datetime:
@@ -106,8 +110,13 @@ class EventLog:
         return log
 
     @classmethod
-    def open(cls, path: Path, clock: Clock = system_clock) -> Self:
+    def open(cls, path: Path, clock: Clock = system_clock, wait: float = 0.0) -> Self:
         """Open a log to append to it, after verifying its chain and cutting a last line that a crash left incomplete.
+
+        Args:
+            path: The file.
+            clock: Where the times come from.
+            wait: Seconds to wait for another process to let go of it.
 
         Raises:
             LogWriteError: The file is missing or cannot be written.
@@ -119,7 +128,7 @@ class EventLog:
         except OSError as error:
             raise LogWriteError(path, f"cannot be opened ({error.strerror})") from error
         try:
-            _locked(stream, path)
+            _locked(stream, path, wait)
             content = stream.read()
             end = content.rfind(b"\n") + 1
             tail = content[end:]
@@ -134,6 +143,23 @@ class EventLog:
         if tail:
             log.append("tail_cut", {"bytes": len(tail), "digest": hashlib.sha256(tail).hexdigest()})
         return log
+
+    @classmethod
+    def reading(cls, path: Path) -> Self:
+        """Return a log as it is now, to be read alone and without its lock: it may be written meanwhile.
+
+        A last line that is not whole yet is left out; of a log that was never begun there are no events.
+
+        Raises:
+            EvidenceError: The file cannot be read, or a complete line does not verify.
+        """
+        try:
+            with path.open("rb") as stream:
+                content = stream.read()
+        except OSError as error:
+            raise EvidenceError(-1, f"{path} cannot be read ({error.strerror})") from error
+        whole = content[: content.rfind(b"\n") + 1]
+        return cls(path, system_clock, stream, parse_events(whole) if whole else [])
 
     @property
     def events(self) -> tuple[Event, ...]:
@@ -292,10 +318,15 @@ def _format_time(now: datetime) -> str:
     return now.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
-def _locked(stream: BinaryIO, path: Path) -> BinaryIO:
-    try:
-        fcntl.flock(stream.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        stream.close()
-        raise LogLockedError(path) from error
-    return stream
+def _locked(stream: BinaryIO, path: Path, wait: float = 0.0) -> BinaryIO:
+    deadline = time.monotonic() + wait
+    while True:
+        try:
+            fcntl.flock(stream.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            if time.monotonic() >= deadline:
+                stream.close()
+                raise LogLockedError(path) from error
+            time.sleep(_POLL)
+        else:
+            return stream

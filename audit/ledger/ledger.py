@@ -83,6 +83,7 @@ class Ledger:
         self._clock = clock
         self._fault = fault
         self._state = State()
+        self._begin = "BEGIN" if read_only else "BEGIN IMMEDIATE"
         self._connection = read_database(path) if read_only else open_database(path)
         try:
             self._catch_up()
@@ -320,10 +321,13 @@ class Ledger:
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
-        """Hold the write lock over a block; what it wrote is durable after it, or undone whole."""
+        """Hold the write lock over a block; what it wrote is durable after it, or undone whole.
+
+        A ledger that is read alone has no lock to hold, and refuses the writing.
+        """
         before = (self._state.size, self._state.digest)
         try:
-            self._connection.execute("BEGIN IMMEDIATE")
+            self._connection.execute(self._begin)
         except sqlite3.Error as error:
             raise LedgerError(self.path, f"cannot be locked ({error})") from error
         try:

@@ -10,11 +10,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from audit.errors import AuditError
 from audit.ledger import Account, Charge, Ledger, run_in_ledgers
-from audit.log import Clock, EventLog, read_events
+from audit.log import Clock, EventLog
 from clients.encoders import FeatureBundle
 from protocols.noise import NoisePlan
 from securefed.config import PrivacyConfig, RunConfig
@@ -33,6 +33,9 @@ from securefed.run_folder import RunFolder
 
 T = TypeVar("T")
 Patients = Mapping[str, str | None]
+
+_WAIT_SECONDS: Final = 10.0
+"""How long a charge waits for another process or thread to let go of the private log."""
 
 
 @dataclass(frozen=True)
@@ -130,7 +133,7 @@ class SitePrivacy:
             if not record and not self._folder.log.exists():
                 self._foresee_all()
                 return ""
-            with self._books(run_id) as book:
+            with self._books(run_id) if record else self._as_they_are(run_id) as book:
                 book.check_run(self._config.federation.rounds, record=record and run_id not in self._refused)
             vectors = None if finished is None else self.vectors(run_id, finished)
         except AuditError as error:
@@ -147,7 +150,7 @@ class SitePrivacy:
         """
         if self._plan is None or not self._folder.log.exists():
             return None
-        with self._books(run_id) as book:
+        with self._as_they_are(run_id) as book:
             assert isinstance(book, SharedCharges)  # noqa: S101 (narrows the type)
             left = book.left_of(self._site)
             assert left is not None  # noqa: S101 (a study's rounds are a limit)
@@ -157,7 +160,8 @@ class SitePrivacy:
         """Return the runs of the study, as ledgers name them, in which the hospital was charged."""
         if not self._folder.log.exists():
             return frozenset()
-        charges = (event.fields for event in read_events(self._folder.log) if event.kind == "charge")
+        events = EventLog.reading(self._folder.log).events
+        charges = (event.fields for event in events if event.kind == "charge")
         return frozenset(str(fields["release_id"]).partition("/")[0] for fields in charges)
 
     def release_id(self, site: str, number: int, model_digest: str) -> str:
@@ -205,7 +209,7 @@ class SitePrivacy:
             charge = Charge("", "all", cost.mechanism, cost.repetitions * rounds)
         else:
             charge = Charge("", "all", charged_mechanism(self._plan, privacy), rounds)
-        with Ledger.existing(self._ledger, self._now) as ledger:
+        with Ledger.reading(self._ledger) as ledger:
             account = Account(self._site, self._fingerprint[self._site], privacy.unit)
             ledger.foresee(account, charge, record=False)
 
@@ -229,19 +233,30 @@ class SitePrivacy:
     @contextmanager
     def _books(self, run_id: str) -> Iterator[Spending | SharedCharges]:
         """Open ledger and private log, for one step at a time: a node may answer from several threads or processes."""
+        with Ledger.existing(self._ledger, self._now) as ledger, self._log() as log:
+            yield self._book(run_id, log, ledger)
+
+    @contextmanager
+    def _as_they_are(self, run_id: str) -> Iterator[Spending | SharedCharges]:
+        """Read ledger and private log and lock neither: a round must not wait, or fail, because somebody looks.
+
+        The log is read first: what it has by then, the ledger has.
+        """
+        log = EventLog.reading(self._folder.log)
+        with Ledger.reading(self._ledger) as ledger:
+            yield self._book(run_id, log, ledger)
+
+    def _book(self, run_id: str, log: EventLog, ledger: Ledger) -> Spending | SharedCharges:
         privacy, rounds = self._config.privacy, self._config.federation.rounds
         run = run_in_ledgers(run_id, self._study)
-        with Ledger.existing(self._ledger, self._now) as ledger, self._log() as log:
-            if self._plan is None:
-                cost = local_cost(privacy, rounds)
-                yield Spending(log, run, privacy, cost, self._fingerprint, ledger, most=rounds)
-            else:
-                most = rounds + privacy.spare_rounds
-                yield SharedCharges(log, run, self._held, self._plan, self._fingerprint, ledger, most)
+        if self._plan is None:
+            return Spending(log, run, privacy, local_cost(privacy, rounds), self._fingerprint, ledger, most=rounds)
+        most = rounds + privacy.spare_rounds
+        return SharedCharges(log, run, self._held, self._plan, self._fingerprint, ledger, most)
 
     def _log(self) -> EventLog:
         if self._folder.log.exists():
-            return EventLog.open(self._folder.log, self._now)
+            return EventLog.open(self._folder.log, self._now, _WAIT_SECONDS)
         for folder in (self._folder.path.parent, self._folder.path):
             folder.mkdir(exist_ok=True, mode=0o700)
         header: dict[str, Any] = {

@@ -4,6 +4,7 @@ import math
 import multiprocessing
 import os
 import signal
+import threading
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
@@ -105,6 +106,37 @@ def test_one_writer_at_a_time(tmp_path):
         EventLog.open(tmp_path / "log")
     log.close()
     EventLog.open(tmp_path / "log").close()
+
+
+def test_a_writer_waits_as_long_as_it_is_told_for_the_other_to_let_go(tmp_path):
+    log = make(tmp_path / "log")
+    letting_go = threading.Timer(0.2, log.close)
+    letting_go.start()
+    with EventLog.open(tmp_path / "log", wait=30.0) as second:
+        assert len(second) == 4
+        with pytest.raises(LogLockedError):
+            EventLog.open(tmp_path / "log", wait=0.1)
+    letting_go.join()
+
+
+def test_a_reader_needs_no_lock_and_takes_what_is_whole(tmp_path):
+    path = tmp_path / "log"
+    with make(path) as log, EventLog.reading(path) as seen:
+        assert seen.events == log.events
+        log.append("resumed", {"round": 2})
+        assert len(seen) == 4
+        with pytest.raises(LogWriteError):
+            seen.append("resumed", {"round": 3})
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-7])
+    assert [event.kind for event in EventLog.reading(path).events] == ["run_started", *["round_started"] * 3]
+    path.write_bytes(whole[:7])
+    assert EventLog.reading(path).events == ()
+    assert path.read_bytes() == whole[:7]
+    path.write_bytes(b"{}\n" + whole)
+    for broken in (path, tmp_path / "absent"):
+        with pytest.raises(EvidenceError):
+            EventLog.reading(broken)
 
 
 def test_an_incomplete_last_line_is_cut_and_the_cut_recorded(tmp_path):
