@@ -9,6 +9,7 @@ _ADVICE: Final[Mapping[str, str]] = {
     "disk": "has to free space on its disk; submit again then",
     "fault": "has the cause in its own log; submit again once it is mended",
     "data": "has other data than it approved: it puts them back, or approves the study again; submit again then",
+    "ledger": "has to mend its ledger or private log, of which its own log says more; submit again then",
     "study": "has approved another study since: it approves this one again and starts its node; submit again then",
     "": "has to start its node; submit again then, whenever that is",
 }

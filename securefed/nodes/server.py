@@ -87,7 +87,7 @@ class _ServerRun:
         self._path = path
         self._begin = self._round_began = time.perf_counter()
         self._refusals: list[tuple[str, str, str]] = []
-        self._noted = 0
+        self._noted = self._before_round = 0
         self._sites = tuple(sorted(self._study.roster.hospitals))
         self._parties = RemoteParties(
             path, start.key, self._study.roster, self._study.digest, transport, patience, self._refused
@@ -210,7 +210,7 @@ class _ServerRun:
         folder.replace_rows(folder.bytes, evidence.sent())
 
         def before(number: int, digest: str) -> None:
-            self._round_began = time.perf_counter()
+            self._round_began, self._before_round = time.perf_counter(), len(self._refusals)
             privacy.check_round(number)
             self._greet(evidence, number)
             self._describe_data(evidence, data)
@@ -237,7 +237,8 @@ class _ServerRun:
         except RoundAbortedError as error:
             self._note_refusals(evidence)
             folder.append_rows(folder.bytes, evidence.round_aborted(error))
-            unpaid = sorted({hospital for hospital, code, _ in self._refusals if code == "budget"})
+            refused = self._refusals[self._before_round :]
+            unpaid = sorted({hospital for hospital, code, _ in refused if code == "budget"})
             few = len(self._sites) - len(unpaid) < self._terms.example.min_survivors
             if few or set(unpaid) & set(error.before):
                 raise error.for_want_of_budget(unpaid) from error

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from audit.canonical import JSON
 from audit.errors import AuditError
+from audit.ledger.errors import BudgetExceededError
 from clients.data import DataError
 from clients.encoders import EncoderError
 from protocols.client.machine import ClientMachine
@@ -35,7 +36,7 @@ from securefed.nodes.control import ControlStage, decode_request, encode_refusal
 from securefed.nodes.faults import in_one_line
 from securefed.nodes.memory import RoundMemory
 from securefed.nodes.numbering import training_round
-from securefed.nodes.site_run import UNUSABLE, ControlRefusedError, SiteRun
+from securefed.nodes.site_run import BOOKS, UNUSABLE, ControlRefusedError, SiteRun
 from securefed.nodes.site_state import SiteState
 from securefed.run_folder import Arrays
 from securefed.sum_terms import SumTerms
@@ -265,9 +266,15 @@ class SiteNode:
         """Have a deployed site that does not pay or cannot use its data refuse the round, and say why after it."""
         try:
             yield
-        except (AuditError, ReleaseRefusedError, TargetEpsilonError) as error:
+        except (BudgetExceededError, TargetEpsilonError) as error:
             self._leave_out(error, number, "budget", str(error))
             raise PolicyError("the release", "one more", "what its ledger and the study pay for") from error
+        except ReleaseRefusedError as error:
+            self._leave_out(error, number, "release", str(error))
+            raise PolicyError("the release", "one more", "one that can be made") from error
+        except AuditError as error:
+            self._leave_out(error, number, "ledger", BOOKS)
+            raise PolicyError("the release", "one more", "none without its ledger") from error
         except (ConfigError, DataError, EncoderError) as error:
             self._leave_out(error, number, "data", UNUSABLE)
             raise PolicyError("the round", "one of training", "none without its data") from error

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from audit.canonical import JSON
-from audit.errors import EvidenceError
+from audit.errors import AuditError, EvidenceError
 from audit.heads import TreeHead, Witness
 from clients.data import DataError
 from clients.encoders import EncoderError
@@ -29,6 +29,9 @@ CONTROL_VERSION: Final = 100 * VERSION + 3
 
 UNUSABLE: Final = "the data of this site cannot be used; its own log says why"
 """What leaves a site whose data cannot be read: errors about data name files and classes."""
+
+BOOKS: Final = "the ledger or a log of this site cannot be used; its own log says why"
+"""What leaves a site whose books fail it: errors about them name files."""
 
 
 class ControlRefusedError(Exception):
@@ -63,7 +66,8 @@ class SiteRun:
         witness: Opens the site's heads of a run by its id.
         keep: Called with (run id, model float32[d], its round) at the end of a run.
         run_id: The run in progress, "" before the first Hello.
-        objection: Called with a run id; returns why the site cannot pay for the run, "" where it can.
+        objection: Called with a run id; returns why the site cannot pay for the run, "" where it can. An AuditError
+            says that its books cannot be used.
         unusable: Returns why the site's data cannot be those that it approved, "" where they are.
 
     Attributes:
@@ -93,8 +97,8 @@ class SiteRun:
 
         Raises:
             ControlRefusedError: `version`, `study` or `roster` differ, the site's `data` are not what it approved, or
-                its `budget` does not bear the run; of a run that has `ended` only a signature and the kept model are
-                wanted, which need neither.
+                its `budget` does not bear the run, or its `ledger` cannot be used; of a run that has `ended` only a
+                signature and the kept model are wanted, which need none of it.
         """
         if fields["version"] != CONTROL_VERSION:
             raise ControlRefusedError(
@@ -110,7 +114,7 @@ class SiteRun:
         run_id = str(fields["run_id"])
         if not fields.get("ended", False):
             self._require("data", self._unusable(), run_id)
-            self._require("budget", self.objection(run_id), run_id)
+            self._require(*self._cannot_pay(run_id), run_id)
         if run_id != self.run_id:
             self.run_id, self._witness = run_id, None
         return {
@@ -120,6 +124,14 @@ class SiteRun:
             "witnessed": self._heads().size,
             "data": self._agreement.data,
         }
+
+    def _cannot_pay(self, run_id: str) -> tuple[str, str]:
+        """Return the code of a refusal and why the site cannot pay for a run, "" where it can."""
+        try:
+            return "budget", self.objection(run_id)
+        except AuditError as error:
+            _LOG.error("nobody can tell whether the run %s can be paid for: %s", run_id, error)
+            return "ledger", BOOKS
 
     def _require(self, code: str, reason: str, run_id: str) -> None:
         if reason:
@@ -147,7 +159,7 @@ class SiteRun:
 
         Raises:
             ControlRefusedError: The run is another one, the bytes are no model, the `disk` does not take it, or
-                the `data` to evaluate it on cannot be used.
+                the `data` to evaluate it on, or the `ledger` to state what it cost, cannot be used.
         """
         if fields["run_id"] != self.run_id:
             raise ControlRefusedError("run", f"this site is in the run {self.run_id!r}, not in {fields['run_id']!r}")
@@ -166,6 +178,9 @@ class SiteRun:
         except (ConfigError, DataError, EncoderError) as error:
             _LOG.error("the model of the run %s cannot be evaluated: %s", self.run_id, error)
             raise ControlRefusedError("data", UNUSABLE) from error
+        except AuditError as error:
+            _LOG.error("what the run %s has cost cannot be stated: %s", self.run_id, error)
+            raise ControlRefusedError("ledger", BOOKS) from error
         return {}
 
     def _heads(self) -> Witness:

@@ -12,8 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from audit.errors import AuditError
-from audit.ledger import Account, Charge, Ledger, run_in_ledgers
+from audit.ledger import Account, BudgetExceededError, Charge, Ledger, run_in_ledgers
 from audit.log import Clock, EventLog
 from clients.encoders import FeatureBundle
 from protocols.noise import NoisePlan
@@ -126,6 +125,9 @@ class SitePrivacy:
             run_id: The run.
             finished: The round of the last head that the hospital signed in it; None asks for the budget only.
             record: Whether ledger and private log record a refusal; the same one is recorded once by a process.
+
+        Raises:
+            AuditError: Ledger or private log cannot be used, so that nobody can tell.
         """
         if reason := too_few_rounds(self._config, self._plan):
             return reason
@@ -135,10 +137,10 @@ class SitePrivacy:
                 return ""
             with self._books(run_id) if record else self._as_they_are(run_id) as book:
                 book.check_run(self._config.federation.rounds, record=record and run_id not in self._refused)
-            vectors = None if finished is None else self.vectors(run_id, finished)
-        except AuditError as error:
+        except BudgetExceededError as error:
             self._refused.add(run_id)
             return str(error)
+        vectors = None if finished is None else self.vectors(run_id, finished)
         return vectors.text if vectors is not None and vectors.are_gone else ""
 
     def vectors(self, run_id: str, finished: int) -> "Vectors | None":
@@ -221,7 +223,9 @@ class SitePrivacy:
     def _in_run(self) -> str:
         run_id = self._run_id()
         if not run_id:
-            raise ReleaseRefusedError(f"{self._site} has agreed to no run: it releases nothing")
+            raise ReleaseRefusedError(
+                f"{self._site} has agreed to no run: it releases nothing before the server has said Hello"
+            )
         return run_id
 
     @contextmanager

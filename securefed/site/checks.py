@@ -9,7 +9,7 @@ from enum import StrEnum
 from typing import Final
 
 from audit.bounds import at_least
-from audit.errors import EvidenceError, KeyFileError
+from audit.errors import AuditError, EvidenceError, KeyFileError
 from audit.heads import read_heads
 from audit.log import Event, EventLog
 from audit.roster import public_hex
@@ -193,7 +193,11 @@ def _budget(folder: SiteFolder, settings: SiteSettings, study: Study | None) -> 
             text = f"{folder.ledger} does not exist: whether a budget bears this study is not known; make it: {made}"
             return SiteFinding("budget", Level.WRONG, text)
         privacy = site_privacy(folder, settings, study, terms_of(study), data_fingerprint(settings, study))
-        if objection := privacy.objection("check", record=False):
+        try:
+            objection = privacy.objection("check", record=False)
+        except AuditError as error:
+            objection = str(error)
+        if objection:
             return SiteFinding("budget", Level.WRONG, objection)
         if not os.access(folder.ledger, os.W_OK):
             text = f"{folder.ledger} cannot be written: nothing can be charged; let the node's user write it"

@@ -6,15 +6,21 @@ import threading
 
 import numpy as np
 import pytest
-from site_trial import Folders, call
+from deployed import KilledError
+from site_trial import Folders, FolderWire, Trial, call
 
-from audit.ledger import Ledger
-from audit.log import EventLog
+from audit.ledger import Ledger, LedgerError
+from audit.log import EventLog, read_events
+from securefed.deploy.errors import DeploymentError
+from securefed.errors import RoundAbortedError
+from securefed.nodes.control import encode_refusal
+from securefed.nodes.numbering import training_round
 from securefed.site.checks import Level, _budget, _charges
 from securefed.site.folder import SiteFolder
+from securefed.site.opening import open_site
 from securefed.site.settings import read_settings
 from securefed.study.terms import terms_of
-from tests.nodes.private_trial import LOCAL, PrivateTrial, hello
+from tests.nodes.private_trial import LOCAL, PrivateTrial, hello, of_kind, verified
 
 pytestmark = pytest.mark.usefixtures("no_replay")
 
@@ -93,3 +99,84 @@ def test_a_charge_between_the_readings_of_log_and_ledger_is_no_difference(tmp_pa
             (found,) = _charges(SiteFolder(trial.path("west")))
     assert (found.level, late) == (Level.OK, [])
     assert found.text.startswith("2 charges of 1 logs agree")
+
+
+@pytest.mark.parametrize("settings", [LOCAL, {**SHARES, "privacy__spare_rounds": 2}], ids=["local", "distributed"])
+def test_a_ledger_that_cannot_be_written_for_a_while_is_no_spent_budget_and_its_path_stays(
+    tmp_path, monkeypatch, caplog, settings
+):
+    trial, closed = PrivateTrial(tmp_path, **settings), set()
+    transaction = Ledger._transaction
+
+    def refuse(self):
+        if self.path in closed:
+            raise LedgerError(self.path, "cannot be written (attempt to write a readonly database)")
+        return transaction(self)
+
+    def close(way, stage, site, round_id, frame):
+        if (way, stage, training_round(round_id)) == ("down", "AdvertiseKeys", 2):
+            closed.update(trial.path(name) / "ledger.sqlite" for name in ("east", "west"))
+        return [frame]
+
+    monkeypatch.setattr(Ledger, "_transaction", refuse)
+    with Folders(trial) as folders:
+        wire = FolderWire(folders)
+        wire.change.append(close)
+        with pytest.raises(RoundAbortedError, match="bring the lost sites back and go on with"):
+            trial.serve("run", wire)
+        with pytest.raises(DeploymentError, match="east: ledger: the ledger or a log of this site cannot be used; its"):
+            trial.serve("run", reopened(folders))
+        closed.clear()
+        trial.serve("run", reopened(folders))
+    refused = of_kind(read_events(tmp_path / "run" / "audit.jsonl"), "refused")
+    assert {(e.fields["hospital"], e.fields["what"]) for e in refused} == {("east", "ledger"), ("west", "ledger")}
+    assert str(trial.path("west").parent) not in (tmp_path / "run" / "audit.jsonl").read_text()
+    assert f"{trial.path('west')}/ledger.sqlite: cannot be written" in caplog.text
+    verified(trial, "run")
+
+
+def reopened(folders):
+    """The nodes start anew, and so has everybody to say Hello again."""
+    for name, node in folders.nodes.items():
+        node.close()
+        folders.nodes[name] = open_site(folders.trial.path(name))
+    return FolderWire(folders)
+
+
+def test_who_could_not_pay_in_an_earlier_round_is_not_named_for_the_loss_of_others(tmp_path):
+    trial = Trial(tmp_path)
+
+    def change(way, stage, site, round_id, frame):
+        number = training_round(round_id)
+        if number == 2 and site in ("north", "south"):
+            raise KilledError
+        if (way, stage, number) == ("up", "CloseRound", 1) and site in ("east", "west"):
+            return [encode_refusal("budget", "for once")]
+        return [frame]
+
+    with Folders(trial) as folders:
+        wire = FolderWire(folders)
+        wire.change.append(change)
+        with pytest.raises(RoundAbortedError, match="bring the lost sites back and go on with") as caught:
+            trial.serve("run", wire)
+    assert caught.value.unpaid == ()
+
+
+def test_a_hospital_that_is_in_no_run_says_so_and_nothing_of_its_budget(tmp_path):
+    """Its Hello is lost, it is asked for its update all the same."""
+    trial = PrivateTrial(tmp_path, **LOCAL)
+
+    def lose(way, stage, site, round_id, frame):
+        if (stage, site) == ("Hello", "west"):
+            raise KilledError
+        return [frame]
+
+    with Folders(trial) as folders:
+        wire = FolderWire(folders)
+        wire.change.append(lose)
+        trial.serve("run", wire)
+    refused = of_kind(read_events(tmp_path / "run" / "audit.jsonl"), "refused")
+    said = {e.fields["what"]: e.fields["reason"] for e in refused if e.fields["hospital"] == "west"}
+    assert said["release"] == "west has agreed to no run: it releases nothing before the server has said Hello"
+    assert "budget" not in said
+    assert trial.charges("west") == ()

@@ -143,6 +143,7 @@ def test_digests_of_data_that_are_damaged_are_named(deployment, monkeypatch):
     [
         ("evidence", "signed another history .* here the record never verifies"),
         ("disk", "free space on its disk; submit again then"),
+        ("ledger", "mend its ledger or private log, of which its own log says more; submit again then"),
         ("version", r"refuses it \(version\): mend what it names and submit again"),
         ("", "start its node; submit again then"),
     ],
