@@ -12,6 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
+from audit.errors import EvidenceError, LogWriteError
 from audit.ledger import Account, BudgetExceededError, Charge, Ledger, run_in_ledgers
 from audit.log import Clock, EventLog
 from clients.encoders import FeatureBundle
@@ -132,8 +133,8 @@ class SitePrivacy:
         if reason := too_few_rounds(self._config, self._plan):
             return reason
         try:
-            if not record and not self._folder.log.exists():
-                self._foresee_all()
+            if not record and not self._begun():
+                self._foresee_all(run_id)
                 return ""
             with self._books(run_id) if record else self._as_they_are(run_id) as book:
                 book.check_run(self._config.federation.rounds, record=record and run_id not in self._refused)
@@ -150,7 +151,7 @@ class SitePrivacy:
             run_id: The run.
             finished: The round of the last head that the hospital signed.
         """
-        if self._plan is None or not self._folder.log.exists():
+        if self._plan is None or not self._begun():
             return None
         with self._as_they_are(run_id) as book:
             assert isinstance(book, SharedCharges)  # noqa: S101 (narrows the type)
@@ -160,7 +161,7 @@ class SitePrivacy:
 
     def runs(self) -> frozenset[str]:
         """Return the runs of the study, as ledgers name them, in which the hospital was charged."""
-        if not self._folder.log.exists():
+        if not self._begun():
             return frozenset()
         events = EventLog.reading(self._folder.log).events
         charges = (event.fields for event in events if event.kind == "charge")
@@ -203,7 +204,11 @@ class SitePrivacy:
         config, plan = self._config, self._plan
         return config.privacy if plan is None else held_to_claim(config.privacy, lambda: shared_verdict(config, plan))
 
-    def _foresee_all(self) -> None:
+    def _begun(self) -> bool:
+        """Whether the private log has a whole line: a process that dies before has charged nothing."""
+        return self._folder.log.exists() and bool(EventLog.reading(self._folder.log).events)
+
+    def _foresee_all(self, run_id: str) -> None:
         """Refuse a study that was not begun and that the budget does not bear; nothing is written."""
         privacy, rounds = self._config.privacy, self._config.federation.rounds
         if self._plan is None:
@@ -212,6 +217,7 @@ class SitePrivacy:
         else:
             charge = Charge("", "all", charged_mechanism(self._plan, privacy), rounds)
         with Ledger.reading(self._ledger) as ledger:
+            self._require_no_charge(run_id, ledger)
             account = Account(self._site, self._fingerprint[self._site], privacy.unit)
             ledger.foresee(account, charge, record=False)
 
@@ -237,7 +243,7 @@ class SitePrivacy:
     @contextmanager
     def _books(self, run_id: str) -> Iterator[Spending | SharedCharges]:
         """Open ledger and private log, for one step at a time: a node may answer from several threads or processes."""
-        with Ledger.existing(self._ledger, self._now) as ledger, self._log() as log:
+        with Ledger.existing(self._ledger, self._now) as ledger, self._log(run_id, ledger) as log:
             yield self._book(run_id, log, ledger)
 
     @contextmanager
@@ -258,16 +264,16 @@ class SitePrivacy:
         most = rounds + privacy.spare_rounds
         return SharedCharges(log, run, self._held, self._plan, self._fingerprint, ledger, most)
 
-    def _log(self) -> EventLog:
-        if self._folder.log.exists():
+    def _log(self, run_id: str, ledger: Ledger) -> EventLog:
+        if self._begun():
             return EventLog.open(self._folder.log, self._now, _WAIT_SECONDS)
-        for folder in (self._folder.path.parent, self._folder.path):
-            folder.mkdir(exist_ok=True, mode=0o700)
+        self._require_no_charge(run_id, ledger)
         header: dict[str, Any] = {
             "run_id": self._study,
             "operation": "deployment",
             "software": dict(software_versions()),
         }
+        self._make_room()
         log = EventLog.create(self._folder.log, header, self._now)
         plan = self._plan
         deployed = {"deployed": True}
@@ -275,3 +281,25 @@ class SitePrivacy:
         fields = claim_fields(config, **deployed) if plan is None else shared_claim(config, plan, **deployed)
         log.append("privacy_claim", fields)
         return log
+
+    def _make_room(self) -> None:
+        """Make the folder of the private log, without what a process left that died as it began one."""
+        log = self._folder.log
+        try:
+            for folder in (log.parent.parent, log.parent):
+                folder.mkdir(exist_ok=True, mode=0o700)
+            log.unlink(missing_ok=True)
+        except OSError as error:
+            raise LogWriteError(log, f"cannot be created ({error.strerror}); free space and go on") from error
+
+    def _require_no_charge(self, run_id: str, ledger: Ledger) -> None:
+        """Refuse to begin a log that is there without a line, and was begun: the ledger has charges of the study."""
+        if not self._folder.log.exists():
+            return
+        for run in {spent.charge.run_id for spent in ledger.charges()}:
+            if run in (run_in_ledgers(run_id, self._study), run_in_ledgers(run.rpartition(".")[0], self._study)):
+                raise EvidenceError(
+                    -1,
+                    f"{self._folder.log} is empty, and {ledger.path} holds charges of the run {run} of this study: "
+                    "what was released is not known any more. Put the log back as it was; an older one lacks charges",
+                )

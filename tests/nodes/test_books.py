@@ -13,7 +13,7 @@ from audit.ledger import Ledger, LedgerError
 from audit.log import EventLog, read_events
 from securefed.deploy.errors import DeploymentError
 from securefed.errors import RoundAbortedError
-from securefed.nodes.control import encode_refusal
+from securefed.nodes.control import RefusedBySiteError, encode_refusal
 from securefed.nodes.numbering import training_round
 from securefed.site.checks import Level, _budget, _charges
 from securefed.site.folder import SiteFolder
@@ -180,3 +180,35 @@ def test_a_hospital_that_is_in_no_run_says_so_and_nothing_of_its_budget(tmp_path
     assert said["release"] == "west has agreed to no run: it releases nothing before the server has said Hello"
     assert "budget" not in said
     assert trial.charges("west") == ()
+
+
+@pytest.mark.parametrize("left", [b"", b'{"kind":"run_sta'], ids=["empty", "half a line"])
+def test_a_node_that_was_killed_as_it_began_its_private_log_begins_it_again(tmp_path, left):
+    trial = PrivateTrial(tmp_path, **LOCAL)
+    log = trial.path("west") / "privacy" / trial.study.digest[:16] / "audit.jsonl"
+    for folder in (log.parent.parent, log.parent):
+        folder.mkdir(mode=0o700)
+    log.write_bytes(left)
+    said = call("site", "check", trial.path("west"), "--study", tmp_path / "study.toml").output
+    assert "differ" not in said
+    assert log.read_bytes() == left
+    with Folders(trial) as folders:
+        trial.serve("run", FolderWire(folders))
+    assert len(trial.charges("west")) == 2
+    verified(trial, "run", ledger=trial.path("west") / "ledger.sqlite")
+
+
+def test_a_private_log_that_was_emptied_is_not_taken_for_a_new_one(tmp_path, caplog):
+    """The ledger has charges of the study: what was released stood in the log alone."""
+    trial = PrivateTrial(tmp_path, **LOCAL)
+    with Folders(trial) as folders:
+        hello(trial, folders)
+        folders.nodes["west"].node._trainer.train(terms_of(trial.study).initial_vector, 1)
+        log = log_path(trial, "west")
+        log.write_bytes(b"")
+        with pytest.raises(RefusedBySiteError, match="ledger: the ledger or a log of this site cannot be used"):
+            hello(trial, folders)
+    assert "holds charges of the run run." in caplog.text
+    said = call("site", "check", trial.path("west"), "--study", tmp_path / "study.toml", code=1).output
+    assert "Put the log back as it was" in " ".join(said.split())
+    assert log.read_bytes() == b""
