@@ -4,6 +4,7 @@ import errno
 import os
 from collections.abc import Iterable
 from contextlib import suppress
+from io import FileIO
 from pathlib import Path
 
 _CANNOT_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EACCES)
@@ -19,15 +20,33 @@ def append_line(path: Path, line: bytes) -> None:
     Args:
         path: The file, made where it is new.
         line: Without line end, and holding none.
+
+    Raises:
+        OSError: The system refuses; the file holds what it held, less an incomplete last line.
     """
     new = not path.exists()
-    with path.open("ab+") as stream:
-        _cut_incomplete(path, stream.seek(0, os.SEEK_END))
-        stream.write(line + b"\n")
-        stream.flush()
-        os.fsync(stream.fileno())
+    with path.open("ab", buffering=0) as stream:
+        cut_incomplete(path)
+        whole = stream.seek(0, os.SEEK_END)
+        try:
+            _write_all(stream, line + b"\n")
+            os.fsync(stream.fileno())
+        except OSError:
+            with suppress(OSError):
+                stream.truncate(whole)
+            raise
     if new:
         sync_folder(path.parent)
+
+
+def cut_incomplete(path: Path) -> None:
+    """Cut what a crash left of a last line, as the next `append_line` would."""
+    with path.open("rb+") as stream:
+        size = stream.seek(0, os.SEEK_END)
+        stream.seek(max(0, size - 1))
+        if stream.read(1) not in (b"\n", b""):
+            stream.seek(0)
+            stream.truncate(stream.read().rfind(b"\n") + 1)
 
 
 def write_whole(path: Path, content: Iterable[bytes | memoryview], mode: int | None = None) -> None:
@@ -71,11 +90,8 @@ def sync_folder(folder: Path) -> None:
             raise
 
 
-def _cut_incomplete(path: Path, size: int) -> None:
-    if not size:
-        return
-    with path.open("rb+") as stream:
-        stream.seek(size - 1)
-        if stream.read(1) != b"\n":
-            stream.seek(0)
-            stream.truncate(stream.read().rfind(b"\n") + 1)
+def _write_all(stream: FileIO, content: bytes) -> None:
+    """Write all of it: a disk that fills takes a part, and refuses the next one."""
+    written = 0
+    while written < len(content):
+        written += stream.write(content[written:])

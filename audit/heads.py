@@ -14,7 +14,7 @@ from typing import Self
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from audit.canonical import JSON, CanonicalError, decode_canonical, encode_canonical
-from audit.durable import append_line
+from audit.durable import append_line, cut_incomplete
 from audit.errors import EvidenceError
 from audit.log import EventLog
 from audit.merkle import MerkleTree, verify_consistency
@@ -142,7 +142,9 @@ class Witness:
         run_id: The run it takes part in.
 
     Raises:
-        EvidenceError: The file is damaged or of another run.
+        EvidenceError: The file is damaged or of another run. A last line that a crash left incomplete is cut: this
+            hospital has told nobody of it.
+        OSError: There is such a line, and the file cannot be written.
     """
 
     def __init__(self, name: str, key: Ed25519PrivateKey, server: str, path: Path, run_id: str) -> None:
@@ -153,6 +155,8 @@ class Witness:
         self._run_id = run_id
         self._last: TreeHead | None = None
         if path.exists():
+            if not _is_whole(path):
+                cut_incomplete(path)
             for signed in read_heads(path):
                 if signed.head.run_id != run_id:
                     raise EvidenceError(-1, f"{path} holds heads of the run {signed.head.run_id!r}, not of {run_id!r}")
@@ -241,11 +245,24 @@ def read_given_heads(path: Path) -> list[SignedHead]:
     Raises:
         EvidenceError: The file cannot be read, holds no head, or a line is none.
     """
-    lines = _lines(path)
-    heads = [SignedHead.decode(line) for line in (lines if lines[-1] else lines[:-1])]
+    *whole, last = _lines(path)
+    heads = [SignedHead.decode(line) for line in whole]
+    if last:
+        try:
+            heads.append(SignedHead.decode(last))
+        except EvidenceError as error:
+            raise EvidenceError(
+                -1,
+                f"the last line of {path} is incomplete, as a power failure leaves it: the hospital cuts it when it is "
+                "in a run again (start its node, submit); or hand in a copy without that line",
+            ) from error
     if not heads:
         raise EvidenceError(-1, f"{path} holds no tree head: it proves nothing")
     return heads
+
+
+def _is_whole(path: Path) -> bool:
+    return not _lines(path)[-1]
 
 
 def _lines(path: Path) -> list[bytes]:

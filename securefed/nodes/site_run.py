@@ -142,7 +142,8 @@ class SiteRun:
         """Keep a tree head and sign it; where the proof begins elsewhere than this site's last head, say where it is.
 
         Raises:
-            ControlRefusedError: The head is of another run, not the server's, or of another history.
+            ControlRefusedError: The head is of another run, not the server's, or of another history, or the `disk` does
+                not take it: nothing of it is kept then.
         """
         witness, value = self._heads(), fields["head"]
         head = TreeHead(value["run_id"], value["round"], value["size"], value["root"], value["time"])
@@ -152,6 +153,9 @@ class SiteRun:
             signature = witness.countersign(head, fields["server"], [bytes.fromhex(node) for node in fields["proof"]])
         except EvidenceError as error:
             raise ControlRefusedError("evidence", str(error)) from error
+        except OSError as error:
+            _LOG.error("a head of the run %s cannot be kept: %s", self.run_id, error)
+            raise ControlRefusedError("disk", f"the site cannot keep the head ({error.strerror})") from error
         return {"witnessed": witness.size, "signature": signature, "data": self._agreement.data}
 
     def close_run(self, fields: Mapping[str, Any], model: bytes) -> Mapping[str, JSON]:

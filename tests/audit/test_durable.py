@@ -1,7 +1,8 @@
-"""Files that are replaced whole, or not at all."""
+"""Files that are replaced whole, or not at all; lines that are appended whole, or not at all."""
 
 import errno
 import os
+import resource
 import stat
 from pathlib import Path
 
@@ -95,3 +96,33 @@ def test_a_private_file_is_private_whatever_was_left_of_an_earlier_try(tmp_path)
     left.chmod(0o644)
     write_whole(tmp_path / "file", [b"secret"], 0o600)
     assert (tmp_path / "file").stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize("before", [b"", b"one\n", b"one\ntw"])
+def test_a_line_for_which_the_disk_has_no_room_is_not_begun(tmp_path, before):
+    """The system takes a part of it and refuses the rest, as a disk that fills does."""
+    path = tmp_path / "lines"
+    path.write_bytes(before)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) + 10, hard))
+    try:
+        with pytest.raises(OSError, match=os.strerror(errno.EFBIG)):
+            append_line(path, b"a line that is too long for this disk")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    whole = before[: before.rfind(b"\n") + 1]
+    assert path.read_bytes() == whole
+    append_line(path, b"a line that is too long for this disk")
+    assert path.read_bytes() == whole + b"a line that is too long for this disk\n"
+
+
+def test_a_line_that_cannot_be_made_durable_is_taken_back(tmp_path, monkeypatch):
+    append_line(tmp_path / "lines", b"one")
+
+    def broken(descriptor):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr("audit.durable.os.fsync", broken)
+    with pytest.raises(OSError, match=os.strerror(errno.EIO)):
+        append_line(tmp_path / "lines", b"two")
+    assert (tmp_path / "lines").read_bytes() == b"one\n"

@@ -5,7 +5,7 @@ import shutil
 import pytest
 
 from audit import EventLog, EvidenceError
-from audit.heads import HeadBook, SignedHead, TreeHead, Witness, read_heads, sign_head
+from audit.heads import HeadBook, SignedHead, TreeHead, Witness, read_given_heads, read_heads, sign_head
 from audit.merkle import MerkleTree
 from audit.roster import _SMALL_ORDER, Roster, is_small_order
 from tests.audit.runs import SITES, Run, Ticks, key_of, roster_of
@@ -127,6 +127,20 @@ def test_the_book_goes_on_after_a_restart(run):
     assert [signed.head.size for signed in read_heads(run.folder / "heads.jsonl")] == [7, 9, 11, 12]
     with pytest.raises(ValueError, match="server's key"):
         HeadBook(log, key_of("north"), run.roster, run.folder / "heads.jsonl")
+
+
+def test_what_a_power_failure_left_of_a_last_head_is_cut_by_its_hospital_and_named_to_others(run, tmp_path):
+    path = tmp_path / "heads.jsonl"
+    whole = (run.folder / "heads.jsonl").read_bytes()
+    path.write_bytes(whole[:-9])
+    with pytest.raises(EvidenceError, match="is incomplete, as a power failure leaves it: the hospital cuts it when"):
+        read_given_heads(path)
+    heads = read_heads(path)
+    last = heads[-1].head
+    witness = Witness("north", key_of("north"), run.roster.server, path, last.run_id)
+    assert witness.size == last.size
+    assert path.read_bytes() == b"".join(head.encode() + b"\n" for head in heads)
+    assert read_given_heads(path) == heads
 
 
 @pytest.mark.parametrize("damage", [b"{}\n", b"x\n", b'{"head":{},"server":"","witnesses":{}}\n'])

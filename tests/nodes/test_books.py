@@ -1,5 +1,6 @@
 """The books of a hospital in a private study: looked at while they are written, held by others, begun and lost."""
 
+import errno
 import os
 import sqlite3
 import threading
@@ -9,6 +10,7 @@ import pytest
 from deployed import KilledError
 from site_trial import Folders, FolderWire, Trial, call
 
+from audit.durable import append_line
 from audit.ledger import Ledger, LedgerError
 from audit.log import EventLog, read_events
 from securefed.deploy.errors import DeploymentError
@@ -212,3 +214,30 @@ def test_a_private_log_that_was_emptied_is_not_taken_for_a_new_one(tmp_path, cap
     said = call("site", "check", trial.path("west"), "--study", tmp_path / "study.toml", code=1).output
     assert "Put the log back as it was" in " ".join(said.split())
     assert log.read_bytes() == b""
+
+
+def test_a_disk_that_is_full_as_a_head_is_kept_is_said_by_name_and_the_next_head_is_signed(tmp_path, monkeypatch):
+    trial, full = Trial(tmp_path), set()
+
+    def append(path, line):
+        if path in full:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        append_line(path, line)
+
+    def fill(way, stage, site, round_id, frame):
+        if (way, stage, site) == ("down", "CountersignHead", "west"):
+            full.update({trial.path("west") / "heads" / "run.jsonl"} if not full else ())
+        if (way, stage, site) == ("down", "AdvertiseKeys", "west") and training_round(round_id) == 2:
+            full.clear()
+            wire.change.clear()
+        return [frame]
+
+    monkeypatch.setattr("audit.heads.append_line", append)
+    with Folders(trial) as folders:
+        wire = FolderWire(folders)
+        wire.change.append(fill)
+        trial.serve("run", wire)
+    refused = of_kind(read_events(tmp_path / "run" / "audit.jsonl"), "refused")
+    said = {(e.fields["hospital"], e.fields["what"], e.fields["reason"]) for e in refused}
+    assert said == {("west", "disk", "the site cannot keep the head (No space left on device)")}
+    verified(trial, "run")
