@@ -293,13 +293,11 @@ class SitePrivacy:
             raise LogWriteError(log, f"cannot be created ({error.strerror}); free space and go on") from error
 
     def _require_no_charge(self, run_id: str, ledger: Ledger) -> None:
-        """Refuse to begin a log that is there without a line, and was begun: the ledger has charges of the study."""
-        if not self._folder.log.exists():
-            return
+        """Refuse to begin a log that was begun before, and is lost or empty: the ledger has charges of the study."""
         for run in {spent.charge.run_id for spent in ledger.charges()}:
             if run in (run_in_ledgers(run_id, self._study), run_in_ledgers(run.rpartition(".")[0], self._study)):
                 raise EvidenceError(
                     -1,
-                    f"{self._folder.log} is empty, and {ledger.path} holds charges of the run {run} of this study: "
+                    f"{self._folder.log} has no event, and {ledger.path} holds charges of the run {run} of this study: "
                     "what was released is not known any more. Put the log back as it was; an older one lacks charges",
                 )
