@@ -32,6 +32,9 @@ PROFILES = {
 _GROUPS = {"fam_clip_norm": 1.0, "mlp_clip_norm": 1.0, "fam_noise_share": 0.25}
 """Clip norms of their own for FAM and MLP, where there are both and nobody gives one for both together."""
 
+_OF_EACH = ("fam_clip_norm", "mlp_clip_norm", "fam_noise_share")
+"""Settings that mean nothing where FAM and MLP are clipped together."""
+
 _CENTRING_STEPS = 2
 """Of the mode `local`, where the layers keep all rows (rule P17 of docs/privacy.md) and a run is long enough."""
 
@@ -50,14 +53,32 @@ def load_config(path: Path | None = None, overrides: Mapping[str, Any] | None = 
 
     Args:
         path: TOML file with the sections of RunConfig; None for none.
-        overrides: Dotted keys to values (`federation.rounds`: 10), stronger than the file.
+        overrides: Dotted keys to values (`federation.rounds`: 10), stronger than the file. A profile among them
+            replaces its whole [training] section, clip norms those of the other kind (of both parts, or of each).
 
     Raises:
         ConfigError: The file cannot be read, or a key or value is wrong; the key is named.
     """
     tree = read_toml(path) if path is not None else {}
+    _give_way(tree, overrides or {})
     overlay(tree, overrides or {})
     return config_from_mapping(tree)
+
+
+def _give_way(tree: dict[str, Any], overrides: Mapping[str, Any]) -> None:
+    """Take out of a file what would keep overrides from counting: a resolved one has every key, and says all of it."""
+    if "training.profile" in overrides:
+        tree.pop("training", None)
+    privacy = tree.get("privacy")
+    if not isinstance(privacy, dict):
+        return
+    gone: tuple[str, ...] = ()
+    if "privacy.clip_norm" in overrides:
+        gone = _OF_EACH
+    elif any(f"privacy.{key}" in overrides for key in _OF_EACH) and not privacy.get("fam_clip_norm"):
+        gone = ("clip_norm", *_OF_EACH) if "clip_norm" in privacy else ()
+    for key in gone:
+        privacy.pop(key, None)
 
 
 def overlay(tree: dict[str, Any], overrides: Mapping[str, Any]) -> None:

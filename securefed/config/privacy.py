@@ -145,6 +145,11 @@ class PrivacyConfig:
             "fam_clip_norm" if self.fam_clip_norm == 0 else "mlp_clip_norm",
             "fam_clip_norm and mlp_clip_norm go together: give both, or neither to clip FAM and MLP together",
         )
+        _check(
+            not self.clips_by_group or self.clip_norm == PrivacyConfig.clip_norm,
+            "clip_norm",
+            "has no meaning beside fam_clip_norm and mlp_clip_norm, which clip each part; give it, or those two",
+        )
         if self.mode == "off":
             self._refuse_given(_IN_ANY_MODE, "has no meaning without privacy; add --dp local, or take it out")
             return

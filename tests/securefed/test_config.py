@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 
 from clients.method.settings import TrainingSettings
@@ -37,6 +39,14 @@ def test_overrides_are_stronger_than_the_file(tmp_path):
     path.write_text("[federation]\nrounds = 7\nseed = 3\n")
     config = load_config(path, {"federation.rounds": 9})
     assert (config.federation.rounds, config.federation.seed) == (9, 3)
+
+
+def test_a_profile_that_is_named_beside_a_resolved_file_is_that_of_the_run(tmp_path):
+    path = tmp_path / "config.toml"
+    write_config(load_config(None, {"federation.rounds": 7, "training.batch_size": 8}), path)
+    named = load_config(path, {"training.profile": "paper", "training.fam_width": 16})
+    assert named.training == replace(TrainingSettings.paper(), fam_width=16)
+    assert named.federation.rounds == 7
 
 
 def test_the_paper_profile_starts_from_the_published_settings_and_takes_changes():

@@ -3,7 +3,7 @@
 import pytest
 
 from securefed.commands.options import RUN_FLAGS, resolve_config
-from securefed.config import config_from_mapping, config_to_mapping, load_config, profile_name
+from securefed.config import config_from_mapping, config_to_mapping, load_config, profile_name, write_config
 from securefed.errors import ConfigError
 
 
@@ -46,6 +46,7 @@ def test_privacy_is_off_and_changes_nothing():
         ({"mode": "local", "epsilon": 8, "normaliser": 0}, "normaliser"),
         ({"mode": "local", "epsilon": 8, "clip_norm": 1, "fam_clip_norm": 1}, "mlp_clip_norm"),
         ({"mode": "local", "epsilon": 8, "clip_norm": 1, "mlp_clip_norm": 1}, "fam_clip_norm"),
+        ({"mode": "local", "epsilon": 8, "clip_norm": 0.5, "fam_clip_norm": 1, "mlp_clip_norm": 1}, "clip_norm"),
         ({"mode": "local", "epsilon": 8, "steps": 0}, "steps"),
         ({"mode": "local", "epsilon": 8, "unit": "hospital"}, "unit"),
         ({"mode": "hospital", "epsilon": 8, "unit": "image"}, "unit"),
@@ -71,6 +72,20 @@ def test_the_unit_of_the_mode_hospital_is_the_hospital():
 def test_the_resolved_configuration_reads_back_the_same():
     config = config_from_mapping({"privacy": {"mode": "distributed", "epsilon": 2, "max_colluders": 1}})
     assert config_from_mapping(config_to_mapping(config)) == config
+
+
+def test_a_clip_norm_of_either_kind_is_stronger_than_the_other_kind_in_a_file(tmp_path):
+    path = tmp_path / "config.toml"
+    private = {"dp": "local", "epsilon": 8.0}
+    write_config(resolve_config(private, RUN_FLAGS, None, ()), path)
+    together = resolve_config({"clip_norm": 0.01}, RUN_FLAGS, path, ())
+    assert together == resolve_config({**private, "clip_norm": 0.01}, RUN_FLAGS, None, ())
+    assert not together.privacy.clips_by_group
+    write_config(together, path)
+    norms = ("privacy.fam_clip_norm=2", "privacy.mlp_clip_norm=3")
+    assert resolve_config({}, RUN_FLAGS, path, norms).privacy == resolve_config(private, RUN_FLAGS, None, norms).privacy
+    with pytest.raises(ConfigError, match=r"privacy\.clip_norm: has no meaning beside fam_clip_norm"):
+        resolve_config({"clip_norm": 0.01}, RUN_FLAGS, path, norms)
 
 
 def test_a_seed_on_the_command_line_makes_the_noise_reproducible_unless_somebody_insists():
