@@ -33,16 +33,19 @@ class BudgetExceededError(AuditError):
     Attributes:
         hospital: Whose data it is about.
         unit: Unit of privacy of the budget.
-        epsilon: What all releases would cost together with this one.
+        epsilon: What all releases would cost together with this one, or with all that are foreseen.
         budget: The limit.
     """
 
     exit_code = 4
 
-    def __init__(self, hospital: str, unit: str, epsilon: float, budget: float, released: str = "") -> None:
+    def __init__(
+        self, hospital: str, unit: str, epsilon: float, budget: float, released: str = "", *, foreseen: bool = False
+    ) -> None:
+        what = "all that is left to release" if foreseen else "this release"
         about = f", which is at {released} level and so about every {unit} too," if released not in ("", unit) else ""
         super().__init__(
-            f"the privacy budget of {hospital} ({unit} level) is {budget:g} and this release{about} would bring it to "
+            f"the privacy budget of {hospital} ({unit} level) is {budget:g} and {what}{about} would bring it to "
             f"{at_most(epsilon)}; nothing was sent. Use more noise or fewer rounds, or have the budget renewed by its "
             "signer"
         )

@@ -204,7 +204,8 @@ class Ledger:
                 stated = epsilon if math.isfinite(epsilon) else None
                 if record:
                     self._write("refused", {**fields, "epsilon": stated, "budget": budget.epsilon})
-                refused = BudgetExceededError(account.hospital, line.unit, epsilon, budget.epsilon, account.unit)
+                whom = account.hospital, line.unit
+                refused = BudgetExceededError(*whom, epsilon, budget.epsilon, account.unit, foreseen=not in_force)
             elif in_force:
                 self._write("reserved", fields)
                 self._fault(FaultPoint.WITHIN_RESERVE)

@@ -78,8 +78,9 @@ class LocalAtServer:
     def __init__(self, config: RunConfig, log: EventLog, sites: Sequence[str]) -> None:
         self._config = config
         self._sites = tuple(sites)
-        cost = local_cost(config.privacy, config.federation.rounds)
-        self._spending = Spending(log, run_of_log(log.events), config.privacy, cost, dict.fromkeys(sites, ""), None)
+        rounds, run = config.federation.rounds, run_of_log(log.events)
+        cost, unread = local_cost(config.privacy, rounds), dict.fromkeys(sites, "")
+        self._spending = Spending(log, run, config.privacy, cost, unread, None, planned=rounds)
 
     def claim(self) -> dict[str, Any]:
         """Return the fields of the event `privacy_claim`."""

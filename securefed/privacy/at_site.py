@@ -260,7 +260,8 @@ class SitePrivacy:
         privacy, rounds = self._config.privacy, self._config.federation.rounds
         run = run_in_ledgers(run_id, self._study)
         if self._plan is None:
-            return Spending(log, run, privacy, local_cost(privacy, rounds), self._fingerprint, ledger, most=rounds)
+            cost = local_cost(privacy, rounds)
+            return Spending(log, run, privacy, cost, self._fingerprint, ledger, rounds, planned=rounds)
         most = rounds + privacy.spare_rounds
         return SharedCharges(log, run, self._held, self._plan, self._fingerprint, ledger, most)
 

@@ -1,9 +1,8 @@
 """Whether the noise of a run bears all its rounds within its target: asked before hospitals agree to it."""
 
-from audit.accounting import Adjacency
 from protocols.noise import NoisePlan
 from securefed.config import RunConfig
-from securefed.privacy.mechanism import affordable_rounds, epsilon_of, local_cost
+from securefed.privacy.mechanism import borne_rounds, local_cost
 from securefed.privacy.shared_charges import affordable_sums
 
 
@@ -34,15 +33,7 @@ def rounds_borne(config: RunConfig, noise: NoisePlan | None) -> int | None:
     privacy = config.privacy
     if not privacy.enabled or not privacy.noise_multiplier:
         return None
-    return affordable_sums(noise, privacy) if noise is not None else _affordable(config)
-
-
-def _affordable(config: RunConfig) -> int | None:
-    """How many rounds of `local` the target bears, None without one; searched for only where all of them cost more."""
-    privacy, rounds = config.privacy, config.federation.rounds
-    cost = local_cost(privacy, rounds)
-    if privacy.epsilon:
-        whole = epsilon_of(tuple(cost.of_rounds(rounds)), privacy.delta, Adjacency(privacy.adjacency))
-        if whole <= privacy.epsilon:
-            return rounds
-    return affordable_rounds(privacy, cost)
+    if noise is not None:
+        return affordable_sums(noise, privacy)
+    rounds = config.federation.rounds
+    return borne_rounds(privacy, local_cost(privacy, rounds), rounds) if privacy.epsilon else None

@@ -83,6 +83,17 @@ def affordable_rounds(config: PrivacyConfig, cost: RoundCost) -> int | None:
     return affordable_steps(step, config.epsilon, config.delta, Adjacency(config.adjacency))
 
 
+def borne_rounds(config: PrivacyConfig, cost: RoundCost, count: int) -> int:
+    """Return how many of `count` rounds the target allows: all of them without one.
+
+    How many it allows at all is searched for, which takes minutes at small rates, only where that is fewer.
+    """
+    if not config.epsilon:
+        return count
+    whole = epsilon_of(tuple(cost.of_rounds(count)), config.delta, Adjacency(config.adjacency))
+    return count if whole <= config.epsilon else min(count, affordable_rounds(config, cost) or 0)
+
+
 @cache
 def epsilon_of(composition: tuple[Repeated, ...], delta: float, adjacency: Adjacency) -> float:
     """Return the upper bound on epsilon, remembered: hospitals that released the same cost the same."""

@@ -52,6 +52,7 @@ class LocalPrivacy:
             {site: fingerprint(dataset, site) for site in self._sites},
             self._ledger,
             named=partial(named_data, folder.data_key),
+            planned=config.federation.rounds,
         )
 
     def hospitals(self, bundle: FeatureBundle, device: str, workers: int) -> "PrivateHospitals":
@@ -105,9 +106,8 @@ class LocalPrivacy:
         profile = profile_name(self._config.training)
         if profile.startswith("private"):
             lines.append(f"training profile: {profile} (docs/privacy.md), the default with --dp")
-        affordable = self.spending.affordable
-        if affordable is not None and affordable < rounds:
-            lines.append(f"epsilon {privacy.epsilon:g} allows {affordable} of {rounds} rounds with this noise")
+        if (borne := self.spending.borne(rounds)) < rounds:
+            lines.append(f"epsilon {privacy.epsilon:g} allows {borne} of {rounds} rounds with this noise")
         return lines
 
     def finish(self) -> dict[str, Any]:

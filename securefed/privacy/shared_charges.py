@@ -186,6 +186,6 @@ class SharedCharges:
         target = self._privacy.epsilon or whole
         error = TargetEpsilonError(number, epsilon, target, self._most)
         what: dict[str, Any] = {"what": f"round {number}", "reason": str(error), "round": number}
-        stated = epsilon if math.isfinite(epsilon) else None
-        self._log.append("refused", {**what, "epsilon": stated, "budget": target})
+        what |= {"epsilon": epsilon if math.isfinite(epsilon) else None}
+        self._log.append("refused", what | ({"budget": target} if math.isfinite(target) else {}))
         return error

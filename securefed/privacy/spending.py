@@ -22,7 +22,7 @@ from audit.ledger import (
 from audit.log import EventLog
 from securefed.config import PrivacyConfig, RunConfig
 from securefed.errors import ConfigError, ReleaseGoneError, TargetEpsilonError
-from securefed.privacy.mechanism import RoundCost, affordable_rounds, epsilon_of
+from securefed.privacy.mechanism import RoundCost, borne_rounds, epsilon_of
 
 T = TypeVar("T")
 
@@ -51,6 +51,7 @@ class Spending:
         ledger: The budget across runs, or None.
         most: Most releases of a hospital, whatever epsilon would allow; None for no such limit.
         named: Returns what the log calls data of a fingerprint, where others than the hospital read it.
+        planned: Rounds of the run: whether the target bears them all is asked before how many it bears.
 
     Raises:
         LedgerError: The ledger lacks a charge of the log.
@@ -66,9 +67,12 @@ class Spending:
         ledger: Ledger | None,
         most: int | None = None,
         named: Callable[[str], str] = str,
+        planned: int = 0,
     ) -> None:
         self._log = log
         self._named = named
+        self._most = most
+        self._planned = planned
         self._run = run
         self._config = config
         self._cost = cost
@@ -82,12 +86,15 @@ class Spending:
         for event in log.events:
             if event.kind == "privacy_event":
                 self._take_in(event.fields)
-        limits = [limit for limit in (affordable_rounds(config, cost), most) if limit is not None]
-        self.affordable = min(limits, default=None)
 
     def release_id(self, site: str, number: int, model_digest: str) -> str:
         """Return the name of the release of a hospital in a round, for a received model (SHA-256, hex)."""
         return release_of_model(self._run, site, number, model_digest)
+
+    def borne(self, count: int) -> int:
+        """Return how many releases of a hospital, of `count`, the target allows and `most` does."""
+        borne = borne_rounds(self._config, self._cost, max(count, self._planned))
+        return min(count, borne) if self._most is None else min(count, borne, self._most)
 
     def check_round(self, number: int) -> None:
         """Refuse a round whose releases would exceed the target.
@@ -95,12 +102,10 @@ class Spending:
         Raises:
             TargetEpsilonError: Recorded in the log; nothing of the round was released.
         """
-        if self.affordable is None or not self._spent:
+        spent = max(self._spent.values(), key=len, default=[])
+        if self._is_charged(number) or not self._spent or len(spent) < self.borne(len(spent) + 1):
             return
-        charged = max(len(releases) for releases in self._spent.values())
-        if self._is_charged(number) or charged < self.affordable:
-            return
-        raise self._too_much(number, max(self._spent.values(), key=len), self.affordable)
+        raise self._too_much(number, spent)
 
     def check_release(self, site: str, number: int, release_id: str) -> None:
         """Refuse a hospital's new release beyond the target, whatever round or model it is asked for.
@@ -109,9 +114,9 @@ class Spending:
             TargetEpsilonError: Recorded in the log; nothing was released.
         """
         spent = self._spent.get(site, [])
-        if self.affordable is None or release_id in self._charged or len(spent) < self.affordable:
+        if release_id in self._charged or len(spent) < self.borne(len(spent) + 1):
             return
-        raise self._too_much(number, spent, self.affordable)
+        raise self._too_much(number, spent)
 
     def announce(self, site: str, number: int, release_id: str) -> None:
         """Record a release that a hospital is going to be asked for, unless that was done before.
@@ -135,7 +140,7 @@ class Spending:
         """
         if self._ledger is None:
             return
-        last = rounds if self.affordable is None else min(rounds, self.affordable)
+        last = self.borne(rounds)
         for site, spent in self._spent.items():
             left = last - len(spent) - self._unlogged(site)
             if left <= 0:
@@ -197,7 +202,7 @@ class Spending:
         delta, adjacency = self._config.delta, Adjacency(self._config.adjacency)
         for site, spent in self._distinct().items():
             epsilon = epsilon_of(tuple(spent), delta, adjacency)
-            fields: dict[str, JSON] = {"upper": epsilon if math.isfinite(epsilon) else None}
+            fields: dict[str, JSON] = {"upper": _finite(epsilon)}
             fields |= {"delta": delta, "accountant": upper_accountant(spent, delta, adjacency), "hospital": site}
             for view in views:
                 self._log.append("epsilon", {"view": view, **fields})
@@ -209,14 +214,16 @@ class Spending:
                 distinct.setdefault(tuple(spent), site)
         return {site: list(spent) for spent, site in distinct.items()}
 
-    def _too_much(self, number: int, spent: list[Repeated], affordable: int) -> TargetEpsilonError:
+    def _too_much(self, number: int, spent: list[Repeated]) -> TargetEpsilonError:
         """Record that a release more would be too much, and return the error that says so."""
         delta, adjacency = self._config.delta, Adjacency(self._config.adjacency)
+        affordable = self.borne(len(spent) + 1)
         epsilon = epsilon_of((*spent, *self._cost.of_rounds(1)), delta, adjacency)
         target = self._config.epsilon or epsilon_of(tuple(self._cost.of_rounds(affordable)), delta, adjacency)
         error = TargetEpsilonError(number, epsilon, target, affordable)
         what: dict[str, Any] = {"what": f"round {number}", "reason": str(error), "round": number}
-        self._log.append("refused", {**what, "epsilon": epsilon, "budget": target})
+        what |= {"epsilon": _finite(epsilon)} | ({"budget": target} if math.isfinite(target) else {})
+        self._log.append("refused", what)
         return error
 
     def _is_charged(self, number: int) -> bool:
@@ -265,6 +272,11 @@ def with_absolute_ledger(config: RunConfig) -> RunConfig:
     if not config.privacy.ledger:
         return config
     return replace(config, privacy=replace(config.privacy, ledger=str(Path(config.privacy.ledger).absolute())))
+
+
+def _finite(value: float) -> float | None:
+    """JSON has no infinity: null stands for it."""
+    return value if math.isfinite(value) else None
 
 
 BUDGETS_OF_DEALT_CLIENTS = (

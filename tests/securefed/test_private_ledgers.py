@@ -133,3 +133,15 @@ def test_what_another_process_has_released_is_no_payment(tmp_path):
         ledger.release(name)
         with pytest.raises(ReleaseGoneError):
             spending.release("site0", 1, name, lambda: pytest.fail("made"))
+
+
+def test_how_many_rounds_a_target_bears_is_not_searched_for_where_it_bears_all(tmp_path, monkeypatch):
+    """At a rate of 1e-6 the search, up to millions of rounds, takes minutes."""
+    monkeypatch.setattr("securefed.privacy.mechanism.affordable_steps", lambda *_, **__: pytest.fail("searched"))
+    privacy = PrivacyConfig(mode="local", epsilon=8.0, noise_multiplier=1.0, sampling_rate=1e-6)
+    with EventLog.create(tmp_path / "log", {"run_id": "r", "operation": "simulation"}) as log:
+        spending = Spending(log, "r", privacy, local_cost(privacy, 3), {"site0": "ab" * 32}, None, planned=3)
+        for number in range(1, 4):
+            spending.check_round(number)
+            spending.announce("site0", number, spending.release_id("site0", number, "cd" * 32))
+    assert spending.borne(3) == 3

@@ -130,6 +130,14 @@ def test_a_round_above_the_target_does_not_begin(small_run, tmp_path):
     assert refused[0].fields["round"] not in started
 
 
+def test_a_round_that_would_cost_more_than_any_number_is_refused_in_the_record(small_run, tmp_path):
+    hollow = small_run(privacy={**LOCAL, "noise_multiplier": 1e-6}, federation={"rounds": 1})
+    with pytest.raises(TargetEpsilonError, match="would bring epsilon to inf"):
+        run(hollow, tmp_path)
+    (refused,) = events_of(tmp_path / "run", "refused")
+    assert (refused.fields["epsilon"], refused.fields["budget"]) == (None, 8.0)
+
+
 @pytest.mark.parametrize("centring", [0, 2])
 def test_an_interrupted_run_neither_pays_twice_nor_forgets(small_run, tmp_path, monkeypatch, centring):
     """Killed in round 2 after two hospitals trained: they send the same bits again, the third trains now."""
@@ -259,7 +267,7 @@ def test_an_over_budget_run_is_refused_before_a_byte_is_sent(small_run, tmp_path
     path = tmp_path / "ledger.sqlite"
     budgets(path, 2.0)
     monkeypatch.setattr(SimulatedSites, "exchange", lambda *_, **__: pytest.fail("something was sent"))
-    with pytest.raises(BudgetExceededError) as refused:
+    with pytest.raises(BudgetExceededError, match="all that is left to release would bring it to") as refused:
         run(small_run(privacy={**LOCAL, "ledger": str(path)}), tmp_path)
     assert refused.value.exit_code == 4
     kinds = [event.kind for event in read_events(tmp_path / "run" / "audit.jsonl")]
