@@ -197,7 +197,7 @@ class Aggregator:
             self._close(parameters.round, None, 0)
             reached = {site: stage for site, stage in lost.items() if Stage(stage).rank <= Stage(error.stage).rank}
             rows, dropouts = _byte_rows(error.frames, number), {**error.dropouts, **reached}
-            diverged, planned = sorted(error.diverged & set(dropouts)), self._planned(number) & set(reached)
+            diverged = sorted(error.diverged & set(dropouts))
             raise RoundAbortedError(
                 number,
                 error.stage,
@@ -205,7 +205,7 @@ class Aggregator:
                 dropouts,
                 rows,
                 diverged,
-                planned,
+                reached,
                 before=before,
                 isolating=error.isolating,
             ) from error.__cause__
@@ -264,11 +264,6 @@ class Aggregator:
             silent = () if error.survivors else self._terms.sites
             dropouts = dict.fromkeys(silent, error.stage)
             raise _NotOpenedError(error.stage, error.frames, dropouts, error.refused) from error
-
-    def _planned(self, number: int) -> set[str]:
-        """Return the sites whose loss in a round the configuration names."""
-        schedule = self._terms.config.simulation.schedule() if self._simulated else {}
-        return {site for site, lost_in in schedule if lost_in == number}
 
     def _close(self, protocol: int, survivors: Sequence[str] | None, best: int) -> None:
         """Tell every site how a round ended; one that cannot be reached finds out from the next download."""

@@ -141,7 +141,7 @@ class RoundAbortedError(SecureFedError):
         dropouts: {site: stage} of the sites that were lost.
         byte_rows: Every message that had passed (securefed.run_folder.ByteRow).
         diverged: Those of the sites that refused what they had trained themselves, because it is not finite.
-        planned: Those that the run's configuration loses in this round.
+        planned: Those that the run's configuration loses in this round, by name or at random, and would lose again.
         unpaid: Sites that take no part because their privacy budget does not bear it.
         before: Who was in a sum that may have been opened over the same model before; nobody where none was.
         isolating: Sites that refused since they opened a sum over that model and other sites.
@@ -195,7 +195,10 @@ class RoundAbortedError(SecureFedError):
             )
         if self.diverged:
             return f"Training diverged at {', '.join(self.diverged)}, where the update is not finite: {_LOWER_RATES}"
-        return "The run itself loses these sites (simulation.drop): start a new run that loses fewer in this round"
+        return (
+            "The run itself loses these sites (simulation.drop, or simulation.dropout at random): start a new run that "
+            "loses fewer in this round"
+        )
 
     def _missing(self) -> list[str]:
         """Return who was in the earlier sum over the model and was lost in this attempt."""

@@ -49,7 +49,7 @@ def test_a_stage_that_only_some_rounds_have_is_lost_at_where_they_have_it():
     check_schedule(losing("site1@2:PlainInputCollection", masked=False), SITES)
     for entry, sites, masked, says in (
         ("site1@1:RevealNonces", SITES, True, "more than 100 sites have it"),
-        ("h003@1:RevealNonces", MANY, False, "only rounds under masks"),
+        ("h003@1:RevealNonces", MANY, False, "only rounds under masks.*; use PlainInputCollection"),
         ("site1@1:PlainInputCollection", SITES, True, "only rounds in clear have it"),
     ):
         with pytest.raises(ConfigError, match=says):
@@ -60,7 +60,15 @@ def test_no_more_are_lost_at_random_than_a_round_survives_but_named_ones_are_los
     config = SimulationConfig(dropout=0.5, drop=("site0@3:ShareKeys", "site1@3:ShareKeys", "site2@3:ShareKeys"))
     sizes = [len(dropouts_of_round(config, SITES, number, 0, 2)) for number in range(1, 40)]
     assert max(size for number, size in enumerate(sizes, 1) if number != 3) == 2
-    assert sizes[2] >= 3
+    assert sizes[2] == 3
+
+
+def test_losses_by_name_are_among_those_that_a_round_survives():
+    """Else the two together ended rounds that would have survived either."""
+    config = SimulationConfig(dropout=0.7, drop=("site0@2:MaskedInputCollection",))
+    lost = dropouts_of_round(config, SITES, 2, 1, 4)
+    assert len(lost) == 4
+    assert lost["site0"] == "MaskedInputCollection"
 
 
 def test_a_site_that_refuses_before_it_would_be_lost_is_lost_where_it_refused():

@@ -387,6 +387,14 @@ def test_an_aborted_round_leaves_its_bytes_and_losses_in_the_log(small_run, tmp_
     assert ("bytes" in aborted.fields) is enabled
 
 
+def test_who_loses_sites_at_random_is_not_told_to_bring_them_back(small_run, tmp_path, monkeypatch):
+    """A resumed run loses the same ones again. On a ring a loss that is borne on the whole can end a round."""
+    monkeypatch.setattr("securefed.sum_terms.SumTerms.bearable_losses", lambda _: 5)
+    with pytest.raises(RoundAbortedError, match=r"at random\): start a new run") as caught:
+        run(small_run(simulation={"dropout": 0.9}), tmp_path)
+    assert set(caught.value.planned) == set(caught.value.dropouts)
+
+
 def test_a_misspelt_encoder_leaves_no_folder_behind(small_run, tmp_path):
     for name, error in (("ViT-B-23/openai", UnknownEncoderError), (f"local-dir:{tmp_path}/gone", InvalidEncoderError)):
         with pytest.raises(error):
