@@ -32,8 +32,9 @@ from securefed.nodes.simulated import SimulatedSites
 from securefed.observer import Observer, RoundView
 from securefed.outcome import Outcome, write_outcome
 from securefed.preparation import encode_sites, load_sites, resolve_device
+from securefed.privacy.bearing import require_noise
 from securefed.privacy.rules import check_privacy, require_patients
-from securefed.privacy.run import LocalPrivacy, require_noise, start_privacy
+from securefed.privacy.run import LocalPrivacy, start_privacy
 from securefed.privacy.shared_run import SharedPrivacy
 from securefed.privacy.spending import BUDGETS_OF_DEALT_CLIENTS, check_ledger_is_there, with_absolute_ledger
 from securefed.round_rows import ClampingWatch, round_rows

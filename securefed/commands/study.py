@@ -88,8 +88,10 @@ def check_command(*, study: Path, approvals: tuple[Path, ...], as_json: bool) ->
     """Check the file STUDY and the APPROVALS of the hospitals (`site approve` makes them)."""
     from securefed.study import read_approval, read_study
     from securefed.study.promise import privacy_in_words
+    from securefed.study.terms import noise_of
 
     read = read_study(study)
+    noise_of(read)
     approved = []
     for path in approvals:
         approval = read_approval(path)

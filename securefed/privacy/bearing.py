@@ -2,8 +2,14 @@
 
 from protocols.noise import NoisePlan
 from securefed.config import RunConfig
-from securefed.privacy.mechanism import borne_rounds, local_cost
+from securefed.privacy.mechanism import borne_rounds, local_cost, noise_multiplier
 from securefed.privacy.shared_charges import affordable_sums
+
+
+def require_noise(config: RunConfig) -> None:
+    """Refuse a target that no noise of the mode `local` is made for, before anything is written; raises ConfigError."""
+    if config.privacy.mode == "local":
+        noise_multiplier(config.privacy, config.federation.rounds)
 
 
 def too_few_rounds(config: RunConfig, noise: NoisePlan | None) -> str:

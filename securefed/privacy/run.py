@@ -11,7 +11,7 @@ from protocols.noise import NoisePlan
 from securefed.config import RunConfig, profile_name
 from securefed.evidence import RunEvidence
 from securefed.privacy.claim import claim_fields, privacy_summary
-from securefed.privacy.mechanism import local_cost, noise_multiplier
+from securefed.privacy.mechanism import local_cost
 from securefed.privacy.releases import ReleaseStore
 from securefed.privacy.shared_run import SharedPrivacy
 from securefed.privacy.spending import VIEWS, Spending, open_ledger
@@ -19,12 +19,6 @@ from securefed.run_folder import RunFolder
 
 if TYPE_CHECKING:
     from securefed.privacy.hospitals import PrivateHospitals
-
-
-def require_noise(config: RunConfig) -> None:
-    """Refuse a target that no noise is made for, before there is a run folder; raises ConfigError."""
-    if config.privacy.mode == "local":
-        noise_multiplier(config.privacy, config.federation.rounds)
 
 
 class LocalPrivacy:

@@ -13,7 +13,7 @@ from securefed.errors import ConfigError, RunFolderError
 from securefed.privacy.bearing import too_few_rounds
 from securefed.study.form import Study, new_study
 from securefed.study.promise import privacy_in_words
-from securefed.study.terms import terms_of
+from securefed.study.terms import noise_of, terms_of
 
 
 def make_study(
@@ -47,8 +47,8 @@ def make_study(
 
 
 def _borne(study: Study) -> Study:
-    """Return the study, unless its target ends it before its last round: every hospital would refuse it."""
-    if reason := too_few_rounds(study.config, terms_of(study).noise):
+    """Return the study, unless no noise meets its target, or that ends it early: every hospital would refuse it."""
+    if reason := too_few_rounds(study.config, noise_of(study)):
         raise ConfigError("privacy.noise_multiplier", reason)
     return study
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 
 import numpy as np
 import pytest
@@ -233,3 +234,21 @@ def test_a_study_whose_noise_bears_fewer_rounds_than_it_has_is_refused_by_everyo
     limited = dataclasses.replace(read_settings(folder.settings).policy, max_epsilon=1.0)
     assert says in "".join(limited.objections(study, terms))
     assert limited.objections(trial.study, terms_of(trial.study)) == []
+
+
+@pytest.mark.parametrize("as_json", [(), ("--json",)])
+def test_a_study_with_a_target_that_no_noise_is_made_for_is_neither_made_nor_called_valid(tmp_path, as_json):
+    trial = PrivateTrial(tmp_path, **LOCAL)
+    says = r"0\.009 is at least the chance of"
+    hollow = {"delta": 0.009, "sampling_rate": 0.001, "steps": 2}
+    with pytest.raises(AssertionError, match=says):
+        trial.new_study("hollow.toml", **LOCAL, **{f"privacy__{key}": value for key, value in hollow.items()})
+    assert not (tmp_path / "hollow.toml").exists()
+    config = trial.study.config
+    study = dataclasses.replace(
+        trial.study, config=dataclasses.replace(config, privacy=dataclasses.replace(config.privacy, **hollow))
+    )
+    (tmp_path / "hollow.toml").write_bytes(study.encode())
+    checked = call("study", "check", tmp_path / "hollow.toml", *as_json, code=2)
+    assert re.search(says, str(checked.exception))
+    assert checked.stdout == ""
