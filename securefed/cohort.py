@@ -6,13 +6,15 @@ from protocols.parameters import COMPLETE_UP_TO, MIN_COHORT, MIN_HONEST_SURVIVOR
 from protocols.stages import ThreatModel
 from securefed.config import RunConfig
 from securefed.errors import ConfigError
+from securefed.privacy.shared_noise import SHARED_MODES, require_honest_noise
 
 
 def check_cohort(config: RunConfig, sites: Sequence[str]) -> None:
     """Refuse a federation that cannot protect its members, before anything is computed.
 
     Raises:
-        ConfigError: There are too few hospitals, or threshold and corrupt do not fit their number.
+        ConfigError: There are too few hospitals, or threshold, corrupt and colluders do not fit their number; in clear
+            too, where the same losses end a round.
     """
     if not config.aggregates:
         return
@@ -23,8 +25,6 @@ def check_cohort(config: RunConfig, sites: Sequence[str]) -> None:
             f"a sum over {n} hospital{'s' * (n != 1)} hides nobody, at least {MIN_COHORT} are needed; "
             "partition a single-site set with --clients N, or train each on its own with --method local",
         )
-    if not secure.enabled:
-        return
     corrupt = default_corrupt(n) if secure.corrupt < 0 else secure.corrupt
     if corrupt > n - MIN_HONEST_SURVIVORS:
         raise ConfigError(
@@ -42,3 +42,5 @@ def check_cohort(config: RunConfig, sites: Sequence[str]) -> None:
             "secure_aggregation.threshold",
             f"{secure.threshold} is not safe for {n} hospitals of whom {corrupt} may collude; use {least} to {n}",
         )
+    if config.privacy.mode in SHARED_MODES and n <= COMPLETE_UP_TO:
+        require_honest_noise(config.privacy, max(corrupt + MIN_HONEST_SURVIVORS, secure.threshold or least))

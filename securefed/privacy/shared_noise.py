@@ -42,12 +42,7 @@ def shared_noise(config: RunConfig, parameters: RoundParameters, dimension: int)
     privacy = config.privacy
     if privacy.mode not in SHARED_MODES:
         return None
-    if privacy.max_colluders >= parameters.min_survivors:
-        raise ConfigError(
-            "privacy.max_colluders",
-            f"{privacy.max_colluders} of the {parameters.min_survivors} hospitals that a sum may be over: some honest "
-            f"one must add noise; use at most {parameters.min_survivors - 1}",
-        )
+    require_honest_noise(privacy, parameters.min_survivors)
     try:
         request = NoiseRequest(
             dimension=dimension,
@@ -65,6 +60,16 @@ def shared_noise(config: RunConfig, parameters: RoundParameters, dimension: int)
         return _calibrated(request, privacy, config.federation.rounds + privacy.spare_rounds)
     except ParameterError as error:
         raise ConfigError(f"privacy.{error.name}", str(error)) from error
+
+
+def require_honest_noise(privacy: PrivacyConfig, fewest: int) -> None:
+    """Refuse more colluders than leave an honest hospital in a sum over as few as `fewest`; raises ConfigError."""
+    if privacy.max_colluders >= fewest:
+        raise ConfigError(
+            "privacy.max_colluders",
+            f"{privacy.max_colluders} of the {fewest} hospitals that a sum may be over: some honest one must add "
+            f"noise; use at most {fewest - 1}",
+        )
 
 
 def dropout_noise(config: RunConfig, parameters: RoundParameters) -> DropoutNoise:

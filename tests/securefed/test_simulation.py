@@ -350,6 +350,9 @@ def test_the_last_round_is_kept_where_asked_and_nothing_is_scored(small_run, tmp
     [
         ({"secure_aggregation": {"threshold": 2}}, "use 4 to 5"),
         ({"secure_aggregation": {"corrupt": 3}}, "use at most 2"),
+        ({"secure_aggregation": {"enabled": False, "threshold": 1}}, "secure_aggregation.threshold: 1 is not safe"),
+        ({"secure_aggregation": {"enabled": False, "corrupt": 3}}, "secure_aggregation.corrupt: 3 of 5"),
+        ({"privacy": {"mode": "distributed", "noise_multiplier": 2, "max_colluders": 4}}, "4 of the 4 hospitals"),
         ({"simulation": {"drop": ["nowhere@1:Unmasking"]}}, "no site"),
     ],
 )
