@@ -21,6 +21,10 @@ NOISE_MULTIPLIERS = (1e-6, 1e6)
 """Beyond them epsilon is infinite or zero whatever is done, and accountants leave the range of their numbers."""
 MIN_SAMPLING_RATE = 1e-6
 """Below it accountants leave the range of their numbers."""
+CLIP_NORMS = (1e-6, 1e6)
+"""Beyond them nothing is left of a gradient in float32, or nothing is clipped."""
+NORMALISERS = (1e-3, 1e9)
+"""Units of privacy: from far below one to more than there are people's images."""
 MAX_STEPS = 1000
 """A round. Noise for 10**6 steps over all rounds, at a rate below 1, is found in half a minute; for 10**7 a plan, which
 tries other rates as well, had no answer after 200 s."""
@@ -31,6 +35,9 @@ release of one record in a hundred as it is would be within the promise."""
 
 _OF_SHARES = ("max_colluders", "mechanism", "dropout_noise", "ring_bits", "spare_rounds")
 """Settings of noise in shares."""
+
+_OF_STEPS = ("coupling", "sampling_rate", "normaliser")
+"""Settings of private steps."""
 
 _IN_ANY_MODE = (
     *("epsilon", "noise_multiplier", "delta", "unit", "adjacency", "coupling", "clip_norm", "fam_clip_norm"),
@@ -63,7 +70,8 @@ class PrivacyConfig:
         adjacency: `add-or-remove-one` or `replace-one`.
         coupling: `joint` (FAM and MLP are private together) or `one-way` (the FAM is private and learns nothing from
             the MLP; the MLP is not private and stays).
-        clip_norm: L2 norm to which the contribution of one unit of privacy to one step is clipped.
+        clip_norm: L2 norm, 1e-6 to 1e6 like the next two, to which the contribution of one unit of privacy to one step
+            is clipped.
         fam_clip_norm: With `mlp_clip_norm`: norm of its own for the part of the FAM; 0 clips both together.
         mlp_clip_norm: Likewise for the part of the MLP.
         fam_noise_share: With norms of their own: share, in (0, 1), of the squared signal-to-noise ratio that the FAM
@@ -71,8 +79,9 @@ class PrivacyConfig:
         sampling_rate: Probability with which each unit enters a step (Poisson sampling); public, the same everywhere.
             At 1 every unit is in every step.
         steps: Steps a round and hospital in the mode `local`.
-        normaliser: Public number by which the noisy sum of a step is divided, in units of privacy; in the mode
-            `distributed` for each hospital, and the norm, in clip norms, that one hospital's sum may have undamaged.
+        normaliser: Public number by which the noisy sum of a step is divided, in units of privacy, 0.001 to 1e9; in the
+            mode `distributed` for each hospital, and the norm, in clip norms, that one hospital's sum may have
+            undamaged.
         centring_steps: In the mode `local`: how many steps, the first ones of the first rounds, measure each hospital's
             mean feature, with the noise of a step, so that those that follow spend no clip norm on what all images have
             in common.
@@ -128,12 +137,9 @@ class PrivacyConfig:
             ("charge", CHARGES),
         ):
             _check(getattr(self, key) in names, key, f"{getattr(self, key)!r} is unknown; use {', '.join(names)}")
-        for key in ("epsilon", "noise_multiplier", "fam_clip_norm", "mlp_clip_norm"):
+        for key in ("epsilon", "noise_multiplier"):
             value = getattr(self, key)
             _check(value >= 0 and math.isfinite(value), key, f"{value}: use a positive number, or 0 for none")
-        for key in ("clip_norm", "normaliser"):
-            value = getattr(self, key)
-            _check(value > 0 and math.isfinite(value), key, f"{value}: use a positive number")
         self._check_range()
         _check(0 < self.fam_noise_share < 1, "fam_noise_share", f"{self.fam_noise_share}: use a share within (0, 1)")
         _check(self.centring_steps >= 0, "centring_steps", f"{self.centring_steps}: use 0 or more")
@@ -156,6 +162,16 @@ class PrivacyConfig:
         if self.mode == "local":
             reason = "has no meaning with --dp local, where each hospital adds the whole noise; take it out, or use "
             self._refuse_given(_OF_SHARES, f"{reason}--dp distributed or hospital")
+        if self.mode == "hospital":
+            reason = (
+                "has no meaning with --dp hospital, where whole updates are clipped; take it out, or use --dp local"
+            )
+            self._refuse_given(_OF_STEPS, f"{reason} or distributed")
+        _check(
+            self.clips_by_group or self.fam_noise_share == PrivacyConfig.fam_noise_share,
+            "fam_noise_share",
+            "has no meaning without fam_clip_norm and mlp_clip_norm; give these, or take it out",
+        )
         _check(
             self.epsilon > 0 or self.noise_multiplier > 0,
             "epsilon",
@@ -201,6 +217,12 @@ class PrivacyConfig:
         _check(low <= self.delta < high, "delta", f"{self.delta:g}: use {low:g} or more and less than {high:g}; {why}")
         rate = f"{self.sampling_rate:g}: use a rate from {MIN_SAMPLING_RATE:g} to 1"
         _check(MIN_SAMPLING_RATE <= self.sampling_rate <= 1, "sampling_rate", rate)
+        for key, (low, high) in (
+            *((key, CLIP_NORMS) for key in ("clip_norm", "fam_clip_norm", "mlp_clip_norm")),
+            ("normaliser", NORMALISERS),
+        ):
+            value, default = getattr(self, key), getattr(PrivacyConfig, key)
+            _check(low <= value <= high or value == default, key, f"{value:g}: use {low:g} to {high:g}")
         _check(1 <= self.steps <= MAX_STEPS, "steps", f"{self.steps}: use 1 to {MAX_STEPS}")
 
     @property

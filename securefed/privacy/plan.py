@@ -109,8 +109,7 @@ def make_plan(run: RunConfig, hospitals: int, images: int, embed_dim: int) -> Pl
         filled = replace(config, noise_multiplier=multiplier)
         return Plan(run, filled, steps, rounds, 1, images, embed_dim, None)
     noise = _shared(run, hospitals, embed_dim)
-    rate = 1.0 if config.mode == "hospital" else config.sampling_rate
-    filled = replace(config, noise_multiplier=noise.request.noise_multiplier, sampling_rate=rate)
+    filled = replace(config, noise_multiplier=noise.request.noise_multiplier)
     return Plan(run, filled, rounds, rounds, hospitals, images, embed_dim, noise)
 
 

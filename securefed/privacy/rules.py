@@ -176,6 +176,14 @@ def _about_the_loss(config: RunConfig) -> Iterator[Broken]:
     for name in ("prior_adjustment", "class_balance"):
         if getattr(training, name):
             yield Broken("P5", f"training.{name}", "uses the exact number of private images of each class; use 0")
+    alone = config.privacy.coupling == "one-way" and config.federation.method != "fedclip"  # an MLP without noise
+    if training.local_epochs != 1 and not alone:
+        yield Broken(
+            "P6",
+            "training.local_epochs",
+            "passes over shuffled images are no Poisson samples; privacy.steps and privacy.sampling_rate say how long "
+            "a round is; leave it at 1",
+        )
     if training.feature_dropout:
         yield Broken("P9", "training.feature_dropout", "draws for a whole batch at once; use 0")
 
@@ -199,13 +207,6 @@ def _about_the_mlp(config: RunConfig) -> Iterator[Broken]:
         )
     if training.mlp_dropout and training.mlp_layers:
         yield Broken("P9", "training.mlp_dropout", "draws for a whole batch at once; use 0")
-    if training.local_epochs != 1:
-        yield Broken(
-            "P6",
-            "training.local_epochs",
-            "passes over shuffled images are no Poisson samples; privacy.steps and privacy.sampling_rate say how long "
-            "a round is; leave it at 1",
-        )
 
 
 def _one_way(config: RunConfig) -> Iterator[Broken]:

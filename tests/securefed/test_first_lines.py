@@ -1,5 +1,7 @@
 """What a simulation says before anything else."""
 
+import pytest
+
 from securefed.config import config_from_mapping
 from securefed.first_lines import first_lines
 
@@ -41,3 +43,42 @@ def test_settings_that_are_read_are_not_named():
     )
 
     assert said[-1] == "secure aggregation: active"
+
+
+def test_settings_that_nothing_reads_beside_noise_in_shares_or_without_a_ledger_are_named():
+    shares = {"mode": "hospital", "noise_multiplier": 2.0, "spare_rounds": 1, "charge": "share"}
+    said = _said(privacy=shares, secure_aggregation={"value_bits": 12, "update_range": 1.0})[-1]
+
+    assert said == (
+        "without effect here: secure_aggregation.value_bits (noise in shares has a grid of its own), "
+        "secure_aggregation.update_range (noise in shares has a grid of its own), "
+        "privacy.spare_rounds (the noise is given, not calibrated), "
+        "privacy.charge (no ledger is charged for noise in shares)"
+    )
+    local = {"mode": "local", "epsilon": 8.0, "ledger": "l.sqlite", "charge": "share"}
+    assert "privacy.charge" in _said(privacy=local)[-1]
+    paid = {"mode": "distributed", "epsilon": 8.0, "ledger": "l.sqlite", "charge": "share", "spare_rounds": 1}
+    assert "without effect" not in _said(privacy=paid)[-1]
+
+
+@pytest.mark.parametrize(
+    ("privacy", "seeded", "never"),
+    [
+        ({"mode": "local"}, "partitions, rounding and start", "keys, pads, samples and noise"),
+        (
+            {"mode": "local", "coupling": "one-way"},
+            "partitions, rounding, start and the batches of the MLP",
+            "keys, pads, samples and noise",
+        ),
+        (
+            {"mode": "distributed"},
+            "partitions, start and the batches of the MLP",
+            "keys, pads, samples, rounding and noise",
+        ),
+        ({"mode": "hospital"}, "partitions, start and batches", "keys, pads, rounding and noise"),
+    ],
+)
+def test_what_comes_from_the_seed_of_a_private_run_is_said_by_its_mode(privacy, seeded, never):
+    first = _said(privacy={"epsilon": 8.0, **privacy})[0]
+
+    assert first == f"SIMULATION: {seeded} come from the seed; {never} never do."

@@ -35,6 +35,7 @@ def configured(**changes):
         ({"training__prior_adjustment": 1.0}, "P5", "training.prior_adjustment"),
         ({"training__class_balance": 0.5}, "P5", "training.class_balance"),
         ({"training__local_epochs": 2}, "P6", "training.local_epochs"),
+        ({"training__local_epochs": 2, "federation__method": "fedclip"}, "P6", "training.local_epochs"),
         ({"federation__select": "best-val"}, "P8", "federation.select"),
         ({"training__feature_dropout": 0.3}, "P9", "training.feature_dropout"),
         ({"training__mlp_dropout": 0.3, "training__mlp_layers": 1}, "P9", "training.mlp_dropout"),
@@ -133,7 +134,7 @@ def test_the_profiles_of_the_method_are_refused_with_all_their_couplings():
         {"privacy__mode": "distributed", "privacy__dropout_noise": "xnoise"},
         {"privacy__mode": "distributed", "privacy__adjacency": "replace-one", "privacy__sampling_rate": 1.0},
         {"privacy__mode": "distributed", "privacy__adjacency": "replace-one", "privacy__sampling_rate": 0.5},
-        {"privacy__mode": "hospital", "privacy__adjacency": "replace-one", "privacy__sampling_rate": 0.5},
+        {"privacy__mode": "hospital", "privacy__adjacency": "replace-one"},
         {"privacy__adjacency": "replace-one", "privacy__sampling_rate": 0.5},
     ],
 )
