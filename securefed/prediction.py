@@ -28,6 +28,8 @@ from securefed.site.data import other_dataset, own_dataset
 from securefed.site.results import features_of, kept_settings, places, require_place
 from securefed.site.settings import SiteSettings
 
+_EMPTY = "is empty; name one, or leave the option out"
+
 
 @dataclass(frozen=True)
 class Prediction:
@@ -73,12 +75,14 @@ def predict_images(
         observer: Who watches; told of every file and folder that is left out.
 
     Raises:
-        ConfigError: The site or an image is not there, the encoder is not the run's, or without a site a run that
-            shares nothing, or a site without a model of its own.
+        ConfigError: The site or an image is not there, the encoder is not the run's or empty, or without a site a run
+            that shares nothing, or a site without a model of its own.
         EncoderError: The encoder cannot be used.
         BrokenImageError: None of the images can be read.
         RunFolderError: The run is not complete.
     """
+    if encoder == "":
+        raise ConfigError("--encoder", _EMPTY)
     folder = RunFolder.open(run)
     model = load_model(folder)
     where = resolve_device(device)
@@ -137,7 +141,7 @@ def evaluate_run(
         RunFolderError: The run is not complete.
     """
     if source == "" or encoder == "":
-        raise ConfigError("--data" if source == "" else "--encoder", "is empty; name one, or leave the option out")
+        raise ConfigError("--data" if source == "" else "--encoder", _EMPTY)
     observer = observer or Observer()
     folder = RunFolder.open(run)
     model = load_model(folder)

@@ -86,7 +86,8 @@ def check_command(
     from securefed.privacy.rules import broken_rules
 
     config = _resolve(flags, config_file, assignments)
-    broken = broken_rules(config) or unclaimable(config, hospitals)
+    broken = broken_rules(config)
+    broken += unclaimable(config, hospitals, broken)
     if as_json:
         click.echo(json.dumps([vars(rule) for rule in broken]))
     else:

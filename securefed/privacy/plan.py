@@ -113,8 +113,8 @@ def make_plan(run: RunConfig, hospitals: int, images: int, embed_dim: int) -> Pl
     return Plan(run, filled, rounds, rounds, hospitals, images, embed_dim, noise)
 
 
-def unclaimable(run: RunConfig, hospitals: int | None) -> list[Broken]:
-    """Return why a configuration that breaks no rule would not be run, or would claim or release nothing; empty if not.
+def unclaimable(run: RunConfig, hospitals: int | None, broken: Sequence[Broken] = ()) -> list[Broken]:
+    """Return why a configuration would not be run, or would claim or release nothing, beside the rules that it breaks.
 
     Whether anything is claimed is asked of the functions that make the claim of a run.
 
@@ -122,7 +122,18 @@ def unclaimable(run: RunConfig, hospitals: int | None) -> list[Broken]:
         run: The configuration.
         hospitals: Hospitals in a round; None where that is not known: then nothing is found about how much noise in
             shares there is.
+        broken: The rules that it breaks: what they say of a key is not said again, and without private training (P12)
+            nothing is found.
     """
+    if any(rule.rule == "P12" for rule in broken):
+        return []
+    if any(rule.rule == "P10" for rule in broken):
+        run = replace(run, privacy=replace(run.privacy, noise="system"))
+    said = {rule.key for rule in broken}
+    return [found for found in _unclaimable(run, hospitals) if found.key not in said]
+
+
+def _unclaimable(run: RunConfig, hospitals: int | None) -> list[Broken]:
     if not run.privacy.enabled:
         off = "off: no noise is added, and every run says NOT CLAIMED; use local, distributed or hospital"
         return [Broken("claim", "privacy.mode", off)]

@@ -17,8 +17,8 @@ from audit.log import read_events
 
 def test_an_option_that_is_empty_does_not_mean_the_runs_own_data(call, images):
     call("simulate", "--data", str(images), "--encoder", "demo", "--rounds", "1", "--output", "run", "--quiet")
-    for option in ("--data", "--encoder"):
-        code, _, err = call("evaluate", "run", option, "")
+    for command, option in (("evaluate", "--data"), ("evaluate", "--encoder"), ("predict", "--encoder")):
+        code, _, err = call(command, "run", *([images] if command == "predict" else []), option, "")
         assert (code, err.splitlines()[-1]) == (2, f"error: {option}: is empty; name one, or leave the option out")
 
 

@@ -173,6 +173,16 @@ def test_check_names_every_rule_that_is_broken_and_exits_2():
     assert "no rule is broken" in result.stdout
 
 
+def test_check_says_beside_broken_rules_what_would_not_be_claimed_without_them():
+    arguments = ["check", "--noise-multiplier", "0.1", "--set", "privacy.noise=seeded"]
+    result = CliRunner().invoke(command, [*arguments, "--set", "federation.select=best-val"], catch_exceptions=False)
+    assert result.exit_code == 2
+    assert [line.split("  ")[0] for line in result.stdout.splitlines()] == ["P10", "P8", "claim"]
+    assert "no meaningful epsilon" in result.stdout
+    nothing = CliRunner().invoke(command, ["check", "--epsilon", "8", "--method", "local"], catch_exceptions=False)
+    assert [line.split("  ")[0] for line in nothing.stdout.splitlines()] == ["P12"]
+
+
 @pytest.mark.parametrize("arguments", [[], ["--epsilon", "0"], ["--set", "privacy.epsilon=0"]], ids=" ".join)
 def test_check_gives_no_target_that_nobody_gave(arguments):
     with pytest.raises(ConfigError, match=r"privacy.epsilon: --dp local needs --epsilon"):
