@@ -59,7 +59,9 @@ class Given:
 
 def residuals(mode, rounds=4, width=1400, sites=None, **changes):
     """Noise of opened sums through nodes, masks, server and channel; and its claimed standard deviation."""
-    privacy = {"mode": mode, "noise_multiplier": 2.0, "clip_norm": 0.5, "normaliser": 8.0, **changes}
+    privacy = {"mode": mode, "noise_multiplier": 2.0, "clip_norm": 0.5, **changes}
+    if mode == "distributed":
+        privacy["normaliser"] = 8.0
     training = {"fam_width": 24, "adam_beta1": 0.0, "weight_decay": 0.0, "fam_learning_rate": 1.0}
     lost = ["site2@2:MaskedInputCollection", "site0@3:ShareKeys", "site4@4:Unmasking"]
     tree = {
