@@ -325,8 +325,7 @@ class _Run:
                 if left := checkpoints.leave():
                     evidence.checkpoint(left.current.number, vector_digest(left.current.vector))
                 raise
-        last = aggregator.closing_round
-        if last is not None:
+        if (last := aggregator.closing_round) is not None:
             evidence.round_completed(config.federation.rounds + 1, last, hospitals.sites)
             folder.append_rows(folder.bytes, last.byte_rows)
         hospitals.load_private_states(kept.private)
