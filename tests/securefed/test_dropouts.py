@@ -1,9 +1,12 @@
 import pytest
 
+from audit.log import read_events
+from audit.verify import verify_run
 from securefed.aggregation import first_lost
 from securefed.config import STAGES, SimulationConfig, config_from_mapping
 from securefed.dropouts import check_schedule, dropouts_of_round
-from securefed.errors import ConfigError
+from securefed.errors import ConfigError, RoundAbortedError
+from tests.securefed.test_simulation import run
 
 SITES = [f"site{index}" for index in range(10)]
 MANY = [f"h{number:03d}" for number in range(101)]
@@ -75,3 +78,39 @@ def test_a_site_that_refuses_before_it_would_be_lost_is_lost_where_it_refused():
     planned = {"a": "Unmasking", "b": "AdvertiseKeys"}
     lost = {"a": "MaskedInputCollection", "b": "PlainInputCollection", "c": "ShareKeys"}
     assert first_lost(planned, lost) == {"a": "MaskedInputCollection", "b": "AdvertiseKeys", "c": "ShareKeys"}
+
+
+def test_losses_at_random_change_nothing_between_masked_and_plain(small_run, tmp_path):
+    results = [
+        run(
+            small_run(federation={"rounds": 8}, simulation={"dropout": 0.3}, secure_aggregation={"enabled": enabled}),
+            tmp_path,
+            str(enabled),
+        )
+        for enabled in (True, False)
+    ]
+    assert results[0].summary["fam_sha256"] == results[1].summary["fam_sha256"]
+    counts = [result.summary["secure_aggregation"]["dropouts"] for result in results]
+    assert counts[0] == counts[1]
+    assert sum(counts[0].values()) >= 4
+    assert verify_run(results[0].folder.path).is_verified
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_an_aborted_round_leaves_its_bytes_and_losses_in_the_log(small_run, tmp_path, enabled):
+    drop = [f"site{number}@2:MaskedInputCollection" for number in range(3)]
+    config = small_run(simulation={"drop": drop}, secure_aggregation={"enabled": enabled})
+    with pytest.raises(RoundAbortedError, match="2 clients are left"):
+        run(config, tmp_path)
+    aborted = read_events(tmp_path / "run" / "audit.jsonl")[-1]
+    assert aborted.kind == "round_aborted"
+    assert len(aborted.fields["dropouts"]) == 3
+    assert ("bytes" in aborted.fields) is enabled
+
+
+def test_who_loses_sites_at_random_is_not_told_to_bring_them_back(small_run, tmp_path, monkeypatch):
+    """A resumed run loses the same ones again. On a ring a loss that is borne on the whole can end a round."""
+    monkeypatch.setattr("securefed.sum_terms.SumTerms.bearable_losses", lambda _: 5)
+    with pytest.raises(RoundAbortedError, match=r"at random\): start a new run") as caught:
+        run(small_run(simulation={"dropout": 0.9}), tmp_path)
+    assert set(caught.value.planned) == set(caught.value.dropouts)

@@ -10,7 +10,6 @@ import torch
 
 from audit.heads import read_heads
 from audit.log import read_events
-from audit.verify import verify_run
 from clients.encoders import InvalidEncoderError, UnknownEncoderError, export_features, load_features
 from securefed import prediction
 from securefed.attacks.run import attack_run
@@ -360,42 +359,6 @@ def test_what_cannot_protect_is_refused_before_a_folder_exists(small_run, tmp_pa
     with pytest.raises(ConfigError, match=says):
         run(small_run(**sections), tmp_path)
     assert not (tmp_path / "run").exists()
-
-
-def test_losses_at_random_change_nothing_between_masked_and_plain(small_run, tmp_path):
-    results = [
-        run(
-            small_run(federation={"rounds": 8}, simulation={"dropout": 0.3}, secure_aggregation={"enabled": enabled}),
-            tmp_path,
-            str(enabled),
-        )
-        for enabled in (True, False)
-    ]
-    assert results[0].summary["fam_sha256"] == results[1].summary["fam_sha256"]
-    counts = [result.summary["secure_aggregation"]["dropouts"] for result in results]
-    assert counts[0] == counts[1]
-    assert sum(counts[0].values()) >= 4
-    assert verify_run(results[0].folder.path).is_verified
-
-
-@pytest.mark.parametrize("enabled", [True, False])
-def test_an_aborted_round_leaves_its_bytes_and_losses_in_the_log(small_run, tmp_path, enabled):
-    drop = [f"site{number}@2:MaskedInputCollection" for number in range(3)]
-    config = small_run(simulation={"drop": drop}, secure_aggregation={"enabled": enabled})
-    with pytest.raises(RoundAbortedError, match="2 clients are left"):
-        run(config, tmp_path)
-    aborted = read_events(tmp_path / "run" / "audit.jsonl")[-1]
-    assert aborted.kind == "round_aborted"
-    assert len(aborted.fields["dropouts"]) == 3
-    assert ("bytes" in aborted.fields) is enabled
-
-
-def test_who_loses_sites_at_random_is_not_told_to_bring_them_back(small_run, tmp_path, monkeypatch):
-    """A resumed run loses the same ones again. On a ring a loss that is borne on the whole can end a round."""
-    monkeypatch.setattr("securefed.sum_terms.SumTerms.bearable_losses", lambda _: 5)
-    with pytest.raises(RoundAbortedError, match=r"at random\): start a new run") as caught:
-        run(small_run(simulation={"dropout": 0.9}), tmp_path)
-    assert set(caught.value.planned) == set(caught.value.dropouts)
 
 
 def test_a_misspelt_encoder_leaves_no_folder_behind(small_run, tmp_path):
