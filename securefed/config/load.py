@@ -29,6 +29,8 @@ PROFILES = {
 }
 """Named starting points of the [training] section; `training.profile` picks one."""
 
+_TRAINING = {field.name for field in dataclasses.fields(TrainingSettings)}
+
 _GROUPS = {"fam_clip_norm": 1.0, "mlp_clip_norm": 1.0, "fam_noise_share": 0.25}
 """Clip norms of their own for FAM and MLP, where there are both and nobody gives one for both together."""
 
@@ -54,7 +56,8 @@ def load_config(path: Path | None = None, overrides: Mapping[str, Any] | None = 
     Args:
         path: TOML file with the sections of RunConfig; None for none.
         overrides: Dotted keys to values (`federation.rounds`: 10), stronger than the file. A profile among them
-            replaces its whole [training] section, clip norms those of the other kind (of both parts, or of each).
+            replaces a [training] section that has all settings, as a resolved file has; the settings of others are on
+            top of it. Clip norms replace those of the other kind (of both parts, or of each).
 
     Raises:
         ConfigError: The file cannot be read, or a key or value is wrong; the key is named.
@@ -67,8 +70,9 @@ def load_config(path: Path | None = None, overrides: Mapping[str, Any] | None = 
 
 def _give_way(tree: dict[str, Any], overrides: Mapping[str, Any]) -> None:
     """Take out of a file what would keep overrides from counting: a resolved one has every key, and says all of it."""
-    if "training.profile" in overrides:
-        tree.pop("training", None)
+    training = tree.get("training")
+    if "training.profile" in overrides and isinstance(training, dict) and training.keys() >= _TRAINING:
+        del tree["training"]
     privacy = tree.get("privacy")
     if not isinstance(privacy, dict):
         return

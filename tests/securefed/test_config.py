@@ -49,6 +49,12 @@ def test_a_profile_that_is_named_beside_a_resolved_file_is_that_of_the_run(tmp_p
     assert named.federation.rounds == 7
 
 
+def test_a_profile_that_is_named_beside_a_file_with_some_settings_is_what_they_change(tmp_path):
+    path = tmp_path / "own.toml"
+    path.write_text('[training]\nprofile = "default"\nbatch_size = 8\n', encoding="utf-8")
+    assert load_config(path, {"training.profile": "paper"}).training == replace(TrainingSettings.paper(), batch_size=8)
+
+
 def test_the_paper_profile_starts_from_the_published_settings_and_takes_changes():
     config = config_from_mapping({"training": {"profile": "paper", "batch_size": 8}})
     published = TrainingSettings.paper()
