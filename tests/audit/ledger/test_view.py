@@ -78,6 +78,6 @@ def test_the_printed_policy_is_the_installed_one(ledger, tmp_path):
 
 
 def test_a_ledger_that_is_not_there_is_not_made(tmp_path):
-    with pytest.raises(LedgerError, match="no ledger"):
+    with pytest.raises(LedgerError, match="does not exist"):
         Ledger.existing(tmp_path / "typo.db")
     assert not (tmp_path / "typo.db").exists()
