@@ -208,7 +208,7 @@ class RoundAbortedError(SecureFedError):
         """What to do where a sum over the same model may have been opened before."""
         if missing := self._missing():
             return (
-                f"The sum of this round was over {', '.join(self.before)} before it was lost at the server, and it is "
+                f"A sum of this round over {', '.join(self.before)} may have been opened before, and it is "
                 "opened over the same hospitals only, since two sums over one model would single the others out: bring "
                 f"{', '.join(missing)} back and go on with deploy submit"
             )

@@ -21,6 +21,10 @@ class LedgerError(AuditError):
         self.reason = reason
 
 
+class NoBudgetError(LedgerError):
+    """An account has no budget in this ledger."""
+
+
 class NoLedgerError(LedgerError):
     """A file that is named as a ledger is none, or cannot be read; that says nothing about any record."""
 

@@ -20,7 +20,7 @@ from audit.errors import EvidenceError
 from audit.ledger.accounts import Account, Budget, BudgetLine, Charge
 from audit.ledger.database import open_database, read_database
 from audit.ledger.entries import Spent, State, part_of
-from audit.ledger.errors import BudgetExceededError, LedgerError, NoLedgerError
+from audit.ledger.errors import BudgetExceededError, LedgerError, NoBudgetError, NoLedgerError
 from audit.ledger.policy import Policy, SignedRenewal
 from audit.log import Clock, system_clock
 
@@ -170,7 +170,7 @@ class Ledger:
 
         Raises:
             BudgetExceededError: It would exceed the budget; the refusal is recorded.
-            LedgerError: The account has no budget.
+            NoBudgetError: The account has no budget.
         """
         return self._charge(account, charge, in_force=False, record=record)
 
@@ -178,7 +178,7 @@ class Ledger:
         refused: BudgetExceededError | None = None
         with self._transaction():
             if self._state.line_of(account) is None:
-                raise LedgerError(
+                raise NoBudgetError(
                     self.path, f"{account.hospital} has no budget for the unit {account.unit}; install a policy first"
                 )
             if (known := self._state.charges.get(charge.release_id)) is not None:

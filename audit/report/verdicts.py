@@ -79,7 +79,9 @@ def _standing_now(standing: dict[str, Any], ledger: dict[str, Any]) -> str:
     """Return a hospital's budget, and what its ledger says is spent and left of it after all runs so far."""
     spent = "more than can be accounted" if standing["spent"] is None else f"at most {at_most(standing['spent'])}"
     stands = f"{spent} is spent and at least {at_least(standing['remaining'])} left"
-    return f"Its budget over all runs is {budget_of(standing)}; by its ledger as of {as_of(ledger)} {stands}."
+    bound = standing["spent"] is not None and standing["remaining"] < standing["budget"] - standing["spent"]
+    finer = " (budgets of finer units leave no more)" if bound and standing["unit"] != "image" else ""
+    return f"Its budget over all runs is {budget_of(standing)}; by its ledger as of {as_of(ledger)} {stands}{finer}."
 
 
 def as_of(ledger: dict[str, Any]) -> str:

@@ -88,6 +88,8 @@ def load_encoder(spec: EncoderSpec, compute: Compute) -> FrozenEncoder:
             configuration = {**open_clip.get_model_config(spec.model), "force_quick_gelu": quick_gelu}
             card = describe(model, tokenize, configuration)
         return FrozenEncoder(model, tokenize, preprocess, card, compute.device, compute.precision)
+    except torch.OutOfMemoryError:  # of the device, not of the encoder
+        raise
     except (
         RuntimeError,
         ValueError,

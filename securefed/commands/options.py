@@ -66,7 +66,8 @@ def require_run(*runs: Path) -> None:
     for run in runs:
         if not run.is_dir():
             raise NoRunFolderError(run)
-        if (run / "hospital.toml").exists() and not (run / "audit.jsonl").exists():
+        record = ("audit.jsonl", "heads.jsonl", "roster.json")
+        if (run / "hospital.toml").exists() and not any((run / name).exists() for name in record):
             raise NoRunFolderError(run, "it has the results of one hospital; the record is in the server's run folder")
         if not any((run / name).exists() for name in ("audit.jsonl", "config.toml")):
             raise NoRunFolderError(run, "audit.jsonl and config.toml are missing")

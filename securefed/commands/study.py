@@ -86,12 +86,13 @@ def init_command(
 @json_option
 def check_command(*, study: Path, approvals: tuple[Path, ...], as_json: bool) -> None:
     """Check the file STUDY and the APPROVALS of the hospitals (`site approve` makes them)."""
+    from securefed.privacy.bearing import too_few_rounds
     from securefed.study import read_approval, read_study
     from securefed.study.promise import privacy_in_words
     from securefed.study.terms import noise_of
 
     read = read_study(study)
-    noise_of(read)
+    is_borne = not too_few_rounds(read.config, noise_of(read))
     approved = []
     for path in approvals:
         approval = read_approval(path)
@@ -101,7 +102,7 @@ def check_command(*, study: Path, approvals: tuple[Path, ...], as_json: bool) ->
     if as_json:
         click.echo(json.dumps({"digest": read.digest, "approved": sorted(approved), "missing": missing}))
         return
-    click.echo(f"{read.name}: a valid study; digest {read.digest}")
+    click.echo(f"{read.name}: a {'valid study' if is_borne else 'study that hospitals refuse'}; digest {read.digest}")
     for line in privacy_in_words(read):
         click.echo(line)
     click.echo(f"approved by {', '.join(sorted(approved)) or 'nobody so far'}")

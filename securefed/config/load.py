@@ -63,7 +63,6 @@ def load_config(path: Path | None = None, overrides: Mapping[str, Any] | None = 
         ConfigError: The file cannot be read, or a key or value is wrong; the key is named.
     """
     tree = read_toml(path) if path is not None else {}
-    _give_way(tree, overrides or {})
     overlay(tree, overrides or {})
     return config_from_mapping(tree)
 
@@ -79,14 +78,19 @@ def _give_way(tree: dict[str, Any], overrides: Mapping[str, Any]) -> None:
     gone: tuple[str, ...] = ()
     if "privacy.clip_norm" in overrides:
         gone = _OF_EACH
-    elif any(f"privacy.{key}" in overrides for key in _OF_EACH) and not privacy.get("fam_clip_norm"):
+    elif any(overrides.get(f"privacy.{key}") for key in _OF_EACH[:2]) and not privacy.get("fam_clip_norm"):
         gone = ("clip_norm", *_OF_EACH) if "clip_norm" in privacy else ()
     for key in gone:
         privacy.pop(key, None)
 
 
 def overlay(tree: dict[str, Any], overrides: Mapping[str, Any]) -> None:
-    """Put values at dotted keys (`federation.rounds`) of a tree of sections; raises ConfigError where one is none."""
+    """Put values at dotted keys (`federation.rounds`) of a tree of sections, in the place of what would outweigh them.
+
+    Raises:
+        ConfigError: A section is none.
+    """
+    _give_way(tree, overrides)
     for key, value in overrides.items():
         *sections, name = key.split(".")
         node = tree
@@ -183,7 +187,7 @@ def _with_private_defaults(tree: Mapping[str, Any]) -> Mapping[str, Any]:
         **given,
     }
     both = privacy["coupling"] == "joint" and _method(tree) != "fedclip"
-    if mode == "local" and both and "clip_norm" not in given:
+    if mode == "local" and both and "clip_norm" not in given and given.get("fam_clip_norm") != 0:
         privacy = {**_GROUPS, **privacy}
     profile = "private-one-way" if privacy["coupling"] == "one-way" else "private"
     if mode == "hospital":

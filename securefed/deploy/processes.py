@@ -34,7 +34,6 @@ def start_party(
     if is_alive(folder, party):
         raise DeploymentError(f"{party} is running already; stop it first: deploy ... stop")
     stop_parties(folder, party)
-    _pid_file(folder, party).unlink(missing_ok=True)
     path = log_of(folder, party)
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("ab") as log:
@@ -63,11 +62,18 @@ def is_alive(folder: Path, party: str) -> bool:
 
 
 def age(folder: Path, party: str) -> float:
-    """Return the seconds since a party's command was started here: 0 where it has ended, inf where it never was."""
+    """Return the seconds since a party's command was started here: 0 where it has ended, inf where none is to run."""
     path = _pid_file(folder, party)
     if not path.exists():
         return math.inf
-    return time.time() - path.stat().st_mtime if is_alive(folder, party) else 0.0
+    if not is_alive(folder, party):
+        return 0.0
+    started = path.read_text(encoding="utf-8").strip()
+    try:
+        fields = (_PROC / started / "stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+    except OSError:  # it ends this very moment
+        return 0.0
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - int(fields[_START]) / os.sysconf("SC_CLK_TCK")
 
 
 def refuse_ended(folder: Path, party: str) -> None:
@@ -102,6 +108,9 @@ def _await_mark(process: "subprocess.Popen[bytes]", folder: Path, party: str) ->
             raise DeploymentError(f"{party} was started as process {process.pid} but does not show its mark in /proc")
         time.sleep(0.001)
 
+
+_START = 19
+"""Place of the start, in ticks since the machine was booted, among the fields of /proc/PID/stat after the command."""
 
 _children: list["subprocess.Popen[bytes]"] = []
 """Started by this process: they are reaped where it ends them, and are nobody's concern once it has gone."""
@@ -141,6 +150,10 @@ def stop_parties(folder: Path, party: str | None = None, *, spared: str = "") ->
             time.sleep(0.1)
         else:
             _reap()
+            ended = [_pid_file(folder, party)] if party else (folder / "logs").glob("*.pid")
+            for path in ended:
+                if path != _pid_file(folder, spared):
+                    path.unlink(missing_ok=True)
             return
     raise DeploymentError(f"processes {running(folder, party)} cannot be ended; end them by hand")
 

@@ -7,6 +7,7 @@ the hospitals. A node that was stopped goes on from its folder with the next `se
 import hashlib
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -230,7 +231,8 @@ class _ServerRun:
             self._observer.round_finished(self._view(report))
 
         aggregator.before_round, aggregator.before_opening = before, privacy.before_opening
-        aggregator.opening, aggregator.opened_before = evidence.opening, evidence.opened_before
+        aggregator.opening = evidence.opening
+        aggregator.opened_before = partial(self._opened_before, evidence)
         aggregator.refused = self._refused
         try:
             kept = federation.run(config.federation.rounds, after)
@@ -249,6 +251,16 @@ class _ServerRun:
             folder.append_rows(folder.bytes, closing.byte_rows)
         self._describe_data(evidence, data)
         return self._finish(folder, evidence, kept, federation.seconds, privacy.finish())
+
+    def _opened_before(self, evidence: RunEvidence, number: int, digest: str) -> tuple[str, ...]:
+        """Return who was in a sum over this model that may have been opened: they are asked alone.
+
+        Where one of them is gone and vectors cost nothing, everybody is asked: if that sum was not opened after all,
+        nobody refuses, and whoever did open it refuses another.
+        """
+        before = evidence.opened_before(number, digest)
+        is_free = self._terms.noise is None
+        return () if is_free and set(before) - set(self._parties.said_hello) else before
 
     def _finish(
         self,

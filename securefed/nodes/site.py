@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from audit.canonical import JSON
 from audit.errors import AuditError
-from audit.ledger.errors import BudgetExceededError
+from audit.ledger.errors import BudgetExceededError, NoBudgetError
 from clients.data import DataError
 from clients.encoders import EncoderError
 from protocols.client.machine import ClientMachine
@@ -269,6 +269,9 @@ class SiteNode:
         except (BudgetExceededError, TargetEpsilonError) as error:
             self._leave_out(error, number, "budget", str(error))
             raise PolicyError("the release", "one more", "what its ledger and the study pay for") from error
+        except NoBudgetError as error:
+            self._leave_out(error, number, "budget", error.reason)
+            raise PolicyError("the release", "one more", "none without a budget") from error
         except ReleaseRefusedError as error:
             self._leave_out(error, number, "release", str(error))
             raise PolicyError("the release", "one more", "one that can be made") from error

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from audit.canonical import JSON
 from audit.errors import AuditError, EvidenceError
 from audit.heads import TreeHead, Witness
+from audit.ledger.errors import NoBudgetError
 from clients.data import DataError
 from clients.encoders import EncoderError
 from protocols.labels import VERSION
@@ -129,6 +130,8 @@ class SiteRun:
         """Return the code of a refusal and why the site cannot pay for a run, "" where it can."""
         try:
             return "budget", self.objection(run_id)
+        except NoBudgetError as error:
+            return "budget", error.reason
         except AuditError as error:
             _LOG.error("nobody can tell whether the run %s can be paid for: %s", run_id, error)
             return "ledger", BOOKS

@@ -30,12 +30,19 @@ from securefed.privacy.shared_claim import shared_claim, shared_summary, shared_
 from securefed.privacy.shared_run import shared_hospitals
 from securefed.privacy.spending import Spending, release_of_model
 from securefed.run_folder import RunFolder
+from securefed.summary import privacy_off
 
 T = TypeVar("T")
 Patients = Mapping[str, str | None]
 
+_LOST: Final = "NOT CLAIMED: the private log of this hospital is lost, and with it what was released of its data"
+
 _WAIT_SECONDS: Final = 10.0
 """How long a charge waits for another process or thread to let go of the private log."""
+
+
+class LostLogError(EvidenceError):
+    """A private log is gone or empty of which the ledger shows that it was begun: what was released is not known."""
 
 
 @dataclass(frozen=True)
@@ -191,12 +198,18 @@ class SitePrivacy:
             book.settle(site, number, release_id)
 
     def summary(self) -> dict[str, Any]:
-        """Return the block `privacy` of the hospital's own summary.json: what this hospital has spent on the study."""
-        with self._books(self._in_run()) as book:
-            if isinstance(book, Spending):
-                return privacy_summary(self._config, book.epsilon(), deployed=True)
-            assert self._plan is not None  # noqa: S101 (narrows the type)
-            return shared_summary(self._config, self._plan, book.views(self._site), deployed=True)
+        """Return the block `privacy` of the hospital's own summary.json: what this hospital has spent on the study.
+
+        Of a study whose private log is lost nothing is claimed; the model is the hospital's all the same.
+        """
+        try:
+            with self._books(self._in_run()) as book:
+                if isinstance(book, Spending):
+                    return privacy_summary(self._config, book.epsilon(), deployed=True)
+                assert self._plan is not None  # noqa: S101 (narrows the type)
+                return shared_summary(self._config, self._plan, book.views(self._site), deployed=True)
+        except LostLogError:
+            return {**privacy_off(self._config), "mode": self._config.privacy.mode, "claim": _LOST}
 
     @cached_property
     def _held(self) -> PrivacyConfig:
@@ -267,7 +280,10 @@ class SitePrivacy:
 
     def _log(self, run_id: str, ledger: Ledger) -> EventLog:
         if self._begun():
-            return EventLog.open(self._folder.log, self._now, _WAIT_SECONDS)
+            log = EventLog.open(self._folder.log, self._now, _WAIT_SECONDS)
+            if not any(event.kind == "privacy_claim" for event in log.events):  # it was killed before
+                log.append("privacy_claim", self._claim())
+            return log
         self._require_no_charge(run_id, ledger)
         header: dict[str, Any] = {
             "run_id": self._study,
@@ -276,12 +292,13 @@ class SitePrivacy:
         }
         self._make_room()
         log = EventLog.create(self._folder.log, header, self._now)
-        plan = self._plan
-        deployed = {"deployed": True}
-        config = self._config
-        fields = claim_fields(config, **deployed) if plan is None else shared_claim(config, plan, **deployed)
-        log.append("privacy_claim", fields)
+        log.append("privacy_claim", self._claim())
         return log
+
+    def _claim(self) -> dict[str, Any]:
+        if self._plan is None:
+            return claim_fields(self._config, deployed=True)
+        return shared_claim(self._config, self._plan, deployed=True)
 
     def _make_room(self) -> None:
         """Make the folder of the private log, without what a process left that died as it began one."""
@@ -297,7 +314,7 @@ class SitePrivacy:
         """Refuse to begin a log that was begun before, and is lost or empty: the ledger has charges of the study."""
         for run in {spent.charge.run_id for spent in ledger.charges()}:
             if run in (run_in_ledgers(run_id, self._study), run_in_ledgers(run.rpartition(".")[0], self._study)):
-                raise EvidenceError(
+                raise LostLogError(
                     -1,
                     f"{self._folder.log} has no event, and {ledger.path} holds charges of the run {run} of this study: "
                     "what was released is not known any more. Put the log back as it was; an older one lacks charges",

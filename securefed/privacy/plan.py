@@ -129,6 +129,8 @@ def unclaimable(run: RunConfig, hospitals: int | None, broken: Sequence[Broken] 
         return []
     if any(rule.rule == "P10" for rule in broken):
         run = replace(run, privacy=replace(run.privacy, noise="system"))
+    if any(rule.rule == "P15" for rule in broken):
+        run = replace(run, secure_aggregation=replace(run.secure_aggregation, compression="none"))
     said = {rule.key for rule in broken}
     return [found for found in _unclaimable(run, hospitals) if found.key not in said]
 

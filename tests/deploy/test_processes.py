@@ -87,8 +87,10 @@ def test_the_age_of_a_party_is_that_of_its_command_while_it_runs(folder):
     assert processes.age(folder, "north") == math.inf
     start(folder, "north", ORPHANS)
     assert 0 < processes.age(folder, "north") < 60
-    processes.stop_parties(folder, "north")
+    processes.kill_party(folder, "north")
     assert processes.age(folder, "north") == 0
+    processes.stop_parties(folder, "north")
+    assert processes.age(folder, "north") == math.inf
 
 
 def test_a_party_is_not_started_twice(folder):

@@ -1,7 +1,9 @@
 """The books of a hospital in a private study: looked at while they are written, held by others, begun and lost."""
 
 import errno
+import json
 import os
+import shutil
 import sqlite3
 import threading
 
@@ -17,6 +19,7 @@ from securefed.deploy.errors import DeploymentError
 from securefed.errors import RoundAbortedError
 from securefed.nodes.control import RefusedBySiteError, encode_refusal
 from securefed.nodes.numbering import training_round
+from securefed.nodes.owed import is_owed
 from securefed.site.checks import Level, _budget, _charges
 from securefed.site.folder import SiteFolder
 from securefed.site.opening import open_site
@@ -244,3 +247,44 @@ def test_a_disk_that_is_full_as_a_head_is_kept_is_said_by_name_and_the_next_head
     said = {(e.fields["hospital"], e.fields["what"], e.fields["reason"]) for e in refused}
     assert said == {("west", "disk", "the site cannot keep the head (No space left on device)")}
     verified(trial, "run")
+
+
+@pytest.mark.parametrize("settings", [LOCAL, SHARES], ids=["local", "distributed"])
+def test_a_hospital_whose_private_log_is_lost_gets_the_model_and_claims_nothing(tmp_path, settings):
+    trial = PrivateTrial(tmp_path, rounds=3, **settings)
+
+    def lose(way, stage, _site, round_id, frame):
+        if (way, stage, training_round(round_id)) == ("down", "AdvertiseKeys", 3):
+            shutil.rmtree(trial.path("west") / "privacy", ignore_errors=True)
+        return [frame]
+
+    with Folders(trial) as folders:
+        wire = FolderWire(folders)
+        wire.change.append(lose)
+        trial.serve("run", wire)
+    (summary,) = trial.path("west").glob("runs/*/summary.json")
+    privacy = json.loads(summary.read_text())["privacy"]
+    assert privacy["claim"].startswith("NOT CLAIMED: the private log")
+    assert privacy["epsilon"] is None
+    assert not is_owed(tmp_path / "run")
+
+
+def test_a_ledger_without_a_budget_for_the_unit_is_told_the_lead(tmp_path):
+    trial = PrivateTrial(tmp_path, **LOCAL)
+    (trial.path("west") / "ledger.sqlite").unlink()
+    trial._unit = "patient"
+    trial.budget("west", 9.0)
+    with Folders(trial) as folders, pytest.raises(RefusedBySiteError, match="no budget for the unit image") as refused:
+        hello(trial, folders)
+    assert refused.value.code == "budget"
+
+
+def test_a_private_log_that_was_killed_before_its_claim_gets_it(tmp_path):
+    trial = PrivateTrial(tmp_path, **LOCAL)
+    with Folders(trial) as folders:
+        hello(trial, folders)
+    log = log_path(trial, "west")
+    log.write_bytes(log.read_bytes().splitlines(keepends=True)[0])
+    with Folders(trial) as folders:
+        hello(trial, folders)
+    assert [event.kind for event in read_events(log)][:2] == ["run_started", "privacy_claim"]

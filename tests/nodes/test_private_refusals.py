@@ -224,6 +224,7 @@ def test_a_study_whose_noise_bears_fewer_rounds_than_it_has_is_refused_by_everyo
     study = dataclasses.replace(trial.study, config=noisy)
     (tmp_path / "short.toml").write_bytes(study.encode())
     assert f"HOSPITALS REFUSE THIS STUDY: {says}" in call("study", "show", tmp_path / "short.toml").output
+    assert "a study that hospitals refuse; digest" in call("study", "check", tmp_path / "short.toml").output
     assert says in call("site", "check", trial.path("west"), "--study", tmp_path / "short.toml", code=1).output
     refused = trial.approve("west", "short.toml", study.digest, code=1)
     assert says in str(refused.exception)

@@ -18,7 +18,7 @@ from securefed.nodes.numbering import training_round
 pytestmark = pytest.mark.usefixtures("no_replay")
 
 SHARED = {"privacy__mode": "distributed", "privacy__epsilon": 8.0, "training__fam_width": 4, "privacy__spare_rounds": 2}
-AWAY = r"over east, north, south before .* bring south back and go on"
+AWAY = r"over east, north, south may have been opened before.* bring south back and go on"
 OTHERS = {"north", "south", "east"}
 
 
@@ -153,3 +153,34 @@ def test_a_server_that_does_not_know_of_the_sum_says_who_refuses_and_why(tmp_pat
                 trial.serve("run", wire)
         trial.serve("run", wire)
     verified(trial, "run")
+
+
+def test_a_sum_that_nobody_opened_binds_nobody_where_vectors_cost_nothing(tmp_path):
+    """The server dies as it asks for the first share; then south is gone for good, and west is back."""
+    trial = PrivateTrial(tmp_path, rounds=3)
+
+    def killed(way, stage, _site, number):
+        return (way, stage, number) == ("down", "Unmasking", 2)
+
+    killed.kills = False
+    with Folders(trial) as folders:
+        wire = Losing(folders)
+        wire.down = {"west"}
+        wire.change.append(only_once(killed))
+        with pytest.raises(ServerKilledError):
+            trial.serve("run", wire)
+        wire.down = set()
+        wire.change.append(gone_for_good("south"))
+        trial.serve("run", wire)
+    assert attempts(trial) == [OTHERS, {"east", "north", "west"}]
+
+
+def gone_for_good(name):
+    """A hospital whose power is off from now on."""
+
+    def lose(_way, _stage, site, _round_id, frame):
+        if site == name:
+            raise KilledError
+        return [frame]
+
+    return lose

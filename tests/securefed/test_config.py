@@ -14,6 +14,7 @@ from securefed.config import (
     write_config,
 )
 from securefed.errors import ConfigError
+from securefed.sweep.plan import read_plan
 
 
 def test_the_defaults_are_valid_and_secure():
@@ -47,6 +48,14 @@ def test_a_profile_that_is_named_beside_a_resolved_file_is_that_of_the_run(tmp_p
     named = load_config(path, {"training.profile": "paper", "training.fam_width": 16})
     assert named.training == replace(TrainingSettings.paper(), fam_width=16)
     assert named.federation.rounds == 7
+
+
+def test_a_profile_of_a_sweep_is_stronger_than_a_resolved_file(tmp_path):
+    path = tmp_path / "sweep.toml"
+    write_config(load_config(), path)
+    path.write_text(path.read_text() + '\n[grid]\n"training.profile" = ["paper", "default"]\n', encoding="utf-8")
+    cells = read_plan(path).cells
+    assert [cell.config.training for cell in cells] == [TrainingSettings.paper(), TrainingSettings.default()]
 
 
 def test_a_profile_that_is_named_beside_a_file_with_some_settings_is_what_they_change(tmp_path):

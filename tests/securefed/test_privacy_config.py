@@ -98,6 +98,17 @@ def test_a_clip_norm_of_either_kind_is_stronger_than_the_other_kind_in_a_file(tm
         resolve_config({"clip_norm": 0.01}, RUN_FLAGS, path, norms)
 
 
+def test_clip_norms_of_each_part_of_0_clip_both_together(tmp_path):
+    none = ("privacy.fam_clip_norm=0", "privacy.mlp_clip_norm=0")
+    found = resolve_config({"dp": "local", "epsilon": 8.0}, RUN_FLAGS, None, none).privacy
+    assert not found.clips_by_group
+    path = tmp_path / "own.toml"
+    path.write_text('[privacy]\nmode = "local"\nepsilon = 8.0\nclip_norm = 2.0\n', encoding="utf-8")
+    assert resolve_config({}, RUN_FLAGS, path, none).privacy.clip_norm == 2
+    with pytest.raises(ConfigError, match="fam_noise_share: has no meaning"):
+        resolve_config({}, RUN_FLAGS, path, ("privacy.fam_noise_share=0.3",))
+
+
 def test_a_seed_on_the_command_line_makes_the_noise_reproducible_unless_somebody_insists():
     private = {"dp": "local", "epsilon": 8.0}
     assert resolve_config(private, RUN_FLAGS, None, ()).privacy.noise == "system"

@@ -52,8 +52,11 @@ def test_the_bare_model_is_ruined_by_one_forward_in_train_mode(encoder):
 
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=[pytest.mark.gpu, NEEDS_CUDA])])
 def test_images_reach_the_model_bit_by_bit_as_open_clip_preprocesses_them(encoder, device):
-    _, _, preprocess = open_clip.create_model_and_transforms(encoder)
-    frozen = load_encoder(parse_encoder(encoder), choose_compute(device, "fp32"))
+    _, _, preprocess = open_clip.create_model_and_transforms(
+        encoder, image_mean=(0.48145466, 0.4578275, 0.40821073), image_std=(0.26862954, 0.26130258, 0.27577711)
+    )
+    made = load(encoder)
+    frozen = FrozenEncoder(made._model, made._tokenize, preprocess, made.card, torch.device(device), "fp32")
     generator = np.random.default_rng(0)
     images = [
         Image.fromarray(generator.integers(0, 256, (height, width, 3), dtype=np.uint8))

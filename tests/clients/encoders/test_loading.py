@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from clients.encoders import InvalidEncoderError, WeightsMissingError, weights
+from clients.encoders.frozen import FrozenEncoder
 from clients.encoders.loading import choose_compute, load_encoder, weights_digest
 from clients.encoders.spec import EncoderSpec, parse_encoder
 
@@ -55,6 +56,15 @@ def test_the_digest_of_an_encoder_covers_weights_configuration_and_preprocessing
     assert len(digests) == 3
     copy = make_encoder(1)
     assert load(f"local-dir:{copy}").card.digest in digests
+
+
+def test_a_device_without_memory_is_no_damaged_encoder(make_encoder, monkeypatch):
+    def full(*_, **__):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(FrozenEncoder, "__init__", full)
+    with pytest.raises(torch.OutOfMemoryError):
+        load(f"local-dir:{make_encoder(2)}")
 
 
 def test_damaged_folders_are_named_errors(make_encoder):
