@@ -62,7 +62,10 @@ def is_alive(folder: Path, party: str) -> bool:
 
 
 def age(folder: Path, party: str) -> float:
-    """Return the seconds since a party's command was started here: 0 where it has ended, inf where none is to run."""
+    """Return the seconds since a party's command was started here.
+
+    0 where it has ended by itself; inf where it was never started here, or stopped since.
+    """
     path = _pid_file(folder, party)
     if not path.exists():
         return math.inf
