@@ -328,11 +328,15 @@ MISSING = {
             "speed.py --only clients --training-images 2533",
         ),
         ("encode", "Encoding", "speed.py --only encode --data PATH --encoder NAME"),
-        ("encode on a GPU", "Encoding, on a GPU", "speed.py --only encode --device cuda --data PATH --encoder NAME"),
+        (
+            "encode on a GPU",
+            "Encoding, on a GPU",
+            "speed.py --only encode --device cuda --images 8192 --data PATH --encoder NAME",
+        ),
         (
             "encode on a GPU, random weights",
             "Encoding, on a GPU: a large model",
-            "speed.py --only encode --device cuda --data PATH --random-weights ViT-L-14",
+            "speed.py --only encode --device cuda --images 8192 --data PATH --random-weights ViT-L-14",
         ),
         ("reference", "The reference implementation", "speed_reference.py --checkout PATH"),
         ("flower", "Flower's simulation", "speed_flower.py"),
