@@ -34,6 +34,14 @@ def pytest_xdist_make_scheduler(config, log):
     return OneProcessAnEngine(config, log)
 
 
+def pytest_collection_modifyitems(items):
+    """Skip, and say so, what is marked `gpu` on a machine without one."""
+    if not torch.cuda.is_available():
+        for item in items:
+            if item.get_closest_marker("gpu"):
+                item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
+
+
 @pytest.fixture
 def tf32():
     """Both settings of TF32 on, as in images of NVIDIA's; a function says what they are."""

@@ -7,7 +7,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import torch
 
 from audit.verify import verify_run
 from clients.method.layout import initial_vector
@@ -19,7 +18,7 @@ from securefed.simulation import resume_run
 from tests.securefed.conftest import CLASSES, WIDTH, bundle
 from tests.securefed.test_simulation import InterruptAfter, run
 
-pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
+pytestmark = pytest.mark.gpu
 
 SAME = {"feature_dropout": 0.0, "mlp_dropout": 0.0, "batch_size": 64, "local_epochs": 4}
 """Four steps a round: recorded in the first one, replayed from then on."""

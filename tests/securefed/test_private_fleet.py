@@ -5,7 +5,6 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-import torch
 
 from audit.ledger import BudgetExceededError, Ledger
 from audit.verify import verify_run
@@ -188,7 +187,6 @@ def test_clipped_sums_for_all_are_those_of_each(small_run):
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("privacy", [SEEDED, {**SEEDED, "coupling": "one-way"}, SHARED], ids=str)
 def test_a_run_on_a_gpu_is_that_on_the_processor(small_run, tmp_path, privacy):
     here, there = (

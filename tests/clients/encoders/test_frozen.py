@@ -17,8 +17,6 @@ from clients.encoders.loading import choose_compute, load_encoder
 from clients.encoders.spec import parse_encoder
 from tests.assets import mobilenet_lit
 
-NEEDS_CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-
 
 def load(name):
     return load_encoder(parse_encoder(name), choose_compute("cpu", "auto"))
@@ -50,7 +48,7 @@ def test_the_bare_model_is_ruined_by_one_forward_in_train_mode(encoder):
         assert not torch.allclose(bare.encode_image(scaled(pixels())), expected, atol=1e-3)
 
 
-@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=[pytest.mark.gpu, NEEDS_CUDA])])
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
 def test_images_reach_the_model_bit_by_bit_as_open_clip_preprocesses_them(encoder, device):
     _, _, preprocess = open_clip.create_model_and_transforms(
         encoder, image_mean=(0.48145466, 0.4578275, 0.40821073), image_std=(0.26862954, 0.26130258, 0.27577711)
@@ -157,7 +155,6 @@ def test_a_gpu_that_emulates_bf16_encodes_in_fp16(monkeypatch, tf32, natively, p
 
 
 @pytest.mark.gpu
-@NEEDS_CUDA
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
 def test_precisions_agree_on_a_gpu(encoder, precision):
     on_cpu = load(encoder).encode_images(pixels())
@@ -166,7 +163,6 @@ def test_precisions_agree_on_a_gpu(encoder, precision):
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_batches_that_a_gpu_encodes_ahead_are_those_of_the_processor(dataset, encoder, options):
     """22 images in batches of 4, handed out in their order while the next ones are encoded."""
     bundles = [

@@ -282,11 +282,7 @@ def test_what_is_kept_of_one_round_does_not_show_in_the_next():
             assert all(torch.equal(a.private[name], b.private[name]) for name in b.private)
 
 
-needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-
-
 @pytest.mark.gpu
-@needs_gpu
 @pytest.mark.parametrize("profile", PROFILES)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_a_gpu_trains_each_hospital_of_a_fleet_as_on_its_own(profile, dtype):
@@ -321,7 +317,6 @@ def test_a_gpu_trains_each_hospital_of_a_fleet_as_on_its_own(profile, dtype):
 
 
 @pytest.mark.gpu
-@needs_gpu
 @pytest.mark.parametrize("profile", PROFILES)
 def test_a_gpu_trains_the_fleet_as_the_processor_does(profile):
     settings = dataclasses.replace(PROFILES[profile], feature_dropout=0.0, mlp_dropout=0.0, batch_size=97)
@@ -339,7 +334,6 @@ def test_a_gpu_trains_the_fleet_as_the_processor_does(profile):
 
 
 @pytest.mark.gpu
-@needs_gpu
 def test_a_gpu_without_the_memory_for_all_trains_half_of_them_at_a_time(monkeypatch):
     """Eight hospitals of about 70 MiB each, then on a GPU of which four fifths of what they took may be used."""
     settings = dataclasses.replace(TrainingSettings.paper(), mlp_width=2048, mlp_layers=2)

@@ -21,8 +21,7 @@ from tests.clients.method.test_lean import generator, unit
 
 pytest.importorskip("triton")
 
-GPU = torch.cuda.is_available()
-DEVICE = "cuda" if GPU else "cpu"
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 SIZES = (9, 5, 0, 1)
 """Two that end with a batch of one image, none at all, and a single one, in batches of 4."""
 
@@ -222,7 +221,6 @@ def test_without_triton_or_with_an_old_one_the_general_step_is_taken(monkeypatch
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not GPU, reason="needs a CUDA device")
 @pytest.mark.parametrize("width", [64, 512])
 def test_a_gpu_trains_in_recorded_steps_as_by_the_lean_step(width):
     """Steps that are recorded, replayed and begun by call, in full batches and with hospitals that have ended."""

@@ -6,7 +6,6 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-import torch
 
 from clients.method.hospital import Hospital, make_fleet, workbenches
 from clients.method.layout import initial_vector, vector_layout
@@ -223,7 +222,6 @@ def test_products_on_a_gpu_are_in_single_precision_whatever_the_environment_says
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_a_gpu_trains_the_same():
     settings = dataclasses.replace(PROFILES["default"], feature_dropout=0.0, mlp_dropout=0.0, batch_size=70)
     updates = []

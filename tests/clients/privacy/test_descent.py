@@ -92,7 +92,6 @@ def test_a_centred_layer_is_mapped_back():
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_a_gpu_moves_the_same():
     (here, on_cpu, of_cpu, sums), (there, on_gpu, of_gpu, same) = make(), make("cuda")
     for moving, groups, gradients in ((here, of_cpu, sums[0]), (there, of_gpu, same[0])):

@@ -302,7 +302,6 @@ def test_draws_do_not_depend_on_the_data_or_on_who_else_is_in_the_fleet():
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("changes", PRIVACY_CASES.values(), ids=PRIVACY_CASES.keys())
 @pytest.mark.parametrize("shape", ["private profile", "masked", "masked, group norm", "no norm"])
 def test_a_gpu_trains_the_fleet_as_the_processor_does(shape, changes):

@@ -113,7 +113,6 @@ def test_a_step_for_another_number_of_rows_is_made_without_a_copy_that_is_waited
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("changes", SHAPES.values(), ids=SHAPES.keys())
 def test_a_gpu_sums_the_same(changes):
     sums = []

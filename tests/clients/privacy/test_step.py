@@ -243,7 +243,6 @@ def test_what_couples_a_batch_is_refused(changes):
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("changes", SHAPES.values(), ids=SHAPES.keys())
 def test_a_gpu_sums_the_same(changes):
     here, there = make_model(**changes), make_model("cuda", **changes)
