@@ -39,7 +39,10 @@ def dropouts_of_round(
 
 
 def check_schedule(config: RunConfig, sites: Sequence[str]) -> None:
-    """Refuse `drop` entries that name no site of this run, a round that will not come or a stage that it has not."""
+    """Refuse `drop` entries that name no site of this run, a round that will not come, or a stage of other sums.
+
+    Stages of masks are taken in clear too, where the same losses follow as under masks (docs/adr/0002).
+    """
     masked, rounds = config.secure_aggregation.enabled, config.federation.rounds
     has = {RING_STAGE: masked and len(sites) > COMPLETE_UP_TO, PLAIN_STAGE: not masked}
     instead = "ShareKeys or MaskedInputCollection" if masked else PLAIN_STAGE

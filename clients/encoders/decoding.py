@@ -1,4 +1,4 @@
-"""Images read, decoded and preprocessed in batches while the encoder computes: in threads, or in worker processes."""
+"""Images read, decoded and resized in batches while the encoder computes: in threads, or in worker processes."""
 
 import itertools
 import os

@@ -47,6 +47,16 @@ def lose_the_sum(trial, wire, monkeypatch):
     wire.down = set()
 
 
+def die_without_west(trial, wire, killed):
+    """The server dies at a message of round 2, in which west is lost."""
+    killed.kills = False
+    wire.down = {"west"}
+    wire.change.append(only_once(killed))
+    with pytest.raises(ServerKilledError):
+        trial.serve("run", wire)
+    wire.down = set()
+
+
 def spend_all(trial, name):
     """Leave nothing of a hospital's budget that would bear another vector."""
     with Ledger.existing(trial.path(name) / "ledger.sqlite") as ledger, suppress(BudgetExceededError):
@@ -84,14 +94,9 @@ def test_the_set_stands_in_the_record_before_any_share_that_opens_its_sum_is_ask
     def killed(way, stage, site, number):
         return (way, stage, site, number) == ("up", "Unmasking", "south", 2)
 
-    killed.kills = False
     with Folders(trial) as folders:
         wire = Losing(folders)
-        wire.down = {"west"}
-        wire.change.append(only_once(killed))
-        with pytest.raises(ServerKilledError):
-            trial.serve("run", wire)
-        wire.down = set()
+        die_without_west(trial, wire, killed)
         trial.serve("run", wire)
     assert attempts(trial) == [OTHERS, OTHERS]
     verified(trial, "run")
@@ -162,14 +167,9 @@ def test_a_sum_that_nobody_opened_binds_nobody_where_vectors_cost_nothing(tmp_pa
     def killed(way, stage, _site, number):
         return (way, stage, number) == ("down", "Unmasking", 2)
 
-    killed.kills = False
     with Folders(trial) as folders:
         wire = Losing(folders)
-        wire.down = {"west"}
-        wire.change.append(only_once(killed))
-        with pytest.raises(ServerKilledError):
-            trial.serve("run", wire)
-        wire.down = set()
+        die_without_west(trial, wire, killed)
         wire.change.append(gone_for_good("south"))
         trial.serve("run", wire)
     assert attempts(trial) == [OTHERS, {"east", "north", "west"}]
