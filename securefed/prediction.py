@@ -22,7 +22,7 @@ from securefed.model_file import SavedModel, load_model
 from securefed.observer import Observer
 from securefed.preparation import encode_sites, resolve_device
 from securefed.run_folder import Arrays, RunFolder
-from securefed.site.results import features_of
+from securefed.site.results import features_of, kept_settings
 
 _EMPTY = "is empty; name one, or leave the option out"
 
@@ -65,9 +65,9 @@ def predict_images(
         images: Files, or folders in which all images are taken but hidden ones.
         site: Whose own model answers, beside the FAM where there is one; None for the FAM alone (for a run of
             `zero-shot`: the encoder).
-        encoder: Where the run's encoder is on this machine; None takes the name in the run.
+        encoder: Where the run's encoder is on this machine; None takes the name in the run, or a hospital's own.
         device: `auto`, `cpu` or `cuda`.
-        cache_dir: Folder of the feature cache; None takes the user's.
+        cache_dir: Folder of the feature cache; None takes the user's, for a hospital of a deployment the hospital's.
         observer: Who watches; told of every file and folder that is left out.
 
     Raises:
@@ -84,10 +84,11 @@ def predict_images(
     where = resolve_device(device)
     private = _private_state(folder, model, site)
     _check_answering(model, private, site)
-    name = encoder or model.encoder
+    settings = kept_settings(folder)
+    name = encoder or (settings.site.encoder if settings else "") or model.encoder
     files, closed = _files(images)
     given = {path.absolute(): path for path in files}
-    options = EncodeOptions(cache_dir=cache_dir, device=where)
+    options = EncodeOptions(cache_dir=cache_dir or features_of(folder), device=where)
     encoded = encode_images([path.absolute() for path in files], name, options, skip_broken=True)
     unread = [BrokenImageError(given[path], reason) for path, reason in encoded.broken]
     if not encoded.paths:

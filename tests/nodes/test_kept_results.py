@@ -5,6 +5,7 @@ import shutil
 
 import numpy as np
 import pytest
+from PIL import Image
 from site_trial import NAMES, Folders, FolderWire, Trial, call
 
 from securefed.run_folder import read_metric_rows
@@ -14,8 +15,6 @@ SPLITS = (*["train"] * 3, *["val"] * 3, *["test"] * 3)
 
 def images_of(root, name):
     """Write eighteen images of two classes below a folder; return (path, class, split) of each."""
-    from PIL import Image
-
     draw = np.random.default_rng(NAMES.index(name))
     found = []
     for label in ("oak", "pine"):
@@ -72,7 +71,7 @@ def evaluated(trial, name, *more, code=0):
     return json.loads(result.stdout) if not code else str(result.exception)
 
 
-def test_a_hospital_evaluates_its_own_test_images_again_and_no_feature_leaves_its_folder(
+def test_a_hospital_evaluates_its_own_test_images_again_and_nothing_gets_into_the_users_cache(
     of_features, of_images, tmp_path, monkeypatch
 ):
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -89,7 +88,11 @@ def test_a_hospital_evaluates_its_own_test_images_again_and_no_feature_leaves_it
                 for metric, value in metrics.items()
                 if (part, metric) in {(row.part, row.metric) for row in rows}
             }
-    assert not [path for path in tmp_path.rglob("*") if path.is_file() and "features" in path.parts]
+    image = tmp_path / "new.png"
+    Image.fromarray(np.full((16, 16, 3), 90, np.uint8)).save(image)
+    (found,) = json.loads(call("predict", kept(of_images, "east"), image, "--site", "east", "--json").stdout)
+    assert set(found["probabilities"]["ensemble"]) == {"oak", "pine"}
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == [image]
 
 
 def test_other_data_of_a_hospital_are_its_part_or_the_one_site_there_and_images_it_trained_on_are_told(of_images):
