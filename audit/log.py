@@ -102,11 +102,13 @@ class EventLog:
         try:
             log = cls(path, clock, _locked(stream, path), [])
             log.append("run_started", fields)
-        except BaseException:
+            sync_folder(path.parent)
+        except BaseException as error:
             stream.close()
             path.unlink()
+            if isinstance(error, OSError):
+                raise LogWriteError(path, f"cannot be created ({error.strerror})") from error
             raise
-        sync_folder(path.parent)
         return log
 
     @classmethod

@@ -1,5 +1,6 @@
 """The event log: what may enter, what a crash leaves, what is refused when it is read."""
 
+import errno
 import math
 import multiprocessing
 import os
@@ -98,6 +99,16 @@ def test_a_log_is_never_overwritten(tmp_path):
         EventLog.create(tmp_path / "nowhere" / "log", HEADER)
     with pytest.raises(LogWriteError):
         EventLog.open(tmp_path / "absent")
+
+
+def test_a_log_whose_folder_cannot_be_synced_is_refused_and_not_there(tmp_path, monkeypatch):
+    def refuse(_folder):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr("audit.log.sync_folder", refuse)
+    with pytest.raises(LogWriteError, match=r"log: cannot be created \(Input/output error\)"):
+        make(tmp_path / "log")
+    assert not (tmp_path / "log").exists()
 
 
 def test_one_writer_at_a_time(tmp_path):
