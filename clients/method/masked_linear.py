@@ -16,25 +16,11 @@ def keep_mask(weight: Tensor, threshold: Tensor) -> Tensor:
     return (weight.abs().mean(1) >= threshold).to(weight.dtype)
 
 
-class Wanted:
-    """What a backward pass shall make.
-
-    Attributes:
-        weight_gradient: Whether the large gradient, that of W, is made; a pass for the norms alone needs none.
-    """
-
-    __slots__ = ("weight_gradient",)
-
-    def __init__(self) -> None:
-        self.weight_gradient = True
-
-
 class _MaskedRows(torch.autograd.Function):
     """y = (x W^T) * m, or (x W^T + b) * m, with the straight-through gradient of m = [mean_j |W_ij| >= k_i].
 
-    One function instead of a chain of them, so that the large gradient, that of W, is made in one place. If `memory`
-    (float[2, out, in]) is given, it is made there and `weight.grad` is that memory: on a CPU, fresh pages for it cost
-    more than the arithmetic. Without, nothing is changed in place, and `torch.func.vmap` and `torch.func.grad` work.
+    One function instead of a chain of them, so that the large gradient, that of W, is made in one place. Nothing is
+    changed in place, so that `torch.func.vmap` and `torch.func.grad` work.
     """
 
     generate_vmap_rule = True
@@ -46,12 +32,8 @@ class _MaskedRows(torch.autograd.Function):
         bias: Tensor | None,
         threshold: Tensor,
         window: float,
-        memory: Tensor | None,
-        wanted: "Wanted",
     ) -> tuple[Tensor, ...]:
-        del wanted  # of the backward pass
-        absolute = weight.abs() if memory is None else torch.abs(weight, out=memory[1])
-        distance = absolute.mean(1) - threshold
+        distance = weight.abs().mean(1) - threshold
         keep = (distance >= 0).to(weight.dtype)
         linear = nn.functional.linear(x, weight, bias)
         soft = torch.sigmoid(distance / window)
@@ -60,11 +42,10 @@ class _MaskedRows(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        x, weight, bias, _, _, memory, ctx.wanted = inputs
+        x, weight, bias, _, _ = inputs
         _, linear, keep, slope = output
         ctx.mark_non_differentiable(linear, keep, slope)
         ctx.save_for_backward(x, weight, linear, keep, slope)
-        ctx.memory = memory
         ctx.has_bias = bias is not None
         ctx.needs_x = ctx.needs_input_grad[0]
 
@@ -74,15 +55,9 @@ class _MaskedRows(torch.autograd.Function):
         kept = gradient * keep
         to_distance = (gradient * linear).sum(0) * slope
         share = (to_distance / weight.shape[1])[:, None]
-        to_weight = None
-        if not ctx.wanted.weight_gradient:
-            pass
-        elif ctx.memory is None:
-            to_weight = (kept.T @ x).addcmul(weight.sign(), share)
-        else:
-            torch.mm(kept.T, x, out=ctx.memory[0]).addcmul_(torch.sign(weight, out=ctx.memory[1]), share)
+        to_weight = (kept.T @ x).addcmul(weight.sign(), share)
         to_x = kept @ weight if ctx.needs_x else None
-        return to_x, to_weight, kept.sum(0) if ctx.has_bias else None, -to_distance, None, None, None
+        return to_x, to_weight, kept.sum(0) if ctx.has_bias else None, -to_distance, None
 
 
 class MaskedLinear(nn.Module):
@@ -130,8 +105,6 @@ class MaskedLinear(nn.Module):
         self.learned = learned
         self.window = window
         self.mask_bias = mask_bias
-        self.wanted = Wanted()
-        self._memory: Tensor | None = None
         self.held_mask: Tensor | None = None
 
     def forward(self, x: Tensor) -> Tensor:
@@ -142,18 +115,8 @@ class MaskedLinear(nn.Module):
         if not torch.is_grad_enabled():  # the slopes of a backward pass are not wanted, nor what the mask leaves alone
             kept = nn.functional.linear(x, self.weight, inside).mul_(self._kept_rows())
             return kept if self.mask_bias else kept.add_(self.bias)
-        y: Tensor = _MaskedRows.apply(x, self.weight, inside, self.threshold, self.window, self._memory, self.wanted)[0]
+        y: Tensor = _MaskedRows.apply(x, self.weight, inside, self.threshold, self.window)[0]
         return y if self.mask_bias else y + self.bias
-
-    def keep_gradient_memory(self) -> None:
-        """Give `weight.grad` memory of its own that every backward pass overwrites (it does not add up gradients).
-
-        For a training loop with one backward pass a step, which must leave `weight.grad` where it is. A layer
-        whose thresholds are not learned has none.
-        """
-        if self.learned:
-            self._memory = self.weight.new_empty(2, *self.weight.shape)
-            self.weight.grad = self._memory[0]
 
     @torch.no_grad()
     def keep_ratio(self) -> float:

@@ -52,10 +52,8 @@ def train_epochs(
         generator: On the model's device; draws the order and the dropout.
     """
     layers = [module for module in model.modules() if isinstance(module, MaskedLinear) and module.learned]
+    layers = [layer for layer in layers if layer.weight.requires_grad]  # the others do not move
     least = 2 if model.mlp is not None and settings.mlp_norm == "batch" else 1
-    for layer in layers:
-        layer.keep_gradient_memory()
-    others = [p for p in model.parameters() if not any(p is layer.weight for layer in layers)]
     model.train()
     steps = 0
     for _ in range(settings.local_epochs):
@@ -67,8 +65,7 @@ def train_epochs(
                 continue
             model.loss(x, y, weights, generator).backward()  # type: ignore[no-untyped-call]
             optimizer.step()
-            for parameter in others:
-                parameter.grad = None
+            optimizer.zero_grad()
             steps += 1
         for layer in layers:
             layer.reset_if_at_most(settings.reset_keep_ratio)

@@ -52,14 +52,11 @@ def test_thresholds_start_at_zero_and_keep_everything():
 
 
 @pytest.mark.parametrize("mask_bias", [True, False])
-@pytest.mark.parametrize("in_memory", [True, False])
-def test_gradients_are_those_of_the_sigmoid_in_place_of_the_step(mask_bias, in_memory):
+def test_gradients_are_those_of_the_sigmoid_in_place_of_the_step(mask_bias):
     layer = make_layer(mask_bias=mask_bias)
     set_thresholds(layer, [-0.001, 0.001, -0.02, 0.02])
     x = torch.randn(5, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(1), requires_grad=True)
     factor = torch.randn(5, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
-    if in_memory:
-        layer.keep_gradient_memory()
     (layer(x) * factor).sum().backward()
 
     # The same by plain autograd: the step's value with the sigmoid's slope.

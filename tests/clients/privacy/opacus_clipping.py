@@ -96,7 +96,6 @@ class GhostClipping:
 
     def __init__(self, model: nn.Module, groups: Sequence[Group]) -> None:
         self._groups = tuple(groups)
-        self._layers = [module for module in model.modules() if isinstance(module, MaskedLinear)]
         self._hooked = GradSampleModuleFastGradientClipping(
             model, loss_reduction="sum", strict=False, use_ghost_clipping=True
         )
@@ -120,7 +119,7 @@ class GhostClipping:
             # Backward hooks want an input that requires a gradient, also at the first layer.
             seen = kept[0].detach().requires_grad_()
             values = losses(seen, kept[1])
-            self._for_the_norms(values, seen)
+            torch.autograd.grad(values.sum(), seen, retain_graph=True)  # the hooks see the gradients pass
             self._hooked.disable_hooks()
             norms = [self._norms(group) for group in self._groups]
             good = torch.isfinite(values.detach()) & torch.stack([torch.isfinite(norm) for norm in norms]).all(dim=0)
@@ -132,16 +131,6 @@ class GhostClipping:
             kept = kept[0][good], kept[1][good]
         nothing = tuple(tuple(torch.zeros_like(p) for p in group.parameters) for group in self._groups)
         return ClippedSum(nothing, len(features), len(features))
-
-    def _for_the_norms(self, values: Tensor, seen: Tensor) -> None:
-        """Send the gradients down to the features once: the hooks see them pass, no parameter's gradient is made."""
-        for layer in self._layers:
-            layer.wanted.weight_gradient = False
-        try:
-            torch.autograd.grad(values.sum(), seen, retain_graph=True)
-        finally:
-            for layer in self._layers:
-                layer.wanted.weight_gradient = True
 
     def _norms(self, group: Group) -> Tensor:
         norms: list[Tensor] = [vars(parameter)["_norm_sample"] for parameter in group.parameters]

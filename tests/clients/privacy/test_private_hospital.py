@@ -377,3 +377,13 @@ def test_every_kind_of_step_is_replayed_by_its_unit(monkeypatch, of):
         with pytest.raises(SensitivityError):
             make(settings, patients=patients)
         assert make(dataclasses.replace(settings, centring_steps=0), patients=patients).replayed
+
+
+def test_the_fam_stays_where_it_is_while_the_mlp_learns_beside_layers_that_switch_rows_off():
+    """Memory for a gradient that is never made moved it: by whatever had lain there, features of images among it."""
+    settings = dataclasses.replace(SETTINGS, learn_thresholds=True, mlp_layers=1, mlp_width=8)
+    privacy = PrivacySettings(coupling="one-way", clip_norms=(1.0,), noise_multipliers=(0.0,), sampling_rate=1e-9)
+    hospital = make(privacy, settings=settings)
+    for number in (1, 2):
+        torch.full((2, 8, WIDTH), 7.0)  # lies there when it is free again
+        assert not hospital.train_round(start(settings), number, Randomness.of_a_seed(number)).any()
