@@ -3,8 +3,7 @@
 import csv
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 
 from PIL import Image
@@ -16,48 +15,34 @@ from clients.demo.cohort import Scan, plan_cohort
 from clients.demo.findings import FINDINGS
 
 
-@dataclass(frozen=True)
 class DemoImages:
-    """Draws the images of the cohort when they are asked for; nothing is kept.
-
-    Attributes:
-        seed: Seed of the cohort.
-    """
-
-    seed: int
+    """Draws the images of the cohort when they are asked for; nothing is kept."""
 
     def load(self, path: str) -> Image.Image:
         """Return an image as 8-bit RGB; raises BrokenImageError for a path that the cohort does not have."""
-        found = _by_path(self.seed).get(path)
+        found = _by_path().get(path)
         if found is None:
             raise BrokenImageError(path, "the demo cohort has no such image")
         return Image.fromarray(found.draw())
 
 
-def load_demo_dataset(seed: int = 0) -> tuple[ImageDataset, tuple[DataWarning, ...]]:
+def load_demo_dataset() -> tuple[ImageDataset, tuple[DataWarning, ...]]:
     """Return the demo cohort: five hospitals, six findings, all of it drawn by a program and none of it medical.
-
-    Args:
-        seed: Chooses other patients and images at the same hospitals; at least 0.
 
     Returns:
         The data set, whose paths are those that `write_cohort` writes, and no findings.
-
-    Raises:
-        ValueError: The seed is negative.
     """
     records = tuple(
-        Record(item.path, item.site, item.finding, item.patient, item.split, item.digest) for item in plan_cohort(seed)
+        Record(item.path, item.site, item.finding, item.patient, item.split, item.digest) for item in plan_cohort()
     )
-    return ImageDataset("demo", Path(), records, FINDINGS, DemoImages(seed)), ()
+    return ImageDataset("demo", Path(), records, FINDINGS, DemoImages()), ()
 
 
-def write_cohort(folder: Path, seed: int = 0) -> int:
+def write_cohort(folder: Path) -> int:
     """Write the cohort as `<site>/<class>/<image>.png` with a `metadata.csv` beside the sites.
 
     Args:
         folder: Where to; made if it is not there.
-        seed: As for `load_demo_dataset`.
 
     Returns:
         The number of images written.
@@ -69,7 +54,7 @@ def write_cohort(folder: Path, seed: int = 0) -> int:
     folder.mkdir(parents=True, exist_ok=True)
     if any(folder.iterdir()):
         raise FileExistsError(f"{folder}: is not empty; name a new folder")
-    scans = plan_cohort(seed)
+    scans = plan_cohort()
     try:
         _write(scans, folder)
     except BaseException:  # a part of the cohort would be read as all of it
@@ -90,6 +75,6 @@ def _write(scans: Sequence[Scan], folder: Path) -> None:
         writer.writerows((item.path, item.site, item.finding, item.patient, item.split) for item in scans)
 
 
-@lru_cache(maxsize=4)
-def _by_path(seed: int) -> dict[str, Scan]:
-    return {item.path: item for item in plan_cohort(seed)}
+@cache
+def _by_path() -> dict[str, Scan]:
+    return {item.path: item for item in plan_cohort()}

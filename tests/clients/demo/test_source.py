@@ -38,7 +38,7 @@ def test_unknown_path_is_a_broken_image():
 
 def test_written_cohort_is_the_same_data_set(tmp_path, monkeypatch):
     part = plan_cohort(0)[::12]
-    monkeypatch.setattr(source, "plan_cohort", lambda seed: part)
+    monkeypatch.setattr(source, "plan_cohort", lambda: part)
     target = tmp_path / "cohort"
     assert write_cohort(target) == len(part)
     written, _ = load_dataset(str(target))
@@ -52,7 +52,7 @@ def test_written_cohort_is_the_same_data_set(tmp_path, monkeypatch):
 def test_an_interrupt_leaves_no_part_of_the_cohort(tmp_path, monkeypatch):
     """A folder without its manifest would be read as a smaller cohort, and be in the way of the next call."""
     part = plan_cohort(0)[:5]
-    monkeypatch.setattr(source, "plan_cohort", lambda seed: part)
+    monkeypatch.setattr(source, "plan_cohort", lambda: part)
     with monkeypatch.context() as patch:
         draw, drawn = type(part[0]).draw, []
 
