@@ -3,8 +3,9 @@
 AuditError
     EventRefusedError    an event is not of a known kind or its fields are not as declared: fix the caller
     LogLockedError       another process is writing this log: wait for it or use another folder
-    LogWriteError        the log cannot be created or written where asked
-    KeyFileError         a signing key cannot be made or read where asked
+    FileError            a file cannot be used as asked
+        LogWriteError    the log cannot be created or written where asked
+        KeyFileError     a signing key cannot be made or read where asked
     EvidenceError        a record does not verify: do not trust it (exit code 3)
     AccountingUnavailableError    a library that computes epsilon is missing: install it
     NothingToCompareError    a check has nothing that it could hold against the record: absent, not passed
@@ -37,22 +38,21 @@ class LogLockedError(AuditError):
         self.path = path
 
 
-class LogWriteError(AuditError):
+class FileError(AuditError):
+    """The file at `path` cannot be used as asked, for `reason`."""
+
+    def __init__(self, path: Path, reason: str) -> None:
+        super().__init__(f"{path}: {reason}")
+        self.path = path
+        self.reason = reason
+
+
+class LogWriteError(FileError):
     """The log cannot be created, opened or written."""
 
-    def __init__(self, path: Path, reason: str) -> None:
-        super().__init__(f"{path}: {reason}")
-        self.path = path
-        self.reason = reason
 
-
-class KeyFileError(AuditError):
+class KeyFileError(FileError):
     """A signing key cannot be made or read; its bytes are in no message."""
-
-    def __init__(self, path: Path, reason: str) -> None:
-        super().__init__(f"{path}: {reason}")
-        self.path = path
-        self.reason = reason
 
 
 class EvidenceError(AuditError):

@@ -1,24 +1,18 @@
 """What a caller of the ledger may have to react to.
 
 AuditError
-    LedgerError              the database cannot be used, or an entry does not fit: fix it and try again
-        NoLedgerError        there is none where one is named to be read: name another file (exit code 2)
+    FileError
+        LedgerError          the database cannot be used, or an entry does not fit: fix it and try again
+            NoLedgerError    there is none where one is named to be read: name another file (exit code 2)
     BudgetExceededError      the release would exceed the budget: it must not happen (exit code 4)
 """
 
-from pathlib import Path
-
 from audit.bounds import at_most
-from audit.errors import AuditError
+from audit.errors import AuditError, FileError
 
 
-class LedgerError(AuditError):
+class LedgerError(FileError):
     """The ledger cannot be used as asked."""
-
-    def __init__(self, path: Path, reason: str) -> None:
-        super().__init__(f"{path}: {reason}")
-        self.path = path
-        self.reason = reason
 
 
 class NoBudgetError(LedgerError):
