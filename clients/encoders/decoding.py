@@ -1,7 +1,6 @@
 """Images read, decoded and resized in batches while the encoder computes: in threads, or in worker processes."""
 
 import itertools
-import os
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -17,6 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 from clients.data import BrokenImageError, ImageSource
 from clients.data.quiet import quiet_decoders
 from clients.encoders.errors import EncoderError
+from clients.method.threads import usable_cores
 
 _FEW_IMAGES = 64
 """Below this, starting worker processes takes longer than they save."""
@@ -112,7 +112,7 @@ def decoded_batches(
 def _decoded_in_threads(images: _Images, batch_size: int) -> Iterator[DecodedBatch]:
     """Yield the batches, at most two of them decoded ahead; each thread uses one core."""
     before = torch.get_num_threads()
-    threads = ThreadPoolExecutor(min(_cores(), _MOST_THREADS), initializer=torch.set_num_threads, initargs=(1,))
+    threads = ThreadPoolExecutor(min(usable_cores(), _MOST_THREADS), initializer=torch.set_num_threads, initargs=(1,))
     ahead: deque[Future[tuple[int, NDArray[np.uint8] | str]]] = deque()
     left = iter(range(len(images)))
     try:
@@ -126,15 +126,11 @@ def _decoded_in_threads(images: _Images, batch_size: int) -> Iterator[DecodedBat
         torch.set_num_threads(before)  # threads that start later take the last number that was set anywhere
 
 
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def choose_workers(workers: int, device: torch.device) -> int:
     """Resolve -1: on a CPU half of the cores (at most 8) from four on, else none; on CUDA all but one (at most 12)."""
     if workers >= 0:
         return workers
-    cores = _cores()
+    cores = usable_cores()
     if device.type == "cpu":
         return min(8, cores // 2) if cores >= 4 else 0
     return max(1, min(12, cores - 1))
