@@ -9,7 +9,7 @@ import torch
 from clients.method.settings import SettingsError
 from clients.privacy import PrivacySettings, PrivateHospital, Randomness
 from clients.privacy.centring import Centring, clipped_vectors
-from tests.clients.privacy.test_private_hospital import SETTINGS, TEXT, WIDTH, make_site, parameters, start
+from tests.clients.privacy.test_private_hospital import SETTINGS, TEXT, WIDTH, Counting, make_site, parameters, start
 
 QUIET = PrivacySettings(sampling_rate=1.0, noise_multipliers=(0.0,), normaliser=60.0, centring_steps=2)
 GROUPS = dataclasses.replace(QUIET, clip_norms=(0.5, 2.0), noise_multipliers=(3.0, 5.0))
@@ -126,13 +126,6 @@ def test_the_first_steps_of_the_first_rounds_measure(centring, steps):
 
 
 def test_a_measuring_step_draws_the_same_whatever_the_data():
-    class Counting(Randomness):
-        drawn = ()
-
-        def gaussian(self, size, out=None):
-            self.drawn = (*self.drawn, size)
-            return super().gaussian(size, out)
-
     seen = []
     for site in (make_site(60), make_site(0)):
         source = Counting.of_a_seed(3)

@@ -13,7 +13,7 @@ from clients.privacy import PrivacySettings, PrivateHospital, Randomness, stack,
 from clients.privacy.descent import NoisyDescent
 from clients.privacy.fleet import PrivateFleet
 from clients.privacy.stack import StackedClipping
-from tests.clients.privacy.test_private_hospital import SETTINGS, TEXT, WIDTH, make_site
+from tests.clients.privacy.test_private_hospital import SETTINGS, TEXT, WIDTH, Counting, make_site
 
 SIZES = (60, 7, 0, 1, 33)
 """A whole data set, a small one, none, one image, and another."""
@@ -280,13 +280,6 @@ def test_faults_of_the_noise_would_be_seen(monkeypatch, fault):
 
 
 def test_draws_do_not_depend_on_the_data_or_on_who_else_is_in_the_fleet():
-    class Counting(Randomness):
-        drawn = ()
-
-        def gaussian(self, size, out=None):
-            self.drawn = (*self.drawn, size)
-            return super().gaussian(size, out)
-
     seen = []
     for sizes in ((60,), (61, 3), (0, 60), (60, 60, 60)):
         hospitals = make_hospitals(SETTINGS, PRIVACY, sizes=sizes)

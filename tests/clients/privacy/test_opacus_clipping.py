@@ -9,9 +9,9 @@ import torch
 from clients.method.masked_linear import MaskedLinear
 from clients.method.parts import build_model
 from clients.method.settings import SettingsError, TrainingSettings
-from clients.privacy.clipping import Group
 from tests.clients.privacy.opacus_clipping import GhostClipping, clipped_sum
 from tests.clients.privacy.slow_clipping import example_losses, unit_by_unit_sum
+from tests.clients.privacy.test_step import flat, groups_of
 
 WIDTH, CLASSES, BATCH = 24, 4, 12
 PLAIN = dataclasses.replace(TrainingSettings.default(), prior_adjustment=0.0, feature_dropout=0.0, mlp_dropout=0.0)
@@ -39,16 +39,6 @@ def make_model(**changes):
 def make_batch(count=BATCH, seed=0):
     rng = np.random.default_rng(seed)
     return torch.from_numpy(unit_rows(rng, count)), torch.from_numpy(rng.integers(0, CLASSES, count))
-
-
-def flat(summed):
-    return torch.cat([gradient.reshape(-1) for group in summed.gradients for gradient in group])
-
-
-def groups_of(model, *clips):
-    if len(clips) == 1:
-        return [Group(tuple(model.parameters()), clips[0])]
-    return [Group(tuple(model.fam.parameters()), clips[0]), Group(tuple(model.mlp.parameters()), clips[1])]
 
 
 @pytest.mark.parametrize("clips", [(0.5,), (1e6,), (0.7, 0.2), (1e6, 0.1)])

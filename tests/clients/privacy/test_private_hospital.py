@@ -1,7 +1,6 @@
 """A hospital's private step: noise as claimed, nothing that gets around it, and faults that the tests would see."""
 
 import dataclasses
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,9 +13,10 @@ from clients.privacy import hospital as hospital_module
 from clients.privacy.clipping import Group
 from clients.privacy.ghost import GhostLinear
 from clients.privacy.replay import SensitivityError
+from tests.clients.method import test_hospital
+from tests.clients.method.test_hospital import CLASSES, TEXT, WIDTH
 from tests.clients.privacy.slow_clipping import example_losses, unit_by_unit_sum
 
-CLASSES, WIDTH = 3, 16
 SETTINGS = dataclasses.replace(
     TrainingSettings.default(),
     prior_adjustment=0.0,
@@ -35,25 +35,19 @@ SETTINGS = dataclasses.replace(
 )
 
 
-def unit(rows):
-    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+class Counting(Randomness):
+    drawn = ()
 
-
-def make_site(count=60, seed=0):
-    rng = np.random.default_rng(seed)
-    centres = np.random.default_rng(99).normal(size=(CLASSES, WIDTH))
-
-    def rows(n):
-        labels = np.arange(n) % CLASSES
-        return SimpleNamespace(features=unit(centres[labels] + 0.5 * rng.normal(size=(n, WIDTH))), labels=labels)
-
-    return SimpleNamespace(site="a", train=rows(count), val=rows(21), test=rows(21))
-
-
-TEXT = unit(np.random.default_rng(5).normal(size=(CLASSES, WIDTH)))
+    def gaussian(self, size, out=None):
+        self.drawn = (*self.drawn, size)
+        return super().gaussian(size, out)
 
 
 DEFAULT = PrivacySettings()
+
+
+def make_site(count=60, seed=0):
+    return test_hospital.make_site("a", seed, count)
 
 
 def make(privacy=DEFAULT, site=None, settings=SETTINGS, patients=None, **more):
@@ -175,14 +169,6 @@ def test_what_a_step_divides_by_is_a_constant_and_an_empty_step_is_a_step():
 
 def test_control_flow_does_not_depend_on_the_data():
     """The same draws are taken from the stream with a record more, with a broken record and with none sampled."""
-
-    class Counting(Randomness):
-        drawn = ()
-
-        def gaussian(self, size, out=None):
-            self.drawn = (*self.drawn, size)
-            return super().gaussian(size, out)
-
     privacy = dataclasses.replace(EVERYBODY, steps=3, sampling_rate=0.5)
     seen = []
     for site in (make_site(60), make_site(61), make_site(0)):
