@@ -6,7 +6,7 @@ import multiprocessing
 import os
 import signal
 import threading
-from datetime import UTC, datetime, timedelta, timezone
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
@@ -14,20 +14,9 @@ import pytest
 from audit import EventLog, EventRefusedError, EvidenceError, LogLockedError, LogWriteError, read_events
 from audit.events import KINDS
 from audit.log import GENESIS
+from tests.audit.runs import D, Ticks
 
-D = "ab" * 32
 HEADER = {"run_id": "r1", "operation": "simulation"}
-
-
-class Ticks:
-    """A clock that moves one second a call."""
-
-    def __init__(self) -> None:
-        self.now = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
-
-    def __call__(self) -> datetime:
-        self.now += timedelta(seconds=1)
-        return self.now
 
 
 def make(path: Path, rounds: int = 3) -> EventLog:
