@@ -114,9 +114,7 @@ def one_client_too_many() -> Finding:
     scene = Scene(5)
     try:
         offer_round(scene, forged(scene.parameters, ring_bits=four))
-    except RingOverflowError as error:
-        return refused(error, "five clients in a ring for four")
-    except ParameterError as error:
+    except (RingOverflowError, ParameterError) as error:
         return refused(error, "five clients in a ring for four")
     return broken("a client took part in a sum that can wrap around")
 

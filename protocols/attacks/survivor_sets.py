@@ -3,21 +3,18 @@
 import numpy as np
 
 from protocols.attacks.adversary import Loot, endpoints, knows_seed, open_victim, pads_from_keys, session_keys, strip
+from protocols.attacks.floors import offer_round
 from protocols.attacks.forgery import forged
 from protocols.attacks.records import Attack, Finding, Outcome, broken, refused
 from protocols.attacks.scene import Scene, first_refusal, read
 from protocols.attacks.shares_of_both_kinds import judge, survivors_without
 from protocols.errors import ProtocolError, TooFewSurvivorsError
 from protocols.messages import (
-    AdvertiseKeysRequest,
     ConsistencyCheckReply,
     ConsistencyCheckRequest,
     UnmaskingRequest,
-    encode_message,
 )
 from protocols.messages.consistency import SurvivorSet
-from protocols.session import payload_digest, session_id
-from protocols.simulator import DEFAULT_PAYLOAD
 from protocols.stages import Stage, ThreatModel
 from protocols.statements import survivors_message
 
@@ -130,21 +127,17 @@ def lose_too_many_at_every_stage() -> Finding:
 def ask_a_cohort_of_two() -> Finding:
     """Invite the victim and one colluder only: the sum less the colluder's vector is the victim's."""
     scene = Scene(5)
-    accepted: list[int] = []
     refusals = list[ProtocolError]()
     for size in (1, 2):
         parameters = forged(
             scene.parameters, cohort=tuple(range(size)), neighbours=size - 1, threshold=size, corrupt=0, min_survivors=1
         )
-        request = AdvertiseKeysRequest(parameters.encode(), DEFAULT_PAYLOAD)
-        frame = encode_message(request, 1, session_id(parameters, payload_digest(DEFAULT_PAYLOAD)))
         try:
-            scene.send(scene.names[0], Stage.ADVERTISE_KEYS, frame)
-            accepted.append(size)
+            offer_round(scene, parameters)
         except ProtocolError as error:
             refusals.append(error)
-    if accepted:
-        return broken(f"a client took part in a cohort of {accepted[0]}")
+            continue
+        return broken(f"a client took part in a cohort of {size}")
     return refused(refusals[-1], "cohorts of one and two")
 
 
