@@ -1,7 +1,7 @@
 """Images in files: their pixels, and the records that survive a look at every file."""
 
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -56,10 +56,7 @@ def read_image(root: Path, path: str) -> bytes:
 
 
 def read_records(
-    root: Path,
-    rows: Iterable[Row],
-    options: DataOptions,
-    on_progress: Callable[[int, int], None] | None = None,
+    root: Path, rows: Iterable[Row], options: DataOptions
 ) -> tuple[tuple[Record, ...], tuple[DataWarning, ...], dict[str, str]]:
     """Read every file once: its digest, whether it is an image, and its split where none is given.
 
@@ -67,7 +64,6 @@ def read_records(
         root: Folder that the paths are relative to.
         rows: What the source says.
         options: How to split, and whether findings are refused.
-        on_progress: Called with the number of files read and their total.
 
     Returns:
         The records of what can be read, the findings, and by path why the others cannot be read.
@@ -76,11 +72,11 @@ def read_records(
         BrokenImageError: A file is not an image, and `options.strict`.
         MissingDependencyError: A DICOM file, and the extra for it is not installed.
     """
-    ordered = tuple(rows)
+    rows = tuple(rows)
     digests: dict[str, str] = {}
     broken: dict[str, str] = {}
     missing: dict[str, str] = {}
-    for done, row in enumerate(ordered, start=1):
+    for row in rows:
         if not os.path.isfile(root / row.path):  # noqa: PTH113 (false also for a name that no file can have)
             missing[row.path] = _NOT_THERE
             continue
@@ -93,8 +89,6 @@ def read_records(
             broken[row.path] = error.reason
         else:
             digests[row.path] = content_digest(content)
-        if on_progress is not None:
-            on_progress(done, len(ordered))
     findings = []
     if missing:
         text = f"{len(missing)} images are not where a table, or a link, says; correct it or put them there"
@@ -102,7 +96,7 @@ def read_records(
     if broken:
         text = f"{len(broken)} images cannot be read and are left out; repair or remove them"
         findings.append(finding("broken_image", broken, text, detail=commonest(broken)))
-    kept = [row for row in ordered if row.path in digests]
+    kept = [row for row in rows if row.path in digests]
     records, more = assign_splits(kept, digests, options)
     return records, (*findings, *more), {**missing, **broken}
 

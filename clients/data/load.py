@@ -1,7 +1,7 @@
 """From a source of data, as a user names it, to a data set."""
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -40,11 +40,7 @@ STRICT_KINDS = frozenset(
 """Findings that `strict` refuses."""
 
 
-def load_dataset(
-    source: str,
-    options: DataOptions | None = None,
-    on_progress: Callable[[int, int], None] | None = None,
-) -> tuple[ImageDataset, tuple[DataWarning, ...]]:
+def load_dataset(source: str, options: DataOptions | None = None) -> tuple[ImageDataset, tuple[DataWarning, ...]]:
     """Read a data set and everything that is remarkable about it.
 
     Every file is read once, for its digest; whether it is an image is checked as far as that needs no full decoding.
@@ -53,7 +49,6 @@ def load_dataset(
         source: A folder `<site>/<class>/<image>`, a CSV or Parquet manifest, a MedMNIST .npz file, `demo`, or
             `features:PATH` (a file of precomputed features with labels and sites, and no images).
         options: How to read it; None for the defaults.
-        on_progress: Called with the number of files read and their total.
 
     Returns:
         The data set and its findings, in a fixed order.
@@ -87,7 +82,7 @@ def load_dataset(
         raise SourceFormatError(
             source, "is neither a folder nor a .csv, .parquet or .npz file; docs/data.md shows what can be read"
         )
-    records, more, unread = read_records(root, rows, chosen, on_progress)
+    records, more, unread = read_records(root, rows, chosen)
     _refuse_lost_sites(source, rows, records, unread, chosen.part)
     files = FileImages(root, {record.path: record.digest for record in records})
     dataset = ImageDataset(name, root, records, _classes(records), files)

@@ -13,7 +13,6 @@ from clients.data.fingerprint import content_digest
 from clients.encoders.encoding import encode_batches
 from clients.encoders.errors import InvalidEncoderError
 from clients.encoders.options import EncodeOptions
-from clients.encoders.prepare import Progress
 from clients.encoders.prompts import class_prompts
 from clients.encoders.session import EncoderSession
 from clients.encoders.spec import parse_encoder
@@ -57,7 +56,6 @@ def encode_images(
     paths: Sequence[Path],
     encoder: str,
     options: EncodeOptions | None = None,
-    on_progress: Progress | None = None,
     *,
     skip_broken: bool = False,
 ) -> EncodedImages:
@@ -70,7 +68,6 @@ def encode_images(
         paths: The files.
         encoder: As for prepare_features; `features:PATH` cannot encode.
         options: Batches, device and cache; None for the defaults.
-        on_progress: Called with the images encoded and their total.
         skip_broken: Leave files out that cannot be decoded, instead of refusing.
 
     Raises:
@@ -92,9 +89,7 @@ def encode_images(
         files = [str(paths[position]) for position in missing]
         size = session.options.batch_size
         workers = session.options.workers
-        for batch in encode_batches(
-            session.encoder, FileImages(Path()), files, size, workers, on_progress, fill_up=False
-        ):
+        for batch in encode_batches(session.encoder, FileImages(Path()), files, size, workers, fill_up=False):
             rows.update((missing[i], feature) for i, feature in zip(batch.positions, batch.features, strict=True))
             broken.update((missing[i], reason) for i, reason in batch.broken)
     if broken and not skip_broken:

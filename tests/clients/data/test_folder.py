@@ -268,13 +268,6 @@ def test_tables_that_are_none_are_refused(make_folder, table):
         load_dataset(str(root))
 
 
-def test_progress_reaches_its_total(make_folder):
-    seen = []
-    load_dataset(str(make_folder(TWO_SITES)), on_progress=lambda done, total: seen.append((done, total)))
-    assert seen[-1] == (13, 13)
-    assert [done for done, _ in seen] == list(range(1, 14))
-
-
 @pytest.mark.parametrize(
     "fields",
     [
