@@ -12,7 +12,38 @@ Fields = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
-class RoundRecord:
+class ByteCount:
+    """Bytes of one kind between the server and a client: one number of the log."""
+
+    round: int
+    client: str
+    way: str
+    stage: str
+    kind: str
+    bytes: int
+
+
+class _Counted:
+    """An attempt at a round of which every byte was counted."""
+
+    number: int
+    bytes: Fields
+
+    def total(self, way: str) -> int:
+        """Return the bytes sent `up` or `down`."""
+        return sum(row.bytes for row in self.byte_rows() if row.way == way)
+
+    def byte_rows(self, client: str | None = None) -> Iterable[ByteCount]:
+        """Yield every count of the attempt, or those of one client."""
+        for name, ways in self.bytes.items() if client is None else [(client, self.bytes.get(client, {}))]:
+            for way, stages in ways.items():
+                for stage, kinds in stages.items():
+                    for kind, count in kinds.items():
+                        yield ByteCount(self.number, name, way, stage, kind, count)
+
+
+@dataclass(frozen=True)
+class RoundRecord(_Counted):
     """One finished round.
 
     Attributes:
@@ -42,17 +73,9 @@ class RoundRecord:
         """Hospitals in the sum that were there until it was opened."""
         return len(set(self.survivors) - set(self.dropouts))
 
-    def total(self, way: str) -> int:
-        """Return the bytes sent `up` or `down` in the round."""
-        return _total(self.bytes, way)
-
-    def byte_rows(self, client: str | None = None) -> Iterable["ByteCount"]:
-        """Yield every count of the round, or those of one client."""
-        return _byte_rows(self.number, self.bytes, client)
-
 
 @dataclass(frozen=True)
-class AbortedRound:
+class AbortedRound(_Counted):
     """One attempt at a round that ended without a sum.
 
     Attributes:
@@ -70,26 +93,6 @@ class AbortedRound:
     cause: str
     dropouts: Mapping[str, str]
     bytes: Fields
-
-    def total(self, way: str) -> int:
-        """Return the bytes sent `up` or `down` before it ended."""
-        return _total(self.bytes, way)
-
-    def byte_rows(self, client: str | None = None) -> Iterable["ByteCount"]:
-        """Yield every count of the attempt, or those of one client."""
-        return _byte_rows(self.number, self.bytes, client)
-
-
-@dataclass(frozen=True)
-class ByteCount:
-    """Bytes of one kind between the server and a client: one number of the log."""
-
-    round: int
-    client: str
-    way: str
-    stage: str
-    kind: str
-    bytes: int
 
 
 @dataclass(frozen=True)
@@ -382,17 +385,3 @@ def _aborted(event: Event) -> AbortedRound:
         dropouts=fields.get("dropouts", {}),
         bytes=fields.get("bytes", {}),
     )
-
-
-def _byte_rows(number: int, counts: Fields, client: str | None) -> Iterable[ByteCount]:
-    for name, ways in counts.items() if client is None else [(client, counts.get(client, {}))]:
-        for way, stages in ways.items():
-            for stage, kinds in stages.items():
-                for kind, count in kinds.items():
-                    yield ByteCount(number, name, way, stage, kind, count)
-
-
-def _total(counts: Fields, way: str) -> int:
-    """Sum the bytes of one way over all clients, stages and kinds."""
-    stages = (kinds for ways in counts.values() for kinds in ways.get(way, {}).values())
-    return sum(sum(kinds.values()) for kinds in stages)
