@@ -1,5 +1,6 @@
 """Bounds as text: what is stated is never stronger than what was computed, in whatever few digits."""
 
+import math
 from decimal import ROUND_CEILING, ROUND_FLOOR, Context, Decimal
 from typing import Final
 
@@ -21,6 +22,11 @@ def at_least(bound: float, digits: int = 4) -> str:
 def percent_at_most(share: float) -> str:
     """Return an upper bound on a share in per cent, with four significant digits, rounded up."""
     return f"{_rounded(100 * Decimal(repr(float(share))), 4, ROUND_CEILING)} %"
+
+
+def finite(value: float) -> float | None:
+    """Return a value as JSON has it, which has no infinity: None stands for it."""
+    return value if math.isfinite(value) else None
 
 
 def _rounded(bound: Decimal, digits: int, rounding: str) -> str:

@@ -1,11 +1,11 @@
 """What a consortium lead asks of the protocol before a study, in plain values."""
 
 import logging
-import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from audit.bounds import finite
 from protocols.plan import plan
 from protocols.stages import ThreatModel
 from securefed.config import THREAT_MODELS
@@ -53,8 +53,8 @@ def plan_cohort(
         "quorum": planned.quorum,
         "min_survivors": planned.min_survivors,
         "ring_bits": planned.ring_bits,
-        "exposure_log2": _finite(planned.privacy_failure_log2),
-        "failure_log2": _finite(planned.correctness_failure_log2),
+        "exposure_log2": finite(planned.privacy_failure_log2),
+        "failure_log2": finite(planned.correctness_failure_log2),
         "bytes": stages,
         "upload_bytes": sum(ways["up"] for ways in stages.values()),
         "download_bytes": sum(ways["down"] for ways in stages.values()),
@@ -88,7 +88,3 @@ def refusals_unseen() -> Iterator[None]:
         yield
     finally:
         clients.removeHandler(nowhere)
-
-
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None

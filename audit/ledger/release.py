@@ -1,10 +1,10 @@
 """One release, from the charge to the record: the only order in which a crash can neither lose nor refund a charge."""
 
-import math
 from collections.abc import Callable, Mapping
 from typing import TypeVar
 
 from audit.accounting import mechanism_fields
+from audit.bounds import finite
 from audit.canonical import JSON
 from audit.ledger.accounts import Account, Charge
 from audit.ledger.errors import BudgetExceededError, LedgerError
@@ -128,6 +128,5 @@ def foresee_charge(ledger: Ledger, log: EventLog, account: Account, charge: Char
 def _record_refusal(
     log: EventLog, account: Account, charge: Charge, error: BudgetExceededError, where: Mapping[str, JSON]
 ) -> None:
-    epsilon = error.epsilon if math.isfinite(error.epsilon) else None
-    cost: dict[str, JSON] = {"hospital": account.hospital, "epsilon": epsilon, "budget": error.budget}
+    cost: dict[str, JSON] = {"hospital": account.hospital, "epsilon": finite(error.epsilon), "budget": error.budget}
     log.append("refused", {"what": charge.release_id, "reason": str(error), **where, **cost})

@@ -1,8 +1,8 @@
 """A ledger as people and machines read it: where every budget line stands, and everything that ever happened."""
 
-import math
 from typing import Any
 
+from audit.bounds import finite
 from audit.ledger.accounts import ALL_DATA, Account, BudgetLine
 from audit.ledger.ledger import Ledger
 from audit.ledger.policy import POLICY_FORMAT
@@ -29,7 +29,7 @@ def budget_lines(ledger: Ledger) -> list[dict[str, Any]]:
                 "budget": budget.epsilon,
                 "delta": budget.delta,
                 "adjacency": str(budget.adjacency),
-                "spent": _finite(status.spent),
+                "spent": finite(status.spent),
                 "remaining": status.remaining,
                 "charges": len(charges),
                 "runs": len({charge.charge.run_id for charge in charges}),
@@ -91,7 +91,3 @@ def _toml(value: object) -> str:
         escaped = value.replace("\\", "\\\\").replace('"', '\\"')
         return f'"{escaped}"'
     return repr(value)
-
-
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None

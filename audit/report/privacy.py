@@ -9,7 +9,7 @@ from audit.accounting.epsilon import Epsilon, account
 from audit.accounting.mechanisms import Adjacency, Composition
 from audit.accounting.views import against_broken_aggregation, against_colluders
 from audit.attempts import unopened_in
-from audit.bounds import at_most, percent_at_most
+from audit.bounds import at_most, finite, percent_at_most
 from audit.check_epsilon import composition_of
 from audit.empirical.tradeoff import ProfileCurve
 from audit.history import RunHistory
@@ -102,12 +102,12 @@ def claim_section(history: RunHistory) -> dict[str, Any]:
         "unit": stated.get("unit", "image"),
         "adjacency": str(adjacency),
         "delta": delta,
-        "epsilon": _finite(found.upper),
+        "epsilon": finite(found.upper),
         "lower": found.lower,
         "accountant": found.accountant,
         "cross_checks": dict(found.cross_checks),
         "contradictions": list(found.contradictions),
-        "by_delta": [{"delta": value, "epsilon": _finite(epsilon)} for value, epsilon in profile],
+        "by_delta": [{"delta": value, "epsilon": finite(epsilon)} for value, epsilon in profile],
         "attacker": attacker,
         "statement": _statement(found.upper, delta, f"{neighbours} {unit}", attacker, _observer(stated)),
     }
@@ -248,7 +248,7 @@ def _costs(history: RunHistory, corrupt: int) -> dict[str, float | None]:
         name: found.upper if view == tuple(composition) else upper_epsilon(view, delta, adjacency)
         for name, view in views.items()
     }
-    return {"aggregate": _finite(found.upper), **{name: _finite(cost) for name, cost in costs.items()}}
+    return {"aggregate": finite(found.upper), **{name: finite(cost) for name, cost in costs.items()}}
 
 
 def _events(history: RunHistory) -> list[dict[str, Any]]:
@@ -264,7 +264,3 @@ def _events(history: RunHistory) -> list[dict[str, Any]]:
         {"hospital": hospital, "mechanism": mechanism_fields(mechanism), "repetitions": count}
         for (hospital, mechanism), count in counts.items()
     ]
-
-
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None

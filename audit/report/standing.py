@@ -1,9 +1,9 @@
 """What a ledger says of the budgets that a run was charged to: what is spent and left now, after all runs."""
 
-import math
 from pathlib import Path
 from typing import Any
 
+from audit.bounds import finite
 from audit.history import RunHistory
 from audit.ledger import Ledger, run_of_log
 from audit.verify import Outcome, Verification
@@ -40,7 +40,7 @@ def ledger_section(
                 "budget": budget.epsilon,
                 "budget_delta": budget.delta,
                 "budget_adjacency": str(budget.adjacency),
-                "spent": status.spent if math.isfinite(status.spent) else None,
+                "spent": finite(status.spent),
                 "remaining": status.remaining,
                 "charges": len(status.charges),
                 "runs": len({spent.charge.run_id for spent in status.charges}),

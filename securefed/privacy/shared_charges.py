@@ -18,6 +18,7 @@ from audit.accounting import (
     against_broken_aggregation,
     upper_epsilon,
 )
+from audit.bounds import finite
 from audit.ledger import Account, Charge, Ledger, charged_release, foresee_charge, release_name, require_charges
 from audit.log import EventLog
 from protocols.noise import NoisePlan
@@ -163,7 +164,7 @@ class SharedCharges:
             return 0.0
         adjacency = Adjacency(self._privacy.adjacency)
         epsilon = upper_epsilon([Repeated(mechanism, count)], self._privacy.delta, adjacency)
-        return epsilon if math.isfinite(epsilon) else None
+        return finite(epsilon)
 
     def _paid(self, site: str) -> set[str]:
         """An entry is durable in the ledger before the log has it: a crash may have come between."""
@@ -186,6 +187,6 @@ class SharedCharges:
         target = self._privacy.epsilon or whole
         error = TargetEpsilonError(number, epsilon, target, self._most)
         what: dict[str, Any] = {"what": f"round {number}", "reason": str(error), "round": number}
-        what |= {"epsilon": epsilon if math.isfinite(epsilon) else None}
+        what |= {"epsilon": finite(epsilon)}
         self._log.append("refused", what | ({"budget": target} if math.isfinite(target) else {}))
         return error

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from audit.accounting import Adjacency, Repeated, mechanism_fields, mechanism_of, upper_accountant
+from audit.bounds import finite
 from audit.canonical import JSON
 from audit.ledger import (
     Account,
@@ -202,7 +203,7 @@ class Spending:
         delta, adjacency = self._config.delta, Adjacency(self._config.adjacency)
         for site, spent in self._distinct().items():
             epsilon = epsilon_of(tuple(spent), delta, adjacency)
-            fields: dict[str, JSON] = {"upper": _finite(epsilon)}
+            fields: dict[str, JSON] = {"upper": finite(epsilon)}
             fields |= {"delta": delta, "accountant": upper_accountant(spent, delta, adjacency), "hospital": site}
             for view in views:
                 self._log.append("epsilon", {"view": view, **fields})
@@ -222,7 +223,7 @@ class Spending:
         target = self._config.epsilon or epsilon_of(tuple(self._cost.of_rounds(affordable)), delta, adjacency)
         error = TargetEpsilonError(number, epsilon, target, affordable)
         what: dict[str, Any] = {"what": f"round {number}", "reason": str(error), "round": number}
-        what |= {"epsilon": _finite(epsilon)} | ({"budget": target} if math.isfinite(target) else {})
+        what |= {"epsilon": finite(epsilon)} | ({"budget": target} if math.isfinite(target) else {})
         self._log.append("refused", what)
         return error
 
@@ -272,11 +273,6 @@ def with_absolute_ledger(config: RunConfig) -> RunConfig:
     if not config.privacy.ledger:
         return config
     return replace(config, privacy=replace(config.privacy, ledger=str(Path(config.privacy.ledger).absolute())))
-
-
-def _finite(value: float) -> float | None:
-    """JSON has no infinity: null stands for it."""
-    return value if math.isfinite(value) else None
 
 
 BUDGETS_OF_DEALT_CLIENTS = (
