@@ -165,21 +165,13 @@ def affordable_steps(
     target_epsilon: float,
     delta: float,
     adjacency: Adjacency = Adjacency.ADD_OR_REMOVE_ONE,
-    *,
-    spent: Composition = (),
 ) -> int:
-    """Return how often `step` can be taken after `spent` so that the whole stays within the target.
-
-    Raises:
-        CalibrationError: `spent` alone is above the target.
-    """
+    """Return how often `step` can be taken so that the whole stays within the target."""
 
     def meets(count: int, *, coarse: bool = True) -> bool:
         more = [replace(part, count=part.count * count) for part in step] if count else []
-        return upper_epsilon([*spent, *more], delta, adjacency, coarse=coarse) <= target_epsilon
+        return upper_epsilon(more, delta, adjacency, coarse=coarse) <= target_epsilon
 
-    if not meets(0) and not meets(0, coarse=False):
-        raise CalibrationError(f"what was spent before is above epsilon {target_epsilon}")
     found = _most(meets, 0)
     return _most(lambda count: meets(count, coarse=False), found)
 

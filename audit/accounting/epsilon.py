@@ -52,11 +52,6 @@ class Epsilon:
     cross_checks: Mapping[str, float]
     contradictions: tuple[str, ...]
 
-    @property
-    def is_claimable(self) -> bool:
-        """Whether `upper` is finite and no accountant contradicts it."""
-        return math.isfinite(self.upper) and not self.contradictions
-
 
 def account(composition: Composition, delta: float, adjacency: Adjacency = Adjacency.ADD_OR_REMOVE_ONE) -> Epsilon:
     """Return what a composition costs, cross-checked.

@@ -3,14 +3,11 @@
 import numpy as np
 import pytest
 
-from audit.accounting import Gaussian, Repeated, SampledGaussian, rdp_epsilon
+from audit.accounting import Gaussian, Repeated, rdp_epsilon
 from audit.accounting.prv import prv_interval
+from tests.audit.accounting.test_known_answers import steps
 
 SETTINGS = [(1.0, 0.01, 1000), (0.7, 0.1, 20), (2.0, 0.3, 100), (1.1, 256 / 60000, 2000), (5.0, 0.5, 30)]
-
-
-def steps(sigma, q, count):
-    return [Repeated(SampledGaussian(sigma, q), count)]
 
 
 @pytest.mark.parametrize(("sigma", "q", "count"), SETTINGS)
