@@ -100,7 +100,7 @@ def run_plain_round(
         except ProtocolError as error:
             rejections.append(Rejection(name, STAGE, error))
         if name in names:
-            frames.extend(account(name, parameters.round, Direction.UP, STAGE, reply, message))
+            frames.extend(account(name, Direction.UP, STAGE, reply, message))
     if not survivors:
         raise TooFewSurvivorsError(STAGE, 0, 1, refusals(rejections), frames)
     total = running.open(len(survivors), parameters.max_coordinate, parameters.noise_tail)
@@ -122,7 +122,7 @@ def ask_in_clear(
     names = roster.select(parameters.cohort)
     frames: list[FrameRecord] = []
     for name in names:
-        frames.extend(account(name, parameters.round, Direction.DOWN, STAGE, frame, request))
+        frames.extend(account(name, Direction.DOWN, STAGE, frame, request))
     replies, _ = transport.exchange(
         STAGE,
         dict.fromkeys(names, frame),

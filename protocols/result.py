@@ -23,7 +23,6 @@ class FrameRecord:
 
     Attributes:
         client: Name of the client at the other end.
-        round: Round number.
         direction: Up (client to server) or down.
         stage: Name of the stage.
         kind: What the bytes are for.
@@ -31,7 +30,6 @@ class FrameRecord:
     """
 
     client: str
-    round: int
     direction: Direction
     stage: str
     kind: FrameKind
@@ -39,7 +37,7 @@ class FrameRecord:
 
 
 def account(
-    client: str, round: int, direction: Direction, stage: str, frame: bytes, message: Message | None
+    client: str, direction: Direction, stage: str, frame: bytes, message: Message | None
 ) -> Iterable[FrameRecord]:
     """Split one frame's length into kinds; a frame that could not be read is overhead.
 
@@ -50,7 +48,7 @@ def account(
     overhead = {FrameKind.OVERHEAD: len(frame) - sum(parts.values())}
     for kind, size in {**parts, **overhead}.items():
         if size:
-            yield FrameRecord(client, round, direction, stage, kind, size)
+            yield FrameRecord(client, direction, stage, kind, size)
 
 
 @dataclass(frozen=True, slots=True)

@@ -164,7 +164,7 @@ def run_half_round(
         if name in names:
             for kind, size in ((FrameKind.PAYLOAD, body), (FrameKind.OVERHEAD, len(reply) - body)):
                 if size:
-                    frames.append(FrameRecord(name, parameters.round, Direction.UP, STAGE, kind, size))
+                    frames.append(FrameRecord(name, Direction.UP, STAGE, kind, size))
     if not heard:
         raise TooFewSurvivorsError(STAGE, 0, 1, refusals(rejections), frames)
     total[:-1] += len(heard) * _OFFSET

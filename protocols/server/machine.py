@@ -137,7 +137,7 @@ class ServerMachine:
                 continue
             frames[name] = frame
             self._asked.add(position)
-            self._frames.extend(account(name, self.parameters.round, Direction.DOWN, stage, frame, message))
+            self._frames.extend(account(name, Direction.DOWN, stage, frame, message))
         return frames
 
     def absorb(self, stage: str, replies: Mapping[str, bytes]) -> None:
@@ -154,7 +154,7 @@ class ServerMachine:
                 self._absorb_one(state, name, data)
             except ProtocolError as error:
                 if name in self._positions:
-                    self._frames.extend(account(name, self.parameters.round, Direction.UP, stage, data, None))
+                    self._frames.extend(account(name, Direction.UP, stage, data, None))
                 self._rejections.append(Rejection(name, stage, error))
 
     def conclude(self, stage: str) -> None:
@@ -187,7 +187,7 @@ class ServerMachine:
         self._check_header(name, data, state.stage)
         message = state.absorb(position, data)
         self._accepted.add(position)
-        self._frames.extend(account(name, self.parameters.round, Direction.UP, stage, data, message))
+        self._frames.extend(account(name, Direction.UP, stage, data, message))
         if isinstance(state, Unmasking) and position in state.wrong_shares:
             for owner in state.wrong_shares[position]:
                 error = AuthenticationError(f"share of {self._session.name(owner)}", name)
