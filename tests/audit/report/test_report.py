@@ -25,8 +25,8 @@ from audit.report import (
 )
 from audit.report.form import REPORT
 from audit.report.privacy import true_positives
-from audit.report.schema import json_schema
 from tests.audit.report.pages import Page, edited, rich_run, verdicts
+from tests.audit.report.schema import json_schema
 from tests.audit.runs import SITES, STEP, STEPS, roster_of
 
 
