@@ -14,14 +14,10 @@ class Membership:
     """Rates of a membership attack.
 
     Attributes:
-        members: Members that were scored.
-        others: Others that were scored.
         auroc: Probability that a member scores above another, ties counted half; 0.5 is guessing.
         found: {rate of wrong accusations: rate of found members}, at RATES.
     """
 
-    members: int
-    others: int
     auroc: float
     found: dict[float, float]
 
@@ -47,4 +43,4 @@ def membership(members: NDArray[np.float64], others: NDArray[np.float64]) -> Mem
         allowed = int(rate * len(others) + 1e-9)
         threshold = -np.inf if allowed >= len(others) else ranked[len(others) - allowed - 1]
         found[rate] = float((members > threshold).mean())
-    return Membership(len(members), len(others), auroc, found)
+    return Membership(auroc, found)
