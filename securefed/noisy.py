@@ -18,7 +18,7 @@ from protocols.secret_values import NoiseSeed
 from protocols.vectors import NoisyVector
 from securefed.compression import Contribution, OpenedSum, check_codec
 from securefed.config import RunConfig
-from securefed.memoryless import MemorylessSite
+from securefed.memoryless import MemorylessServer, MemorylessSite
 from securefed.nodes.numbering import training_round
 from securefed.run_folder import Arrays
 
@@ -101,7 +101,7 @@ class NoisyChannel:
         return reproducible
 
 
-class NoisyServer:
+class NoisyServer(MemorylessServer):
     """The server's half: the model in float32 as download; the noisy sum becomes a step.
 
     Args:
@@ -129,9 +129,6 @@ class NoisyServer:
         number = training_round(result.parameters.round)
         update, self._velocity = self._step(total, self._vector, self._velocity, number)
         return OpenedSum(update, 0.0, 0.0)
-
-    def scored(self, survivors: tuple[str, ...]) -> None:
-        """Nothing depends on it."""
 
     def state(self) -> Arrays:
         """Return the velocity: it follows from the noisy sums and is public."""

@@ -24,7 +24,7 @@ from clients.method.lean.masked import (
     product,
     sign_times,
 )
-from clients.method.lean.norms import NormTensors, PerImageNorm, Rows
+from clients.method.lean.norms import PerImageNorm, Rows
 
 _ROUNDING = 4e-6
 """Added to a squared norm as a share of its terms' absolute values: above what float32 can lose where they cancel, so
@@ -196,10 +196,6 @@ class GhostMasked(MaskedStep):
 
 class GhostNorm(PerImageNorm):
     """Layer norm or group norm with weights."""
-
-    def __init__(self, tensors: NormTensors, groups: int) -> None:
-        super().__init__(tensors, groups)
-        self._scale = tensors.weight
 
     def backward(self, gradient: Tensor, rows: Rows) -> Tensor:
         """Save what is needed and return the gradient of x."""

@@ -179,7 +179,7 @@ class CompressedCodec:
         """Return what a contribution adds to the decoded sum, as far as it is known before the sum is.
 
         Returns:
-            float32[dimension], to which `lifted` of the second will be added, and float32[rest_length].
+            float32[dimension], to which `lifted` of the second will be added, and the float32[...] that it is made of.
         """
         centred = self.centred(quantised.levels.astype(np.int64), 1)
         units = [r / self.levels for r in self.ranges]
@@ -196,7 +196,7 @@ class CompressedCodec:
         """Return float32[dimension], what the second part of a contribution adds to the decoded sum.
 
         Args:
-            rest: float32[rest_length] of `contribution`, of any step of this federation.
+            rest: The second part of `contribution`, of any step of this federation.
             lifts: `lifts` of the sum that it was opened in.
         """
         added, start = np.zeros(self.dimension, np.float32), 0
@@ -208,11 +208,6 @@ class CompressedCodec:
             added[first : first + part.size] = (matrix * np.float32(2.0**-LIFT_BITS)).reshape(-1)
             start = stop
         return added
-
-    @property
-    def rest_length(self) -> int:
-        """Coordinates that a lift is applied to."""
-        return sum(part.sizes[1] for part in self.parts if part.bases is not None)
 
     def decode_sum(self, total: Aggregate, num_survivors: int) -> NDArray[np.float64]:
         """Return float64[dimension], the sum of the survivors' updates in the subspace.
