@@ -58,16 +58,19 @@ class PlainClient:
                 raise DecodeError("a plain client knows one stage only")
             header, request = decode_message(PlainInputRequest, data, FIRST_REQUEST_LIMIT)
             number, parameters = header.round, RoundParameters.decode(request.parameters)
-            encoded = self._contribute(RoundContext(number, request.payload, parameters, self.name))
-            if len(encoded) != parameters.vector_length or encoded.max_coordinate > parameters.max_coordinate:
-                raise DecodeError("the contribution is of another codec")
-            if isinstance(encoded, NoisyVector) is not parameters.is_noisy:
-                raise DecodeError("the contribution has noise in a round without, or none in a round with noise")
-            width = plain_width(parameters)
-            packed = pack(encoded.lanes(width), width)
-            return encode_message(PlainInputReply(width, len(encoded), packed), number, NO_SESSION)
+            return self._reply(RoundContext(number, request.payload, parameters, self.name))
         except ProtocolError as error:
             return encode_message(Refusal.of(error, {}), number, NO_SESSION)
+
+    def _reply(self, context: RoundContext) -> bytes:
+        parameters, encoded = context.parameters, self._contribute(context)
+        if len(encoded) != parameters.vector_length or encoded.max_coordinate > parameters.max_coordinate:
+            raise DecodeError("the contribution is of another codec")
+        if isinstance(encoded, NoisyVector) is not parameters.is_noisy:
+            raise DecodeError("the contribution has noise in a round without, or none in a round with noise")
+        width = plain_width(parameters)
+        packed = pack(encoded.lanes(width), width)
+        return encode_message(PlainInputReply(width, len(encoded), packed), context.round, NO_SESSION)
 
 
 def run_plain_round(

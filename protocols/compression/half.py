@@ -11,7 +11,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from protocols.client.session import RoundContext
+from protocols.client.session import Contribute, RoundContext
 from protocols.compression.download import deflate, inflate
 from protocols.errors import (
     DecodeError,
@@ -22,10 +22,9 @@ from protocols.errors import (
     TooFewSurvivorsError,
 )
 from protocols.labels import Label
-from protocols.messages import FrameKind, PlainInputRequest, Refusal, decode_message, encode_message
-from protocols.messages.limits import FIRST_REQUEST_LIMIT
+from protocols.messages import FrameKind
 from protocols.parameters import RoundParameters
-from protocols.plain import NO_SESSION, STAGE, Attendance, ask_in_clear
+from protocols.plain import NO_SESSION, STAGE, Attendance, PlainClient, ask_in_clear
 from protocols.result import Direction, FrameRecord, Rejection, RoundResult, refusals
 from protocols.roster import Roster
 from protocols.transport import DEFAULT_PATIENCE, Patience, Transport
@@ -104,34 +103,27 @@ class HalfCodec:
         return int(total.integers()[-1])
 
 
-class HalfClient:
-    """A client of such a round.
+class HalfClient(PlainClient):
+    """A client of such rounds, and of the plain ones beside them: the parameters say which of the two a round is.
 
     Args:
+        name: Its name in the roster.
+        contribute: Trains and encodes as integers.
         codec: The encoding.
-        contribute: Trains; returns what `HalfCodec.encode` does.
-        name: The client's name in the roster.
+        compress: Trains and encodes as float16.
     """
 
-    def __init__(self, name: str, codec: HalfCodec, contribute: Callable[[RoundContext], bytes]) -> None:
-        self.name = name
-        self.codec = codec
-        self._contribute = contribute
+    def __init__(
+        self, name: str, contribute: Contribute, codec: HalfCodec, compress: Callable[[RoundContext], bytes]
+    ) -> None:
+        super().__init__(name, contribute)
+        self._codec = codec
+        self._compress = compress
 
-    def answer(self, stage: str, data: bytes) -> bytes:
-        """Return the compressed update, or a refusal."""
-        number = 0
-        try:
-            if stage != STAGE:
-                raise DecodeError("a plain client knows one stage only")
-            header, request = decode_message(PlainInputRequest, data, FIRST_REQUEST_LIMIT)
-            number, parameters = header.round, RoundParameters.decode(request.parameters)
-            if parameters.encoding_digest != self.codec.digest:
-                raise DecodeError("the round is of another codec")
-            body = self._contribute(RoundContext(number, request.payload, parameters, self.name))
-            return encode_frame(Header(FrameType.PLAIN_INPUT_REPLY, number, NO_SESSION), body)
-        except ProtocolError as error:
-            return encode_message(Refusal.of(error, {}), number, NO_SESSION)
+    def _reply(self, context: RoundContext) -> bytes:
+        if context.parameters.encoding_digest != self._codec.digest:
+            return super()._reply(context)
+        return encode_frame(Header(FrameType.PLAIN_INPUT_REPLY, context.round, NO_SESSION), self._compress(context))
 
 
 def run_half_round(

@@ -20,10 +20,11 @@ from clients.data import DataError
 from clients.encoders import EncoderError
 from protocols.client.machine import ClientMachine
 from protocols.client.session import RoundContext
+from protocols.compression.half import HalfClient
 from protocols.entropy import Entropy, system_entropy
 from protocols.errors import PolicyError, ProtocolError
 from protocols.messages import Refusal, encode_message
-from protocols.plain import NO_SESSION
+from protocols.plain import NO_SESSION, PlainClient
 from protocols.policy import ClientPolicy
 from protocols.roster import IdentityKey, SignatureVerifier
 from protocols.session import PayloadDigest
@@ -31,7 +32,6 @@ from protocols.vectors import EncodedVector
 from securefed.channels import HalfSite
 from securefed.compression import Contribution, Fate, Followed, SiteChannel
 from securefed.errors import ConfigError, ReleaseRefusedError, TargetEpsilonError
-from securefed.nodes.clear import ClientInClear
 from securefed.nodes.control import ControlStage, decode_request, encode_refusal, encode_reply
 from securefed.nodes.faults import in_one_line
 from securefed.nodes.memory import RoundMemory
@@ -117,13 +117,15 @@ class SiteNode:
         self._measuring_rounds = terms.config.privacy.measuring_rounds
         self.channel: SiteChannel | HalfSite = terms.channels.site(self.name, followed or Followed())
         self._scoring = terms.scoring_site(self.name)
-        self._client: ClientMachine | ClientInClear
+        self._client: ClientMachine | PlainClient
         if terms.config.secure_aggregation.enabled:
             self._client = ClientMachine(
                 identity, terms.roster, self._policy, self._contribute, entropy, verifier=verifier, digest=digest
             )
+        elif isinstance(self.channel, HalfSite):
+            self._client = HalfClient(self.name, self._contribute, self.channel.codec, self._contribute_half)
         else:
-            self._client = ClientInClear(self.name, self._contribute, self._contribute_half, self.channel)
+            self._client = PlainClient(self.name, self._contribute)
 
     def handle(self, stage: str, request: bytes) -> bytes:
         """Answer one request, whatever happens: a fault of this site is logged here and leaves as a bare refusal."""

@@ -29,7 +29,7 @@ def federation(updates):
     def contribute(context):
         return codec.encode(updates[context.client], 7)
 
-    return codec, parameters, roster, {name: HalfClient(name, codec, contribute) for name in NAMES}
+    return codec, parameters, roster, {name: HalfClient(name, pytest.fail, codec, contribute) for name in NAMES}
 
 
 @pytest.mark.parametrize("lost", [(), ("b",), ("a", "d")])
