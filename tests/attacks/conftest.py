@@ -15,30 +15,19 @@ def play() -> Callable[[str], AttackReport]:
     return run
 
 
-@pytest.fixture
-def refused(play) -> Callable[[str], None]:
-    def check(attack_id: str) -> None:
-        report = play(attack_id)
-        assert report.outcome is Outcome.REFUSED, report.evidence
+def ends(outcome: Outcome):
+    @pytest.fixture
+    def checked(play) -> Callable[[str], None]:
+        def check(attack_id: str) -> None:
+            report = play(attack_id)
+            assert report.outcome is outcome, report.evidence
 
-    return check
+        return check
 
-
-@pytest.fixture
-def harmless(play) -> Callable[[str], None]:
-    def check(attack_id: str) -> None:
-        report = play(attack_id)
-        assert report.outcome is Outcome.HARMLESS, report.evidence
-
-    return check
+    return checked
 
 
-@pytest.fixture
-def broken(play) -> Callable[[str], None]:
-    """The weakened variant must be caught: otherwise the attack proves nothing."""
-
-    def check(attack_id: str) -> None:
-        report = play(attack_id)
-        assert report.outcome is Outcome.BROKEN, report.evidence
-
-    return check
+refused = ends(Outcome.REFUSED)
+harmless = ends(Outcome.HARMLESS)
+broken = ends(Outcome.BROKEN)
+"""The weakened variant must be caught: otherwise the attack proves nothing."""
