@@ -4,20 +4,11 @@ import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
 
-from clients.demo import load_demo_dataset
-from clients.encoders import EncodeOptions, prepare_features
 from clients.method import Hospital, TrainingSettings, initial_vector
 
 ROUNDS = 30
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory):
-    dataset, _ = load_demo_dataset()
-    options = EncodeOptions(cache_dir=tmp_path_factory.mktemp("cache"), workers=0, device="cpu")
-    return prepare_features(dataset, "demo", options)
 
 
 def mean_test_accuracy(bundle, method):

@@ -5,9 +5,8 @@ from collections import Counter
 
 import pytest
 
-from clients.demo import encoder_dir, load_demo_dataset
+from clients.demo import encoder_dir
 from clients.demo.train import CONFIGURATION, MODEL, PREPROCESSING, RECORD, WEIGHTS, EncoderTraining
-from clients.encoders import EncodeOptions, prepare_features
 
 LIMIT = 4 * 2**20
 """Bytes of the whole folder."""
@@ -15,13 +14,6 @@ LIMIT = 4 * 2**20
 CHANCE = 1 / 6
 MARGIN = 0.2
 """Zero-shot accuracy above chance that docs/demo.md states at least."""
-
-
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory):
-    dataset, _ = load_demo_dataset()
-    options = EncodeOptions(cache_dir=tmp_path_factory.mktemp("cache"), workers=0, device="cpu")
-    return prepare_features(dataset, "demo", options)
 
 
 def record():
