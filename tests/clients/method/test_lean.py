@@ -15,6 +15,7 @@ from clients.method.mlp import PrivateMlp
 from clients.method.model import HospitalModel
 from clients.method.settings import TrainingSettings
 from clients.method.training import make_optimizer, train_epochs
+from tests.clients.method.test_training import generator, unit
 
 D, C = 32, 3
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-10}
@@ -62,14 +63,6 @@ CASES = [(profile, name) for profile in PROFILES for name in CHANGES]
 
 def settings_of(profile, name):
     return dataclasses.replace(PROFILES[profile], **CHANGES[name])
-
-
-def generator(seed=0):
-    return torch.Generator().manual_seed(seed)
-
-
-def unit(rows):
-    return torch.nn.functional.normalize(rows, dim=-1)
 
 
 def make_model(settings, with_mlp=True, seed=0, dtype=torch.float32):

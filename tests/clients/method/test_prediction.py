@@ -5,13 +5,10 @@ import pytest
 from scipy.optimize import minimize
 
 from clients.method.prediction import calibrate, log_class_frequencies
+from tests.clients.method.test_ensemble import log_softmax
 
 FEW = np.array([0, 1, 2, 1, 0])
 NONE = np.zeros(0, np.int64)
-
-
-def log_softmax(logits):
-    return logits - np.log(np.exp(logits).sum(1, keepdims=True))
 
 
 def log_parts(labels, classes=3):
