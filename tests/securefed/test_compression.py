@@ -23,6 +23,7 @@ from securefed.errors import ConfigError
 from securefed.observer import Observer
 from securefed.run_folder import RunFolder, read_byte_rows
 from securefed.simulation import resume_run, simulate
+from tests.securefed.test_compression_pilot import Notes
 
 SPEC = Path(messages.__file__).parents[1] / "SPEC.md"
 RING = {"compression": "ring:4,subspace:0.25"}
@@ -332,13 +333,6 @@ def test_masked_bytes_of_the_same_contribution_differ_between_runs(small_run, tm
 
 
 def test_a_byte_budget_decides_and_says_why(small_run, tmp_path):
-    class Notes(Observer):
-        def __init__(self):
-            self.texts = []
-
-        def noted(self, text):
-            self.texts.append(text)
-
     notes = Notes()
     config = small_run(secure_aggregation={"compression": "auto", "upload_budget": 3000}, federation={"rounds": 1})
     result = run(config, tmp_path, observer=notes)
