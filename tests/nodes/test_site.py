@@ -308,18 +308,19 @@ def test_a_full_disk_makes_a_refusal_and_nothing_leaves(fresh, monkeypatch):
     assert len(first[0]) < 60
 
 
+def lose_west(way, stage, site, round_id, frame):
+    if site == "west":
+        raise KilledError
+    return [frame]
+
+
 def test_a_second_run_of_a_study_cannot_single_a_hospital_out(fresh):
     """The same model, the same data: a sum without one hospital would give its update away."""
     with Folders(fresh) as folders:
         wire = FolderWire(folders)
         fresh.serve("first", wire)
 
-        def lose(way, stage, site, round_id, frame):
-            if site == "west":
-                raise KilledError
-            return [frame]
-
-        wire.change.append(lose)
+        wire.change.append(lose_west)
         with pytest.raises(RoundAbortedError, match="nothing was revealed"):
             fresh.serve("second", wire)
 
@@ -338,14 +339,9 @@ def test_a_hospital_that_approves_another_study_and_this_one_again_remembers_whi
         approved_again(fresh, name, other)
         assert SiteFolder(fresh.path(name)).state.read_bytes() == states[name]
 
-    def lose(way, stage, site, round_id, frame):
-        if site == "west":
-            raise KilledError
-        return [frame]
-
     with Folders(fresh) as folders:
         wire = FolderWire(folders)
-        wire.change.append(lose)
+        wire.change.append(lose_west)
         with pytest.raises(RoundAbortedError, match="nothing was revealed"):
             fresh.serve("second", wire)
 

@@ -220,14 +220,15 @@ def test_nothing_is_left_after_the_round(cohort, threat_model):
     assert not any(not secret.is_erased for state in alive for secret in state._secrets())
 
 
+def substitute(message):
+    other = dataclasses.replace(message.advertisements[3], mask_public=b"\x09" + bytes(31))
+    return dataclasses.replace(message, advertisements={**message.advertisements, 3: other})
+
+
 def test_refusals_say_nothing_but_class_and_position(cohort):
     """[M-29] A refusal MUST carry nothing but the class of the reason and the position of the client that it names."""
     federation = cohort(5)
     machine, request = at(federation, Stage.SHARE_KEYS)
-
-    def substitute(message):
-        other = dataclasses.replace(message.advertisements[3], mask_public=b"\x09" + bytes(31))
-        return dataclasses.replace(message, advertisements={**message.advertisements, 3: other})
 
     answer = machine.answer(Stage.SHARE_KEYS.value, rewrite(request, ShareKeysRequest, substitute))
     header, refusal = decode_message(Refusal, answer, 48)
@@ -238,10 +239,6 @@ def test_refusals_say_nothing_but_class_and_position(cohort):
 
 def test_a_refusal_names_the_client_in_the_result(cohort):
     federation = cohort(6, choices={"corrupt": 0, "threshold": 4})
-
-    def substitute(message):
-        other = dataclasses.replace(message.advertisements[3], mask_public=b"\x09" + bytes(31))
-        return dataclasses.replace(message, advertisements={**message.advertisements, 3: other})
 
     alter = Alter("ShareKeys", "down", lambda frame: rewrite(frame, ShareKeysRequest, substitute), "site-001")
     result = federation.run(alter)
