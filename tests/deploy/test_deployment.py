@@ -59,12 +59,6 @@ class SlowEngine:
         return "FINISHED:COMPLETED"
 
 
-@pytest.fixture
-def folder(tmp_path):
-    yield tmp_path
-    processes.stop_parties(tmp_path)
-
-
 def test_submit_waits_for_the_sites_that_run_here_and_for_no_other(folder):
     plan = Plan("flare", "localhost", 8002, {"near": str(folder / "near"), "down": str(folder / "down"), "far": ""})
     engine = SlowEngine()
