@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clients.data import BrokenImageError
-from clients.data.pixels import is_image_path
+from clients.data.pixels import is_image
 from clients.data.rows import composed
 from clients.encoders import EncodeOptions, encode_images
 from clients.method.layout import vector_layout
@@ -248,10 +248,11 @@ def _files(images: list[Path]) -> tuple[list[Path], list[str]]:
 
 
 def _images_below(folder: Path) -> tuple[list[Path], list[OSError]]:
-    """Return what is an image by its name and neither hidden nor in a hidden folder, and what could not be listed."""
+    """Return what is an image and neither hidden nor in a hidden folder, and what could not be listed."""
     found: list[Path] = []
     refused: list[OSError] = []
     for where, folders, names in os.walk(folder, onerror=refused.append):
         folders[:] = [name for name in folders if not name.startswith(".")]
-        found += [Path(where) / name for name in names if is_image_path(name) and not name.startswith(".")]
+        files = [Path(where) / name for name in names if not name.startswith(".")]
+        found += [file for file in files if is_image(file)]
     return sorted(found), refused

@@ -9,7 +9,7 @@ from clients.data.errors import ColumnError, ConflictError, EmptyDataError, Sour
 from clients.data.findings import MAX_EXAMPLES, DataWarning, finding
 from clients.data.manifest import normal_path, read_split
 from clients.data.options import DataOptions, column_setting
-from clients.data.pixels import is_image_path
+from clients.data.pixels import is_image
 from clients.data.rows import Row, check_site_name, composed, is_utf8
 from clients.data.table import Table, read_table
 
@@ -59,12 +59,12 @@ def _scan(root: Path) -> tuple[tuple[Row, ...], tuple[DataWarning, ...]]:
     ignored: list[str] = []
     misplaced: list[str] = []
     for site in _folders(root):
-        misplaced.extend(f"{site.name}/{name}" for name in _files(site) if is_image_path(name))
+        misplaced.extend(f"{site.name}/{name}" for name in _files(site) if is_image(site / name))
         for label in _folders(site):
             names = _files(label)
-            images = [name for name in names if is_image_path(name)]
+            images = [name for name in names if is_image(label / name)]
             where = f"{site.name}/{label.name}"
-            ignored.extend(f"{where}/{name}" for name in names if not is_image_path(name))
+            ignored.extend(f"{where}/{name}" for name in sorted(set(names) - set(images)))
             misplaced.extend(f"{where}/{path}" for path in _deeper_images(label))
             if images:
                 rows.extend(Row(f"{where}/{name}", site.name, label.name) for name in images)
@@ -85,7 +85,7 @@ def _scan(root: Path) -> tuple[tuple[Row, ...], tuple[DataWarning, ...]]:
         text = f"{len(empty_classes)} class folders have no image and are left out"
         findings.append(finding("empty_class", empty_classes, text))
     if ignored:
-        text = f"{len(ignored)} files in class folders are not images and are left out"
+        text = f"{len(ignored)} files in class folders are no images, by their endings and as DICOM, and are left out"
         findings.append(finding("not_an_image", ignored, text, "info"))
     return tuple(sorted(rows, key=lambda row: row.path)), tuple(findings)
 
@@ -112,7 +112,8 @@ def _deeper_images(label: Path) -> list[str]:
     found = []
     for folder in _folders(label):
         for where, _, names in os.walk(folder, onerror=_refuse):
-            found += [(Path(where) / name).relative_to(label).as_posix() for name in names if is_image_path(name)]
+            files = [Path(where) / name for name in names]
+            found += [file.relative_to(label).as_posix() for file in files if is_image(file)]
     return sorted(found)
 
 

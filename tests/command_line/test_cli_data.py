@@ -301,6 +301,19 @@ def test_prediction_passes_over_what_is_no_image_and_goes_on_after_a_broken_one(
     assert err.startswith("error: ")
 
 
+def test_prediction_finds_dicom_of_any_name_in_a_folder(call, images):
+    assert call("simulate", "--data", images, "--rounds", 1, "--output", "run", "--quiet")[0] == 0
+    export = images.parent / "export"
+    export.mkdir()
+    (export / "IM000001").write_bytes(b"\0" * 128 + b"DICM" + b"\0" * 40)
+    (export / "DICOMDIR").write_bytes(b"\0" * 128 + b"DICM")
+    (export / "README").write_bytes(b"an export")
+    code, _, err = call("predict", "run", export)
+    assert code == 1
+    assert "IM000001: the image cannot be read" in "".join(err.splitlines())
+    assert "DICOMDIR" not in err
+
+
 def refusing(call, end):
     """Return a call of the system that is denied where its path ends so: the tests may run as root."""
 

@@ -1,6 +1,7 @@
 """Single-frame DICOM images."""
 
 import io
+import os
 import subprocess
 import sys
 
@@ -333,6 +334,28 @@ def test_a_folder_may_hold_dicom(make, make_folder):
     dataset, warnings = load_dataset(str(root))
     assert len(dataset.records) == 6
     assert "broken_image" not in {warning.kind for warning in warnings}
+
+
+def test_dicom_counts_under_any_name_but_that_of_the_index(make, make_folder):
+    root = make_folder({"north": {"benign": 2}, "south": {"malignant": 2}})
+    for name in ("IM000001", "1.2.840.113619.2.55", "scan.ima", "DICOMDIR"):
+        (root / "north" / "benign" / name).write_bytes(make())
+    (root / "north" / "benign" / "notes.txt").write_bytes(b"x" * 200)
+    os.mkfifo(root / "north" / "benign" / "pipe")
+    (root / "north" / "benign" / "IM000002").symlink_to(root / "gone")
+    (root / "north" / "IM000003").write_bytes(make())
+    (root / "north" / "benign" / "deeper").mkdir()
+    (root / "north" / "benign" / "deeper" / "IM000004").write_bytes(make())
+    dataset, warnings = load_dataset(str(root))
+    assert [record.path.split("/")[-1] for record in dataset.records if not record.path.endswith(".png")] == [
+        "1.2.840.113619.2.55",
+        "IM000001",
+        "scan.ima",
+    ]
+    found = {warning.kind: warning.examples for warning in warnings}
+    assert found["not_an_image"] == tuple(f"north/benign/{name}" for name in ("DICOMDIR", "notes.txt", "pipe"))
+    assert found["missing_file"] == ("north/benign/IM000002",)
+    assert found["misplaced_image"] == ("north/IM000003", "north/benign/deeper/IM000004")
 
 
 def test_damaged_bytes_are_an_image_or_a_named_error(make):
