@@ -149,13 +149,32 @@ def _join(rows: tuple[Row, ...], table: Table, options: DataOptions) -> tuple[tu
         findings.append(finding("not_in_metadata", unlisted, text))
     missing = {path for path in listed if path not in on_disk}
     if missing:
-        text = f"{len(missing)} images listed in {METADATA_NAME} are not in the folder"
         column = table.column("site", options, needed=False)
-        sites = {composed((column and listed[path][column]) or path.split("/")[0]) for path in missing}
-        if gone := sorted(sites - {row.site for row in joined}):
-            text += f", all of {', '.join(gone)} among them: not part of the data"
-        findings.append(finding("missing_file", missing, text))
+        told = {path: composed(listed[path][column]) if column else "" for path in missing}
+        findings.append(_missing(table.path.parent, told, {row.site for row in joined}))
     return tuple(joined), tuple(findings)
+
+
+def _missing(root: Path, told: dict[str, str], present: set[str]) -> DataWarning:
+    """Make the finding about listed images that are not in the folder, and about what is gone with them.
+
+    A folder that is not there may be called after a patient, so only the detail names it.
+
+    Args:
+        root: The folder.
+        told: {path: site} of the missing images, "" where the table has no site and the path tells it.
+        present: Sites of the data.
+    """
+    layout = {path: parts[0] for path in told if len(parts := composed(path).split("/")) == 3}
+    gone = {site or layout.get(path, "") for path, site in told.items()} - present - {"", ".."}
+    sites = gone & {*told.values(), *(composed(folder.name) for folder in _folders(root))}
+    text = f"{len(told)} images listed in {METADATA_NAME} are not in the folder"
+    if sites:
+        text += f", all of {', '.join(sorted(sites))} among them: not part of the data"
+    absent = sorted(gone - sites)
+    if absent:
+        text += f"; {len(absent)} folders in its paths are not there"
+    return finding("missing_file", told, text, detail=", ".join(absent[:MAX_EXAMPLES]))
 
 
 def _as_on_disk(listed: dict[str, dict[str, str]], on_disk: set[str]) -> dict[str, dict[str, str]]:

@@ -72,8 +72,10 @@ def test_table_and_folder_disagreeing_on_which_files_there_are(make_folder, writ
     assert "among them" not in found["missing_file"].message
     far = [(path, "train") for path in [*paths, "far/x/1.png", "far/x/2.png"]]
     write_csv(root / "metadata.csv", ("path", "split"), far)
+    (root / "far").mkdir()
     _, warnings = load_dataset(str(root))
     assert kinds(warnings)["missing_file"].message.endswith("all of far among them: not part of the data")
+    assert kinds(warnings)["missing_file"].detail == ""
     named = [*((path, path.split("/")[0]) for path in paths), ("north/x/gone.png", "away")]
     write_csv(root / "metadata.csv", ("path", "site"), named)
     _, warnings = load_dataset(str(root))
@@ -87,6 +89,18 @@ def test_table_and_folder_disagreeing_on_which_files_there_are(make_folder, writ
     write_csv(root / "metadata.csv", ("path",), [(paths[0],), (paths[0],)])
     with pytest.raises(SourceFormatError, match="more than once"):
         load_dataset(str(root))
+
+
+def test_only_the_detail_names_what_may_be_a_patient_and_no_site(make_folder, write_csv):
+    root = make_folder(TWO_SITES)
+    names = ("MUELLER_HANS.png", "MEIER_EVA/scan.png", "C:\\KOCH_IDA.png", "../SCHULZ_JAN/1.png", "/x/BRAUN_UTE.png")
+    write_csv(root / "metadata.csv", ("path",), [(path,) for path in [*listed(root), *names]])
+    missing = kinds(load_dataset(str(root))[1])["missing_file"]
+    assert (missing.message, missing.detail) == ("5 images listed in metadata.csv are not in the folder", "")
+    write_csv(root / "metadata.csv", ("path",), [(path,) for path in [*listed(root), "VOGT_ADA/1/a.png"]])
+    missing = kinds(load_dataset(str(root))[1])["missing_file"]
+    assert missing.message.endswith("are not in the folder; 1 folders in its paths are not there")
+    assert missing.in_full == f"{missing.message} (VOGT_ADA)"
 
 
 def test_a_table_may_write_names_in_another_form_of_unicode_than_the_disk(make_folder, write_csv):
