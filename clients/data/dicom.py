@@ -14,6 +14,7 @@ from clients.data.dicom_values import can_be_negative, modality_values, of_the_f
 from clients.data.errors import BrokenImageError, MissingDependencyError
 from clients.data.grey import scale_to_8_bit, stretch_to_8_bit
 from clients.data.quiet import quiet_decoders
+from clients.data.size import size_fault
 
 
 def decode_dicom(content: bytes, path: str, max_pixels: int) -> Image.Image:
@@ -30,8 +31,8 @@ def decode_dicom(content: bytes, path: str, max_pixels: int) -> Image.Image:
         max_pixels: Larger images are refused.
 
     Raises:
-        BrokenImageError: It is not DICOM, has no or several frames, is too large, contradicts itself or cannot be
-            decoded.
+        BrokenImageError: It is not DICOM, has no or several frames, is too large or too narrow, contradicts itself or
+            cannot be decoded.
         MissingDependencyError: pydicom is not installed.
 
     Source: DICOM PS3.3 C.11.1 (modality), C.11.2 (VOI), C.7.6.3.1.2 (photometric interpretation).
@@ -70,8 +71,8 @@ def _check(header: Any, path: str, max_pixels: int) -> None:
     frames = int(header.get("NumberOfFrames", 1) or 1)
     if frames != 1:
         raise BrokenImageError(path, f"it has {frames} frames; export one image a file")
-    if int(header.Rows) * int(header.Columns) > max_pixels:
-        raise BrokenImageError(path, f"{header.Columns} x {header.Rows} pixels are more than the limit of {max_pixels}")
+    if fault := size_fault(int(header.Columns), int(header.Rows), max_pixels):
+        raise BrokenImageError(path, fault)
     bits, high = header.get("BitsStored"), header.get("HighBit")
     if None not in (bits, high) and high != bits - 1 and not header.file_meta.TransferSyntaxUID.is_encapsulated:
         raise BrokenImageError(path, f"its {bits} bits are not the lowest ones (HighBit {high})")

@@ -14,7 +14,9 @@ from clients.data.files import REPLACED
 from clients.data.findings import DataWarning, finding
 from clients.data.fingerprint import array_digest
 from clients.data.options import DataOptions
+from clients.data.pixels import MAX_PIXELS
 from clients.data.rows import check_site_name, composed
+from clients.data.size import size_fault
 
 _ORGANS = (
     "bladder", "femur left", "femur right", "heart", "kidney left", "kidney right", "liver", "lung left",
@@ -95,8 +97,8 @@ def read_medmnist(path: Path, options: DataOptions) -> tuple[tuple[Record, ...],
     """List the images of a MedMNIST file: one site, named after the file, with the file's own splits.
 
     Raises:
-        SourceFormatError: It is not such a file, has 3-D images or several labels an image, or the options name too
-            few classes.
+        SourceFormatError: It is not such a file, has 3-D images, images of a size that is not read or several labels
+            an image, or the options name too few classes.
         EmptyDataError: It has no image.
         SiteError: The file's name cannot be that of a site.
     """
@@ -142,6 +144,9 @@ def _labels(path: Path, split: str, arrays: dict[str, NDArray[Any]]) -> NDArray[
             path,
             f"{split}_images has shape {images.shape}; [N, H, W] or [N, H, W, 3] is expected (3-D sets are not read)",
         )
+    fault = size_fault(images.shape[2], images.shape[1], MAX_PIXELS) if len(images) else ""
+    if fault:
+        raise SourceFormatError(path, f"{split}_images cannot be read: {fault}")
     if labels.ndim == 2 and labels.shape[1] > 1:
         raise SourceFormatError(path, f"has {labels.shape[1]} labels an image; only one is supported")
     flat = labels.reshape(-1)

@@ -15,6 +15,7 @@ from clients.data.dicom import decode_dicom
 from clients.data.errors import BrokenImageError
 from clients.data.grey import stretch_to_8_bit
 from clients.data.quiet import quiet_decoders
+from clients.data.size import size_fault
 
 RASTER_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp"})
 DICOM_SUFFIXES = frozenset({".dcm"})
@@ -98,7 +99,7 @@ def decode_image(content: bytes, path: str) -> Image.Image:
         path: Its path, for its ending and for messages.
 
     Raises:
-        BrokenImageError: The bytes cannot be decoded, or the image has more than MAX_PIXELS pixels.
+        BrokenImageError: The bytes cannot be decoded, or the image has more than MAX_PIXELS pixels or too long a side.
         MissingDependencyError: A DICOM file, and the extra for it is not installed.
     """
     if PurePosixPath(path).suffix.lower() in DICOM_SUFFIXES or _is_dicom(content):
@@ -192,8 +193,8 @@ def _deep_over_black(image: Image.Image, path: str) -> NDArray[np.uint8]:
 
 
 def _check_size(size: tuple[int, int], path: str) -> None:
-    if size[0] * size[1] > MAX_PIXELS:
-        raise BrokenImageError(path, f"{size[0]} x {size[1]} pixels are more than the limit of {MAX_PIXELS}")
+    if fault := size_fault(*size, MAX_PIXELS):
+        raise BrokenImageError(path, fault)
 
 
 def _one_line(error: BaseException, content: bytes) -> str:

@@ -310,6 +310,10 @@ def test_what_is_no_single_image_is_refused(make):
         decode_dicom(make(NumberOfFrames=3), "x.dcm", 10**6)
     with pytest.raises(BrokenImageError, match="limit"):
         decode_dicom(make(), "x.dcm", 3)
+    with pytest.raises(BrokenImageError, match="0 x 2 pixels are no image"):
+        decode_dicom(make(Columns=0), "x.dcm", 10**6)
+    with pytest.raises(BrokenImageError, match="one side is more than 100 times the other"):
+        decode_dicom(make(np.zeros((1, 101), np.uint16)), "x.dcm", 10**6)
     with pytest.raises(BrokenImageError, match="not a DICOM"):
         decode_dicom(b"x" * 500, "x.dcm", 10**6)
     with pytest.raises(BrokenImageError):

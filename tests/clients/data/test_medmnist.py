@@ -73,6 +73,8 @@ def change(**changes):
     [
         (change(train_images=np.zeros((8, 28, 28, 28), np.uint8)), "3-D"),
         (change(train_images=np.zeros((8, 28, 28), np.float32)), "uint8"),
+        (change(train_images=np.zeros((8, 28, 0, 3), np.uint8)), "train_images cannot be read: 0 x 28 pixels are no"),
+        (change(train_images=np.zeros((8, 1, 101), np.uint8)), "one side is more than 100 times the other"),
         (change(train_labels=np.zeros((8, 14), np.uint8)), "14 labels"),
         (change(train_labels=np.zeros((7, 1), np.uint8)), "8 train_images and 7"),
         (change(train_labels=np.zeros((8, 1), np.float32)), "integers"),

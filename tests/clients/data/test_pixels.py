@@ -201,6 +201,15 @@ def test_a_decompression_bomb_is_an_error_of_a_few_bytes():
         decode_image(under_pillows_limit, "x.png")
 
 
+@pytest.mark.parametrize("read", [decode_image, check_image])
+def test_a_side_that_would_be_scaled_to_millions_of_pixels_is_refused(read):
+    line = encoded(Image.new("L", (1, 80_000)), "PNG")
+    assert len(line) < 300
+    with pytest.raises(BrokenImageError, match="of its 1 x 80000 pixels one side is more than 100 times the other"):
+        read(line, "x.png")
+    read(encoded(Image.new("L", (300, 3)), "PNG"), "x.png")
+
+
 def test_formats_that_were_not_asked_for_are_not_tried():
     for content in (encoded(Image.fromarray(gradient()), "GIF"), b"x", b""):
         with pytest.raises(BrokenImageError, match=r"x\.png: .*\(it is no JPEG, PNG, TIFF or BMP file\)"):
