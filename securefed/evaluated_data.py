@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from clients.data import DataError, DataWarning, ImageDataset, Record
+from clients.data.checks import small_splits
 from clients.data.files import DIVIDED_KINDS
 from clients.data.rows import composed
 from clients.encoders import FeatureBundle
@@ -15,6 +16,9 @@ from securefed.run_folder import RunFolder
 from securefed.site.data import other_dataset, own_dataset
 from securefed.site.results import kept_settings, places, require_place
 from securefed.site.settings import SiteSettings
+
+_ABOUT_A_RUN = frozenset({"class_not_in_training", "site_without_training", "empty_split", "small_split"})
+"""Findings that data would have in a run of their own; those on the one split that is evaluated are made anew."""
 
 
 def data_to_evaluate(
@@ -45,6 +49,8 @@ def data_to_evaluate(
         dataset, warnings, strangers = load_other_sites(config.data, own, model.sites)
     else:
         dataset, warnings = load_sites(config.data, config.federation.seed)
+    if source:
+        warnings = (*(found for found in warnings if found.kind not in _ABOUT_A_RUN), *small_splits(dataset, (split,)))
     key = "--data" if source else "data.source"
     dataset, absent = _with_classes(dataset, model.classes, key, complete=not source and settings is None)
     unknown = [site for site in dataset.sites if site not in model.sites]

@@ -12,13 +12,16 @@ from securefed.errors import ConfigError
 from securefed.observer import Observer
 
 
-def load_sites(config: DataConfig, seed: int, part: str | None = None) -> tuple[ImageDataset, tuple[DataWarning, ...]]:
+def load_sites(
+    config: DataConfig, seed: int, part: str | None = None, fewest_classes: int = 2
+) -> tuple[ImageDataset, tuple[DataWarning, ...]]:
     """Load the data set and divide it over hospitals as configured; raises DataError where it cannot be used.
 
     Args:
         config: What is to be loaded.
         seed: Of the division over clients.
         part: The one site that is meant; images of others need not be here. None for all.
+        fewest_classes: Data with fewer are refused; 1 for data that are only evaluated.
     """
     options = DataOptions(
         path_column=config.path_column or None,
@@ -29,6 +32,7 @@ def load_sites(config: DataConfig, seed: int, part: str | None = None) -> tuple[
         global_site=config.global_site or None,
         part=part,
         class_names=config.class_names,
+        fewest_classes=fewest_classes,
         strict=config.strict,
     )
     dataset, warnings = load_dataset(config.source, options)
@@ -60,7 +64,7 @@ def load_other_sites(
         ConfigError: The run's own data are needed to compare, and are not here.
         DataError: The data cannot be used.
     """
-    dataset, warnings = load_sites(replace(config, clients=0, alpha=0.0), seed=0)
+    dataset, warnings = load_sites(replace(config, clients=0, alpha=0.0), seed=0, fewest_classes=1)
     if not config.clients or len(dataset.sites) != 1 or dataset.sites[0] in clients:
         return dataset, warnings, 0
     if own is None:

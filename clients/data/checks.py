@@ -1,6 +1,7 @@
 """What can be seen from the records alone: leaks between splits, and sites that lack something."""
 
 from collections import defaultdict
+from collections.abc import Sequence
 
 from clients.data.dataset import SPLITS, ImageDataset
 from clients.data.findings import DataWarning, finding
@@ -19,7 +20,8 @@ def check_dataset(dataset: ImageDataset) -> tuple[DataWarning, ...]:
         *_duplicates(dataset),
         *_patients(dataset),
         *_classes(dataset),
-        *_small_splits(dataset),
+        *_untrained_sites(dataset),
+        *small_splits(dataset),
     )
 
 
@@ -81,23 +83,30 @@ def _classes(dataset: ImageDataset) -> list[DataWarning]:
     return findings
 
 
-def _small_splits(dataset: ImageDataset) -> list[DataWarning]:
+def _untrained_sites(dataset: ImageDataset) -> list[DataWarning]:
+    untrained = [site for site in dataset.sites if not dataset.select(site, "train")]
+    if not untrained:
+        return []
+    text = (
+        f"{len(untrained)} sites have no training image: they add nothing to the shared model, and their own stays "
+        "untrained; leave them out, or hold one out with --global-site"
+    )
+    return [finding("site_without_training", untrained, text)]
+
+
+def small_splits(dataset: ImageDataset, splits: Sequence[str] = SPLITS) -> list[DataWarning]:
+    """Return the findings empty_split and small_split on these splits of the sites."""
     empty, small = [], []
     for site in dataset.all_sites:
-        for split in ("test",) if site == dataset.global_site else SPLITS:
+        for split in splits:
+            if site == dataset.global_site and split != "test":
+                continue
             count = len(dataset.select(site, split))
             if count == 0:
                 empty.append(f"{site}: {split}")
             elif count < SMALL_SPLIT:
                 small.append(f"{site}: {split} ({count})")
     findings = []
-    untrained = [site for site in dataset.sites if not dataset.select(site, "train")]
-    if untrained:
-        text = (
-            f"{len(untrained)} sites have no training image: they add nothing to the shared model, and their own stays "
-            "untrained; leave them out, or hold one out with --global-site"
-        )
-        findings.append(finding("site_without_training", untrained, text))
     if empty:
         text = f"{len(empty)} splits of sites have no image; metrics on them are not defined"
         findings.append(finding("empty_split", empty, text))

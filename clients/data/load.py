@@ -110,12 +110,12 @@ def finish(
     """Hold out the global site, check the records, and refuse what `strict` refuses.
 
     Raises:
-        OneClassError: There are fewer than two classes.
+        OneClassError: There is one class, and `options.fewest_classes` are more.
         SourceFormatError: A class has a name that no record can hold.
         SiteError: The global site is not in the data, or is all there is.
         FindingError: `strict`, and there is a finding of STRICT_KINDS.
     """
-    if len(dataset.classes) < 2:
+    if len(dataset.classes) < options.fewest_classes:
         raise OneClassError(dataset.name, dataset.classes[0])
     for label in dataset.classes:
         if fault := unrecordable(label):

@@ -19,6 +19,7 @@ class DataOptions:
         class_names: Names of the classes 0, 1, ... of a MedMNIST file; () takes the known or numbered names.
         split_shares: Shares of train, val and test where splits are not given; positive, sum 1.
         split_seed: Chooses another division where splits are not given, at least 0.
+        fewest_classes: Refuse a data set with fewer; at least 1, which is enough to judge models by.
         strict: Refuse a data set with broken images, missing files or leaks between splits, instead of warning.
     """
 
@@ -32,6 +33,7 @@ class DataOptions:
     class_names: tuple[str, ...] = ()
     split_shares: tuple[float, float, float] = (0.6, 0.2, 0.2)
     split_seed: int = 0
+    fewest_classes: int = 2
     strict: bool = False
 
     def __post_init__(self) -> None:
@@ -41,6 +43,8 @@ class DataOptions:
             raise ValueError(f"split_shares {self.split_shares} must sum to 1")
         if self.split_seed < 0:
             raise ValueError(f"split_seed {self.split_seed} must not be negative")
+        if self.fewest_classes < 1:
+            raise ValueError(f"fewest_classes {self.fewest_classes} must be at least 1")
         if len(set(self.class_names)) != len(self.class_names):
             raise ValueError(f"class_names {self.class_names} must differ from each other")
 

@@ -44,7 +44,7 @@ def other_dataset(settings: SiteSettings, source: str) -> tuple[ImageDataset, tu
     """
     data = dataclasses.replace(settings.data, source=source, clients=0, alpha=0.0, global_site="")
     names = [composed(name) for name in (settings.site.part, settings.site.name) if name]
-    dataset, warnings = load_sites(data, 0, names[0])
+    dataset, warnings = load_sites(data, 0, names[0], fewest_classes=1)
     found = [name for name in (*names, *dataset.all_sites[:1]) if name in dataset.all_sites]
     if found[0] not in names and len(dataset.all_sites) > 1:
         sites = ", ".join(dataset.all_sites)

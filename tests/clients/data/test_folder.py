@@ -275,6 +275,7 @@ def test_tables_that_are_none_are_refused(make_folder, table):
         {"split_shares": (1.0, 0.0, 0.0)},
         {"split_seed": -1},
         {"class_names": ("a", "a")},
+        {"fewest_classes": 0},
     ],
 )
 def test_options_out_of_range_are_refused(fields):
