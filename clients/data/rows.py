@@ -65,6 +65,8 @@ def check_site_name(site: str) -> None:
 
 def unrecordable(name: str) -> str:
     """Return why the name of a site or class can stand in no record; "" where it can."""
+    if not name:
+        return "is empty; give it a name"
     if len(name) > LONGEST_NAME:
         return f"has {len(name)} characters, at most {LONGEST_NAME} can be recorded; use a shorter name"
     if len(name.encode()) > LONGEST_BYTES:

@@ -1,5 +1,6 @@
 """Names of sites and classes: which there can be, and in which form."""
 
+import numpy as np
 import pytest
 
 from clients.data import DataOptions, SiteError, SourceFormatError, load_dataset
@@ -52,6 +53,13 @@ def test_names_that_no_record_can_hold_are_refused_before_a_run_begins(make_fold
     assert "\n" not in str(caught.value)
     with pytest.raises(SiteError):
         load_dataset(str(make_folder({name: {"benign": 1, "other": 1}}, "sites")))
+
+
+def test_a_class_of_images_has_a_name(tmp_path):
+    arrays = {"train_images": np.zeros((3, 4, 4), np.uint8), "train_labels": np.arange(3)}
+    np.savez(tmp_path / "set.npz", **arrays)
+    with pytest.raises(SourceFormatError, match="the class '' is empty; give it a name"):
+        load_dataset(str(tmp_path / "set.npz"), DataOptions(class_names=("x", "", "y")))
 
 
 def test_a_name_is_no_longer_than_a_roster_can_hold_in_bytes():
