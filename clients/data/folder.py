@@ -7,7 +7,7 @@ from pathlib import Path
 
 from clients.data.errors import ColumnError, ConflictError, EmptyDataError, SourceFormatError
 from clients.data.findings import MAX_EXAMPLES, DataWarning, finding
-from clients.data.manifest import normal_path, read_split
+from clients.data.manifest import normal_path, read_patient, read_split
 from clients.data.options import DataOptions, column_setting
 from clients.data.pixels import is_image
 from clients.data.rows import Row, check_site_name, composed, is_utf8
@@ -25,8 +25,8 @@ def read_folder(root: Path, options: DataOptions) -> tuple[tuple[Row, ...], tupl
 
     Raises:
         EmptyDataError: There is no image in the layout.
-        SourceFormatError: Images lie one level too high, the table lists an image twice, a class folder's name is not
-            UTF-8, or a folder cannot be read.
+        SourceFormatError: Images lie one level too high, the table lists an image twice or has a patient that
+            read_patient refuses, a class folder's name is not UTF-8, or a folder cannot be read.
         ColumnError: A column named by an option is not in the table.
         ConflictError: The table gives another site or class than the folders, and no option named that column.
         SiteError: A folder's name cannot be a site's.
@@ -137,7 +137,8 @@ def _join(rows: tuple[Row, ...], table: Table, options: DataOptions) -> tuple[tu
         joined = _join_name(joined, listed, table, options, meaning)
     patient_column = table.column("patient", options, needed=False)
     if patient_column:
-        joined = [replace(row, patient=listed[row.path][patient_column] or None) for row in joined]
+        patients = read_patient(table.path, [listed[row.path][patient_column] for row in joined])
+        joined = [replace(row, patient=patient) for row, patient in zip(joined, patients, strict=True)]
     split_column = table.column("split", options, needed=False)
     if split_column:
         splits = read_split(table.path, [listed[row.path][split_column] for row in joined])

@@ -12,12 +12,16 @@ from clients.data.rows import Row, check_site_name, composed
 from clients.data.splits import split_name
 from clients.data.table import read_table
 
+NO_VALUE = frozenset({"na", "n/a", "#n/a", "<na>", "nan", "null", "none"})
+"""What R, pandas, spreadsheets and databases write for an absent value, in lower case."""
+
 
 def read_manifest(path: Path, options: DataOptions) -> tuple[Row, ...]:
     """List the images of a CSV or Parquet manifest; relative paths start at the manifest's folder.
 
     Raises:
-        SourceFormatError: It cannot be read, lists an image twice, or a row lacks a path, label or site.
+        SourceFormatError: It cannot be read, lists an image twice, has a patient that read_patient refuses, or a row
+            lacks a path, label or site.
         EmptyDataError: It has no row.
         ColumnError: A needed column, or one named by an option, is not there.
         UnknownSplitError: A split is not train, val or test.
@@ -32,9 +36,12 @@ def read_manifest(path: Path, options: DataOptions) -> tuple[Row, ...]:
     splits: list[str | None] = [None] * len(table.rows)
     if split_column:
         splits = read_split(path, [cells[split_column] for cells in table.rows])
+    patients: list[str | None] = [None] * len(table.rows)
+    if patient_column:
+        patients = read_patient(path, [cells[patient_column] for cells in table.rows])
     rows: dict[str, Row] = {}
     root = path.parent.absolute()
-    for number, (cells, split) in enumerate(zip(table.rows, splits, strict=True), start=1):
+    for number, (cells, patient, split) in enumerate(zip(table.rows, patients, splits, strict=True), start=1):
         cell = {meaning: cells[str(column)] for meaning, column in names.items()}
         absent = [meaning for meaning, text in cell.items() if not text]
         if absent:
@@ -46,7 +53,6 @@ def read_manifest(path: Path, options: DataOptions) -> tuple[Row, ...]:
             as_well = "" if earlier == image else f", as {earlier} as well"
             raise SourceFormatError(path, f"lists {image} more than once{as_well}")
         check_site_name(cell["site"])
-        patient = (cells[patient_column] or None) if patient_column else None
         rows[file] = Row(image, cell["site"], cell["label"], patient, split)
     return tuple(sorted(rows.values(), key=lambda row: row.path))
 
@@ -78,6 +84,21 @@ def _as_on_disk(root: Path, image: str) -> str:
 def normal_path(text: str) -> str:
     """Return a path of a table with forward slashes and without `./`."""
     return PurePosixPath(text.replace("\\", "/")).as_posix()
+
+
+def read_patient(path: Path, cells: Sequence[str]) -> list[str | None]:
+    """Return the patient that each cell names, None for an empty one.
+
+    Raises:
+        SourceFormatError: A cell has a word of NO_VALUE: images of unknown people would be taken for one patient's.
+    """
+    absent = Counter(cell for cell in cells if cell.lower() in NO_VALUE)
+    if absent:
+        named = ", ".join(f"{cell!r} ({count} rows)" for cell, count in sorted(absent.items()))
+        raise SourceFormatError(
+            path, f"has the patient {named}; leave the cell empty where none is known, or call the patient otherwise"
+        )
+    return [cell or None for cell in cells]
 
 
 def read_split(path: Path, cells: Sequence[str]) -> list[str | None]:

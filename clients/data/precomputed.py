@@ -11,6 +11,7 @@ from clients.data.errors import BrokenImageError, SourceFormatError
 from clients.data.feature_table import FeatureTable, read_feature_table
 from clients.data.files import assign_splits
 from clients.data.findings import DataWarning
+from clients.data.manifest import read_patient
 from clients.data.options import DataOptions
 from clients.data.rows import Row, check_site_name
 
@@ -30,7 +31,7 @@ def read_precomputed(path: Path, options: DataOptions) -> tuple[tuple[Record, ..
     """List the images of a file of features, with the labels, sites and splits in it.
 
     Raises:
-        SourceFormatError: The file cannot be used, or lacks labels or sites.
+        SourceFormatError: The file cannot be used, lacks labels or sites, or has a patient that read_patient refuses.
         SiteError: A site's name cannot be used.
     """
     table = read_feature_table(path)
@@ -39,12 +40,13 @@ def read_precomputed(path: Path, options: DataOptions) -> tuple[tuple[Record, ..
     for site in sorted(set(table.sites)):
         check_site_name(site)
     names = row_names(table)
+    patients = read_patient(path, table.patients) if table.patients else [None] * len(table)
     rows = [
         Row(
             names[i],
             table.sites[i],
             table.classes[int(table.labels[i])],
-            (table.patients[i] or None) if table.patients else None,
+            patients[i],
             (table.splits[i] or None) if table.splits else None,
         )
         for i in range(len(table))

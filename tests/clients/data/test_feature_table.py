@@ -154,6 +154,14 @@ def test_splits_are_read_as_those_of_tables_are(tmp_path):
     assert {record.split for record in dataset.records} <= {"train", "val", "test"}
 
 
+def test_patients_are_read_as_those_of_tables_are(tmp_path):
+    labels = np.arange(N, dtype=np.int64) % C
+    given = np.array(["None", *["p"] * (N - 1)])
+    path = write_raw(tmp_path / "f.npz", patients=given, sites=np.array(["s"] * N), labels=labels)
+    with pytest.raises(SourceFormatError, match=r"has the patient 'None' \(1 rows\); leave the cell empty"):
+        load_dataset(f"features:{path}")
+
+
 def test_damaged_files_are_refused(tmp_path):
     for suffix in (".npz", ".safetensors"):
         path = tmp_path / f"f{suffix}"

@@ -46,6 +46,18 @@ def test_csv_and_parquet_say_the_same_as_the_folder(rows, tmp_path, write_csv):
     assert first.load(0).size == (12, 10)
 
 
+@pytest.mark.parametrize("name", ["all.csv", "cohort/metadata.csv"])
+def test_what_programs_write_for_an_absent_patient_is_no_patient(rows, tmp_path, write_csv, name):
+    table = tmp_path / name
+    patients = ["NA", "nan", "NA", *["7"] * (len(rows) - 3)]
+    paths = [(tmp_path / row[0]).relative_to(table.parent).as_posix() for row in rows]
+    cells = [(path, *row[1:3], patient) for path, row, patient in zip(paths, rows, patients, strict=True)]
+    write_csv(table, HEADER[:4], cells)
+    source = table if name == "all.csv" else table.parent
+    with pytest.raises(SourceFormatError, match=r"the patient 'NA' \(2 rows\), 'nan' \(1 rows\); leave the cell empty"):
+        load_dataset(str(source))
+
+
 def test_absolute_paths_backslashes_and_typed_parquet_cells(rows, tmp_path):
     columns = {name: [row[i] for row in rows] for i, name in enumerate(HEADER)}
     columns["path"] = [str(tmp_path / columns["path"][0]), *(p.replace("/", "\\") for p in columns["path"][1:])]
