@@ -41,17 +41,19 @@ def decode_dicom(content: bytes, path: str, max_pixels: int) -> Image.Image:
         import pydicom
     except ImportError as error:
         raise MissingDependencyError("DICOM images", "dicom") from error
+    coding = "content"
     try:
         with quiet_decoders():
             header = pydicom.dcmread(io.BytesIO(content))
             _check(header, path, max_pixels)
+            coding = header.file_meta.TransferSyntaxUID.name
             return Image.fromarray(_shown(header, path)).convert("RGB")
     except (pydicom.errors.InvalidDicomError, pydicom.errors.BytesLengthException) as error:
         raise BrokenImageError(path, "it is not a DICOM file") from error
+    except (AttributeError, TypeError) as error:
+        raise BrokenImageError(path, _of_an_element(error)) from error
     except (
-        AttributeError,
         ValueError,
-        TypeError,
         KeyError,
         IndexError,
         OSError,
@@ -60,14 +62,31 @@ def decode_dicom(content: bytes, path: str, max_pixels: int) -> Image.Image:
         struct.error,
         zlib.error,
     ) as error:
-        raise BrokenImageError(path, " ".join(str(error).split())[:200] or type(error).__name__) from error
-    except (RuntimeError, NotImplementedError) as error:  # no decoder for the compression
-        raise BrokenImageError(path, f"no decoder for it: {' '.join(str(error).split())[:160]}") from error
+        raise BrokenImageError(path, _short(str(error)) or type(error).__name__) from error
+    except NotImplementedError as error:
+        raise BrokenImageError(path, f"its {_short(coding)} is not read here; export it uncompressed") from error
+    except RuntimeError as error:
+        reason = "no decoder that is installed reads its {}: it is damaged, or needs pip install 'securefed[dicom]'"
+        raise BrokenImageError(path, reason.format(_short(coding))) from error
+
+
+def _of_an_element(error: AttributeError | TypeError) -> str:
+    """Return what is wrong with the elements of a file: pydicom tells it of a few, Python of its own objects."""
+    if str(error).startswith("Missing required element"):
+        return _short(str(error))
+    return "an element that tells how it is shown is missing, is empty or has several values where one is expected"
+
+
+def _short(text: str) -> str:
+    return " ".join(text.split())[:200]
 
 
 def _check(header: Any, path: str, max_pixels: int) -> None:
-    if "PixelData" not in header:
+    if not header.get("PixelData"):
         raise BrokenImageError(path, "it is a DICOM file without an image")
+    for name in ("Rows", "Columns"):
+        if not isinstance(header.get(name), int):
+            raise BrokenImageError(path, f"its element {name} is missing, is empty or has several values")
     frames = int(header.get("NumberOfFrames", 1) or 1)
     if frames != 1:
         raise BrokenImageError(path, f"it has {frames} frames; export one image a file")

@@ -331,6 +331,42 @@ def test_a_file_without_an_image_is_refused(make):
         decode_dicom(buffer.getvalue(), "x.dcm", 10**6)
 
 
+@pytest.mark.parametrize(
+    ("elements", "words"),
+    [
+        ({"Rows": None}, "its element Rows is missing, is empty or has several values"),
+        ({"Columns": [3, 3]}, "its element Columns is missing, is empty or has several values"),
+        ({"PixelData": b""}, "it is a DICOM file without an image"),
+        ({"RescaleSlope": ["1", "2"]}, "missing, is empty or has several values where one is expected"),
+        ({"BitsStored": None}, "Missing required element"),
+    ],
+)
+def test_what_is_wrong_with_elements_is_told_in_the_files_words(make, elements, words):
+    with pytest.raises(BrokenImageError, match=words) as caught:
+        decode_dicom(make(**elements), "x.dcm", 10**6)
+    assert not any(word in str(caught.value) for word in ("object", "len()", "argument"))
+
+
+def test_a_compression_without_a_decoder_is_named_with_the_step(make):
+    import pydicom
+
+    header = pydicom.dcmread(io.BytesIO(make()))
+    header.PixelData = pydicom.encaps.encapsulate([b"\xff\xd8\xff\xd9"])
+    header["PixelData"].is_undefined_length = True
+    installed = "no decoder that is installed reads its {}: it is damaged, or needs pip install 'securefed[dicom]'"
+    for syntax, words in (
+        (pydicom.uid.JPEGLSLossless, installed),
+        (pydicom.uid.JPEG2000Lossless, installed),
+        (pydicom.uid.MPEG2MPML, "its {} is not read here; export it uncompressed"),
+    ):
+        header.file_meta.TransferSyntaxUID = syntax
+        buffer = io.BytesIO()
+        pydicom.dcmwrite(buffer, header)
+        with pytest.raises(BrokenImageError) as caught:
+            decode_dicom(buffer.getvalue(), "x.dcm", 10**6)
+        assert caught.value.reason == words.format(syntax.name)
+
+
 def test_a_folder_may_hold_dicom(make, make_folder):
     root = make_folder({"a": {"x": 2, "y": 2}})
     (root / "a" / "x" / "scan.dcm").write_bytes(make())
