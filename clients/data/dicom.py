@@ -16,13 +16,17 @@ from clients.data.grey import scale_to_8_bit, stretch_to_8_bit
 from clients.data.quiet import quiet_decoders
 from clients.data.size import size_fault
 
+_READ_AS_RGB = frozenset({"RGB", "YBR_FULL", "YBR_FULL_422"})
+_RGB_BY_CODEC = frozenset({"YBR_ICT", "YBR_RCT"})
+"""Photometric interpretations of three samples; the second are those of JPEG 2000, whose decoders undo them."""
+
 
 def decode_dicom(content: bytes, path: str, max_pixels: int) -> Image.Image:
     """Decode a single-frame DICOM file to 8-bit RGB.
 
     Grey images: stored values, modality transform (rescale slope and intercept or lookup table), then the file's
     first window or its VOI lookup table, and without either a stretch from the darkest to the brightest value;
-    MONOCHROME1 is inverted, so that bright is always bright. Colour images are taken as RGB. Of an enhanced image the
+    MONOCHROME1 is inverted, so that bright is always bright. Colour images become RGB. Of an enhanced image the
     rescale and the window in its functional groups count.
 
     Args:
@@ -31,8 +35,8 @@ def decode_dicom(content: bytes, path: str, max_pixels: int) -> Image.Image:
         max_pixels: Larger images are refused.
 
     Raises:
-        BrokenImageError: It is not DICOM, has no or several frames, is too large or too narrow, contradicts itself or
-            cannot be decoded.
+        BrokenImageError: It is not DICOM, has no or several frames, is too large or too narrow, contradicts itself, has
+            colours that are not read or cannot be decoded.
         MissingDependencyError: pydicom is not installed.
 
     Source: DICOM PS3.3 C.11.1 (modality), C.11.2 (VOI), C.7.6.3.1.2 (photometric interpretation).
@@ -93,8 +97,12 @@ def _check(header: Any, path: str, max_pixels: int) -> None:
     if fault := size_fault(int(header.Columns), int(header.Rows), max_pixels):
         raise BrokenImageError(path, fault)
     bits, high = header.get("BitsStored"), header.get("HighBit")
-    if None not in (bits, high) and high != bits - 1 and not header.file_meta.TransferSyntaxUID.is_encapsulated:
+    if None not in (bits, high) and high != bits - 1 and not _is_compressed(header):
         raise BrokenImageError(path, f"its {bits} bits are not the lowest ones (HighBit {high})")
+
+
+def _is_compressed(header: Any) -> bool:
+    return bool(header.file_meta.TransferSyntaxUID.is_encapsulated)
 
 
 def _shown(header: Any, path: str) -> NDArray[np.uint8]:
@@ -106,6 +114,8 @@ def _shown(header: Any, path: str) -> NDArray[np.uint8]:
         colour = apply_color_lut(stored, header)
         return scale_to_8_bit(colour, 0, np.iinfo(colour.dtype).max)
     if stored.ndim == 3:
+        if photometric not in _READ_AS_RGB and not (photometric in _RGB_BY_CODEC and _is_compressed(header)):
+            raise BrokenImageError(path, f"its colours are {photometric}, which is not read here; export it as RGB")
         return scale_to_8_bit(stored, 0, 2 ** int(header.BitsStored) - 1)
     values = modality_values(stored, header, path)
     if not np.isfinite(values).all():

@@ -7,6 +7,7 @@ import sys
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from clients.data import BrokenImageError, MissingDependencyError, load_dataset
 from clients.data.dicom import decode_dicom
@@ -303,6 +304,34 @@ def test_colour_is_kept(make):
     pixels = np.random.default_rng(0).integers(0, 255, (4, 6, 3), dtype=np.uint8)
     image = decode_dicom(make(pixels, "RGB", bits=8), "x.dcm", 10**6)
     np.testing.assert_array_equal(np.asarray(image), pixels)
+
+
+@pytest.mark.parametrize("photometric", ["HSV", "YBR_PARTIAL_420", "YBR_RCT", "MONOCHROME2"])
+def test_colours_that_would_be_shown_as_others_are_refused(make, photometric):
+    content = make(np.zeros((4, 6, 3), np.uint8), photometric, bits=8)
+    with pytest.raises(BrokenImageError, match=f"its colours are {photometric}, which is not read here; export it as"):
+        decode_dicom(content, "x.dcm", 10**6)
+
+
+def test_luminance_and_chrominance_become_rgb(make):
+    grey_and_red = np.array([[[100, 128, 128], [76, 85, 255]]], np.uint8)
+    image = decode_dicom(make(grey_and_red, "YBR_FULL", bits=8), "x.dcm", 10**6)
+    np.testing.assert_allclose(np.asarray(image)[0], [[100, 100, 100], [254, 0, 0]], atol=1)
+
+
+def test_the_codec_of_jpeg_2000_undoes_its_own_colours(make):
+    import pydicom
+
+    pixels = np.random.default_rng(0).integers(0, 255, (8, 8, 3), dtype=np.uint8)
+    encoded = io.BytesIO()
+    Image.fromarray(pixels).save(encoded, "JPEG2000", irreversible=False, mct=1, no_jp2=True)
+    header = pydicom.dcmread(io.BytesIO(make(pixels, "YBR_RCT", bits=8)))
+    header.file_meta.TransferSyntaxUID = pydicom.uid.JPEG2000Lossless
+    header.PixelData = pydicom.encaps.encapsulate([encoded.getvalue()])
+    header["PixelData"].is_undefined_length = True
+    buffer = io.BytesIO()
+    pydicom.dcmwrite(buffer, header)
+    np.testing.assert_array_equal(np.asarray(decode_dicom(buffer.getvalue(), "x.dcm", 10**6)), pixels)
 
 
 def test_what_is_no_single_image_is_refused(make):
