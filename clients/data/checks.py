@@ -1,6 +1,6 @@
 """What can be seen from the records alone: leaks between splits, and sites that lack something."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 
 from clients.data.dataset import SPLITS, ImageDataset
@@ -13,8 +13,9 @@ SMALL_SPLIT = 5
 def check_dataset(dataset: ImageDataset) -> tuple[DataWarning, ...]:
     """Return the findings on a data set's records; to be called again after a partition.
 
-    Kinds: duplicate_across_splits, duplicate_with_other_label, patient_in_two_splits, patient_at_two_sites (info),
-    class_missing_at_site (info), class_not_in_training, site_without_training, empty_split, small_split.
+    Kinds: duplicate_across_splits, duplicate_at_two_sites, duplicate_in_split, duplicate_with_other_label,
+    patient_in_two_splits, patient_at_two_sites (info), class_missing_at_site (info), class_not_in_training,
+    site_without_training, empty_split, small_split.
     """
     return (
         *_duplicates(dataset),
@@ -35,6 +36,18 @@ def _duplicates(dataset: ImageDataset) -> list[DataWarning]:
     if across:
         text = f"{len(across)} images have a copy in another split, which makes test results too good; remove copies"
         findings.append(finding("duplicate_across_splits", across, text))
+    shared = [record.path for records in copies if len({r.site for r in records}) > 1 for record in records]
+    if shared:
+        text = (
+            f"{len(shared)} images have a copy at another site, and each counts as an image of its own; leave one out "
+            "(is a folder there twice, or linked?)"
+        )
+        findings.append(finding("duplicate_at_two_sites", shared, text))
+    parts = Counter((r.digest, r.site, r.split) for r in dataset.records)
+    repeated = [record.path for record in dataset.records if parts[record.digest, record.site, record.split] > 1]
+    if repeated:
+        text = f"{len(repeated)} images have a copy in their own split and site, and count as often; remove copies"
+        findings.append(finding("duplicate_in_split", repeated, text))
     disputed = [record.path for records in copies if len({r.label for r in records}) > 1 for record in records]
     if disputed:
         text = f"{len(disputed)} images have a copy with another label; find out which label is right"

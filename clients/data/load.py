@@ -32,6 +32,7 @@ STRICT_KINDS = frozenset(
         "misplaced_image",
         "not_in_metadata",
         "duplicate_across_splits",
+        "duplicate_at_two_sites",
         "duplicate_with_other_label",
         "patient_in_two_splits",
         "missing_split",

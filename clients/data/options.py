@@ -20,7 +20,7 @@ class DataOptions:
         split_shares: Shares of train, val and test where splits are not given; positive, sum 1.
         split_seed: Chooses another division where splits are not given, at least 0.
         fewest_classes: Refuse a data set with fewer; at least 1, which is enough to judge models by.
-        strict: Refuse a data set with broken images, missing files or leaks between splits, instead of warning.
+        strict: Refuse a data set with broken images, missing files, or leaks between splits or sites.
     """
 
     path_column: str | None = None

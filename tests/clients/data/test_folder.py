@@ -3,6 +3,7 @@
 import dataclasses
 import errno
 import os
+import shutil
 
 import pytest
 
@@ -11,6 +12,7 @@ from clients.data import (
     DataError,
     DataOptions,
     EmptyDataError,
+    FindingError,
     OneClassError,
     SiteError,
     SourceFormatError,
@@ -206,6 +208,24 @@ def test_empty_splits_are_filled_and_reported(make_folder, write_csv):
     write_csv(root / "metadata.csv", ("path", "patient", "split"), rows)
     _, warnings = load_dataset(str(root))
     assert kinds(warnings)["missing_split"].count == 4
+
+
+def test_copies_at_two_sites_and_in_one_split(make_folder, write_csv):
+    root = make_folder(TWO_SITES)
+    (root / "south_copy").symlink_to(root / "south")
+    linked = [f"south_copy/benign/{number:03d}.png" for number in range(3)]
+    for number in range(3):
+        shutil.copy(root / "north" / "benign" / "000.png", root / "north" / "benign" / f"copy{number}.png")
+    write_csv(root / "metadata.csv", ("path", "split"), [(path, "train") for path in [*listed(root), *linked]])
+    found = kinds(load_dataset(str(root))[1])
+    assert found["duplicate_at_two_sites"].count == 6
+    assert found["duplicate_at_two_sites"].examples[2:4] == ("south/benign/002.png", "south_copy/benign/000.png")
+    assert found["duplicate_in_split"].examples == tuple(
+        f"north/benign/{name}.png" for name in ("000", "copy0", "copy1", "copy2")
+    )
+    assert "duplicate_across_splits" not in found
+    with pytest.raises(FindingError, match="6 images have a copy at another site"):
+        load_dataset(str(root), DataOptions(strict=True))
 
 
 def test_copies_across_splits_and_labels(make_folder, write_csv):
