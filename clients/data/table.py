@@ -59,7 +59,7 @@ class Table:
 
 
 def read_table(path: Path, options: DataOptions) -> Table:
-    """Read a CSV (UTF-8, comma, header line) or Parquet file with every cell as text.
+    """Read a CSV (UTF-8, comma, header line; blank lines count for nothing) or Parquet file with every cell as text.
 
     Raises:
         ColumnError: The options name a column that is not there.
@@ -72,21 +72,20 @@ def read_table(path: Path, options: DataOptions) -> Table:
 def _read_csv(path: Path) -> Table:
     try:
         text = path.read_text(encoding="utf-8-sig")
-        lines = list(csv.reader(io.StringIO(text, newline=""), strict=True))
+        lines = [*enumerate(csv.reader(io.StringIO(text, newline=""), strict=True), start=1)]
     except UnicodeDecodeError as error:
         raise SourceFormatError(path, "is not UTF-8 text; save the table as CSV in UTF-8") from error
     except csv.Error as error:
         raise SourceFormatError(path, f"is not a CSV table ({error})") from error
     except OSError as error:
         raise SourceFormatError(path, f"cannot be read ({error.strerror})") from error
+    lines = [(number, cells) for number, cells in lines if len(cells) > 1 or "".join(cells).strip()]
     if not lines:
         raise SourceFormatError(path, "is empty; its first line must name the columns")
-    columns = tuple(name.strip() for name in lines[0])
+    columns = tuple(name.strip() for name in lines[0][1])
     _check_columns(path, columns)
     rows = []
-    for number, cells in enumerate(lines[1:], start=2):
-        if not cells:
-            continue
+    for number, cells in lines[1:]:
         if len(cells) != len(columns):
             raise SourceFormatError(path, f"line {number} has {len(cells)} cells, the header has {len(columns)}")
         rows.append({name: cell.strip() for name, cell in zip(columns, cells, strict=True)})

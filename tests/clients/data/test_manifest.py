@@ -58,6 +58,18 @@ def test_what_programs_write_for_an_absent_patient_is_no_patient(rows, tmp_path,
         load_dataset(str(source))
 
 
+def test_blank_lines_of_a_csv_count_for_nothing(rows, tmp_path):
+    lines = [",".join(HEADER), *map(",".join, rows)]
+    (tmp_path / "all.csv").write_text("\n".join(["", "  ", lines[0], "", *lines[1:], ""]))
+    assert len(load_dataset(str(tmp_path / "all.csv"))[0].records) == len(rows)
+    (tmp_path / "all.csv").write_text("\n".join(["", lines[0], "", "one,two"]))
+    with pytest.raises(SourceFormatError, match="line 4 has 2 cells, the header has 5"):
+        load_dataset(str(tmp_path / "all.csv"))
+    (tmp_path / "all.csv").write_text("\n \n")
+    with pytest.raises(SourceFormatError, match="is empty; its first line must name the columns"):
+        load_dataset(str(tmp_path / "all.csv"))
+
+
 def test_absolute_paths_backslashes_and_typed_parquet_cells(rows, tmp_path):
     columns = {name: [row[i] for row in rows] for i, name in enumerate(HEADER)}
     columns["path"] = [str(tmp_path / columns["path"][0]), *(p.replace("/", "\\") for p in columns["path"][1:])]
