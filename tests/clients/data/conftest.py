@@ -1,12 +1,16 @@
 """Small folders of images, drawn in the test."""
 
 import csv
+import io
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+
+STORED = np.array([[0, 100, 200], [300, 400, 1000]], dtype=np.uint16)
+"""Of a DICOM file that is told no other pixels."""
 
 
 def picture(seed: int, size: tuple[int, int] = (12, 10)) -> Image.Image:
@@ -50,3 +54,39 @@ def write_csv() -> Callable[..., Path]:
         return path
 
     return write
+
+
+@pytest.fixture
+def make_dicom() -> Callable[..., bytes]:
+    """Write a single-frame file of pixels, with elements as they are called in pydicom."""
+    pydicom = pytest.importorskip("pydicom", reason="the extra `dicom` is not installed")
+    from pydicom.dataset import FileDataset, FileMetaDataset
+    from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage, generate_uid
+
+    def build(
+        pixels=STORED, photometric="MONOCHROME2", bits=16, signed=False, syntax=ExplicitVRLittleEndian, **elements
+    ):
+        meta = FileMetaDataset()
+        meta.MediaStorageSOPClassUID = SecondaryCaptureImageStorage
+        meta.MediaStorageSOPInstanceUID = generate_uid()
+        meta.TransferSyntaxUID = syntax
+        header = FileDataset("x", {}, file_meta=meta, preamble=b"\0" * 128)
+        header.SOPClassUID = SecondaryCaptureImageStorage
+        header.SOPInstanceUID = meta.MediaStorageSOPInstanceUID
+        header.Rows, header.Columns = pixels.shape[:2]
+        header.SamplesPerPixel = 3 if pixels.ndim == 3 else 1
+        if pixels.ndim == 3:
+            header.PlanarConfiguration = 0
+        header.PhotometricInterpretation = photometric
+        header.BitsAllocated = pixels.dtype.itemsize * 8
+        header.BitsStored = bits
+        header.HighBit = bits - 1
+        header.PixelRepresentation = int(signed)
+        header.PixelData = pixels.tobytes() + (b"\0" if pixels.nbytes % 2 else b"")
+        for name, value in elements.items():
+            setattr(header, name, value)
+        buffer = io.BytesIO()
+        pydicom.dcmwrite(buffer, header)
+        return buffer.getvalue()
+
+    return build
