@@ -103,6 +103,8 @@ def curve_of(
     composition: Composition,
     adjacency: Adjacency = Adjacency.ADD_OR_REMOVE_ONE,
     stated: Sequence[tuple[float, float]] = (),
+    *,
+    coarse: bool = False,
 ) -> ProfileCurve:
     """Return the claim that accounted releases make: upper bounds on epsilon at many deltas.
 
@@ -110,11 +112,12 @@ def curve_of(
         composition: What was released.
         adjacency: Neighbouring relation.
         stated: Further pairs (epsilon, delta) that are claimed.
+        coarse: A faster and slightly weaker claim.
 
     Raises:
         AccountingUnavailableError: `dp-accounting` is needed and not installed.
     """
-    pairs = [(upper_epsilon(composition, delta, adjacency), delta) for delta in _DELTAS]
+    pairs = [(upper_epsilon(composition, delta, adjacency, coarse=coarse), delta) for delta in _DELTAS]
     return ProfileCurve(tuple((epsilon, delta) for epsilon, delta in [*pairs, *stated] if math.isfinite(epsilon)))
 
 

@@ -11,7 +11,7 @@ from audit.accounting.views import against_broken_aggregation, against_colluders
 from audit.attempts import unopened_in
 from audit.bounds import at_most, finite, percent_at_most
 from audit.check_epsilon import composition_of
-from audit.empirical.tradeoff import ProfileCurve
+from audit.empirical.tradeoff import curve_of
 from audit.history import RunHistory
 from audit.report.method import is_shared, shared_model
 
@@ -92,10 +92,9 @@ def claim_section(history: RunHistory) -> dict[str, Any]:
     delta, adjacency = stated["delta"], Adjacency(stated.get("adjacency", "add-or-remove-one"))
     composition, found = worst_composition(history, delta, adjacency)
     profile = [(value, upper_epsilon(composition, value, adjacency)) for value in _DELTAS]
-    attacker = [
-        {"false_positives": rate, "true_positives": true_positives(rate, [*profile, (delta, found.upper)])}
-        for rate in _FALSE_POSITIVES
-    ]
+    pairs = [(epsilon, value) for value, epsilon in [*profile, (delta, found.upper)]]
+    curve = curve_of(composition, adjacency, pairs, coarse=True)
+    attacker = [{"false_positives": rate, "true_positives": curve.found(rate)} for rate in _FALSE_POSITIVES]
     unit, neighbours = _UNITS[stated.get("unit", "image")], _NEIGHBOURS[adjacency]
     section |= {
         "claim": "CLAIMED",
@@ -138,15 +137,6 @@ def _statement(epsilon: float, delta: float, change: str, attacker: Sequence[dic
         f"apart from a probability of {delta:g}, by {change}. In other words: whoever tries to tell what "
         f"was in the data, and is wrong about {wrong:g} % of what was not, finds at most {found} of what was."
     )
-
-
-def true_positives(false_positives: float, profile: Sequence[tuple[float, float]]) -> float:
-    """Return a bound on an attacker's true-positive rate at a false-positive rate, from pairs of (delta, epsilon).
-
-    Paper: Kairouz, Oh, Viswanath 2015 (arXiv 1311.0776), the trade-off of testing membership under (epsilon, delta).
-    """
-    pairs = tuple((epsilon, delta) for delta, epsilon in profile if math.isfinite(epsilon))
-    return ProfileCurve(pairs).found(false_positives)
 
 
 def epsilon_by_round(history: RunHistory) -> dict[int, float]:

@@ -1,6 +1,7 @@
 """The report: made from files alone, the same every time, and saying no number that is not in the record."""
 
 import json
+import math
 import re
 import shutil
 from pathlib import Path
@@ -9,7 +10,8 @@ import pytest
 
 import audit.report
 from audit import EvidenceError
-from audit.accounting import Repeated, upper_epsilon
+from audit.accounting import Gaussian, Repeated, mechanism_fields, upper_epsilon
+from audit.empirical import GaussianCurve, ProfileCurve
 from audit.history import read_history
 from audit.log import read_events
 from audit.report import (
@@ -24,7 +26,6 @@ from audit.report import (
     write_report,
 )
 from audit.report.form import REPORT
-from audit.report.privacy import true_positives
 from tests.audit.report.pages import Page, edited, rich_run, verdicts
 from tests.audit.report.schema import json_schema
 from tests.audit.runs import SITES, STEP, STEPS, roster_of
@@ -287,9 +288,21 @@ def test_reports_are_written_beside_the_run(complete_run, tmp_path):
 
 
 def test_the_tradeoff_of_a_claim_bounds_every_attack():
-    assert true_positives(0.01, [(0.0, 0.0)]) == pytest.approx(0.01)
-    assert true_positives(0.01, [(0.0, 1.0)]) == pytest.approx(0.02718, abs=1e-5)
-    assert true_positives(0.5, [(0.0, 1.0)]) == pytest.approx(1 - 0.5 / 2.71828, abs=1e-5)
-    assert true_positives(0.1, [(0.5, 0.0)]) == pytest.approx(0.6)
-    assert true_positives(0.1, [(1e-5, float("inf"))]) == 1
-    assert true_positives(0.1, [(1e-5, 1000.0)]) == 1
+    assert ProfileCurve(((1.0, 0.0),)).found(0.01) == pytest.approx(0.02718, abs=1e-5)
+    assert ProfileCurve(((0.0, 0.0),)).found(0.01) == pytest.approx(0.01)
+    assert ProfileCurve(((1.0, 0.0),)).found(0.5) == pytest.approx(1 - 0.5 / 2.71828, abs=1e-5)
+    assert ProfileCurve(((0.0, 0.5),)).found(0.1) == pytest.approx(0.6)
+    assert ProfileCurve(((float("inf"), 1e-5),)).found(0.1) == 1
+    assert ProfileCurve(((1000.0, 1e-5),)).found(0.1) == 1
+
+
+@pytest.mark.parametrize("noise", [0.6, 1.5, 5.0])
+def test_what_any_attack_can_find_is_stated_close_above_the_exact_curve_of_the_noise(private_run, noise):
+    mechanism = mechanism_fields(Gaussian(noise))
+    edited(private_run, "privacy_event", lambda fields: fields.update(mechanism=mechanism, repetitions=1))
+    attacker = build_report(private_run)["claim"]["attacker"]
+    exact = GaussianCurve(math.sqrt(2) / noise)  # two rounds
+    assert [row["false_positives"] for row in attacker] == [0.001, 0.01, 0.1]
+    for row in attacker:
+        truth = exact.found(row["false_positives"])
+        assert truth <= row["true_positives"] <= min(1.0, 1.1 * truth)
