@@ -10,14 +10,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from audit.bounds import at_most
+from audit.report.privacy import NEIGHBOURS, UNITS
 from audit.report.utility import METRICS
 
-_NEIGHBOURS: Final = {"add-or-remove-one": "adding or removing", "replace-one": "replacing"}
-_UNITS: Final = {
-    "image": "one training image at a hospital",
-    "patient": "all training images of one patient at a hospital",
-    "hospital": "all data of one hospital",
-}
 _METRICS: Final = {key: title for key, title in METRICS.items() if key != "ece"}
 
 
@@ -92,7 +87,7 @@ def _epsilon(privacy: Mapping[str, Any]) -> str:
     stated = [privacy["epsilon"], *colluders.values()]
     if None in stated:
         return ""
-    neighbours, unit = _NEIGHBOURS[privacy["adjacency"]], _UNITS[privacy["unit"]]
+    neighbours, unit = NEIGHBOURS[privacy["adjacency"]], UNITS[privacy["unit"]]
     return f"Epsilon {at_most(max(stated))} at delta {privacy['delta']:g}, for {neighbours} {unit}. "
 
 

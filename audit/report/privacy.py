@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 from audit.accounting.calibrate import upper_epsilon
 from audit.accounting.epsilon import Epsilon, account
@@ -18,16 +18,18 @@ from audit.report.method import is_shared, shared_model
 _DELTAS = (1e-4, 1e-5, 1e-6, 1e-7, 1e-8)
 _FALSE_POSITIVES = (0.001, 0.01, 0.1)
 _POINTS = 12
-_UNITS = {
-    "image": "one image at a hospital",
-    "patient": "all images of one patient at a hospital",
-    "hospital": "all data of one hospital",
-}
 _NOTHING_LEFT = (
     "No differential privacy is claimed. Nothing left the hospitals in this run; whatever is published of it may "
     "reveal something about the people in their data."
 )
-_NEIGHBOURS = {"add-or-remove-one": "adding or removing", "replace-one": "replacing"}
+NEIGHBOURS: Final = {"add-or-remove-one": "adding or removing", "replace-one": "replacing"}
+"""What the change from a data set to its neighbour is called, by adjacency."""
+UNITS: Final = {
+    "image": "one training image at a hospital",
+    "patient": "all training images of one patient at a hospital",
+    "hospital": "all data of one hospital",
+}
+"""What that change is about, by unit of privacy: images that nothing was trained on are in no claim."""
 IN_SHARES = ("distributed", "hospital")
 """Modes in which no hospital adds all of the noise: each knows its share, and a promise holds less against it."""
 ONLY_SUMS = "against whoever sees only the sums and what follows from them"
@@ -95,7 +97,7 @@ def claim_section(history: RunHistory) -> dict[str, Any]:
     pairs = [(epsilon, value) for value, epsilon in [*profile, (delta, found.upper)]]
     curve = curve_of(composition, adjacency, pairs, coarse=True)
     attacker = [{"false_positives": rate, "true_positives": curve.found(rate)} for rate in _FALSE_POSITIVES]
-    unit, neighbours = _UNITS[stated.get("unit", "image")], _NEIGHBOURS[adjacency]
+    unit, neighbours = UNITS[stated.get("unit", "image")], NEIGHBOURS[adjacency]
     section |= {
         "claim": "CLAIMED",
         "unit": stated.get("unit", "image"),
@@ -113,6 +115,12 @@ def claim_section(history: RunHistory) -> dict[str, Any]:
     if stated["mode"] in IN_SHARES and math.isfinite(found.upper):
         section["statement"] += _participant(upper_epsilon(against_colluders(composition, 1), delta, adjacency))
     return section
+
+
+def covered(claim: dict[str, Any]) -> str:
+    """Return what the claim of a report covers, as the signed record says it; so long that a sentence can hold it."""
+    beside = " Not covered is what the section Scope lists." if claim["unprotected"] else ""
+    return f"The claim covers {claim['reason'][:2000]}.{beside}"
 
 
 def _observer(stated: dict[str, Any]) -> str:
@@ -133,9 +141,10 @@ def _statement(epsilon: float, delta: float, change: str, attacker: Sequence[dic
         return "The releases of this run cannot be accounted: their cost is infinite, nothing follows from the claim."
     wrong, found = 100 * attacker[1]["false_positives"], percent_at_most(attacker[1]["true_positives"])
     return (
-        f"The chance of any outcome that {observer} may see changes by a factor of at most exp({at_most(epsilon)}), "
-        f"apart from a probability of {delta:g}, by {change}. In other words: whoever tries to tell what "
-        f"was in the data, and is wrong about {wrong:g} % of what was not, finds at most {found} of what was."
+        f"Of what the claim covers, the chance of any outcome that {observer} may see changes by a factor of at most "
+        f"exp({at_most(epsilon)}), apart from a probability of {delta:g}, by {change}. In other words: whoever tries "
+        f"to tell from it what was trained on, and is wrong about {wrong:g} % of what was not, finds at most {found} "
+        "of what was."
     )
 
 

@@ -9,10 +9,14 @@ from audit.errors import EvidenceError
 from audit.history import RunHistory
 from audit.log import Event
 from audit.report.method import alone, is_shared, scoring_rounds, training_rounds, what_stays
-from audit.report.privacy import IN_SHARES, ONLY_SUMS, is_claimed
+from audit.report.privacy import IN_SHARES, ONLY_SUMS, covered, is_claimed
 from audit.verify import Verification
 
-_PROTECTED = {"image": "Its images are", "patient": "Its patients are", "hospital": "All of its data, as one, are"}
+_PROTECTED = {
+    "image": "Its training images are",
+    "patient": "The training images of each of its patients, together, are",
+    "hospital": "All of its data, as one, are",
+}
 
 
 def verdicts_section(
@@ -68,7 +72,7 @@ def _protection(entry: dict[str, Any], claim: dict[str, Any], ledger: dict[str, 
     if entry["epsilon"] is None:
         return "Its differential privacy could not be accounted: nothing may be concluded from the claim."
     cost = f"epsilon {at_most(entry['epsilon'])} at delta {claim['delta']:g}"
-    privacy = f"{_PROTECTED[claim['unit']]} protected with {cost}"
+    privacy = f"{_PROTECTED[claim['unit']]} protected, in what the claim covers, with {cost}"
     privacy += f" {ONLY_SUMS}, and with a larger one against hospitals." if claim["mode"] in IN_SHARES else "."
     if "in_ledger" in entry:
         return f"{privacy} {_standing_now(entry['in_ledger'], ledger)}"
@@ -199,7 +203,7 @@ def _privacy(history: RunHistory, verification: Verification, claim: dict[str, A
     for event in history.of_kind("attack"):
         if event.fields["name"] == "one-run audit" and event.fields["outcome"] == "FAIL":
             return _line(subject, "FAIL", "An attack on a copy of the run found more leakage than the claim allows.")
-    return _line(subject, "PASS", claim["statement"])
+    return _line(subject, "PASS", f"{covered(claim)} {claim['statement']}")
 
 
 def _budget(history: RunHistory, in_ledger: Collection[str]) -> dict[str, str]:

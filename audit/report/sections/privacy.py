@@ -24,6 +24,7 @@ from audit.report.blocks import (
     whole,
 )
 from audit.report.charts import bars, line_chart
+from audit.report.privacy import covered
 from audit.report.verdicts import as_of, budget_of
 
 _AFTER = "after this run's last charge, at most"
@@ -65,6 +66,7 @@ def claim(report: Mapping[str, Any]) -> Blocks:
         for entry in stated["attacker"]
     ]
     return [
+        *paragraph(covered(stated)),
         *parts,
         *(Paragraph(line, "alarm") for line in stated["contradictions"]),
         *pairs("The guarantee", facts),

@@ -132,7 +132,7 @@ def test_a_private_run_states_its_claim_for_every_adversary(private_report):
     assert verdicts(private_report)["Differential privacy"] == "PASS"
     assert (claim["unit"], claim["adjacency"], claim["delta"]) == ("image", "add-or-remove-one", 1e-5)
     assert claim["lower"] < claim["epsilon"] <= claim["cross_checks"]["RDP"]
-    assert "adding or removing one image" in claim["statement"]
+    assert "adding or removing one training image" in claim["statement"]
     assert {row["epsilon"] for row in private_report["trust"]} == {claim["epsilon"]}
     epsilons = [entry["epsilon"] for entry in claim["by_delta"]]
     assert epsilons == sorted(epsilons)

@@ -217,7 +217,12 @@ def test_updates_in_clear_are_not_said_to_be_in_a_sum(tmp_path):
 @pytest.mark.parametrize(
     ("unit", "protected", "change"),
     [
-        ("image", "Its images are protected", "adding or removing one image at a hospital."),
+        ("image", "Its training images are protected", "adding or removing one training image at a hospital."),
+        (
+            "patient",
+            "The training images of each of its patients, together, are protected",
+            "adding or removing all training images of one patient at a hospital.",
+        ),
         ("hospital", "All of its data, as one, are protected", "adding or removing all data of one hospital."),
     ],
 )
@@ -226,6 +231,23 @@ def test_the_unit_is_named_once(private_run, unit, protected, change):
     report = build_report(private_run)
     assert protected in report["hospitals"][0]["sentence"]
     assert change in report["claim"]["statement"]
+
+
+def test_a_claim_is_no_wider_than_the_signed_one_and_says_what_that_covers(private_run):
+    scope = "training images, in all updates of the FAM; the private MLP is not covered and stays at its hospital"
+    listed = ["validation and test images: metrics on them are exact"]
+    edited(private_run, "privacy_claim", lambda fields: fields.update(reason=scope, unprotected=listed))
+    report = build_report(private_run)
+    (line,) = [line for line in report["verdicts"] if line["subject"] == "Differential privacy"]
+    assert line["sentence"].startswith(
+        f"The claim covers {scope}. Not covered is what the section Scope lists. Of what the claim covers, the chance"
+    )
+    assert "protected, in what the claim covers, with epsilon" in report["hospitals"][0]["sentence"]
+    for page in (render_html(report), render_markdown(report)):
+        assert page.count(f"The claim covers {scope}.") == 2  # on the first page, and with the formal claim
+        assert page.count(listed[0]) >= 1
+    edited(private_run, "privacy_claim", lambda fields: fields.update(reason="x" * 4000))
+    assert f"The claim covers {'x' * 2000}. Not" in render_html(build_report(private_run))
 
 
 def test_a_round_that_only_scores_is_not_counted_as_training(tmp_path):
