@@ -15,7 +15,7 @@ from audit.history import RunHistory
 from audit.log import Event, set_back
 from audit.report.communication import communication_section
 from audit.report.form import REPORT, REPORT_FORMAT
-from audit.report.method import method_of
+from audit.report.method import is_shared, method_of
 from audit.report.noise import noise_section, round_noise
 from audit.report.pitfalls import pitfalls_section
 from audit.report.privacy import claim_section, epsilon_by_round, hospitals_of, is_claimed, trust_section
@@ -263,7 +263,7 @@ def _limitations(history: RunHistory, verification: Verification) -> list[str]:
         found.append("All parties ran on one machine: the record shows how the protocol went, not who ran it.")
     if not verification.is_pinned:
         found.append("The roster of keys came with the run: whoever made the run may have made the keys.")
-    if not is_claimed(history):
+    if is_shared(history) and not is_claimed(history):
         found.append("A sum over few hospitals can reveal much about each of them; only noise bounds that.")
     if clamped := _most_clamped(history):
         found.append(

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from audit.check_terms import IN_SHARES
 from audit.history import RunHistory
 
 _STAYS = {
@@ -33,6 +34,33 @@ def what_stays(history: RunHistory) -> str:
 def shared_model(history: RunHistory) -> str:
     """Return what the shared model is."""
     return _MODELS.get(method_of(history) or "", "FAM")
+
+
+def beside_updates(history: RunHistory) -> list[str]:
+    """Return what hospitals send beside their updates and in the same message, by the configuration; as nouns."""
+    config, protocol = history.last("config"), history.last("protocol_described")
+    values: Any = {} if config is None else config.fields["values"]
+    facts: Any = {} if protocol is None else protocol.fields.get("values", {})
+    in_shares = history.claim is not None and history.claim.fields["mode"] in IN_SHARES
+    scored = is_shared(history) and values.get("federation", {}).get("select") == "best-val"
+    counted = protocol is not None and not in_shares and facts.get("compression") != "float16-zlib"
+    found = ["validation accuracy, by which the kept round is chosen"] if scored else []
+    return [*found, "share of clamped coordinates"] if counted else found
+
+
+def without_noise(history: RunHistory) -> list[str]:
+    """Return what left the hospitals of a run without noise, each with who sees it; nothing where nothing left."""
+    protocol = history.last("protocol_described")
+    if not is_shared(history):
+        return []
+    masked = protocol is not None and protocol.fields["secure_aggregation"]
+    updates = "the sum of the updates of a round" if masked else "every update of every hospital"
+    whose = "mean over the hospitals of the" if masked else "every hospital's"
+    return [
+        f"{updates}: seen by the server; the models that follow from it by every hospital",
+        *(f"{whose} {what}: seen by the server, each round" for what in beside_updates(history)),
+        "which hospitals take part in a round and which are lost",
+    ]
 
 
 def alone(history: RunHistory) -> str:

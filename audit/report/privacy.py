@@ -13,7 +13,7 @@ from audit.bounds import at_most, finite, percent_at_most
 from audit.check_epsilon import composition_of
 from audit.empirical.tradeoff import curve_of
 from audit.history import RunHistory
-from audit.report.method import is_shared, shared_model
+from audit.report.method import beside_updates, is_shared, shared_model, without_noise
 
 _DELTAS = (1e-4, 1e-5, 1e-6, 1e-7, 1e-8)
 _FALSE_POSITIVES = (0.001, 0.01, 0.1)
@@ -87,7 +87,9 @@ def claim_section(history: RunHistory) -> dict[str, Any]:
         "by_delta": [],
         "attacker": [],
         "events": _events(history),
-        "unprotected": list(stated.get("unprotected", [])),
+        "unprotected": without_noise(history)
+        if stated.get("mode", "off") == "off"
+        else list(stated.get("unprotected", [])),
     }
     if not is_claimed(history):
         return section
@@ -195,9 +197,7 @@ def trust_section(history: RunHistory) -> list[dict[str, Any]]:
     return [
         {
             "adversary": "the server",
-            "sees": "the sum of the updates of a round and who took part"
-            if masked
-            else "every update of every hospital",
+            "sees": _seen_by_server(history, masked=masked),
             "protection": server,
             "epsilon": costs["helped"] if masked else costs["broken"],
         },
@@ -220,6 +220,12 @@ def trust_section(history: RunHistory) -> list[dict[str, Any]]:
             "epsilon": costs["aggregate"],
         },
     ]
+
+
+def _seen_by_server(history: RunHistory, *, masked: bool) -> str:
+    """What a server opens: sums, or single messages; with all that is in them."""
+    updates = "the sum of the updates of a round and who took part" if masked else "every update of every hospital"
+    return "; ".join([updates, *(f"{'mean ' if masked else ''}{what}" for what in beside_updates(history))])
 
 
 def _single_updates(history: RunHistory) -> str:

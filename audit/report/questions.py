@@ -131,8 +131,8 @@ def _noise(history: RunHistory) -> str:
 def _unclaimed(history: RunHistory, claim: dict[str, Any]) -> list[Answer]:
     """The answers of questions 1 to 7 and 11 where nothing is claimed, though noise may have been added."""
     is_noisy = bool(history.of_kind("privacy_event"))
-    bare = "Everything was: nothing that left a hospital carried noise."
-    released = "; ".join(claim["unprotected"]) or (bare if is_shared(history) else "Nothing left a hospital.")
+    bare = "Everything was: nothing that left a hospital carried noise. What left: " if claim["mode"] == "off" else ""
+    released = f"{bare}{'; '.join(claim['unprotected'])}" if is_shared(history) else "Nothing left a hospital."
     implementation, numbers = _sums(history)
     return [
         *[Answer(_NONE)] * 5,

@@ -98,7 +98,7 @@ def scope(report: Mapping[str, Any]) -> Blocks:
             numbers=(1, 2),
         ),
         *heading("Quantities that nothing protects"),
-        *(bullets(unprotected) or paragraph("The run lists none beyond what the claim leaves open.")),
+        *(bullets(unprotected) or paragraph("The run lists none." if report["trust"] else "Nothing left a hospital.")),
         *heading("Checklist"),
         *table("Pitfalls of training with differential privacy", ("pitfall", "outcome", "shown by"), checklist),
     ]

@@ -154,7 +154,7 @@ def test_a_run_that_only_aborted_says_so(tmp_path):
     assert "did not train together" not in page
 
 
-def of_method(tmp_path, method, *, rounds=2, **protocol):
+def of_method(tmp_path, method, *, rounds=2, select="", **protocol):
     """The report of a run of a method; one without rounds sums nothing."""
     run = Run(tmp_path / (method or "none"), rounds=0)
     data = {"name": "scans", "fingerprint": "ab" * 32, "sites": list(SITES), "classes": ["a", "b"]}
@@ -167,7 +167,7 @@ def of_method(tmp_path, method, *, rounds=2, **protocol):
     run.log.close()
 
     def named(fields):
-        fields["values"]["federation"]["method"] = method
+        fields["values"]["federation"] |= {"method": method, **({"select": select} if select else {})}
 
     edited(folder, "config", named)
     return build_report(folder)
@@ -197,6 +197,24 @@ def test_what_stays_at_a_hospital_is_that_of_the_method(tmp_path, method, stays,
     assert f"| north | {part}" in render_markdown(report)
 
 
+@pytest.mark.parametrize("masked", [True, False])
+@pytest.mark.parametrize("select", ["best-val", "last", ""])
+def test_what_leaves_beside_the_updates_is_told(tmp_path, masked, select):
+    report = of_method(tmp_path, "fedmedclip", select=select, secure_aggregation=masked)
+    sees, listed = report["trust"][0]["sees"], report["claim"]["unprotected"]
+    released = report["questions"][5]["answer"]
+    score, clamped = "validation accuracy, by which the kept round is chosen", "share of clamped coordinates"
+    assert (f"{'; mean ' if masked else '; '}{score}" in sees) is (select == "best-val")
+    assert sees.endswith(f"{'; mean ' if masked else '; '}{clamped}")
+    whose = "mean over the hospitals of the" if masked else "every hospital's"
+    scored = [f"{whose} {score}: seen by the server, each round"] if select == "best-val" else []
+    assert listed[1:-1] == [*scored, f"{whose} {clamped}: seen by the server, each round"]
+    assert released.startswith("Everything was: nothing that left a hospital carried noise. What left: ")
+    page = render_markdown(report)
+    assert all(f"- {line}" in page and line in released for line in listed)
+    assert "The run lists none" not in page
+
+
 @pytest.mark.parametrize(("method", "said"), [("local", "trained on its own"), ("zero-shot", "trained nothing")])
 def test_of_a_run_that_shares_nothing_nothing_is_said_of_sums(tmp_path, method, said):
     report = of_method(tmp_path, method, rounds=0)
@@ -206,6 +224,19 @@ def test_of_a_run_that_shares_nothing_nothing_is_said_of_sums(tmp_path, method, 
     assert "Nothing left the hospitals in this run" in page
     assert "a sum alone leaks" not in page
     assert "sent in clear" not in page
+    assert "A sum over few hospitals" not in page
+    assert report["claim"]["unprotected"] == []
+    assert "The run lists none" not in page
+
+
+@pytest.mark.parametrize(("mode", "beside"), [("local", "; mean share of clamped coordinates"), ("distributed", "")])
+def test_of_noisy_sums_no_count_is_said_to_leave(tmp_path, mode, beside):
+    run = Run(tmp_path / "r", rounds=0, private=True, masked=True)
+    run.log.append("protocol_described", PROTOCOL)
+    run.round(1)
+    edited(run.complete(1), "privacy_claim", lambda fields: fields.update(mode=mode))
+    seen = build_report(run.folder)["trust"][0]["sees"]
+    assert seen == f"the sum of the updates of a round and who took part{beside}"
 
 
 def test_updates_in_clear_are_not_said_to_be_in_a_sum(tmp_path):
