@@ -178,7 +178,8 @@ _UTILITY = Record(
         "held_out": MapOf(_METRICS),
         "mean": _METRICS,
         "worst": MapOf(Record({"site": NAME, "value": Real()})),
-    }
+    },
+    {"images": MapOf(_COUNT)},
 )
 _ANSWER = Record({"question": PROSE, "answer": PROSE, "state": Choice(("answered", "open"))})
 _PITFALL = Record({"name": NAME, "outcome": Choice(("PASS", "FAIL", "NOT APPLICABLE", "NOT SHOWN")), "detail": PROSE})

@@ -11,8 +11,9 @@ from audit.accounting.pld import is_closed_form
 from audit.bounds import at_most
 from audit.history import RunHistory
 from audit.report.method import is_shared
-from audit.report.privacy import IN_SHARES, ONLY_SUMS
+from audit.report.privacy import IN_SHARES, ONLY_SUMS, hospitals_of
 from audit.report.purpose import declared
+from audit.report.utility import measured_at
 
 QUESTIONS = (
     "What are epsilon and delta, and are the original parameters given?",
@@ -53,7 +54,7 @@ def questions_section(history: RunHistory, claim: dict[str, Any], utility: dict[
     formal = _claimed(history, claim) if claim["claim"] == "CLAIMED" else _unclaimed(history, claim)
     answers = [
         *formal[:7],
-        Answer(_utility(utility)),
+        Answer(_utility(utility, len(hospitals_of(history)))),
         Answer(_trust(history)),
         Answer(
             "A model is released once; the run answers no queries." if is_shared(history) else "No model is shared."
@@ -158,12 +159,13 @@ def _sums(history: RunHistory) -> tuple[str, str]:
     return f"No secure aggregation was used. {clear}", f"{clear} Sums are exact integers." if is_integers else clear
 
 
-def _utility(utility: dict[str, Any]) -> str:
+def _utility(utility: dict[str, Any], hospitals: int) -> str:
     mean = utility["mean"].get("ensemble", {}).get("accuracy")
     if mean is None:
         return ""
+    whom = measured_at(utility["sites"], "accuracy", hospitals)
     return (
-        f"Mean accuracy over the hospitals is {100 * mean:.1f} %; each hospital stands in the table. Groups of people "
+        f"Mean accuracy over {whom} is {100 * mean:.1f} %; each hospital stands in the table. Groups of people "
         "within a hospital were not compared."
     )
 

@@ -14,6 +14,9 @@ METRICS: Final = {
 }
 """Test metrics of the record and what the heads of tables call them."""
 
+FEW_IMAGES: Final = 5
+"""Metrics on fewer test images say little."""
+
 _LOWER_IS_BETTER = ("ece",)
 
 
@@ -32,8 +35,20 @@ def utility_section(history: RunHistory) -> dict[str, Any]:
     data = history.last("data_described")
     guest = None if data is None else data.fields.get("held_out_site")
     held_out = {site: kept.pop(site) for site in list(kept) if site == guest}
-    means = {"mean": _mean(kept), "worst": _worst(kept)}
+    means = {"mean": _mean(kept), "worst": _worst(kept), "images": _images(sites)}
     return {"source": source, "round": number, "sites": kept, "held_out": held_out, **means}
+
+
+def measured_at(sites: dict[str, Any], name: str, hospitals: int) -> str:
+    """Return over how many hospitals the mean of an ensemble's metric goes, in words; `hospitals` took part in all."""
+    count = sum(parts.get("ensemble", {}).get(name) is not None for parts in sites.values())
+    return "the hospitals" if count == hospitals else f"{count} of {hospitals} hospitals"
+
+
+def _images(sites: dict[str, Any]) -> dict[str, int]:
+    """How many test images a site's metrics are over, where the log says it."""
+    counts = {site: [metrics.get("num_images") for metrics in parts.values()] for site, parts in sites.items()}
+    return {site: found[0] for site, found in counts.items() if found and isinstance(found[0], int)}
 
 
 def _mean(sites: dict[str, Any]) -> dict[str, Any]:

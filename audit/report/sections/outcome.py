@@ -15,9 +15,10 @@ from audit.report.blocks import (
     paragraph,
     percent,
     table,
+    whole,
 )
 from audit.report.charts import bars, line_chart
-from audit.report.utility import METRICS
+from audit.report.utility import FEW_IMAGES, METRICS, measured_at
 
 _PARTS = {"ensemble": "ensemble", "fam": "FAM alone", "mlp": "private classifier alone"}
 _METRICS = METRICS | {"ece": "calibration error"}
@@ -47,23 +48,33 @@ def empirical(report: Mapping[str, Any]) -> Blocks:
 
 def utility(report: Mapping[str, Any]) -> Blocks:
     """Return the test metrics of every hospital, the mean, a held-out site, and where it is worst."""
-    measured = report["utility"]
-    header = ("hospital", "part", *_METRICS.values())
+    measured, images = report["utility"], report["utility"].get("images", {})
+    header = ("hospital", "part", "images", *_METRICS.values())
     names = _PARTS | ({"mlp": "classifier alone"} if report["identity"]["method"] == "fedavg-mlp" else {})
-    blocks = [*measured["sites"].items(), ("mean over hospitals", measured["mean"])]
-    blocks += [(f"{site} (held out: took no part)", parts) for site, parts in measured["held_out"].items()]
+    guests = {f"{site} (held out: took no part)": site for site in measured["held_out"]}
+    counts = images | {title: images.get(site) for title, site in guests.items()}
+    blocks = [*measured["sites"].items()]
+    blocks += [
+        (site, {"": dict.fromkeys(_METRICS)}) for site in report["data"]["hospitals"] if site not in dict(blocks)
+    ]
+    blocks += [("mean over hospitals", measured["mean"])]
+    blocks += [(title, measured["held_out"][site]) for title, site in guests.items()]
     rows = [
-        (site, names.get(part, part), *(percent(metrics[name]) for name in _METRICS))
+        (site, names.get(part, part), whole(counts.get(site)), *(percent(metrics[name]) for name in _METRICS))
         for site, parts in blocks
         for part, metrics in parts.items()
     ]
-    if not rows:
+    if not measured["sites"] and not measured["held_out"]:
         return paragraph("No test metric is in the record.")
-    worst = [(_METRICS[name], entry["site"], percent(entry["value"])) for name, entry in measured["worst"].items()]
+    worst = [
+        (_METRICS[name], entry["site"], whole(images.get(entry["site"])), percent(entry["value"]))
+        for name, entry in measured["worst"].items()
+    ]
     parts = [
         *paragraph(f"On test data, of {measured['source']}."),
-        *table("Test metrics", header, rows, numbers=(2, 3, 4, 5, 6)),
-        *table("Where the ensemble is worst", ("metric", "hospital", "value"), worst, numbers=(2,)),
+        *table("Test metrics", header, rows, numbers=(2, 3, 4, 5, 6, 7)),
+        *_gaps(report),
+        *table("Where the ensemble is worst", ("metric", "hospital", "images", "value"), worst, numbers=(2, 3)),
     ]
     for name, title in (("accuracy", "Accuracy"), ("ece", "Calibration error")):
         values = {
@@ -89,6 +100,19 @@ def risks(report: Mapping[str, Any]) -> Blocks:
         *heading("Sign-off"),
         SignOff(tuple(report["sign_off"])),
     ]
+
+
+def _gaps(report: Mapping[str, Any]) -> Blocks:
+    """Return over how many hospitals means go that leave some out, and which metrics stand on few images."""
+    measured, hospitals = report["utility"], report["data"]["hospitals"]
+    means = [name for name, mean in measured["mean"].get("ensemble", {}).items() if mean is not None]
+    over = {name: measured_at(measured["sites"], name, len(hospitals)) for name in _METRICS if name in means}
+    partial = {whom: [_METRICS[name] for name in over if over[name] == whom] for whom in over.values()}
+    partial.pop("the hospitals", None)
+    lines = [f"Means of the ensemble are over {whom} for {', '.join(names)}." for whom, names in partial.items()]
+    few = [site for site, count in measured.get("images", {}).items() if count < FEW_IMAGES]
+    lines += [f"Fewer than {FEW_IMAGES} test images, on which metrics say little: {', '.join(few)}."] if few else []
+    return [block for line in lines for block in paragraph(line)]
 
 
 def _claimed_and_found(report: Mapping[str, Any]) -> Blocks:
