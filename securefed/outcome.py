@@ -112,7 +112,8 @@ def write_outcome(
     )
     folder.write_json(folder.summary, summary)
     if digest is not None:
-        folder.write_text(folder.card, model_card(outcome.name or folder.name, bundle.classes, summary, outcome.study))
+        name, hospitals = outcome.name or folder.name, [site.site for site in bundle.sites]
+        folder.write_text(folder.card, model_card(name, bundle.classes, summary, outcome.study, hospitals))
     return summary
 
 

@@ -22,7 +22,7 @@ from audit.report.sections import closing, first_page, sections_of, subtitle
 
 def render_markdown(report: Mapping[str, Any]) -> str:
     """Return the report in Markdown; the same report gives the same text."""
-    parts = ["# Audit report", _escaped(subtitle(report)), *_blocks(first_page(report), "##")]
+    parts = ["# Audit report", escaped(subtitle(report)), *_blocks(first_page(report), "##")]
     for place, section in enumerate(sections_of(report), 1):
         parts += [f"## {place}. {section.title}", *_blocks(section.blocks, "###")]
     return in_order("\n\n".join([*parts, closing(report)]) + "\n")
@@ -35,18 +35,18 @@ def _blocks(blocks: Sequence[Block], level: str) -> list[str]:
 def _block(block: Block, level: str) -> str:
     match block:
         case Paragraph(text, kind):
-            return f"**{_escaped(text)}**" if kind == "alarm" else _escaped(text)
+            return f"**{escaped(text)}**" if kind == "alarm" else escaped(text)
         case Subheading(text):
-            return f"{level} {_escaped(text)}"
+            return f"{level} {escaped(text)}"
         case Bullets(items):
-            return "\n".join(f"- {_escaped(item)}" for item in items)
+            return "\n".join(f"- {escaped(item)}" for item in items)
         case Table(caption, header, rows):
             lines = [[*header], ["---"] * len(header), *([_cell(cell) for cell in row] for row in rows)]
-            return f"*{_escaped(caption)}*\n\n" + "\n".join("| " + " | ".join(line) + " |" for line in lines)
+            return f"*{escaped(caption)}*\n\n" + "\n".join("| " + " | ".join(line) + " |" for line in lines)
         case Figure(drawing, caption):
-            return f"*Chart: {_escaped(drawing.title)}; {_escaped(drawing.description)}. {_escaped(caption)}*"
+            return f"*Chart: {escaped(drawing.title)}; {escaped(drawing.description)}. {escaped(caption)}*"
         case SignOff(roles):
-            return "\n".join(f"- {_escaped(role)}: name, date, signature" for role in roles)
+            return "\n".join(f"- {escaped(role)}: name, date, signature" for role in roles)
 
 
 def _cell(cell: Cell) -> str:
@@ -56,10 +56,11 @@ def _cell(cell: Cell) -> str:
         case Joined(parts):
             return "".join(map(_cell, parts))
         case _:
-            return _escaped(plain(cell))
+            return escaped(plain(cell))
 
 
-def _escaped(text: str) -> str:
+def escaped(text: str) -> str:
+    """Return text as a line of Markdown that shows it: nothing in it is markup, a tag or another column."""
     for character in "\\|*`_[]":
         text = text.replace(character, "\\" + character)
     return " ".join(text.replace("<", "&lt;").split())

@@ -57,6 +57,34 @@ def test_a_site_that_was_held_out_is_in_the_card_and_what_is_known_elsewhere_is_
     assert list(measured(summary)) == list(summary["sites"])
 
 
+def test_hospitals_without_test_images_are_rows_of_the_card_and_nobody_is_said_to_keep_metrics(run):
+    summary = json.loads(run.summary.read_text())
+    card = model_card("north", ["oak", "pine"], summary, "", [*summary["sites"], "yew"])
+    assert "| yew | 0 | - | - | - | - |" in card
+    card = model_card("north", ["oak", "pine"], {**summary, "sites": {}}, "", ["oak", "yew"])
+    assert "| oak | 0 | - | - | - | - |" in card
+    assert "Test metrics stay" not in card
+    found = {"num_images": 12, "accuracy": 0.25, "balanced_accuracy": 0.5, "macro_f1": None, "auroc": 0.75}
+    held_out = {"site": "fir", "ensemble": found}
+    card = model_card("north", ["oak"], {**summary, "sites": {}, "global_site": held_out}, "", ["yew"])
+    assert "| fir (held out) | 12 | 25.0 |" in card
+
+
+def test_no_name_in_a_card_is_markup(run):
+    summary = json.loads(run.summary.read_text())
+    found = next(iter(summary["sites"].values()))
+    hostile = {**summary, "sites": {"a|b <i>x": found}, "config": {"purpose": {"controller": "<b>|"}}}
+    hostile["provenance"] = {**summary["provenance"], "encoder": "local-dir:a_b_<u>"}
+    hostile["global_site"] = {"site": "g|<s>\u202e", "ensemble": found["test"]["ensemble"]}
+    card = model_card("odd|run<b>", ["<script>alert(1)</script>", "*b*"], hostile)
+    assert not re.search("<[a-z/]", card)
+    rows = [line for line in card.splitlines() if line.startswith("|")]
+    assert {len(re.findall(r"(?<!\\)\|", line)) for line in rows} == {7}
+    assert "| a\\|b &lt;i>x |" in card
+    assert "\\*b\\*" in card
+    assert "\u202e" not in card
+
+
 def test_a_claim_has_its_epsilon_delta_unit_and_neighbours_in_the_card(run):
     summary = json.loads(run.summary.read_text())
     assert "Epsilon" not in run.card.read_text()
