@@ -16,6 +16,7 @@ from audit.report.reading_order import in_order
 
 _DETAILS = {"image": "record-level", "patient": "patient-level", "hospital": "hospital-level"}
 _OPEN = "Not stated."
+_SIMULATED = " A simulation: one machine ran all hospitals, which are sites of a data set there, and the server."
 
 
 class NoClaimError(AuditError):
@@ -39,7 +40,9 @@ def registry_entry(report: Mapping[str, Any]) -> dict[str, Any]:
         )
     declared = {field["name"]: field["value"] for field in report["purpose"]["fields"]}
     tool = "SecureFed " + identity["software"].get("securefed", "of unknown version")
-    curators = [declared["controller"]] if declared["controller"] else list(data["hospitals"])
+    simulated = identity["operation"] == "simulation"
+    hospitals = [] if simulated else list(data["hospitals"])  # those of a simulation are names in a data set
+    curators = [declared["controller"]] if declared["controller"] else hospitals
     return {
         "url_slug": _slug(identity["run_id"]),
         "status": "Draft",
@@ -54,6 +57,7 @@ def registry_entry(report: Mapping[str, Any]) -> dict[str, Any]:
                 "description": (
                     f"A feature adaptation module on the frozen encoder {data['encoder'] or 'of unknown name'}, "
                     f"trained by {len(data['hospitals'])} hospitals in {identity['rounds']} rounds (FedMedCLIP)."
+                    f"{_SIMULATED if simulated else ''}"
                 ),
                 "publication_date": (identity["ended"] or identity["started"])[:10],
                 "data_product_sector": "Healthcare",
@@ -65,7 +69,10 @@ def registry_entry(report: Mapping[str, Any]) -> dict[str, Any]:
             },
             "privacy_loss": {
                 "privacy_unit": _DETAILS[claim["unit"]],
-                "privacy_unit_details": f"Data sets are neighbours by {claim['adjacency']}, one {claim['unit']}.",
+                "privacy_unit_details": (
+                    f"Data sets are neighbours by {claim['adjacency']}, one {claim['unit']}. The claim covers "
+                    f"{claim['reason']}."
+                ),
                 "privacy_parameters": _parameters(claim),
                 "privacy_parameters_details": _mechanisms(claim),
             },
@@ -81,7 +88,10 @@ def registry_entry(report: Mapping[str, Any]) -> dict[str, Any]:
                 "access_type_details": "A model is published; nobody queries the data.",
             },
             "accounting": {
-                "post_processing": "All that is computed from noisy updates: averages, optimiser steps, predictions.",
+                "post_processing": (
+                    "All that is computed from noisy updates alone: averages, optimiser steps, predictions of the "
+                    "shared model. A prediction in which a network without noise has a part is none."
+                ),
                 "composition": f"All recorded mechanisms, composed by the accountant {claim['accountant']}.",
             },
             "implementation": {

@@ -38,6 +38,27 @@ def test_the_entry_states_the_claim_of_the_run(report):
     assert "noise_multiplier 1.2" in deployment["implementation"]["mechanisms"]
 
 
+def test_a_simulation_is_called_one_and_names_no_site_as_curator(report):
+    basic = registry_entry(report)["deployment"]["basic"]
+    assert basic["description"].endswith(
+        "A simulation: one machine ran all hospitals, which are sites of a data set there, and the server."
+    )
+    assert basic["data_curators"] == ["Not stated."]
+    report["identity"]["operation"] = "deployment"
+    basic = registry_entry(report)["deployment"]["basic"]
+    assert "simulation" not in basic["description"]
+    assert basic["data_curators"] == report["data"]["hospitals"]
+
+
+def test_the_entry_states_the_scope_of_the_claim_and_calls_no_other_prediction_private(report):
+    report["claim"]["reason"] = "training images, in the FAM; the private MLP is not covered"
+    deployment = registry_entry(report)["deployment"]
+    assert f"The claim covers {report['claim']['reason']}." in deployment["privacy_loss"]["privacy_unit_details"]
+    told = deployment["accounting"]["post_processing"]
+    assert "predictions of the shared model" in told
+    assert "a network without noise has a part is none" in told
+
+
 def test_what_nobody_can_account_states_no_epsilon(report):
     report["claim"]["epsilon"] = None
     assert registry_entry(report)["deployment"]["privacy_loss"]["privacy_parameters"] == {"delta": 1e-5}
