@@ -65,10 +65,16 @@ def _block(block: Block, level: str) -> str:
         case Table():
             return _table(block)
         case Figure(drawing, caption):
-            return f"<figure>{to_svg(drawing)}<figcaption>{escape(caption)}</figcaption></figure>"
+            drawn = f"{_scrolled(drawing.title)}{to_svg(drawing)}</div>"
+            return f"<figure>{drawn}<figcaption>{escape(caption)}</figcaption></figure>"
         case SignOff(roles):
             places = "".join(f"<div>{escape(role)}<br>name, date, signature</div>" for role in roles)
             return f'<div class="sign">{places}</div>'
+
+
+def _scrolled(label: str) -> str:
+    """Open a part that a narrow screen shows piece by piece, by finger or keyboard."""
+    return f'<div class="scroll" tabindex="0" role="group" aria-label="{escape(label)}">'
 
 
 def _table(block: Table) -> str:
@@ -88,7 +94,7 @@ def _table(block: Table) -> str:
         )
         rows.append(f'<tr><th scope="row">{_cell(row[0])}</th>{cells}</tr>')
     return (
-        f'<div class="scroll" tabindex="0" role="group" aria-label="{escape(block.caption)}"><table{named}>'
+        f"{_scrolled(block.caption)}<table{named}>"
         f"<caption>{escape(block.caption)}</caption><thead><tr>{head}</tr></thead>"
         f"<tbody>{''.join(rows)}</tbody></table></div>"
     )

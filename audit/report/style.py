@@ -40,6 +40,7 @@ table.pairs th[scope=row] { width: 40%; }
   table.words tr, table.words th, table.words td { display: block; border: 0; width: auto; }
   table.words td::before { content: attr(data-label) ': '; color: #4a4a4a; font-style: italic; }
   table.words tr { border-bottom: 1px solid #c8c8c8; padding-bottom: 0.3rem; }
+  svg { min-width: 40rem; }
 }
 @media print {
   body { max-width: none; padding: 0; font-size: 10pt; }

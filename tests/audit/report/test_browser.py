@@ -50,10 +50,13 @@ const measure = (frame) => {
     if (box.left < canvas.left - 1 || box.right > canvas.right + 1 || box.bottom > canvas.bottom + 1)
       out.push('svg: ' + text.textContent);
   }
+  const size = (drawn) => drawn.getBoundingClientRect().width / drawn.viewBox.baseVal.width
+    * parseFloat(drawn.getAttribute('font-size'));
+  const letters = Math.min(...[...page.querySelectorAll('svg')].map(size));
   const characters = [...new Set(root.textContent + '\\u2713\\u2717\\u2013')].filter((c) => c > '~');
   return {
     width: root.clientWidth, wide: root.scrollWidth, out, missing: missing(page, characters), characters,
-    scripts: page.scripts.length, height: root.scrollHeight,
+    scripts: page.scripts.length, height: root.scrollHeight, letters,
   };
 };
 window.onload = () => {
@@ -97,6 +100,7 @@ def test_nothing_sticks_out_is_missing_or_is_fetched_on_any_screen(page, tmp_pat
     for frame in found:
         assert frame["out"] == []
         assert frame["wide"] <= frame["width"]
+        assert frame["letters"] > 11.9  # pixels, of text in charts
         assert frame["scripts"] == 0
         assert frame["height"] > 3000
         assert "\u2013" in frame["characters"]

@@ -9,6 +9,8 @@ import pytest
 from audit.report.charts import bars, line_chart, stacked_bars, timeline
 from audit.report.drawing import TEXT, Box, Label
 from audit.report.glyphs import cut_to, known, width_of
+from audit.report.html import render_html
+from audit.report.style import STYLE
 from audit.report.svg import to_svg
 from tests.audit.report.pages import Page
 
@@ -120,3 +122,14 @@ def test_text_is_as_wide_as_paper_shows_it():
 def test_who_verifies_a_signed_report_loads_no_library_of_plots():
     code = "import audit.check_report, audit.report, sys; sys.exit('matplotlib' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], timeout=120).returncode == 0
+
+
+def test_a_chart_keeps_its_size_on_a_phone_and_is_scrolled_there(private_report):
+    """Shrunk to such a screen, its text was 7 pixels high."""
+    phone = STYLE.partition("(max-width: 40rem)")[2].partition("@media")[0]
+    assert "svg { min-width: 40rem; }" in phone
+    page = render_html(private_report)
+    assert page.count("<svg") > 2
+    assert all(
+        before.endswith('">') and '<figure><div class="scroll"' in before[-300:] for before in page.split("<svg")[:-1]
+    )
