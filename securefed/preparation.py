@@ -107,14 +107,20 @@ def _checked_again(dataset: ImageDataset, warnings: Sequence[DataWarning]) -> tu
     return (*(warning for warning in warnings if warning.kind not in known), *after)
 
 
+def has_device(name: str) -> bool:
+    """Return whether this machine has what `federation.device` asks for."""
+    import torch
+
+    return name != "cuda" or torch.cuda.is_available()
+
+
 def resolve_device(name: str) -> str:
     """Return `cpu` or `cuda`; raises ConfigError where cuda is asked for and absent."""
     import torch
 
-    available = torch.cuda.is_available()
-    if name == "cuda" and not available:
+    if not has_device(name):
         raise ConfigError("federation.device", "cuda is asked for and this machine has none; use auto or cpu")
-    return "cuda" if available and name != "cpu" else "cpu"
+    return "cuda" if torch.cuda.is_available() and name != "cpu" else "cpu"
 
 
 def encode_sites(

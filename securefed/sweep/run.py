@@ -14,7 +14,7 @@ from securefed.config import RunConfig
 from securefed.errors import RunFolderError
 from securefed.locks import locked
 from securefed.observer import Observer
-from securefed.preparation import encode_sites, load_sites, resolve_device
+from securefed.preparation import encode_sites, has_device, load_sites, resolve_device
 from securefed.sweep.cell import FAILED, FINISHED, CellResult, look_up, require_same_data, run_cell
 from securefed.sweep.plan import Cell, SweepPlan
 from securefed.sweep.plots import plot_sweep
@@ -107,19 +107,22 @@ def encode_once(configs: Sequence[RunConfig], cache_dir: Path | None, observer: 
     """Fill the feature cache for all configurations: each set of images and encoder once, whoever shares it.
 
     Warnings about them are told here, once; in the cells nobody would see them. Data or an encoder that cannot be used
-    are left to the cells that want them, which fail by themselves.
+    are left to the cells that want them, which fail by themselves; so is encoding on a GPU that this machine lacks and
+    that the machine of the cell may have.
     """
     seen = set()
     told = set()
     for config in configs:
         data = replace(config.data, clients=0, alpha=0.0)  # dealt or not, the images are the same
-        key = (data.source, data.path_column, data.label_column, data.class_names, data.strict, config.encoder)
+        encodes = not config.encoder.name.startswith("features:") and has_device(config.federation.device)
+        columns = data.path_column, data.label_column
+        key = (data.source, *columns, data.class_names, data.strict, config.encoder, encodes)
         if key in seen:
             continue
         try:
             dataset, found = load_sites(data, config.federation.seed)
             seen.add(key)
-            if not config.encoder.name.startswith("features:"):
+            if encodes:
                 device = resolve_device(config.federation.device)
                 found += encode_sites(config, dataset, device, cache_dir, observer).warnings
         except (DataError, EncoderError):
@@ -147,7 +150,9 @@ def _check_finished(
         if key not in named:
             try:
                 dataset, _ = load_sites(data, config.federation.seed)
-                bundle = encode_sites(config, dataset, resolve_device(config.federation.device), cache_dir, observer)
+                device = config.federation.device  # what is compared is the same on every device
+                device = resolve_device(device if has_device(device) else "auto")
+                bundle = encode_sites(config, dataset, device, cache_dir, observer)
             except (DataError, EncoderError) as error:
                 if shares_images if isinstance(error, DataError) else shares_encoder:
                     raise
