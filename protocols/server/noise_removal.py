@@ -6,14 +6,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from protocols.commitments import commit_to_noise_seed, commit_to_noise_share
-from protocols.errors import DecodeError, ReconstructionError, TooFewSurvivorsError
+from protocols.errors import DecodeError, ReconstructionError
 from protocols.messages.consistency import SurvivorSet
 from protocols.messages.noise_shares import NoisyUnmaskingReply
 from protocols.secret_values import NoiseSeed
 from protocols.server.dealt import Dealings
-from protocols.server.reconstruction import candidates
+from protocols.server.reconstruction import candidates, require_shares
 from protocols.server.session import ExcessNoise, ServerSession
-from protocols.stages import Stage
 
 
 class NoiseRemoval:
@@ -69,10 +68,8 @@ class NoiseRemoval:
             TooFewSurvivorsError: A seed has fewer than t shares; raised before any is rebuilt.
             ReconstructionError: A client's shares do not rebuild the seed that it committed to.
         """
-        threshold = self._session.parameters.threshold
-        fewest = min((len(shares) for shares in self._shares.values()), default=threshold)
-        if fewest < threshold:
-            raise TooFewSurvivorsError(Stage.UNMASKING.value, fewest, threshold)
+        if self._shares:
+            require_shares(self._session, [(owner, shares) for (owner, _), shares in self._shares.items()])
         seeds = {key: self._rebuild(*key, shares) for key, shares in self._shares.items()}
         self._shares.clear()
         for (_, component), seed in seeds.items():

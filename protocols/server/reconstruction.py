@@ -1,6 +1,6 @@
 """From shares to pads: rebuild each secret from t shares, verify it against what its owner published, derive pads."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import chain, combinations, islice
 
 from protocols.commitments import commit_to_seed
@@ -43,9 +43,7 @@ def remaining_pads(
         ReconstructionError: An owner's shares do not rebuild what it published.
     """
     needed = [owner for owner in dealings.dealt if _is_needed(dealings, survivors, owner)]
-    fewest = min((len(shares[owner]) for owner in needed), default=0)
-    if fewest < session.parameters.threshold:
-        raise TooFewSurvivorsError(Stage.UNMASKING.value, fewest, session.parameters.threshold)
+    require_shares(session, [(owner, shares[owner]) for owner in needed])
     batch: list[Pad] = []
     for owner in needed:
         batch.extend(_pads_of(session, dealings, survivors, owner, shares[owner]))
@@ -54,6 +52,26 @@ def remaining_pads(
             del batch[:PADS_AT_A_TIME]
     if batch:
         yield batch
+
+
+def require_shares(session: ServerSession, held: Sequence[tuple[int, Collection[int]]]) -> None:
+    """End the round where t shares of some secret are not there.
+
+    Args:
+        session: The round.
+        held: (owner, holders whose shares of it are right) of each secret that is to be rebuilt.
+
+    Raises:
+        TooFewSurvivorsError: There are not; names the owner, unless there are not even t holders in all.
+    """
+    threshold = session.parameters.threshold
+    owner, holders = min(held, key=lambda secret: len(secret[1]))
+    if len(holders) >= threshold:
+        return
+    left = len(set().union(*(each for _, each in held)))
+    if left < threshold:
+        raise TooFewSurvivorsError(Stage.UNMASKING.value, left, threshold)
+    raise TooFewSurvivorsError(Stage.UNMASKING.value, len(holders), threshold, owner=session.name(owner))
 
 
 def _is_needed(dealings: Dealings, survivors: SurvivorSet, owner: int) -> bool:

@@ -34,6 +34,7 @@ from protocols.simulator import DEFAULT_PAYLOAD, Alter, Recorder, rewrite
 from protocols.stages import Stage
 from protocols.wire import Reader
 from tests.protocols.hostile_clients import EASY, check_sum, flip, forged
+from tests.protocols.hostile_server import RING
 
 
 @pytest.mark.parametrize("dropped", [False, True])
@@ -129,7 +130,7 @@ def test_secrets_are_verified_after_rebuilding(cohort, dropped):
 )
 def test_below_the_threshold_the_round_ends_with_numbers(cohort, stage, threat_model):
     """[M-34] With fewer clients or shares than a stage needs the round MUST end with an error that names stage, number
-    and need, and open nothing.
+    and need, and the client whose shares are too few where enough clients are left, and open nothing.
     """
     federation, recorder = (
         cohort(7, threat_model=threat_model, choices={"threshold": 5, "min_survivors": 5}),
@@ -140,6 +141,7 @@ def test_below_the_threshold_the_round_ends_with_numbers(cohort, stage, threat_m
         federation.run(recorder, drops=dict.fromkeys(federation.names[:3], stage), server=server)
     expected = "Unmasking" if threat_model is ThreatModel.SEMI_HONEST and stage == "ConsistencyCheck" else stage
     assert (caught.value.stage, caught.value.survivors, caught.value.required) == (expected, 4, 5)
+    assert caught.value.owner == ""
     assert server.result is None
     assert set(server.dropouts) == set(federation.names[:3])
     shared = [name for s, name, way, _ in recorder.transcript if (s, way) == ("Unmasking", "up")]
@@ -159,7 +161,27 @@ def test_each_owner_needs_its_own_threshold(cohort):
     ]
     with pytest.raises(TooFewSurvivorsError) as caught:
         federation.run(*alterations)
-    assert (caught.value.survivors, caught.value.required) == (3, 4)
+    assert (caught.value.survivors, caught.value.required, caught.value.owner) == (3, 4, "site-003")
+
+
+def test_a_ring_that_lost_the_neighbours_of_one_client_says_whose(cohort):
+    """Eight of twelve answered and five are needed: the number is that of those who hold shares of one."""
+    federation = cohort(12, length=4, choices=RING)
+    server = federation.server()
+    federation.run_until(Stage.UNMASKING, server=server)
+    holders = server._state._dealings.holders(5)
+    gone = [federation.names[holder] for holder in holders if holder != 5][:4]
+    with pytest.raises(TooFewSurvivorsError) as caught:
+        cohort(12, length=4, choices=RING).run(drops=dict.fromkeys(gone, "Unmasking"))
+    error = caught.value
+    assert (error.stage, error.survivors < 5, error.required) == ("Unmasking", True, 5)
+    assert str(error) == (
+        f"of the clients that hold shares of {error.owner}, {error.survivors} are left at Unmasking, 5 are needed: "
+        "nothing was revealed"
+    )
+    position = federation.names.index(error.owner)
+    left = {federation.names[holder] for holder in server._state._dealings.holders(position)} - set(gone)
+    assert len(left) == error.survivors
 
 
 def test_a_total_with_pads_left_in_it_is_refused(cohort):
