@@ -13,7 +13,7 @@ from securefed.errors import ConfigError
 
 THREAT_MODELS = ("active", "semi-honest")
 STAGES = ("AdvertiseKeys", "ShareKeys", "MaskedInputCollection", "ConsistencyCheck", "Unmasking")
-"""Stages of a round at which a site can be dropped (protocols/SPEC.md)."""
+"""Stages of a round at which a site can be dropped (protocols/SPEC.md); semi-honest ones lack ConsistencyCheck."""
 
 RING_STAGE, PLAIN_STAGE = "RevealNonces", "PlainInputCollection"
 """Stages of some rounds only, at which `drop` can lose a site too: of those on a ring, and of those in clear."""

@@ -14,7 +14,7 @@ from protocols.roster import IdentityKey, RememberingVerifier
 from protocols.session import RememberingDigest
 from protocols.transport import CONTRIBUTIONS, Exchanged, InProcessTransport, Patience
 from securefed.compression import Followed
-from securefed.dropouts import dropouts_of_round
+from securefed.dropouts import dropouts_of_round, is_semi_honest
 from securefed.nodes.control import ControlStage
 from securefed.nodes.numbering import training_round
 from securefed.nodes.site import SiteNode
@@ -91,7 +91,14 @@ class SimulatedSites:
     def losses(self, number: int) -> Mapping[str, str]:
         """Return {site: stage at which it is lost} in a round."""
         config = self._terms.config
-        return dropouts_of_round(config.simulation, self._terms.sites, number, config.federation.seed, self._bearable)
+        return dropouts_of_round(
+            config.simulation,
+            self._terms.sites,
+            number,
+            config.federation.seed,
+            self._bearable,
+            semi_honest=is_semi_honest(config),
+        )
 
     def memories(self) -> dict[str, Arrays]:
         """Return what the channel of each site remembers between rounds."""

@@ -12,9 +12,9 @@ SITES = [f"site{index}" for index in range(10)]
 MANY = [f"h{number:03d}" for number in range(101)]
 
 
-def losing(entry, masked=True):
+def losing(entry, masked=True, model="active"):
     """Five rounds that lose what the entry says."""
-    sections = {"federation": {"rounds": 5}, "secure_aggregation": {"enabled": masked}}
+    sections = {"federation": {"rounds": 5}, "secure_aggregation": {"enabled": masked, "threat_model": model}}
     return config_from_mapping({**sections, "simulation": {"drop": [entry]}})
 
 
@@ -57,6 +57,32 @@ def test_a_stage_that_only_some_rounds_have_is_lost_at_where_they_have_it():
     ):
         with pytest.raises(ConfigError, match=says):
             check_schedule(losing(entry, masked), sites)
+
+
+@pytest.mark.parametrize("masked", [True, False])
+def test_nobody_is_lost_at_a_check_that_semi_honest_rounds_leave_out(masked):
+    entry = "site1@1:ConsistencyCheck"
+    check_schedule(losing(entry, masked), SITES)
+    with pytest.raises(ConfigError, match="only rounds with the threat model active have it; use Unmasking"):
+        check_schedule(losing(entry, masked, "semi-honest"), SITES)
+    config, at = SimulationConfig(dropout=0.5), set()
+    for number in range(1, 30):
+        active = dropouts_of_round(config, SITES, number, 7, 10)
+        there = dropouts_of_round(config, SITES, number, 7, 10, semi_honest=True)
+        assert there == {site: {"ConsistencyCheck": "Unmasking"}.get(stage, stage) for site, stage in active.items()}
+        at |= set(active.values())
+    assert "ConsistencyCheck" in at
+
+
+def test_losses_of_semi_honest_rounds_are_at_stages_that_they_have(small_run, tmp_path):
+    secure = {"threat_model": "semi-honest"}
+    federation = {"rounds": 8, "seed": 4}
+    config = small_run(federation=federation, simulation={"dropout": 0.4}, secure_aggregation=secure)
+    result = run(config, tmp_path)
+    lost = result.summary["secure_aggregation"]["dropouts"]
+    assert lost["Unmasking"] >= 1
+    assert lost["ConsistencyCheck"] == 0
+    assert verify_run(result.folder.path).is_verified
 
 
 def test_no_more_are_lost_at_random_than_a_round_survives_but_named_ones_are_lost_whatever_follows():
