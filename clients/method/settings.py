@@ -20,6 +20,9 @@ ENSEMBLES = ("entropy", "pool")
 WIDEST = 65_536
 """Width of a hidden layer at most: some thirty times that of the widest encoders, and still of a size that fits."""
 
+MOST, MOST_SQUARED = 1e30, 1e15
+"""Of settings that float32 computes with, and of those whose squares it computes with: the least is one over it."""
+
 
 class SettingsError(ValueError):
     """A training setting is out of range.
@@ -129,17 +132,17 @@ class TrainingSettings:
     def __post_init__(self) -> None:
         self._at_least("batch_size", 1)
         self._at_least("local_epochs", 1)
-        self._positive(
-            "fam_learning_rate", "mlp_learning_rate", "adam_epsilon", "distillation_temperature", "threshold_window"
-        )
+        self._computable("fam_learning_rate", "mlp_learning_rate", "adam_epsilon")
+        self._computable("distillation_temperature", "threshold_window")
         self._within("learning_rate_decay", above=0.0, to=1.0)
         self._below_one(
             "adam_beta1", "adam_beta2", "label_smoothing", "feature_dropout", "mlp_dropout", "reset_keep_ratio"
         )
-        for field in ("weight_decay", "distillation_strength", "mlp_input_rms", "mlp_layers", "mlp_width"):
-            self._at_least(field, 0)
-        for field in ("fam_width", "fam_input_rms", "fam_logit_scale"):
-            self._at_least(field, 0)
+        self._computable("weight_decay", "distillation_strength", "fam_logit_scale", or_zero=True)
+        self._computable("fam_input_rms", "mlp_input_rms", most=MOST_SQUARED, or_zero=True)
+        if self.distillation_strength > MOST * self.distillation_temperature:
+            raise SettingsError("distillation_strength", f"must be at most {MOST:g} times distillation_temperature")
+        self._at_least("mlp_layers", 0)
         for field in ("fam_width", "mlp_width"):
             self._within(field, above=None, to=WIDEST)
         self._within("class_balance", above=None, to=1.0)
@@ -217,10 +220,11 @@ class TrainingSettings:
         if not least <= getattr(self, field) < float("inf"):
             raise SettingsError(field, f"must be at least {least} and finite, is {getattr(self, field)}")
 
-    def _positive(self, *fields: str) -> None:
+    def _computable(self, *fields: str, most: float = MOST, or_zero: bool = False) -> None:
         for field in fields:
-            if not 0 < getattr(self, field) < float("inf"):
-                raise SettingsError(field, f"must be positive and finite, is {getattr(self, field)}")
+            value = getattr(self, field)
+            if not (1 / most <= value <= most or (or_zero and value == 0)):
+                raise SettingsError(field, f"must be {'0 or ' if or_zero else ''}{1 / most:g} to {most:g}, is {value}")
 
     def _below_one(self, *fields: str) -> None:
         for field in fields:

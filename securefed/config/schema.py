@@ -127,8 +127,8 @@ class SecureAggregationConfig:
         corrupt: Hospitals that may collude with the server; -1 takes one in five, rounded down.
         losses: Share of the hospitals that may be lost in a round; sizes the graph of more than 100 hospitals.
         value_bits: Bits of one encoded coordinate, 8 to 22.
-        update_range: Public bound on the absolute value of a coordinate of an update; what lies beyond is clamped at
-            the hospital and only the number of clamped coordinates is summed, under the masks.
+        update_range: Public bound on the absolute value of a coordinate of an update, 1e-30 to 1e6; what lies beyond is
+            clamped at the hospital and only the number of clamped coordinates is summed, under the masks.
         compression: `none` (the two above), `ring:BITS[,subspace:FRACTION]` (protocols/compression/SPEC.md),
             `float16-zlib` (as published, without secure aggregation only), or `auto`, which picks one by
             `upload_budget`, or by `accuracy_loss` where that is above 0.
@@ -155,7 +155,7 @@ class SecureAggregationConfig:
         _check(self.corrupt >= -1, f"{key}.corrupt", f"{self.corrupt}: use -1 (automatic), 0 or more")
         _check(0 <= self.losses < 1, f"{key}.losses", f"{self.losses}: use a share from 0 to below 1")
         _check(8 <= self.value_bits <= 22, f"{key}.value_bits", f"{self.value_bits}: use 8 to 22")
-        _check(0 < self.update_range <= 1e6, f"{key}.update_range", f"{self.update_range}: use a positive bound")
+        _check(1e-30 <= self.update_range <= 1e6, f"{key}.update_range", f"{self.update_range}: use 1e-30 to 1e6")
         _check(self.upload_budget >= 1, f"{key}.upload_budget", f"{self.upload_budget}: use a number of bytes")
         _check(0 <= self.accuracy_loss <= 100, f"{key}.accuracy_loss", f"{self.accuracy_loss}: use 0 to 100 points")
         _check(

@@ -100,6 +100,8 @@ def test_the_digest_changes_with_any_value():
         ({"training": {"profile": "best"}}, "training.profile", "default"),
         ({"training": {"batchsize": 3}}, "training.batchsize", "did you mean batch_size"),
         ({"training": {"batch_size": 0}}, "training.batch_size", "at least 1"),
+        ({"secure_aggregation": {"update_range": 1e-46}}, "secure_aggregation.update_range", "use 1e-30 to 1e6"),
+        ({"training": {"fam_logit_scale": 1e39}}, "training.fam_logit_scale", "must be 0 or 1e-30 to 1e+30"),
         ({"secure_aggregation": {"value_bits": 40}}, "secure_aggregation.value_bits", "8 to 22"),
         ({"simulation": {"dropout": 1.0}}, "simulation.dropout", "below 1"),
         ({"simulation": {"drop": ["a@0:Unmasking"]}}, "simulation.drop", "SITE@ROUND:STAGE"),

@@ -59,9 +59,33 @@ def test_default_is_the_constructor_without_arguments():
         ("threshold_window", 0.0),
         ("reset_keep_ratio", 1.0),
         ("ensemble", "vote"),
+        ("fam_learning_rate", 1e31),
+        ("mlp_learning_rate", 1e-31),
+        ("fam_logit_scale", 1e39),
+        ("fam_logit_scale", -1.0),
+        ("distillation_strength", 1e39),
+        ("distillation_temperature", 1e-308),
+        ("weight_decay", 1e308),
+        ("weight_decay", 1e-320),
+        ("fam_input_rms", 1e16),
+        ("mlp_input_rms", 1e300),
+        ("threshold_window", 1e-320),
+        ("adam_epsilon", 5e-324),
     ],
 )
 def test_a_value_out_of_range_is_refused_by_name(field, value):
     with pytest.raises(SettingsError, match=field) as caught:
         dataclasses.replace(TrainingSettings(), **{field: value})
     assert caught.value.field == field
+
+
+def test_ranges_end_where_float32_still_computes():
+    """What is divided by what counts too: a strength and a temperature within their ranges can be beyond them."""
+    for field in ("fam_learning_rate", "weight_decay", "adam_epsilon", "threshold_window", "distillation_temperature"):
+        for value in (1e-30, 1e30):
+            assert getattr(dataclasses.replace(TrainingSettings(), **{field: value}), field) == value
+    for field in ("weight_decay", "distillation_strength", "fam_logit_scale", "fam_input_rms", "mlp_input_rms"):
+        assert getattr(dataclasses.replace(TrainingSettings(), **{field: 0.0}), field) == 0
+    with pytest.raises(SettingsError, match=r"distillation_strength must be at most 1e\+30 times") as caught:
+        TrainingSettings(distillation_strength=1e20, distillation_temperature=1e-20)
+    assert caught.value.field == "distillation_strength"
