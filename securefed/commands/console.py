@@ -19,6 +19,9 @@ PARTS = ("ensemble", "fam", "mlp", "zero-shot")
 _VERBATIM: Any = {"highlight": False, "markup": False, "emoji": False}
 """Text is printed as it is, in tables too: names of sites, classes and files may look like markup."""
 
+_ENDLESS = 1_000_000
+"""Characters of a line that nobody sees in a terminal, at most."""
+
 
 class ConsoleObserver(Observer):
     """Draws what a run tells on stderr; a context manager that leaves the terminal clean, also under Ctrl-C."""
@@ -103,9 +106,9 @@ def print_result(summary: dict[str, Any], verdict: Sequence[str], folder: Path) 
 
 
 def stdout_console() -> Console:
-    """Return a console on stdout that does not cut lines where nobody sees a terminal."""
+    """Return a console on stdout that cuts no line where nobody sees a terminal; tables are as wide as they need."""
     terminal = sys.stdout.isatty()
-    return Console(width=None if terminal else 160, soft_wrap=not terminal, **_VERBATIM)
+    return Console(width=None if terminal else _ENDLESS, soft_wrap=not terminal, **_VERBATIM)
 
 
 def metric_table(result: dict[str, Any], title: str) -> Table:

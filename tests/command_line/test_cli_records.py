@@ -9,6 +9,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from rich.console import Console
+
+from audit.report.compare import COLUMNS
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -237,6 +240,29 @@ def test_a_ledger_from_policy_to_renewal(call):
     code, out, _ = call("audit", "ledger", "policy", "ledger.db")
     Path("again.toml").write_text(out)
     assert call("audit", "ledger", "policy", "second.db", "again.toml")[0] == 0
+
+
+@pytest.mark.parametrize("count", [1, 9, 48])
+@pytest.mark.parametrize("width", [None, 60, 100])
+def test_any_number_of_runs_side_by_side_is_legible(call, monkeypatch, width, count):
+    """In blocks of as many as a terminal has room for, in lines of any length where there is none."""
+    compared = {"warnings": [], "runs": [dict.fromkeys(dict(COLUMNS)) for _ in range(count)]}
+    for number, row in enumerate(compared["runs"]):
+        row |= {"run_id": f"run-{number:016}", "verified": True, "up_total": 1234567890 + number}
+    monkeypatch.setattr("securefed.commands.compare.require_run", lambda *_: None)
+    monkeypatch.setattr("audit.report.build_report", lambda _: {})
+    monkeypatch.setattr("audit.report.compare.compare_reports", lambda _: compared)
+    if width is not None:
+        monkeypatch.setattr("securefed.commands.compare.stdout_console", lambda: Console(width=width))
+    code, out, _ = call("audit", "compare", *map(str, range(count)))
+    assert code == 0
+    blocks = out.rstrip("\n").split("\n\n") if width else [out]
+    a_block = count if width is None else (width - 25) // 22
+    assert [len(block.strip("\n").splitlines()) for block in blocks] == [len(COLUMNS)] * -(-count // a_block)
+    assert max(map(len, out.splitlines())) <= (width or 25 + 22 * count)
+    assert out.split().count("verifies") == count
+    for row in compared["runs"]:
+        assert out.count(row["run_id"]) == out.count(f"{row['up_total']:,}") == 1
 
 
 def test_runs_side_by_side(call, images):
