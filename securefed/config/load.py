@@ -106,6 +106,8 @@ def config_from_mapping(tree: Mapping[str, Any]) -> RunConfig:
 
     What is not given has the defaults of the dataclasses; with differential privacy some have others (`PRIVATE`).
     """
+    if not isinstance(tree, Mapping):
+        raise ConfigError("", f"a configuration is a mapping of sections, not of type {type(tree).__name__}")
     tree = _with_private_defaults(tree)
     given = tree.get("training", {})
     if not isinstance(given, Mapping):
@@ -234,6 +236,8 @@ def read_toml(path: Path, named: str = "--config") -> dict[str, Any]:
 
 def _refuse_unknown(given: Mapping[str, Any], known: Mapping[str, Any], section: str) -> None:
     for name in given:
+        if not isinstance(name, str):
+            raise ConfigError(section, f"{name!r} is no key; keys are texts, known here: {', '.join(known)}")
         if name not in known:
             close = difflib.get_close_matches(name, list(known), n=1)
             hint = f"did you mean {close[0]}?" if close else f"known here: {', '.join(known)}"

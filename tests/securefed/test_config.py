@@ -121,6 +121,11 @@ def test_the_digest_changes_with_any_value():
         ({"training": {"profile": []}}, "training.profile", "default"),
         ({"training": {"profile": []}, "privacy": {"mode": "local"}}, "training.profile", "default"),
         ({"training": 3}, "training", "is a section"),
+        (None, "", "a configuration is a mapping of sections, not of type NoneType"),
+        (5, "", "not of type int"),
+        ({1: 2}, "", "1 is no key; keys are texts, known here: data,"),
+        ({"data": {None: 1}}, "data", "None is no key"),
+        ({"training": {("batch_size",): 1}}, "training", "is no key"),
     ],
 )
 def test_a_wrong_value_is_refused_with_its_key_and_the_way_out(tree, key, says):
