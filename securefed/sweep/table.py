@@ -14,15 +14,18 @@ MEAN = "mean over sites"
 RUN = "run"
 """What stands as the part of figures that belong to a whole run."""
 
+_COUNT = "num_images"
+"""Stands beside the metrics of a part; what the summary has of it beside their means is a sum."""
+
 Row = dict[str, Any]
 
 
 def tidy_rows(plan: SweepPlan, results: Mapping[str, CellResult]) -> list[Row]:
     """Return a line a figure: `cell`, `status`, one column a key of the grid, then `site`, `part`, `metric`, `value`.
 
-    Test metrics have a line for each site, for the mean over sites and for the held-out site; figures of a whole run
-    (bytes, seconds, rounds, and epsilon where one is claimed) have the part `run` and no site. A cell without results
-    has one line without a value, and its status.
+    Test metrics have a line for each site, for the mean over sites and for the held-out site; so has the number of
+    images that they are of, without a mean. Figures of a whole run (bytes, seconds, rounds, and epsilon where one is
+    claimed) have the part `run` and no site. A cell without results has one line without a value, and its status.
     """
     rows: list[Row] = []
     for cell in plan.cells:
@@ -80,7 +83,7 @@ def _figures(summary: Mapping[str, Any]) -> list[tuple[str, str, str, float]]:
         for site, parts in blocks
         for part, metrics in parts.items()
         for metric, value in metrics.items()
-        if isinstance(value, int | float)
+        if isinstance(value, int | float) and (site, metric) != (MEAN, _COUNT)
     ]
     of_run = {
         "rounds_completed": summary["rounds_completed"],

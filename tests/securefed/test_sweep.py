@@ -115,6 +115,8 @@ def test_a_sweep_ends_in_one_table_and_is_not_run_twice(sweep_file, tmp_path, mo
         mine = {(r["site"], r["part"], r["metric"]): float(r["value"]) for r in rows if r["cell"] == cell.name}
         assert mine["mean over sites", "ensemble", "accuracy"] == summary["mean"]["ensemble"]["accuracy"]
         assert mine["site3", "ensemble", "auroc"] == summary["sites"]["site3"]["test"]["ensemble"]["auroc"]
+        assert mine["site3", "ensemble", "num_images"] == summary["sites"]["site3"]["test"]["ensemble"]["num_images"]
+        assert ("mean over sites", "ensemble", "num_images") not in mine
         assert mine["", "run", "upload_bytes"] == summary["communication"]["upload_bytes"]
     table = pq.read_table(folder / "results.parquet").to_pylist()
     assert [(str(row["federation.seed"]), row["value"]) for row in table] == [
