@@ -1,6 +1,7 @@
 """Excess noise through the protocol: exact for every number of losses, and a server cannot have more removed."""
 
 import itertools
+from functools import partial
 
 import numpy as np
 import pytest
@@ -218,9 +219,12 @@ def test_removing_everything_whatever_was_lost_is_caught(monkeypatch):
 # ------------------------------------------------------------------------------------------- shares and their checks
 
 
-def wrong_shares(frame):
+def wrong_shares(frame, of=range(CLIENTS)):
     def change(reply):
-        spoilt = {owner: tuple(NoiseShare(bytes(36)) for _ in shares) for owner, shares in reply.noise.items()}
+        spoilt = {
+            owner: tuple(NoiseShare(bytes(36)) for _ in shares) if owner in of else shares
+            for owner, shares in reply.noise.items()
+        }
         return NoisyUnmaskingReply(reply.plain, reply.removed, spoilt)
 
     return rewrite(frame, NoisyUnmaskingReply, change)
@@ -237,8 +241,18 @@ def test_a_holder_that_returns_wrong_shares_is_named_and_the_round_ends_well():
 def test_too_few_right_shares_end_the_round():
     federation = excess_federation(CLIENTS, MIN_SURVIVORS)
     liars = [Alter("Unmasking", "up", wrong_shares, name) for name in federation.names[:4]]
-    with pytest.raises(TooFewSurvivorsError):
+    with pytest.raises(TooFewSurvivorsError) as caught:
         federation.run(*liars)
+    assert (caught.value.survivors, caught.value.required, caught.value.owner) == (3, 4, "")
+
+
+def test_too_few_right_shares_of_one_client_name_it():
+    federation = excess_federation(CLIENTS, MIN_SURVIVORS)
+    forge = partial(wrong_shares, of=[5])
+    liars = [Alter("Unmasking", "up", forge, name) for name in federation.names[:4]]
+    with pytest.raises(TooFewSurvivorsError) as caught:
+        federation.run(*liars)
+    assert (caught.value.survivors, caught.value.required, caught.value.owner) == (3, 4, federation.names[5])
 
 
 def test_a_client_whose_shares_rebuild_another_seed_than_it_committed_to_ends_the_round():
