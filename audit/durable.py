@@ -2,8 +2,8 @@
 
 import errno
 import os
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from io import FileIO
 from pathlib import Path
 
@@ -15,21 +15,27 @@ And what a folder that may be written and not listed answers to whoever opens it
 
 
 def append_line(path: Path, line: bytes) -> None:
-    """Append a line and return once it is on disk; an incomplete last line of a crash is cut first.
+    """Append a line, without line end and holding none; the rest is as of `append_lines`."""
+    append_lines(path, line + b"\n")
+
+
+def append_lines(path: Path, lines: bytes, head: bytes = b"") -> None:
+    """Append lines and return once they are on disk; an incomplete last line of a crash is cut first.
 
     Args:
         path: The file, made where it is new.
-        line: Without line end, and holding none.
+        lines: Each with its line end.
+        head: What the file begins with, written where it holds no whole line yet.
 
     Raises:
-        OSError: The system refuses; the file holds what it held, less an incomplete last line.
+        OSError: The system refuses, and it names the file; that holds what it held, less an incomplete last line.
     """
     new = not path.exists()
-    with path.open("ab", buffering=0) as stream:
+    with _naming(path), path.open("ab", buffering=0) as stream:
         cut_incomplete(path)
         whole = stream.seek(0, os.SEEK_END)
         try:
-            _write_all(stream, line + b"\n")
+            _write_all(stream, lines if whole else head + lines)
             os.fsync(stream.fileno())
         except OSError:
             with suppress(OSError):
@@ -58,36 +64,49 @@ def write_whole(path: Path, content: Iterable[bytes | memoryview], mode: int | N
         mode: Who may read it, from its first byte on; None for what the process gives new files.
 
     Raises:
-        OSError: The system refuses; nothing is left beside what was there.
+        OSError: The system refuses, and it names the file; nothing is left beside what was there.
     """
     temporary = path.with_name(path.name + ".part")
-    try:
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666 if mode is None else mode)
-        with os.fdopen(descriptor, "wb") as stream:
-            if mode is not None:
-                os.fchmod(descriptor, mode)
-            stream.writelines(content)
-            stream.flush()
-            os.fsync(descriptor)
-        temporary.replace(path)
-    except OSError:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        raise
+    with _naming(path):
+        try:
+            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666 if mode is None else mode)
+            with os.fdopen(descriptor, "wb") as stream:
+                if mode is not None:
+                    os.fchmod(descriptor, mode)
+                stream.writelines(content)
+                stream.flush()
+                os.fsync(descriptor)
+            temporary.replace(path)
+        except OSError:
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
+            raise
     sync_folder(path.parent)
 
 
 def sync_folder(folder: Path) -> None:
-    """Make the names in a folder durable where that can be done (_CANNOT_SYNC)."""
+    """Make the names in a folder durable where that can be done (_CANNOT_SYNC); an OSError names the folder."""
     try:
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        with _naming(folder):
+            descriptor = os.open(folder, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
     except OSError as error:
         if error.errno not in _CANNOT_SYNC:
             raise
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Have an OSError name the file: the system says it of none that is open."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = str(path)
+        raise
 
 
 def _write_all(stream: FileIO, content: bytes) -> None:

@@ -1,8 +1,9 @@
 """What a finished round adds to metrics.csv, and the word to whoever watches where its updates did not fit."""
 
+from clients.encoders import FeatureBundle
 from securefed.federation import RoundReport
 from securefed.observer import Observer
-from securefed.run_folder import MetricRow
+from securefed.run_folder import MetricRow, RunFolder
 from securefed.sum_terms import SumTerms
 
 WORTH_A_WORD = 0.01
@@ -24,6 +25,22 @@ def round_rows(report: RoundReport) -> list[MetricRow]:
     if report.opened.mean_clamped:
         rows.append(MetricRow(report.number, "", "train", "run", "clamped", report.opened.mean_clamped))
     return rows
+
+
+def keep_rows(folder: RunFolder, number: int, bundle: FeatureBundle, observer: Observer) -> None:
+    """Keep of metrics.csv the lines up to the round after which a run goes on; say of which rounds there are none.
+
+    Every round has some where a site has validation images. Those that are gone, with a disk's power or by a hand,
+    cannot be made again without the round.
+    """
+    kept = folder.keep_rows_until(folder.metrics, number)
+    lost = [str(earlier) for earlier in range(1, number + 1) if earlier not in kept]
+    if lost and any(site.val.labels.size for site in bundle.sites):
+        observer.warned(
+            f"{folder.metrics} has no line of round {', '.join(lost)}: they were lost after the round was finished. "
+            "Model, evaluation and record need none of them, the plot of accuracy lacks these rounds; for the whole "
+            "table start a new run"
+        )
 
 
 class ClampingWatch:

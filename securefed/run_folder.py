@@ -1,6 +1,7 @@
 """The folder of one run: where each result lies, written so that a crash leaves it readable."""
 
 import csv
+import io
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
@@ -15,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file, save
 
 from audit.data_name import DATA_KEY, named_data
-from audit.durable import write_whole
+from audit.durable import append_lines, cut_incomplete, write_whole
 from audit.rules import NAME, FieldError
 from audit.site_folder import site_folder_name
 from securefed.errors import NoRunFolderError, RunFolderError
@@ -182,17 +183,14 @@ class RunFolder:
             raise RunFolderError(path, f"cannot be read ({error}); is the run complete?") from error
 
     def append_rows(self, path: Path, rows: Iterable[MetricRow | ByteRow]) -> None:
-        """Append lines to metrics.csv or bytes.csv, with a header where the file is new."""
+        """Append lines to metrics.csv or bytes.csv, with a header where the file has none; all are on disk, or none."""
         rows = list(rows)
         if not rows:
             return
+        names, lines = [field.name for field in fields(rows[0])], io.StringIO()
+        csv.writer(lines).writerows(map(attrgetter(*names), rows))
         try:
-            new, names = not path.exists(), [field.name for field in fields(rows[0])]
-            with path.open("a", newline="", encoding="utf-8") as stream:
-                writer = csv.writer(stream)
-                if new:
-                    writer.writerow(names)
-                writer.writerows(map(attrgetter(*names), rows))
+            append_lines(path, lines.getvalue().encode(), f"{','.join(names)}\r\n".encode())
         except OSError as error:
             raise unwritable(path, error) from error
 
@@ -204,15 +202,24 @@ class RunFolder:
             raise unwritable(path, error) from error
         self.append_rows(path, rows)
 
-    def keep_rows_until(self, path: Path, round_number: int) -> None:
-        """Drop the lines of rounds after `round_number` (they are made again by a resumed run)."""
+    def keep_rows_until(self, path: Path, round_number: int) -> set[int]:
+        """Drop the lines of rounds after `round_number`, which a resumed run makes again; return the rounds kept.
+
+        What a crash left of a line is dropped as well: a file without a whole header holds nothing.
+        """
         if not path.exists():
-            return
+            return set()
+        try:
+            cut_incomplete(path)
+        except OSError as error:
+            raise unwritable(path, error) from error
         with path.open(newline="", encoding="utf-8") as stream:
-            header, *lines = list(csv.reader(stream))
+            header, *lines = list(csv.reader(stream)) or [[]]
         kept = [line for line in lines if len(line) == len(header) and 0 <= int(line[0]) <= round_number]
-        text = "".join(",".join(_quoted(cell) for cell in line) + "\r\n" for line in [header, *kept])
-        self._write(path, text.encode())
+        if header:
+            text = "".join(",".join(_quoted(cell) for cell in line) + "\r\n" for line in [header, *kept])
+            self._write(path, text.encode())
+        return {int(line[0]) for line in kept}
 
     def _probe(self) -> None:
         try:

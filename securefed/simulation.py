@@ -37,7 +37,7 @@ from securefed.privacy.rules import check_privacy, require_patients
 from securefed.privacy.run import LocalPrivacy, start_privacy
 from securefed.privacy.shared_run import SharedPrivacy
 from securefed.privacy.spending import BUDGETS_OF_DEALT_CLIENTS, check_ledger_is_there, with_absolute_ledger
-from securefed.round_rows import ClampingWatch, round_rows
+from securefed.round_rows import ClampingWatch, keep_rows, round_rows
 from securefed.run_folder import MetricRow, RunFolder, require_run_name
 from securefed.sum_terms import SumTerms
 from securefed.summary import measured, privacy_off, unclaimed
@@ -287,7 +287,7 @@ class _Run:
             evidence.sign(self._round)
         if private is not None:
             private.check_run(config.federation.rounds)
-        folder.keep_rows_until(folder.metrics, self._round)
+        keep_rows(folder, self._round, bundle, self._observer)
         folder.replace_rows(folder.bytes, evidence.sent())
 
         def before_round(number: int, digest: str) -> None:

@@ -1,9 +1,11 @@
 """Ctrl-C between any two steps that end a round, or the run: it resumes to the same model, and the record verifies."""
 
+import os
 import re
 import shutil
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import pytest
 
@@ -21,6 +23,7 @@ from securefed.config import write_config
 from securefed.errors import ConfigError, RoundAbortedError, RunFolderError
 from securefed.evidence import RunEvidence
 from securefed.nodes.simulated import SimulatedSites
+from securefed.observer import Observer
 from securefed.run_folder import RunFolder, read_byte_rows
 from securefed.simulation import resume_run, simulate
 
@@ -191,6 +194,45 @@ def test_a_killed_run_makes_the_rounds_since_its_checkpoint_again(small_run, tmp
     states_what_was_sent(resumed)
     again = history.byte_total("up", all_sent=True) - history.byte_total("up")
     assert (again > 0) == bool(rarely)
+
+
+def test_the_rows_of_a_round_are_on_disk_before_its_checkpoint_and_all_before_the_end_of_the_log(
+    small_run, tmp_path, monkeypatch
+):
+    """A checkpoint, and an end with digests, that outlast a loss of power are of rows that do."""
+    sync, finish, completed, synced, steps = os.fsync, Checkpoints.finish, RunEvidence.completed, {}, []
+
+    def noting(descriptor):
+        sync(descriptor)
+        synced[str(Path(f"/proc/self/fd/{descriptor}").readlink()).removesuffix(".part")] = os.fstat(descriptor).st_size
+
+    def after_the_rows(step):
+        def wrapped(*args, **fields):
+            paths = [tmp_path / "run" / name for name in ("metrics.csv", "bytes.csv")]
+            assert [synced.get(str(path.resolve())) for path in paths] == [path.stat().st_size for path in paths]
+            steps.append(step.__name__)
+            return step(*args, **fields)
+
+        return wrapped
+
+    monkeypatch.setattr(simulation, "CHECKPOINT_EVERY", 0.0)
+    monkeypatch.setattr(os, "fsync", noting)
+    monkeypatch.setattr(Checkpoints, "finish", after_the_rows(finish))
+    monkeypatch.setattr(RunEvidence, "completed", after_the_rows(completed))
+    simulate(small_run(), output=tmp_path / "run", cache_dir=tmp_path / "cache")
+    assert steps == ["finish"] * 3 + ["completed"]
+
+
+def test_rounds_whose_rows_are_gone_are_named(small_run, tmp_path, monkeypatch):
+    """A checkpoint is there and the table is not: a disk that lost what was not on it yet, or a hand."""
+    interrupted_in_the_third_round(small_run, tmp_path, monkeypatch)
+    path = tmp_path / "run" / "metrics.csv"
+    path.write_text(re.sub(r"(?m)^2,.*\n", "", path.read_text()))
+    warned = []
+    observer = Observer()
+    observer.warned = warned.append
+    resume_run(tmp_path / "run", cache_dir=tmp_path / "cache", observer=observer)
+    assert [text.partition(":")[0] for text in warned] == [f"{path} has no line of round 2"]
 
 
 def states_what_was_sent(result):

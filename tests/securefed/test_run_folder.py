@@ -1,3 +1,4 @@
+import errno
 import os
 import resource
 import signal
@@ -85,6 +86,44 @@ def test_rows_survive_the_way_to_disk_and_are_cut_by_round(tmp_path):
     folder.keep_rows_until(folder.metrics, 2)
     folder.append_rows(folder.metrics, metrics[2:])
     assert read_metric_rows(folder.metrics) == metrics
+
+
+@pytest.mark.parametrize("left", [b"", b"round,site,spl", b"round,site,split,part,metric,value\r"])
+def test_a_file_of_rows_whose_header_is_not_whole_is_as_none(tmp_path, left):
+    """A full disk or a kill leaves so much at the first write."""
+    folder = RunFolder.create(tmp_path, "x", NOW)
+    rows = [MetricRow(1, "a", "val", "fam", "accuracy", 0.5)]
+    folder.metrics.write_bytes(left)
+    assert folder.keep_rows_until(folder.metrics, 3) == set()
+    assert read_metric_rows(folder.metrics) == []
+    folder.append_rows(folder.metrics, rows)
+    assert read_metric_rows(folder.metrics) == rows
+    assert folder.keep_rows_until(folder.metrics, 3) == {1}
+
+
+@pytest.mark.parametrize("cut", [1, 2, 4])
+def test_a_part_of_a_row_is_no_row(tmp_path, cut):
+    """With its line end or a digit of its value cut it has all columns, and another value."""
+    folder = RunFolder.create(tmp_path, "x", NOW)
+    folder.append_rows(folder.metrics, [MetricRow(number, "a", "val", "fam", "accuracy", 0.25) for number in (1, 2)])
+    folder.metrics.write_bytes(folder.metrics.read_bytes()[:-cut])
+    assert folder.keep_rows_until(folder.metrics, 2) == {1}
+    assert [row.round for row in read_metric_rows(folder.metrics)] == [1]
+
+
+def test_rows_that_cannot_be_made_durable_are_taken_back(tmp_path, monkeypatch):
+    folder = RunFolder.create(tmp_path, "x", NOW)
+    rows = [MetricRow(number, "a", "val", "fam", "accuracy", 0.25) for number in (1, 2)]
+    folder.append_rows(folder.metrics, rows[:1])
+
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patched:
+        patched.setattr("audit.durable.os.fsync", full)
+        with pytest.raises(RunFolderError, match=r"metrics.csv: cannot be written \(No space left"):
+            folder.append_rows(folder.metrics, rows[1:])
+    assert read_metric_rows(folder.metrics) == rows[:1]
 
 
 def test_the_same_arrays_and_metadata_give_the_same_bytes(tmp_path):
