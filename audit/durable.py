@@ -1,7 +1,8 @@
-"""Lines and files that survive a crash: appended whole, or cut before the next one is; replaced whole, or not."""
+"""Lines and files that survive a crash: appended whole, or cut before the next one is; written whole, or not."""
 
 import errno
 import os
+import secrets
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from io import FileIO
@@ -12,6 +13,10 @@ _CANNOT_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EACCES)
 
 And what a folder that may be written and not listed answers to whoever opens it.
 """
+
+
+_NO_SECOND_NAMES = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EACCES)
+"""What file systems answer that give a file one name only: FAT, some network shares."""
 
 
 def append_line(path: Path, line: bytes) -> None:
@@ -69,19 +74,43 @@ def write_whole(path: Path, content: Iterable[bytes | memoryview], mode: int | N
     temporary = path.with_name(path.name + ".part")
     with _naming(path):
         try:
-            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666 if mode is None else mode)
-            with os.fdopen(descriptor, "wb") as stream:
-                if mode is not None:
-                    os.fchmod(descriptor, mode)
-                stream.writelines(content)
-                stream.flush()
-                os.fsync(descriptor)
+            _write_synced(temporary, content, mode)
             temporary.replace(path)
         except OSError:
             with suppress(OSError):
                 temporary.unlink(missing_ok=True)
             raise
     sync_folder(path.parent)
+
+
+def write_new(path: Path, content: Iterable[bytes | memoryview], mode: int | None = None) -> None:
+    """Write a file that is not there yet and return once it is on disk; a crash leaves it whole, or not at all.
+
+    Where a file can have one name only, a kill between two calls of the system may leave an empty one.
+
+    Args:
+        path: The file, in a folder that exists.
+        content: What is in it, in pieces.
+        mode: Who may read it, from its first byte on; None for what the process gives new files.
+
+    Raises:
+        FileExistsError: It is there already, and stays as it is.
+        OSError: The system refuses, and it names the file; nothing is left.
+    """
+    part = path.with_name(f"{path.name}.{secrets.token_hex(4)}.part")  # another process may make the same file
+    with _naming(path):
+        try:
+            _write_synced(part, content, mode)
+            _name_first(part, path)
+        finally:
+            with suppress(OSError):
+                part.unlink(missing_ok=True)
+    try:
+        sync_folder(path.parent)
+    except OSError:
+        with suppress(OSError):
+            path.unlink()
+        raise
 
 
 def sync_folder(folder: Path) -> None:
@@ -100,13 +129,39 @@ def sync_folder(folder: Path) -> None:
 
 @contextmanager
 def _naming(path: Path) -> Iterator[None]:
-    """Have an OSError name the file: the system says it of none that is open."""
+    """Have an OSError name the file: the system names none that is open, and parts that nobody knows."""
     try:
         yield
     except OSError as error:
-        if error.filename is None:
-            error.filename = str(path)
+        error.filename = str(path)
         raise
+
+
+def _write_synced(path: Path, content: Iterable[bytes | memoryview], mode: int | None) -> None:
+    """Write a file and have it on disk, in whatever state an error leaves it."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666 if mode is None else mode)
+    with os.fdopen(descriptor, "wb") as stream:
+        if mode is not None:
+            os.fchmod(descriptor, mode)
+        stream.writelines(content)
+        stream.flush()
+        os.fsync(descriptor)
+
+
+def _name_first(part: Path, path: Path) -> None:
+    """Give a file the name that it is to have, unless there is one of that name; raises FileExistsError then."""
+    try:
+        os.link(part, path)
+    except OSError as error:
+        if error.errno not in _NO_SECOND_NAMES:
+            raise
+        path.touch(exist_ok=False)
+        try:
+            part.replace(path)
+        except OSError:
+            with suppress(OSError):
+                path.unlink()
+            raise
 
 
 def _write_all(stream: FileIO, content: bytes) -> None:

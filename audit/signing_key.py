@@ -1,12 +1,11 @@
 """Long-term secrets, above all Ed25519 signing keys, in files that only their owner can read."""
 
-import os
 import secrets
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from audit.durable import sync_folder
+from audit.durable import write_new
 from audit.errors import KeyFileError
 from audit.regular_file import read_regular
 
@@ -14,21 +13,20 @@ _SIZE = 32
 
 
 def create_secret(path: Path) -> bytes:
-    """Draw 32 bytes from the system's generator and keep them in a new file of mode 0600.
+    """Draw 32 bytes from the system's generator and keep them in a new file of mode 0600, whole or not at all.
 
     Raises:
         KeyFileError: The file exists or cannot be made.
     """
     secret = secrets.token_bytes(_SIZE)
     try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "wb") as stream:
-            stream.write(secret)
-            stream.flush()
-            os.fsync(stream.fileno())
-        sync_folder(path.parent)
-    except OSError as error:
+        write_new(path, [secret], 0o600)
+    except FileExistsError as error:
         raise KeyFileError(path, f"cannot be made ({error.strerror}); a key is never overwritten") from error
+    except OSError as error:
+        raise KeyFileError(
+            path, f"cannot be made ({error.strerror}); put that right and do it again, nothing was left"
+        ) from error
     return secret
 
 
@@ -46,7 +44,11 @@ def load_secret(path: Path) -> bytes:
     if mode & 0o077:
         raise KeyFileError(path, "may be read by others; restrict it (chmod 600) and consider a new key")
     if len(secret) != _SIZE:
-        raise KeyFileError(path, f"holds {len(secret)} bytes, a key has {_SIZE}")
+        raise KeyFileError(
+            path,
+            f"holds {len(secret)} bytes, a key has {_SIZE}: its making was cut off, or it was damaged; put a backup of "
+            "it back, or delete it and make a new one",
+        )
     return secret
 
 

@@ -6,8 +6,9 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from audit.durable import write_new, write_whole
 from audit.roster import Roster, is_small_order, public_hex
-from audit.signing_key import create_key
+from audit.signing_key import create_key, load_key
 from securefed.errors import ConfigError, RunFolderError
 
 PUBLIC_FORMAT = "securefed-public-key/1"
@@ -38,9 +39,12 @@ def check_hospital(name: str, where: str = "NAME") -> None:
 def new_identity(name: str, folder: Path) -> tuple[Path, Path]:
     """Make an Ed25519 key pair and write `<name>.key` (for its owner only) and `<name>.pub` (to hand out).
 
+    Of a key whose .pub is not there, as a full disk or a kill leaves it, the .pub is written.
+
     Raises:
         ConfigError: The name cannot be a file name.
-        KeyFileError: The key exists already or cannot be written.
+        KeyFileError: Both exist already, or the key cannot be written or read.
+        RunFolderError: The folder or the .pub cannot be written.
     """
     check_name(name)
     try:
@@ -48,15 +52,26 @@ def new_identity(name: str, folder: Path) -> tuple[Path, Path]:
     except OSError as error:
         raise RunFolderError(folder, f"cannot be made ({error.strerror}); name a writable folder") from error
     secret, public = folder / f"{name}.key", folder / f"{name}.pub"
-    write_public(name, create_key(secret), public)
+    key = load_key(secret) if secret.exists() and not public.exists() else create_key(secret)
+    write_public(name, key, public)
     return secret, public
 
 
 def write_public(name: str, key: Ed25519PrivateKey, path: Path) -> None:
-    """Write the .pub file of a key; raises ConfigError where the name cannot be a party's."""
+    """Write the .pub file of a key.
+
+    Raises:
+        ConfigError: The name cannot be a party's.
+        RunFolderError: It cannot be written.
+    """
     check_name(name)
     content = {"format": PUBLIC_FORMAT, "name": name, "key": public_hex(key)}
-    path.write_text(json.dumps(content) + "\n", encoding="utf-8")
+    try:
+        write_whole(path, [json.dumps(content).encode() + b"\n"])
+    except OSError as error:
+        raise RunFolderError(
+            path, f"cannot be written ({error.strerror}); free space there, or name a writable place, and do it again"
+        ) from error
 
 
 def read_public(path: Path) -> tuple[str, str]:
@@ -98,10 +113,11 @@ def make_roster(server: Path, hospitals: list[Path], output: Path) -> Roster:
         raise ConfigError("PUBLIC", "one key stands twice; every party makes a key of its own")
     roster = Roster(server_key, members)
     try:
-        with output.open("xb") as stream:
-            stream.write(roster.encode())
+        write_new(output, [roster.encode()])
     except FileExistsError as error:
         raise RunFolderError(output, "exists already and a roster is never overwritten; name a new file") from error
     except OSError as error:
-        raise RunFolderError(output, f"cannot be written ({error.strerror})") from error
+        raise RunFolderError(
+            output, f"cannot be written ({error.strerror}); free space there, or name a writable place"
+        ) from error
     return roster

@@ -123,7 +123,7 @@ def renew_command(
     with Ledger.existing(ledger) as opened:
         if key is not None:
             signed = _sign(opened, key, (hospital, unit, fingerprint), epsilon, reason)
-            _write_new(file, signed.encode())
+            _write_new(file, signed.encode(), ledger)
         elif any(value is not None for value in (hospital, epsilon, reason, fingerprint)) or sign_only:
             raise ConfigError("--key", "is needed to sign; without it FILE is a renewal that was signed elsewhere")
         else:
@@ -197,12 +197,21 @@ def _read(path: Path) -> bytes:
         raise ConfigError("FILE", f"{path} cannot be read ({error.strerror}); check the path") from error
 
 
-def _write_new(path: Path, content: bytes) -> None:
+def _write_new(path: Path, content: bytes, ledger: Path) -> None:
+    from audit.durable import write_new
+
     try:
-        with path.open("xb") as stream:
-            stream.write(content)
+        write_new(path, [content])
+    except FileExistsError as error:
+        raise ConfigError(
+            "FILE",
+            f"{path} cannot be made ({error.strerror}); no renewal is overwritten: name a new file, or take this one "
+            f"in, if it was signed and that failed: audit ledger renew {ledger} {path}",
+        ) from error
     except OSError as error:
-        raise ConfigError("FILE", f"{path} cannot be made ({error.strerror}); no renewal is overwritten") from error
+        raise ConfigError(
+            "FILE", f"{path} cannot be made ({error.strerror}); free space there, or name a writable place"
+        ) from error
 
 
 def _print_table(header: Sequence[str], rows: Sequence[Sequence[str]], *, numbers: int) -> None:

@@ -13,7 +13,7 @@ from audit.errors import AuditError, EvidenceError, KeyFileError
 from audit.heads import read_heads
 from audit.log import Event, EventLog
 from audit.roster import public_hex
-from audit.signing_key import load_key
+from audit.signing_key import load_key, load_secret
 from clients.data import DataError, inspect
 from clients.encoders import EncoderError
 from securefed.errors import ConfigError, SecureFedError
@@ -80,7 +80,7 @@ def check_site(
         settings = read_settings(folder.settings)
     except ConfigError as error:
         return [*found, SiteFinding("settings", Level.WRONG, str(error))]
-    found += _key(folder, settings, study)
+    found += [*_key(folder, settings, study), *_data_key(folder)]
     images: list[SiteFinding] = list(_data(settings, study, on_progress))
     found += images
     if study is None:
@@ -127,6 +127,16 @@ def _key(folder: SiteFolder, settings: SiteSettings, study: Study | None) -> Ite
         yield SiteFinding("key", Level.WRONG, text)
     else:
         yield SiteFinding("key", Level.OK, f"the study's roster has this site's key as {name}")
+
+
+def _data_key(folder: SiteFolder) -> Iterator[SiteFinding]:
+    """Find a key of the data's names with which no node starts; `site approve` makes one where there is none."""
+    if not folder.data_key.exists():
+        return
+    try:
+        load_secret(folder.data_key)
+    except KeyFileError as error:
+        yield SiteFinding("key", Level.WRONG, f"{error}: `site approve` does, if it is gone")
 
 
 def _data(

@@ -1,9 +1,10 @@
 """A hospital's folder: everything that never leaves it, readable by its owner only."""
 
 import os
+import shutil
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -56,7 +57,7 @@ class SiteFolder:
 
     @classmethod
     def create(cls, path: Path, settings: SiteSettings) -> "SiteFolder":
-        """Make a folder with a new identity key.
+        """Make a folder with a new identity key; where that fails, nothing is left in it.
 
         Raises:
             ConfigError: The name cannot be a hospital's.
@@ -67,16 +68,36 @@ class SiteFolder:
         folder = cls(path)
         try:
             path.mkdir(parents=True, exist_ok=True)
-            if any(path.iterdir()):
-                raise RunFolderError(path, "holds something already; name a new folder for this hospital")
-            path.chmod(0o700)
-            for part in (folder.features, folder.heads, folder.runs):
-                part.mkdir(mode=0o700)
-            folder.write(folder.settings, settings.encode())
+            held = any(path.iterdir())
         except OSError as error:
             raise RunFolderError(path, f"cannot be made ({error.strerror}); name a writable place") from error
-        write_public(settings.site.name, create_key(folder.key), folder.public)
+        if held:
+            cut_off = "" if folder.public.exists() else " (or delete it, if a `site init` that was cut off has left it)"
+            raise RunFolderError(path, f"holds something already; name a new folder for this hospital{cut_off}")
+        try:
+            folder._fill(settings)
+        except BaseException as error:
+            folder._empty()
+            if isinstance(error, OSError):
+                raise RunFolderError(path, f"cannot be made ({error.strerror}); name a writable place") from error
+            raise
         return folder
+
+    def _fill(self, settings: SiteSettings) -> None:
+        """Make what a new folder has; its public key last."""
+        self.path.chmod(0o700)
+        for part in (self.features, self.heads, self.runs):
+            part.mkdir(mode=0o700)
+        self.write(self.settings, settings.encode())
+        write_public(settings.site.name, create_key(self.key), self.public)
+
+    def _empty(self) -> None:
+        """Remove what `_fill` has made."""
+        for part in (self.features, self.heads, self.runs):
+            shutil.rmtree(part, ignore_errors=True)
+        for path in (self.settings, self.key, self.public):
+            with suppress(OSError):
+                path.unlink(missing_ok=True)
 
     @classmethod
     def open(cls, path: Path) -> "SiteFolder":

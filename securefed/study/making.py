@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from audit import durable
 from audit.roster import Roster
 from clients.data.rows import composed
 from clients.encoders import EncodeOptions, encode_classes, load_features
@@ -56,8 +57,7 @@ def _borne(study: Study) -> Study:
 def write_new(study: Study, path: Path) -> None:
     """Write a study file; raises RunFolderError where there is one already, as hospitals may have signed that."""
     try:
-        with path.open("xb") as stream:
-            stream.write(study.encode())
+        durable.write_new(path, [study.encode()])
     except FileExistsError as error:
         raise RunFolderError(path, "exists already and a study is never overwritten; name a new file") from error
     except OSError as error:

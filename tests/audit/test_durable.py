@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from audit import EventLog
-from audit.durable import append_line, write_whole
+from audit.durable import append_line, write_new, write_whole
+from audit.errors import KeyFileError
 from audit.signing_key import create_secret
 
 
@@ -36,9 +37,61 @@ def test_a_full_disk_leaves_the_old_file_alone(tmp_path, monkeypatch):
     assert [(entry.name, entry.read_bytes()) for entry in tmp_path.iterdir()] == [("file", b"old")]
 
 
+@pytest.fixture(params=["link", "one name only"])
+def naming(request, monkeypatch):
+    """File systems on which a file can have two names, and on which it cannot."""
+    if request.param != "link":
+
+        def refusing(*_):
+            raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+        monkeypatch.setattr(os, "link", refusing)
+
+
+@pytest.mark.usefixtures("naming")
+def test_a_new_file_is_never_written_over_another(tmp_path):
+    write_new(tmp_path / "file", [b"one"], 0o600)
+    with pytest.raises(FileExistsError):
+        write_new(tmp_path / "file", [b"two"])
+    assert [(entry.name, entry.read_bytes()) for entry in tmp_path.iterdir()] == [("file", b"one")]
+    assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == 0o600
+
+
+@pytest.mark.usefixtures("naming")
+@pytest.mark.parametrize("failing", [1, 2])
+@pytest.mark.parametrize("make", [lambda path: write_new(path, [b"new"]), create_secret], ids=["a file", "a key"])
+def test_a_new_file_that_a_full_disk_refuses_leaves_nothing(tmp_path, monkeypatch, make, failing):
+    """Neither as it is written nor as its name is made durable: what was left would block whoever tries again."""
+    real, calls = os.fsync, []
+
+    def full(descriptor):
+        calls.append(descriptor)
+        if len(calls) == failing:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        real(descriptor)
+
+    monkeypatch.setattr("audit.durable.os.fsync", full)
+    with pytest.raises((OSError, KeyFileError), match="No space left"):
+        make(tmp_path / "file")
+    assert list(tmp_path.iterdir()) == []
+    make(tmp_path / "file")
+
+
+@pytest.mark.parametrize("write", [append_line, lambda path, line: write_whole(path, [line])], ids=["line", "file"])
+def test_an_error_names_the_file(tmp_path, monkeypatch, write):
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("audit.durable.os.fsync", full)
+    with pytest.raises(OSError, match="No space left") as caught:
+        write(tmp_path / "file", b"new")
+    assert caught.value.filename == str(tmp_path / "file")
+
+
 WRITERS = {
     "a file": lambda folder: write_whole(folder / "file", [b"new"]),
     "a line": lambda folder: append_line(folder / "file", b"new"),
+    "a new file": lambda folder: write_new(folder / "file", [b"new"]),
     "a key": lambda folder: create_secret(folder / "file"),
     "a log": lambda folder: EventLog.create(folder / "file", {"run_id": "r1", "operation": "simulation"}).close(),
 }

@@ -60,6 +60,17 @@ def test_an_approval_that_cannot_be_handed_out_says_where_it_lies(north, tmp_pat
         hand_out(folder, tmp_path / "none" / "approval.json")
 
 
+@pytest.mark.parametrize("left", [b"", b"short"])
+def test_a_key_of_the_datas_name_that_was_cut_off_is_wrong(north, left):
+    """No node starts with it, and `site approve` would have kept it."""
+    folder = north()
+    folder.data_key.write_bytes(left)
+    folder.data_key.chmod(0o600)
+    (found,) = [found for found in check_site(folder, None, NOW) if found.level is Level.WRONG and found.topic == "key"]
+    assert f"data.key: holds {len(left)} bytes, a key has 32: its making was cut off" in found.text
+    assert "`site approve`" in found.text
+
+
 def test_what_is_left_of_a_budget_is_said(north):
     folder = north()
     found = finding(folder, "budget")
