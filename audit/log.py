@@ -197,22 +197,31 @@ class EventLog:
             if not self._batched:
                 self._sync()
         except (OSError, ValueError) as error:
-            with suppress(OSError):  # closing writes what is left, and the disk refuses again
-                self._stream.close()
-            raise LogWriteError(self.path, f"cannot be written ({error}); free space and open the log again") from error
+            raise self._given_up(error) from error
         self._events.append(event)
         self._unfinished = False
         return event
 
     @contextmanager
     def batch(self) -> Iterator[None]:
-        """Write the events of a block together: they are durable when the block has ended."""
+        """Write the events of a block together: they are durable when the block has ended without an error.
+
+        Raises:
+            LogWriteError: The disk refuses; the log must be opened again.
+        """
         self._batched = True
         try:
             yield
-        finally:
+        except BaseException:
             self._batched = False
+            with suppress(OSError, ValueError):  # what went wrong first is what is to be told
+                self._sync()
+            raise
+        self._batched = False
+        try:
             self._sync()
+        except (OSError, ValueError) as error:
+            raise self._given_up(error) from error
 
     def close(self) -> None:
         """Close the file and let other processes write."""
@@ -230,9 +239,14 @@ class EventLog:
             self._sync()
             self._events = parse_events(self.path.read_bytes())
         except (OSError, ValueError) as error:
-            self._stream.close()
-            raise LogWriteError(self.path, f"cannot be written ({error}); free space and open the log again") from error
+            raise self._given_up(error) from error
         self._unfinished = False
+
+    def _given_up(self, error: Exception) -> LogWriteError:
+        """Close the file after an error of the disk; return what is to be raised."""
+        with suppress(OSError):  # closing writes what is left, and the disk refuses again
+            self._stream.close()
+        return LogWriteError(self.path, f"cannot be written ({error}); free space and open the log again")
 
     def _sync(self) -> None:
         self._stream.flush()

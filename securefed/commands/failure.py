@@ -26,9 +26,15 @@ _USAGE_ERRORS = (
 )
 """Errors of `clients` that come from what the user typed."""
 _FULL = (errno.ENOSPC, errno.EDQUOT)
+_BROKEN = (errno.EIO,)
 _CLOSED = (errno.EACCES, errno.EPERM, errno.EROFS)
 _NAMES = (errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EISDIR)
 """Faults of a path that was typed: it leads nowhere, whatever is free or permitted there."""
+_STEPS = {
+    _FULL: "free space there",
+    _BROKEN: "the disk, or the way to it, fails: check it, or name another place",
+    _CLOSED: "give this user the right to, or name another place",
+}
 _PACKAGES = ("securefed.", "clients.", "protocols.", "audit.")
 
 
@@ -85,12 +91,14 @@ def _of_the_disk(error: OSError) -> str | None:
     """Return which path cannot be used on this disk and why, and the next step; None for other faults."""
     if error.filename is not None and error.errno in _NAMES:
         return f"{error.filename} cannot be a file or folder here ({error.strerror}); name another place"
-    if error.filename is not None and error.errno in (*_FULL, *_CLOSED):
-        step = "free space there" if error.errno in _FULL else "give this user the right to, or name another place"
+    step = next((step for codes, step in _STEPS.items() if error.errno in codes), None)
+    if error.filename is not None and step is not None:
         return f"{error.filename} cannot be opened or written ({error.strerror}); {step}"
-    if error.errno not in _FULL:
+    if error.errno not in (*_FULL, *_BROKEN):
         return None
     _abandon_stdout()
+    if error.errno in _BROKEN:
+        return f"the output or a file cannot be written or read ({error.strerror}); {step}"
     return f"the output cannot be written ({error.strerror}); free space, or write elsewhere"
 
 

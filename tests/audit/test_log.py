@@ -4,6 +4,7 @@ import errno
 import math
 import multiprocessing
 import os
+import resource
 import signal
 import threading
 from datetime import datetime, timedelta, timezone
@@ -187,6 +188,25 @@ def test_arbitrary_bytes_raise_the_one_error(tmp_path, content):
         read_events(tmp_path / "log")
     with pytest.raises(EvidenceError):
         read_events(tmp_path / "absent")
+
+
+def append_together(log, events):
+    with log.batch():
+        for number in range(events):
+            log.append("interrupted", {"round": number, "reason": "x" * 400})
+
+
+@pytest.mark.parametrize("events", [1, 60], ids=["at its end", "as the buffer fills"])
+def test_a_disk_that_fills_in_a_batch_is_told_as_that(tmp_path, events):
+    """The file may hold little more than it does: what is buffered is refused, and again as the batch ends."""
+    log = make(tmp_path / "log", 0)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, ((tmp_path / "log").stat().st_size + 10, hard))
+    try:
+        with pytest.raises(LogWriteError, match=os.strerror(errno.EFBIG)):
+            append_together(log, events)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def test_events_of_a_batch_are_durable_together(tmp_path):

@@ -9,7 +9,10 @@ import sys
 import time
 from pathlib import Path
 
+import click
 import pytest
+
+from securefed.commands.failure import run_with_one_line_errors
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMANDS = [
@@ -193,6 +196,25 @@ def test_other_commands_fail_in_one_line_too(call, arguments, code, says):
     assert (got, out) == (code, "")
     assert says in err
     assert "Traceback" not in err
+
+
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [
+        (OSError(errno.ENOSPC, "full", "heads.jsonl"), "heads.jsonl cannot be opened or written (full); free space"),
+        (OSError(errno.EIO, "bad", "heads.jsonl"), "heads.jsonl cannot be opened or written (bad); the disk, or the"),
+        (OSError(errno.EIO, "bad"), "the output or a file cannot be written or read (bad); the disk, or the way to it"),
+    ],
+)
+def test_a_disk_that_refuses_a_file_is_one_line_that_names_it(monkeypatch, capsys, error, says):
+    @click.group(invoke_without_command=True)
+    def group():
+        raise error
+
+    monkeypatch.setattr("sys.argv", ["securefed"])
+    monkeypatch.setattr("securefed.commands.failure._abandon_stdout", lambda: None)
+    assert run_with_one_line_errors(group) == 1
+    assert capsys.readouterr().err.startswith(f"error: {says}")
 
 
 def test_output_that_cannot_be_written_is_one_line_too():
