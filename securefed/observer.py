@@ -1,7 +1,11 @@
 """What a run tells whoever watches it, while it runs."""
 
+import errno
 from dataclasses import dataclass
 from pathlib import Path
+
+_REFUSED = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS)
+"""What a disk answers that takes nothing now, and may later."""
 
 
 @dataclass(frozen=True)
@@ -50,3 +54,16 @@ class Observer:
 
     def round_finished(self, view: RoundView) -> None:
         """A round is finished and in the log; its checkpoint may be that of a later round."""
+
+
+def note_resuming(error: BaseException, rounds: int, folder: Path) -> None:
+    """Note on what stopped a run that the run can go on, where it was Ctrl-C or a disk that refuses.
+
+    Args:
+        error: What stopped it.
+        rounds: The rounds that are finished.
+        folder: The run.
+    """
+    causes = (cause.errno for cause in (error, error.__cause__) if isinstance(cause, OSError))
+    if isinstance(error, KeyboardInterrupt) or any(code in _REFUSED for code in causes):
+        error.add_note(f"{rounds} rounds are finished; go on with: simulate --resume {folder}")

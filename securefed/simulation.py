@@ -29,7 +29,7 @@ from securefed.first_lines import first_lines
 from securefed.hospitals import Hospitals
 from securefed.model_file import vector_digest
 from securefed.nodes.simulated import SimulatedSites
-from securefed.observer import Observer, RoundView
+from securefed.observer import Observer, RoundView, note_resuming
 from securefed.outcome import Outcome, write_outcome
 from securefed.preparation import encode_sites, load_sites, resolve_device
 from securefed.privacy.bearing import require_noise
@@ -201,8 +201,8 @@ class _Run:
     ) -> RunResult:
         try:
             return self._train_and_end(folder, evidence, bundle, device, dataset)
-        except KeyboardInterrupt as interrupt:
-            interrupt.add_note(f"{self._round} rounds are finished; go on with: simulate --resume {folder.path}")
+        except BaseException as error:
+            note_resuming(error, self._round, folder.path)
             raise
 
     def _train_and_end(

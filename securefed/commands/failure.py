@@ -51,8 +51,7 @@ def run_with_one_line_errors(group: click.Group) -> int:
     except Exit as error:
         return error.exit_code
     except (Abort, KeyboardInterrupt) as error:
-        notes = [*getattr(error, "__notes__", ()), *getattr(error.__cause__, "__notes__", ())]
-        hint = next(iter(notes), "")
+        hint = _hint(error)
         click.echo(f"\ninterrupted{': ' + hint if hint else ''}", err=True)
         return INTERRUPTED
     except BrokenPipeError:
@@ -61,7 +60,7 @@ def run_with_one_line_errors(group: click.Group) -> int:
     except OSError as error:
         if (reason := _of_the_disk(error)) is None or os.environ.get("SECUREFED_TRACEBACK") == "1":
             raise
-        click.echo(f"error: {reason}", err=True)
+        click.echo(f"error: {reason}{_after(error)}", err=True)
         return 2 if error.errno in _NAMES else 1
     except ModuleNotFoundError as error:
         if (missing := missing_package(error)) is None or os.environ.get("SECUREFED_TRACEBACK") == "1":
@@ -74,7 +73,7 @@ def run_with_one_line_errors(group: click.Group) -> int:
             raise
         if os.environ.get("SECUREFED_TRACEBACK") == "1":
             raise
-        click.echo(f"error: {on_gpu or getattr(error, 'in_full', error)}", err=True)
+        click.echo(f"error: {on_gpu or getattr(error, 'in_full', error)}{_after(error)}", err=True)
         return exit_code_of(error)
     return result if isinstance(result, int) else 0
 
@@ -85,6 +84,16 @@ def exit_code_of(error: Exception) -> int:
     if isinstance(code, int):
         return code
     return 2 if type(error).__name__ in _USAGE_ERRORS else 1
+
+
+def _hint(error: BaseException) -> str:
+    """Return what was noted on an error or its cause, "" where nothing was."""
+    return next(iter([*getattr(error, "__notes__", ()), *getattr(error.__cause__, "__notes__", ())]), "")
+
+
+def _after(error: BaseException) -> str:
+    hint = _hint(error)
+    return f". {hint}" if hint else ""
 
 
 def _of_the_disk(error: OSError) -> str | None:

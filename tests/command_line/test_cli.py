@@ -13,6 +13,7 @@ import click
 import pytest
 
 from securefed.commands.failure import run_with_one_line_errors
+from securefed.errors import RunFolderError
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMANDS = [
@@ -215,6 +216,18 @@ def test_a_disk_that_refuses_a_file_is_one_line_that_names_it(monkeypatch, capsy
     monkeypatch.setattr("securefed.commands.failure._abandon_stdout", lambda: None)
     assert run_with_one_line_errors(group) == 1
     assert capsys.readouterr().err.startswith(f"error: {says}")
+
+
+def test_what_was_noted_on_an_error_stands_after_it(monkeypatch, capsys):
+    @click.group(invoke_without_command=True)
+    def group():
+        error = RunFolderError(Path("run"), "cannot be written")
+        error.add_note("go on so")
+        raise error
+
+    monkeypatch.setattr("sys.argv", ["securefed"])
+    assert run_with_one_line_errors(group) != 0
+    assert capsys.readouterr().err == "error: run: cannot be written. go on so\n"
 
 
 def test_output_that_cannot_be_written_is_one_line_too():

@@ -1,5 +1,6 @@
 """Ctrl-C between any two steps that end a round, or the run: it resumes to the same model, and the record verifies."""
 
+import errno
 import os
 import re
 import shutil
@@ -24,7 +25,7 @@ from securefed.errors import ConfigError, RoundAbortedError, RunFolderError
 from securefed.evidence import RunEvidence
 from securefed.nodes.simulated import SimulatedSites
 from securefed.observer import Observer
-from securefed.run_folder import RunFolder, read_byte_rows
+from securefed.run_folder import RunFolder, read_byte_rows, unwritable
 from securefed.simulation import resume_run, simulate
 
 STEPS = {
@@ -221,6 +222,19 @@ def test_the_rows_of_a_round_are_on_disk_before_its_checkpoint_and_all_before_th
     monkeypatch.setattr(RunEvidence, "completed", after_the_rows(completed))
     simulate(small_run(), output=tmp_path / "run", cache_dir=tmp_path / "cache")
     assert steps == ["finish"] * 3 + ["completed"]
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.ENOENT])
+def test_a_run_that_a_full_disk_stops_says_how_it_goes_on(small_run, tmp_path, monkeypatch, code):
+    def full(path, rows):
+        raise unwritable(path, OSError(code, os.strerror(code))) from OSError(code, os.strerror(code))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(RunFolder, "append_rows", lambda _, path, rows: full(path, rows))
+        with pytest.raises(RunFolderError, match="cannot be written") as caught:
+            simulate(small_run(), output=tmp_path / "run", cache_dir=tmp_path / "cache")
+    said = [f"0 rounds are finished; go on with: simulate --resume {tmp_path / 'run'}"]
+    assert getattr(caught.value, "__notes__", []) == (said if code == errno.ENOSPC else [])
 
 
 def test_rounds_whose_rows_are_gone_are_named(small_run, tmp_path, monkeypatch):
