@@ -8,11 +8,11 @@ from audit.errors import EvidenceError
 from audit.heads import covered_events
 from audit.log import Clock, EventLog
 from audit.parties import SimulatedParties
-from audit.regular_file import read_regular
 from audit.report import verdict_lines, write_report
 from audit.report.build import decode_report
 from audit.report.write import FORMATS
-from audit.report_signature import SIGNATURE_FILE
+from audit.report_signature import SIGNATURE_FILE, read_signed_report
+from audit.roster import Roster
 from securefed.begun import last_event
 from securefed.checkpoint import delete_checkpoint
 from securefed.errors import RunFolderError
@@ -63,11 +63,15 @@ def finish_ended(folder: RunFolder, now: Clock) -> tuple[dict[str, Any], tuple[s
 
 
 def reported(path: Path) -> bool | None:
-    """Return whether the report of a run that has ended says that its record verifies; None where it has no report."""
+    """Return whether the report of a run that has ended says that its record verifies; None where it has no report.
+
+    One that is not the report that was signed, as its writing leaves it where it is cut off, is none.
+    """
     if not all((path / name).exists() for name in (*(f"report.{ending}" for ending in FORMATS), SIGNATURE_FILE)):
         return None
     try:
-        identity = decode_report(read_regular(path / "report.json"))["identity"]
+        signed = read_signed_report(path, Roster.read(path / "roster.json").server)
+        identity = decode_report(signed.encoded if signed else b"")["identity"]
     except (OSError, EvidenceError):
         return None
     return bool(identity["is_verified"]) if identity["is_complete"] else None

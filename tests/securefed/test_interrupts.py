@@ -237,6 +237,18 @@ def test_a_run_that_a_full_disk_stops_says_how_it_goes_on(small_run, tmp_path, m
     assert getattr(caught.value, "__notes__", []) == (said if code == errno.ENOSPC else [])
 
 
+def test_a_report_whose_writing_was_cut_off_before_its_signature_is_written_anew(small_run, tmp_path):
+    """`audit attack` writes the report of a run that has ended again."""
+    folder = simulate(small_run(), output=tmp_path / "run", cache_dir=tmp_path / "cache").folder
+    with pytest.raises(RunFolderError, match="has ended already"):
+        resume_run(folder.path, cache_dir=tmp_path / "cache")
+    report = folder.path / "report.json"
+    report.write_bytes(report.read_bytes().replace(b"}", b" }", 1))
+    assert ended.reported(folder.path) is None
+    assert resume_run(folder.path, cache_dir=tmp_path / "cache").is_verified
+    assert ended.reported(folder.path) is True
+
+
 def test_rounds_whose_rows_are_gone_are_named(small_run, tmp_path, monkeypatch):
     """A checkpoint is there and the table is not: a disk that lost what was not on it yet, or a hand."""
     interrupted_in_the_third_round(small_run, tmp_path, monkeypatch)
