@@ -8,7 +8,7 @@ from audit.heads import covered_events
 from audit.history import RunHistory
 from audit.merkle import MerkleTree
 from audit.regular_file import read_regular
-from audit.report_signature import read_signed_report
+from audit.report_signature import CHANGED, read_signed_report
 
 
 def check_report(folder: Path, history: RunHistory, tree: MerkleTree) -> str | None:
@@ -41,7 +41,7 @@ def check_report(folder: Path, history: RunHistory, tree: MerkleTree) -> str | N
             reason = f"{name} was signed with report.json and cannot be read ({error.strerror})"
             raise EvidenceError(-1, f"{reason}: write the report anew with audit report") from error
         if digest != expected:
-            raise EvidenceError(-1, f"{name} is not the page that was signed with report.json: it was changed")
+            raise EvidenceError(-1, f"{name} is not the page that was signed with report.json: {CHANGED}")
     covered = ["report.json", *sorted(signed.pages)]
     beside = [name for name in present if name not in signed.pages]
     others = f"; nobody signed {', '.join(beside)}" if beside else ""

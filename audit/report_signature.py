@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
@@ -18,6 +18,9 @@ SIGNATURE_FORMAT = "securefed-report-signature/2"
 SIGNATURE_FILE = "report.sig.json"
 REPORT_LABEL = b"securefed report v1\n"
 """Precedes the bytes of report.json in what its maker signs."""
+
+CHANGED: Final = "it was changed, or its writing was cut off; write the report anew with audit report --key"
+"""Why a file of a report is not the one that was signed, and the next step of whoever has the server's key."""
 
 PAGES_LABEL = b"securefed report pages v1\n"
 """Precedes the canonical bytes of the pages' digests and of the report's."""
@@ -93,7 +96,7 @@ def read_signed_report(folder: Path, server: str | None) -> SignedReport | None:
     except OSError as error:
         raise EvidenceError(-1, f"report.json is signed and cannot be read ({error.strerror})") from error
     if not is_signed(value["key"], value["signature"], REPORT_LABEL + report):
-        raise EvidenceError(-1, f"report.json is not the one that {SIGNATURE_FILE} is over: it was changed")
+        raise EvidenceError(-1, f"report.json is not the one that {SIGNATURE_FILE} is over: {CHANGED}")
     if value["key"] != server:
         raise EvidenceError(-1, "report.json is signed by another key than the server's of the roster")
     if value["digest"] != hashlib.sha256(report).hexdigest():

@@ -6,6 +6,7 @@ import importlib.metadata
 import json
 import math
 import os
+import time
 import uuid
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
@@ -14,6 +15,8 @@ from pathlib import Path
 from clients.encoders.errors import FeatureCacheError
 
 _VERSION = 1
+_ABANDONED_SECONDS = 3600.0
+"""After it a part of a file is one that a kill has left."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +66,7 @@ def write_card(cache_dir: Path, key: str, card: EncoderCard) -> None:
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file so that nobody ever sees a part of it, creating its folder.
+    """Write a file so that nobody ever sees a part of it, creating its folder; old parts that a kill left are removed.
 
     Raises:
         FeatureCacheError: The system refuses.
@@ -71,6 +74,7 @@ def write_atomically(path: Path, content: bytes) -> None:
     temporary = path.parent / f".{uuid.uuid4().hex}.part"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_parts(path.parent)
         with temporary.open("wb") as file:
             file.write(content)
             file.flush()
@@ -80,6 +84,14 @@ def write_atomically(path: Path, content: bytes) -> None:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
         raise FeatureCacheError(path.parent, error.strerror or str(error)) from error
+
+
+def _remove_parts(folder: Path) -> None:
+    """Remove what writers that were killed have left: features may be in it, and nobody writes a file for so long."""
+    for part in folder.glob(".*.part"):
+        with contextlib.suppress(OSError):
+            if time.time() - part.stat().st_mtime > _ABANDONED_SECONDS:
+                part.unlink()
 
 
 def _checksum(key: str, card: EncoderCard) -> str:

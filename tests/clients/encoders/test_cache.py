@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import os
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -48,6 +50,18 @@ def test_what_is_written_comes_back_bit_by_bit(cache, tmp_path):
     assert same(found.rows, rows(1, 3, 4))
     assert found.damaged == 0
     assert not list(cache.folder.glob(".*"))
+
+
+def test_what_a_killed_writer_left_is_removed_by_a_later_one_and_what_another_writes_now_is_not(cache):
+    cache.add(rows(1))
+    left, written = cache.folder / ".left.part", cache.folder / ".written.part"
+    for part in (left, written):
+        part.write_bytes(b"features")
+    two_hours_ago = time.time() - 7200
+    os.utime(left, (two_hours_ago, two_hours_ago))
+    cache.add(rows(2))
+    assert not left.exists()
+    assert written.exists()
 
 
 def test_an_empty_cache_is_empty(cache):
