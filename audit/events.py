@@ -58,6 +58,7 @@ KINDS: Mapping[str, Record] = MappingProxyType(
             {"name": NAME, "fingerprint": DIGEST, "sites": _NAMES, "classes": ListOf(NAME, unique=True)},
             {
                 "keyed": Flag(),
+                "patient_grouping": DIGEST,
                 "warnings": ListOf(PROSE),
                 "held_out_site": NAME,
             },

@@ -119,7 +119,9 @@ class RunEvidence:
                 parties.announce(log)
         return evidence
 
-    def data(self, bundle: FeatureBundle, name: str, warnings: Sequence[DataWarning], keyed: str = "") -> None:
+    def data(
+        self, bundle: FeatureBundle, name: str, warnings: Sequence[DataWarning], keyed: str = "", patients: str = ""
+    ) -> None:
         """Record what is trained on: names, digests and what was found in the data; no file names.
 
         Args:
@@ -128,6 +130,7 @@ class RunEvidence:
             warnings: What was found in the data.
             keyed: What a private run calls the data in place of their fingerprint (audit/data_name.py). Its record has
                 no count that follows from the images: of the findings the kinds, of the encoder's work nothing.
+            patients: What it calls the grouping of its training images by patient, "" where patients are not its unit.
         """
         described: dict[str, JSON] = {
             "name": name,
@@ -137,6 +140,8 @@ class RunEvidence:
         }
         if keyed:
             described["keyed"] = True
+        if patients:
+            described["patient_grouping"] = patients
         if warnings:
             counts = Counter[str]()
             for warning in warnings:  # some broken images are found in the files, others in decoding
@@ -198,11 +203,12 @@ class RunEvidence:
         """Record that a hospital refused a message, in its own words."""
         self._log.append("refused", {"what": code, "reason": reason, "hospital": hospital})
 
-    def check_same_data(self, bundle: FeatureBundle, keyed: str = "") -> None:
-        """Refuse to resume on other data (`keyed` as for `data`) or another encoder than the log says."""
+    def check_same_data(self, bundle: FeatureBundle, keyed: str = "", patients: str = "") -> None:
+        """Refuse to resume on other data (`keyed`, `patients` as for `data`) or another encoder than the log says."""
         described = {event.kind: event.fields for event in self._log.events}
         for kind, field, found in (
             ("data_described", "fingerprint", keyed or bundle.data_fingerprint),
+            ("data_described", "patient_grouping", patients),
             ("encoder_described", "digest", bundle.encoder_digest),
             ("encoder_described", "features", bundle.features_digest),
         ):

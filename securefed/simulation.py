@@ -34,7 +34,7 @@ from securefed.outcome import Outcome, write_outcome
 from securefed.preparation import encode_sites, load_sites, resolve_device
 from securefed.privacy.bearing import require_noise
 from securefed.privacy.rules import check_privacy, require_patients
-from securefed.privacy.run import LocalPrivacy, start_privacy
+from securefed.privacy.run import LocalPrivacy, named_patients, start_privacy
 from securefed.privacy.shared_run import SharedPrivacy
 from securefed.privacy.spending import BUDGETS_OF_DEALT_CLIENTS, check_ledger_is_there, with_absolute_ledger
 from securefed.round_rows import ClampingWatch, keep_rows, round_rows
@@ -160,7 +160,8 @@ class _Run:
         parties, self._identities = simulated_parties(folder, dataset.sites)
         with RunEvidence.begin(folder, config, dataset.sites, self._now, parties) as evidence:
             bundle = self._encode(folder, dataset, device, warnings)
-            evidence.data(bundle, dataset.name, (*warnings, *bundle.warnings), self._keyed(folder, bundle))
+            names = self._keyed(folder, bundle), named_patients(self._config, folder, dataset)
+            evidence.data(bundle, dataset.name, (*warnings, *bundle.warnings), *names)
             return self._go(folder, evidence, bundle, device, dataset)
 
     def resume(self, folder: RunFolder) -> RunResult:
@@ -175,10 +176,10 @@ class _Run:
         with RunEvidence.reopen(folder, dataset.sites, self._now, parties) as evidence:
             evidence.check_same_config(config)
             bundle = self._encode(folder, dataset, device, warnings)
-            keyed = self._keyed(folder, bundle)
-            evidence.check_same_data(bundle, keyed)
+            names = self._keyed(folder, bundle), named_patients(self._config, folder, dataset)
+            evidence.check_same_data(bundle, *names)
             if not evidence.has("data_described"):  # the run was left while images were encoded
-                evidence.data(bundle, dataset.name, (*warnings, *bundle.warnings), keyed)
+                evidence.data(bundle, dataset.name, (*warnings, *bundle.warnings), *names)
             return self._go(folder, evidence, bundle, device, dataset)
 
     def _encode(self, folder: RunFolder, dataset: Any, device: str, warnings: Sequence[DataWarning]) -> FeatureBundle:
@@ -236,12 +237,7 @@ class _Run:
         return RunResult(folder, summary, *close_folder(folder))
 
     def _federate(
-        self,
-        folder: RunFolder,
-        evidence: RunEvidence,
-        bundle: FeatureBundle,
-        device: str,
-        dataset: ImageDataset,
+        self, folder: RunFolder, evidence: RunEvidence, bundle: FeatureBundle, device: str, dataset: ImageDataset
     ) -> Outcome:
         """Run the rounds, with what differential privacy adds to them."""
         terms = SumTerms(self._config, Roster.of(self._identities), bundle.embed_dim, len(bundle.classes))

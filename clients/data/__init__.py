@@ -18,7 +18,7 @@ from clients.data.errors import (
     UnknownSplitError,
 )
 from clients.data.findings import DataWarning
-from clients.data.fingerprint import fingerprint
+from clients.data.fingerprint import fingerprint, patient_grouping
 from clients.data.load import load_dataset
 from clients.data.options import DataOptions
 from clients.data.partition import partition
@@ -51,4 +51,5 @@ __all__ = [
     "inspect",
     "load_dataset",
     "partition",
+    "patient_grouping",
 ]

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from audit.data_name import named_data
 from audit.ledger import run_of_log
-from clients.data import ImageDataset, fingerprint
+from clients.data import ImageDataset, fingerprint, patient_grouping
 from clients.encoders import FeatureBundle
 from protocols.noise import NoisePlan
 from securefed.config import RunConfig, profile_name
@@ -114,6 +114,11 @@ class LocalPrivacy:
         """Close the ledger."""
         if self._ledger is not None:
             self._ledger.close()
+
+
+def named_patients(config: RunConfig, folder: RunFolder, dataset: ImageDataset) -> str:
+    """Return what a run's record calls the grouping of images by patient; "" where patients are not the unit."""
+    return named_data(folder.data_key, patient_grouping(dataset)) if config.privacy.unit == "patient" else ""
 
 
 def start_privacy(

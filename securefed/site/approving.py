@@ -9,12 +9,14 @@ from typing import Final
 
 from audit.data_name import create_data_key
 from audit.signing_key import load_key
+from clients.data import fingerprint
 from securefed.deploy.errors import DeploymentError
 from securefed.errors import ConfigError, RunFolderError
 from securefed.nodes.site_state import SiteState
 from securefed.site.checks import Level, check_site
+from securefed.site.data import study_dataset
 from securefed.site.folder import SiteFolder
-from securefed.site.opening import data_fingerprint, file_features
+from securefed.site.opening import file_features, grouping
 from securefed.site.settings import read_settings
 from securefed.study.approval import Approval, approve, read_approval
 from securefed.study.form import Study
@@ -50,11 +52,15 @@ def approve_study(
     approval = approve(study, settings.site.name, load_key(folder.key))
     with folder.alone():
         _change_state(folder, study.digest)
-        fingerprint = data_fingerprint(settings, study)
-        features = file_features(folder, settings, study)
+        dataset, _ = study_dataset(settings, study)
+        seen = {
+            "fingerprint": fingerprint(dataset),
+            "features": file_features(folder, settings, study),
+            "patients": grouping(study, dataset),
+        }
         if not folder.data_key.exists():
             create_data_key(folder.data_key)
-        folder.write(folder.data, json.dumps({"fingerprint": fingerprint, "features": features}).encode() + b"\n")
+        folder.write(folder.data, json.dumps(seen).encode() + b"\n")
         folder.write(folder.study, study.encode())
         folder.write(folder.approval, approval.encode())
     return approval

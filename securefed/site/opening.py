@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from audit.data_name import named_data
 from audit.heads import Witness, read_heads
 from audit.signing_key import load_key
-from clients.data import DataError, fingerprint
+from clients.data import DataError, ImageDataset, fingerprint, patient_grouping
 from clients.encoders import EncoderError, FeatureBundle
 from protocols.errors import ProtocolError
 from protocols.messages import Refusal, encode_message
@@ -112,7 +112,9 @@ def _node(folder: SiteFolder, state: bytes | None) -> SiteNode:
     approved = approved_data(folder)
     if not folder.data_key.exists():
         raise ConfigError("data", f"{folder.data_key} is not there; run `site approve` again")
-    seen = approved + (_approved(folder)["features"] or "")
+    if study.config.privacy.unit == "patient" and _approved(folder)["patients"] is None:
+        raise ConfigError("data", f"{folder.data} does not bind who the patients are; run `site approve` again")
+    seen = approved + (_approved(folder)["features"] or "") + (_approved(folder)["patients"] or "")
     agreement = Agreement(study.digest, study.roster.digest, named_data(folder.data_key, seen, study.digest))
     config = with_local(study.config, device=_device(settings), charge=settings.policy.charge)
 
@@ -122,14 +124,14 @@ def _node(folder: SiteFolder, state: bytes | None) -> SiteNode:
     def keep(run_id: str, vector: NDArray[np.float32], chosen: int) -> None:
         hospital.keep(run_id, vector, chosen, node.state_after(chosen))
 
-    run = SiteRun(agreement, witness, keep, unusable=lambda: _unusable(folder, settings, study, approved))
+    run = SiteRun(agreement, witness, keep, unusable=lambda: _unusable(folder, settings, study))
     privacy = None
     if study.config.privacy.enabled:
         privacy = site_privacy(folder, settings, study, terms, approved, lambda: run.run_id)
         run.objection = _objection(folder, privacy)
     hospital = SiteHospital(
         settings.site.name,
-        lambda: _features(folder, settings, study, approved),
+        lambda: _features(folder, settings, study),
         config,
         folder.runs,
         privacy,
@@ -196,7 +198,7 @@ def site_privacy(
         folder.ledger,
         run_id,
         terms.noise,
-        lambda: {record.path: record.patient for record in study_dataset(settings, study)[0].records},
+        lambda: _patients(folder, settings, study),
     )
 
 
@@ -219,10 +221,10 @@ def approved_data(folder: SiteFolder) -> str:
 
 
 def _approved(folder: SiteFolder) -> Any:
-    """Return {"fingerprint", "features"} of the time of approval; the latter is of a later version than the former."""
+    """Return {"fingerprint", "features", "patients"} of the time of approval; an earlier version kept fewer of them."""
     try:
         approved = json.loads(folder.data.read_bytes())
-        return {"features": None, "fingerprint": approved["fingerprint"], **approved}
+        return {"features": None, "patients": None, "fingerprint": approved["fingerprint"], **approved}
     except (OSError, ValueError, KeyError) as error:
         raise ConfigError("data", f"{folder.data} cannot be read; run `site approve` again") from error
 
@@ -246,9 +248,39 @@ def file_features(folder: SiteFolder, settings: SiteSettings, study: Study) -> s
     return own_features(folder, settings, study).features_digest
 
 
-def _features(folder: SiteFolder, settings: SiteSettings, study: Study, approved: str) -> FeatureBundle:
+def grouping(study: Study, dataset: ImageDataset) -> str:
+    """Return the digest of which training images show the same patient; "" where patients are not the study's unit."""
+    return patient_grouping(dataset) if study.config.privacy.unit == "patient" else ""
+
+
+def is_as_approved(folder: SiteFolder, settings: SiteSettings, study: Study) -> bool:
+    """Return whether the hospital's data are those of the time of approval.
+
+    Raises:
+        ConfigError, DataError, EncoderError: They cannot be used, or nothing was approved.
+    """
+    if not _are_approved(folder, study, study_dataset(settings, study)[0]):
+        return False
+    return _approved(folder)["features"] in (None, file_features(folder, settings, study))
+
+
+def _are_approved(folder: SiteFolder, study: Study, dataset: ImageDataset) -> bool:
+    """Return whether images, and who is whose where patients are the unit, are those of the time of approval."""
+    approved = _approved(folder)
+    now = fingerprint(dataset), grouping(study, dataset)
+    return now == (approved["fingerprint"], approved["patients"] or "")
+
+
+def _patients(folder: SiteFolder, settings: SiteSettings, study: Study) -> dict[str, str | None]:
+    dataset, _ = study_dataset(settings, study)
+    if not _are_approved(folder, study, dataset):  # they are read again, after the features
+        raise ConfigError("data", CHANGED)
+    return {record.path: record.patient for record in dataset.records}
+
+
+def _features(folder: SiteFolder, settings: SiteSettings, study: Study) -> FeatureBundle:
     dataset, findings = study_dataset(settings, study)
-    if fingerprint(dataset) != approved:
+    if not _are_approved(folder, study, dataset):
         raise ConfigError("data", CHANGED)
     bundle = own_features(folder, settings, study)
     if _approved(folder)["features"] not in (None, bundle.features_digest):
@@ -260,12 +292,10 @@ def _features(folder: SiteFolder, settings: SiteSettings, study: Study, approved
     return bundle
 
 
-def _unusable(folder: SiteFolder, settings: SiteSettings, study: Study, approved: str) -> str:
+def _unusable(folder: SiteFolder, settings: SiteSettings, study: Study) -> str:
     """Return what the server may know of why the data cannot be used, "" where they are as approved."""
     try:
-        if data_fingerprint(settings, study) != approved:
-            return CHANGED
-        return "" if _approved(folder)["features"] in (None, file_features(folder, settings, study)) else CHANGED
+        return "" if is_as_approved(folder, settings, study) else CHANGED
     except (ConfigError, DataError, EncoderError) as error:
         _LOG.warning("%s: the data cannot be used: %s", settings.site.name, error)
         return UNUSABLE

@@ -1,13 +1,16 @@
 """A study with differential privacy on one machine: four hospitals, each with a ledger of its own."""
 
+import dataclasses
+
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from deployed import KilledError
+from deployed import BUNDLE, KilledError
 from site_trial import NAMES, Trial
 
 from audit.accounting import Adjacency
 from audit.ledger import Budget, BudgetLine, Ledger, Policy
 from audit.log import read_events
 from audit.verify import verify_run
+from clients.encoders import export_features
 from securefed.nodes.control import ControlStage, decode_reply, encode_request
 from securefed.nodes.numbering import training_round
 
@@ -40,6 +43,33 @@ class PrivateTrial(Trial):
     def private_log(self, name):
         (path,) = (self.path(name) / "privacy").glob("*/audit.jsonl")
         return read_events(path)
+
+
+class PatientTrial(PrivateTrial):
+    """The unit is a patient of two images."""
+
+    def __init__(self, root, **settings):
+        super().__init__(root, unit="patient", privacy__unit="patient", **settings)
+
+    def place(self, name):
+        self.patients(name)
+        file = self.root / f"site{NAMES.index(name)}.safetensors"
+        return "--data", f"features:{file}", "--encoder", f"features:{file}"
+
+    def patients(self, name, images=2, without=0):
+        """Say whom the images of a hospital show: `images` of them each patient, the first ones nobody."""
+        site = f"site{NAMES.index(name)}"
+        (own,) = (found for found in BUNDLE.sites if found.site == site)
+        parts = {
+            split: dataclasses.replace(
+                own.split(split),
+                patients=tuple("" if split == "train" and k < without else f"{split}{k // images}"
+                               for k in range(len(own.split(split)))),
+            )
+            for split in ("train", "val", "test")
+        }  # fmt: skip
+        sites = (dataclasses.replace(own, **parts),)
+        export_features(dataclasses.replace(BUNDLE, sites=sites), self.root / f"{site}.safetensors")
 
 
 def of_kind(events, kind):

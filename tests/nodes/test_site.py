@@ -369,7 +369,7 @@ def test_a_process_that_is_killed_while_it_changes_studies_leaves_nothing_that_f
     folder = SiteFolder(fresh.path("west"))
     state = folder.state.read_bytes()
     with monkeypatch.context() as patch:
-        patch.setattr("securefed.site.approving.data_fingerprint", lambda *_: 1 / 0)
+        patch.setattr("securefed.site.approving.file_features", lambda *_: 1 / 0)
         fresh.approve("west", "other.toml", digest=other, code=1)
     with pytest.raises(ConfigError, match="nothing is approved"):
         open_site(folder.path)

@@ -1,6 +1,7 @@
 """What a hospital is told about its own images: by `site check`, and by the log of its node."""
 
 import dataclasses
+import json
 
 import numpy as np
 import pytest
@@ -10,10 +11,12 @@ from site_trial import Folders, FolderWire, Trial, call
 from audit.log import read_events
 from clients.encoders import export_features, load_features
 from securefed.deploy.errors import DeploymentError
+from securefed.errors import ConfigError
 from securefed.nodes.control import ControlStage, RefusedBySiteError, decode_reply, encode_request
 from securefed.nodes.site_run import CONTROL_VERSION, UNUSABLE
 from securefed.site.opening import CHANGED, open_site
 from securefed.study.terms import terms_of
+from tests.nodes.private_trial import LOCAL, PatientTrial, hello
 
 
 @pytest.fixture
@@ -174,3 +177,50 @@ def test_data_that_change_in_the_middle_cost_the_hospital_its_rounds_and_are_nam
     assert summary["rounds_completed"] == 2
     assert f"south: round 1: data: {CHANGED}" in caplog.text
     assert not [record for record in caplog.records if record.exc_info]
+
+
+@pytest.mark.usefixtures("no_replay")
+def test_patients_that_are_told_apart_since_the_approval_are_other_data(tmp_path):
+    """The images are the same, and what is promised of a patient would be kept for single images."""
+    trial = PatientTrial(tmp_path, **LOCAL)
+    first = terms_of(trial.study).initial_vector
+    trial.patients("west", images=1)
+    with Folders(trial) as folders:
+        with pytest.raises(RefusedBySiteError, match=CHANGED):
+            hello(trial, folders)
+        with pytest.raises(ConfigError, match=CHANGED):
+            folders.nodes["west"].node._trainer.train(first, 1)
+    assert trial.charges("west") == ()
+    trial.approve("west")
+    with Folders(trial) as folders:
+        hello(trial, folders)
+
+
+@pytest.mark.usefixtures("no_replay")
+def test_patients_that_change_between_two_readings_of_the_data_are_noticed(tmp_path, monkeypatch):
+    trial = PatientTrial(tmp_path, **LOCAL)
+    from securefed.site import opening
+
+    own_features = opening.own_features
+
+    def changing(*arguments):
+        bundle = own_features(*arguments)
+        trial.patients("west", images=1)
+        return bundle
+
+    with Folders(trial) as folders:
+        hello(trial, folders)
+        monkeypatch.setattr(opening, "own_features", changing)
+        with pytest.raises(ConfigError, match=CHANGED):
+            folders.nodes["west"].node._trainer.train(terms_of(trial.study).initial_vector, 1)
+
+
+def test_a_folder_that_does_not_bind_the_patients_has_to_approve_again(tmp_path):
+    trial = PatientTrial(tmp_path, **LOCAL)
+    data = trial.path("west") / "data.json"
+    kept = json.loads(data.read_bytes())
+    data.write_text(json.dumps({name: kept[name] for name in ("fingerprint", "features")}))
+    with pytest.raises(ConfigError, match="does not bind who the patients are; run `site approve` again"):
+        open_site(trial.path("west"))
+    trial.approve("west")
+    open_site(trial.path("west")).close()

@@ -1,6 +1,7 @@
 """Runs with differential privacy: what they record and when, what they state, where they stop, how they resume."""
 
 import json
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -10,13 +11,16 @@ from audit.accounting import Adjacency, Repeated, mechanism_of, upper_epsilon
 from audit.ledger import BudgetExceededError, Ledger
 from audit.log import read_events
 from audit.verify import verify_run
+from clients.encoders import export_features
 from clients.privacy import PrivateHospital
 from securefed.config import config_from_mapping
 from securefed.errors import ConfigError, RoundAbortedError, TargetEpsilonError
+from securefed.evidence import RunEvidence
 from securefed.federation import Federation
 from securefed.model_file import load_model
 from securefed.observer import Observer
 from securefed.simulation import resume_run
+from tests.securefed.conftest import bundle
 from tests.securefed.private_runs import LOCAL, SITES, budgets, events_of, run
 
 
@@ -244,6 +248,42 @@ def test_patient_level_needs_patients(small_run, tmp_path):
     with pytest.raises(ConfigError, match="P13"):
         run(small_run(privacy={**LOCAL, "unit": "patient"}), tmp_path)
     assert not (tmp_path / "run").exists()  # refused before an image is encoded or a folder made
+
+
+def test_a_run_does_not_go_on_with_patients_that_are_told_apart(small_run, tmp_path, monkeypatch):
+    """The images are the same, each would be clipped on its own, and the claim be that of patients."""
+    path = tmp_path / "five.safetensors"
+    write_patients(path, images=2)
+    source = {"data": {"source": f"features:{path}"}, "encoder": {"name": f"features:{path}"}}
+    finish = RunEvidence.round_completed
+
+    def interrupting(self, number, *arguments):
+        finish(self, number, *arguments)
+        if number == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(RunEvidence, "round_completed", interrupting)
+    with pytest.raises(KeyboardInterrupt):
+        run(small_run(**source, privacy={**LOCAL, "unit": "patient"}), tmp_path)
+    monkeypatch.setattr(RunEvidence, "round_completed", finish)
+    write_patients(path, images=1)
+    with pytest.raises(ConfigError, match="the patient_grouping of data differs from the run's; restore it"):
+        resume_run(tmp_path / "run", cache_dir=tmp_path / "cache")
+    write_patients(path, images=2, name="renamed")
+    resumed = resume_run(tmp_path / "run", cache_dir=tmp_path / "cache")
+    assert verify_run(resumed.folder.path).is_verified
+
+
+def write_patients(path, images, name="p"):
+    """Write the small federation; each patient has as many images of each split as said."""
+    whole = bundle()
+    sites = tuple(
+        replace(site, **{split: replace(site.split(split), patients=tuple(
+            f"{name}{split}{number // images}" for number in range(len(site.split(split)))))
+            for split in ("train", "val", "test")})
+        for site in whole.sites
+    )  # fmt: skip
+    export_features(replace(whole, sites=sites), path)
 
 
 def test_no_class_count_is_stored_beside_the_mlp(whole):

@@ -4,7 +4,7 @@ import hashlib
 import shutil
 from dataclasses import replace
 
-from clients.data import DataOptions, fingerprint, load_dataset
+from clients.data import DataOptions, fingerprint, load_dataset, patient_grouping
 from clients.data.fingerprint import array_digest
 
 LAYOUT = {"north": {"benign": 4, "malignant": 4}, "south": {"benign": 4, "malignant": 2}}
@@ -47,6 +47,39 @@ def test_known_answer(make_folder):
         for text in entry:
             lines += len(text).to_bytes(8, "big") + text.encode()
     assert fingerprint(dataset) == hashlib.sha256(lines).hexdigest()
+
+
+def test_who_shows_the_same_patient_is_named_without_the_names_of_patients(make_folder):
+    dataset, _ = load_dataset(str(make_folder(LAYOUT)))
+    train = [index for index, record in enumerate(dataset.records) if record.split == "train"]
+
+    def grouping(*patients, split="train"):
+        named = dict(zip(train, patients, strict=False)) if split == "train" else {}
+        records = [replace(record, patient=named.get(index)) for index, record in enumerate(dataset.records)]
+        if split != "train":
+            records = [replace(record, patient=None if record.split == "train" else patients[0]) for record in records]
+        assert fingerprint(replace(dataset, records=tuple(records))) == fingerprint(dataset)
+        return patient_grouping(replace(dataset, records=tuple(records)))
+
+    alone = patient_grouping(dataset)
+    assert grouping("a", "b") == grouping("a", split="test") == alone
+    assert grouping("a", "a") == grouping("x", "x") != alone
+    assert len({alone, grouping("a", "a"), grouping("a", "a", "a"), grouping("a", "a", "b", "b")}) == 4
+    turned = replace(dataset, records=tuple(reversed(dataset.records)))
+    assert patient_grouping(turned) == alone
+
+
+def test_patients_of_two_sites_are_two_and_the_digest_is_that_of_its_format(make_folder):
+    dataset, _ = load_dataset(str(make_folder(LAYOUT)))
+    same = replace(dataset, records=tuple(replace(record, patient="p") for record in dataset.records))
+    lines, groups = b"securefed/patients/v1", []
+    for site in dataset.sites:
+        groups.append(sorted((r.digest, r.label, r.site) for r in dataset.select(site, "train")))
+    for group in sorted(groups):
+        lines += len(group).to_bytes(8, "big")
+        for text in (text for entry in group for text in entry):
+            lines += len(text).to_bytes(8, "big") + text.encode()
+    assert patient_grouping(same) == hashlib.sha256(lines).hexdigest()
 
 
 def test_arrays_are_named_by_type_shape_and_elements():
