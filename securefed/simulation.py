@@ -282,7 +282,7 @@ class _Run:
         if self._round:  # a round that a kill left unsigned must not be joined by another
             evidence.sign(self._round)
         if private is not None:
-            private.check_run(config.federation.rounds)
+            private.check_run(config.federation.rounds, self._round)
         keep_rows(folder, self._round, bundle, self._observer)
         folder.replace_rows(folder.bytes, evidence.sent())
 

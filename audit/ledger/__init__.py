@@ -4,7 +4,7 @@ from audit.ledger.accounts import Account, Budget, BudgetLine, Charge
 from audit.ledger.check import check_ledger, count_agreeing
 from audit.ledger.errors import BudgetExceededError, LedgerError, NoLedgerError
 from audit.ledger.ledger import AccountStatus, FaultPoint, Ledger
-from audit.ledger.names import release_name, run_in_ledgers, run_of_log
+from audit.ledger.names import last_round_of, release_name, run_in_ledgers, run_of_log
 from audit.ledger.policy import Policy, Renewal, SignedRenewal
 from audit.ledger.release import charge_release, charged_release, foresee_charge, require_charges
 from audit.ledger.view import budget_lines, history, policy_toml
@@ -30,6 +30,7 @@ __all__ = [
     "count_agreeing",
     "foresee_charge",
     "history",
+    "last_round_of",
     "policy_toml",
     "release_name",
     "require_charges",

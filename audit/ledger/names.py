@@ -5,7 +5,7 @@ not tell runs apart: it comes again in another parent folder, or after the first
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from audit.log import Event
 
@@ -45,6 +45,12 @@ def release_name(run: str, number: int | str, what: str, hospital: str) -> str:
         hospital: The hospital; one with a long name is told from others by a digest.
     """
     return f"{run}/{number}/{what}/{hospital if len(hospital) <= _LONGEST else _told_apart(hospital, hospital)}"
+
+
+def last_round_of(run: str, releases: Iterable[str]) -> int:
+    """Return the last round of a run among the names of releases, 0 where there is none."""
+    split = (name.split("/") for name in releases if name.startswith(f"{run}/"))
+    return max((int(number) for _, number, *_ in split), default=0)
 
 
 def _told_apart(name: str, whole: str) -> str:

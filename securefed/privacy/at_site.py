@@ -126,12 +126,27 @@ class SitePrivacy:
 
         return PrivateHospitals(bundle, self._config, device, self._patients(), self, ReleaseStore(self._folder))
 
-    def objection(self, run_id: str, finished: int | None = None, *, record: bool = True) -> str:
-        """Return why the hospital cannot pay for what is left of a run, or the target not bear it; "" where it can.
+    def objection(self, run_id: str, finished: int) -> str:
+        """Return why the hospital cannot pay for what is left of a run, or has no vector for it; "" where it can.
 
         Args:
             run_id: The run.
-            finished: The round of the last head that the hospital signed in it; None asks for the budget only.
+            finished: The round of the last head that the hospital signed in it.
+
+        Raises:
+            AuditError: Ledger or private log cannot be used, so that nobody can tell.
+        """
+        if reason := self.want_of_budget(run_id, finished):
+            return reason
+        vectors = self.vectors(run_id, finished)
+        return vectors.text if vectors is not None and vectors.are_gone else ""
+
+    def want_of_budget(self, run_id: str, finished: int, *, record: bool = True) -> str:
+        """Return why budget or target do not bear the rounds after `finished` that were not paid; "" where they do.
+
+        Args:
+            run_id: The run.
+            finished: The round of the last head that the hospital signed in it: all, and nothing is left to bear.
             record: Whether ledger and private log record a refusal; the same one is recorded once by a process.
 
         Raises:
@@ -141,15 +156,15 @@ class SitePrivacy:
             return reason
         try:
             if not record and not self._begun():
-                self._foresee_all(run_id)
+                self._foresee_all(run_id, finished)
                 return ""
             with self._books(run_id) if record else self._as_they_are(run_id) as book:
-                book.check_run(self._config.federation.rounds, record=record and run_id not in self._refused)
+                asked = record and run_id not in self._refused
+                book.check_run(self._config.federation.rounds, finished, record=asked)
         except BudgetExceededError as error:
             self._refused.add(run_id)
             return str(error)
-        vectors = None if finished is None else self.vectors(run_id, finished)
-        return vectors.text if vectors is not None and vectors.are_gone else ""
+        return ""
 
     def vectors(self, run_id: str, finished: int) -> "Vectors | None":
         """Return what the hospital has paid in vectors with a share of noise; None where it adds none, or has none yet.
@@ -221,11 +236,13 @@ class SitePrivacy:
         """Whether the private log has a whole line: a process that dies before has charged nothing."""
         return self._folder.log.exists() and bool(EventLog.reading(self._folder.log).events)
 
-    def _foresee_all(self, run_id: str) -> None:
-        """Refuse a study that was not begun and that the budget does not bear; nothing is written."""
-        privacy, rounds = self._config.privacy, self._config.federation.rounds
+    def _foresee_all(self, run_id: str, finished: int) -> None:
+        """Refuse a study of which nothing was paid and whose rest the budget does not bear; nothing is written."""
+        privacy, planned = self._config.privacy, self._config.federation.rounds
+        if not (rounds := planned - finished):
+            return
         if self._plan is None:
-            cost = local_cost(privacy, rounds)
+            cost = local_cost(privacy, planned)
             charge = Charge("", "all", cost.mechanism, cost.repetitions * rounds)
         else:
             charge = Charge("", "all", charged_mechanism(self._plan, privacy), rounds)

@@ -66,13 +66,13 @@ class LocalPrivacy:
         self._replayed = hospitals.replayed
         return hospitals
 
-    def check_run(self, rounds: int) -> None:
-        """Refuse a run whose ledger could not pay for its rounds.
+    def check_run(self, rounds: int, finished: int = 0) -> None:
+        """Refuse a run whose ledger could not pay for its rounds after the last finished one.
 
         Raises:
             BudgetExceededError: It could not; recorded, nothing was sent.
         """
-        self.spending.check_run(rounds)
+        self.spending.check_run(rounds, finished)
 
     def check_round(self, number: int) -> None:
         """Refuse a round whose releases would exceed the target.

@@ -19,7 +19,16 @@ from audit.accounting import (
     upper_epsilon,
 )
 from audit.bounds import finite
-from audit.ledger import Account, Charge, Ledger, charged_release, foresee_charge, release_name, require_charges
+from audit.ledger import (
+    Account,
+    Charge,
+    Ledger,
+    charged_release,
+    foresee_charge,
+    last_round_of,
+    release_name,
+    require_charges,
+)
 from audit.log import EventLog
 from protocols.noise import NoisePlan
 from securefed.config import PrivacyConfig
@@ -95,19 +104,22 @@ class SharedCharges:
         self._ledger = ledger
         limits = [limit for limit in (most, affordable_sums(plan, privacy)) if limit is not None]
         self._most = None if most is None else min(limits)
+        self._borne = min(limits, default=None)
 
-    def check_run(self, rounds: int, *, record: bool = True) -> None:
+    def check_run(self, rounds: int, finished: int = 0, *, record: bool = True) -> None:
         """Refuse a run whose sums together would exceed the budget of a hospital, before anything is sent.
 
         Args:
-            rounds: Rounds of the whole run; vectors that were paid for already are not counted again.
+            rounds: Rounds of the whole run.
+            finished: The last round that is known to have ended. Those after it need a vector each, also one that was
+                paid for before its sum was lost.
             record: Whether ledger and log record a refusal.
 
         Raises:
             BudgetExceededError: Recorded in ledger and log; nothing was charged.
         """
         for site in self._fingerprints:
-            left = rounds - self.vectors_of(site)
+            left = self._rest(site, rounds, finished)
             if left <= 0:
                 continue
             what = release_name(self._run, f"{rounds - left + 1} to {rounds}", "all", site)
@@ -141,6 +153,15 @@ class SharedCharges:
     def vectors_of(self, site: str) -> int:
         """Return how many vectors a hospital has paid for, over all runs in the log and this run in the ledger."""
         return len(self._paid(site))
+
+    def _rest(self, site: str, rounds: int, finished: int) -> int:
+        """Return for how many vectors a hospital has still to pay, as far as the target bears them.
+
+        Who was asked for a vector knows that the round before has ended, whether or not it signed that one's head.
+        """
+        paid = self._paid(site)
+        rest = rounds - max(finished, last_round_of(self._run, paid) - 1)
+        return rest if self._borne is None else min(rest, self._borne - len(paid))
 
     def left_of(self, site: str) -> int | None:
         """Return for how many more vectors a hospital may pay; None without a limit."""

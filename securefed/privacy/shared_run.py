@@ -85,14 +85,14 @@ class SharedPrivacy:
         affordable = self._spending.affordable if self._config.privacy.epsilon else None
         return shared_notes(self._config, self._plan, affordable)
 
-    def check_run(self, rounds: int) -> None:
-        """Refuse a run whose ledger could not pay for its rounds.
+    def check_run(self, rounds: int, finished: int = 0) -> None:
+        """Refuse a run whose ledger could not pay for its rounds after the last finished one.
 
         Raises:
             BudgetExceededError: It could not; recorded, nothing was sent.
         """
         if self._charges is not None:
-            self._charges.check_run(rounds)
+            self._charges.check_run(rounds, finished)
 
     def check_round(self, number: int) -> None:
         """Refuse a round that could exceed the target.

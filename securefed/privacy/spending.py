@@ -17,6 +17,7 @@ from audit.ledger import (
     LedgerError,
     charge_release,
     foresee_charge,
+    last_round_of,
     release_name,
     require_charges,
 )
@@ -129,11 +130,13 @@ class Spending:
             self._log.append("privacy_event", event)
             self._take_in(event)
 
-    def check_run(self, rounds: int, *, record: bool = True) -> None:
+    def check_run(self, rounds: int, finished: int = 0, *, record: bool = True) -> None:
         """Refuse a run whose rounds together would exceed the budget of a hospital, before anything is sent.
 
         Args:
-            rounds: Rounds of the whole run; those that were charged already are not counted again.
+            rounds: Rounds of the whole run.
+            finished: The last round that is known to have ended; whoever has not paid for one up to it need not now.
+                Nor is one counted again that was charged already.
             record: Whether ledger and log record a refusal.
 
         Raises:
@@ -143,7 +146,8 @@ class Spending:
             return
         last = self.borne(rounds)
         for site, spent in self._spent.items():
-            left = last - len(spent) - self._unlogged(site)
+            paid = self._paid(site)
+            left = min(last - len(spent) - self._unlogged(site), rounds - max(finished, last_round_of(self._run, paid)))
             if left <= 0:
                 continue
             what = release_name(self._run, f"{last - left + 1} to {last}", "all", site)
@@ -236,6 +240,11 @@ class Spending:
             return None
         found = [spent.state for spent in self._ledger.charges(self._run) if spent.charge.release_id == release_id]
         return found[0] if found else None
+
+    def _paid(self, site: str) -> set[str]:
+        """Return the releases that a hospital has paid for in this run; the ledger has every charge of the log."""
+        held = () if self._ledger is None else self._ledger.charges(self._run)
+        return {spent.charge.release_id for spent in held if spent.account.hospital == site}
 
     def _unlogged(self, site: str) -> int:
         """Return how many charges of a hospital the ledger has and the log does not: one that a crash came between."""

@@ -17,9 +17,11 @@ from audit.signing_key import load_key, load_secret
 from clients.data import DataError, inspect
 from clients.encoders import EncoderError
 from securefed.errors import ConfigError, SecureFedError
+from securefed.privacy.at_site import SitePrivacy
+from securefed.privacy.rules import require_patients
 from securefed.site.data import own_dataset, own_features, unknown_classes
 from securefed.site.folder import SiteFolder
-from securefed.site.opening import data_fingerprint, last_round, site_privacy
+from securefed.site.opening import CHANGED, approved_study, data_fingerprint, is_as_approved, last_round, site_privacy
 from securefed.site.settings import SiteSettings, read_settings
 from securefed.study.form import Study
 from securefed.study.terms import terms_of
@@ -88,7 +90,10 @@ def check_site(
     else:
         found += _study(settings, study)
         if all(finding.level is not Level.WRONG for finding in images):
-            found += _encoder(folder, settings, study, on_progress)
+            encoder = list(_encoder(folder, settings, study, on_progress))
+            found += encoder
+            if all(finding.level is not Level.WRONG for finding in encoder):
+                found += _approval(folder, settings, study)
     usable = all(finding.level is not Level.WRONG for finding in images)
     found += [
         _budget(folder, settings, study if usable else None),
@@ -163,6 +168,11 @@ def _data(
     absent = [label for label in study.classes if label not in dataset.classes]
     if absent:
         yield SiteFinding("classes", Level.LOOK, f"no image here of {', '.join(absent)}; others may have some")
+    try:
+        trained = (record.patient for record in dataset.records if record.split == "train")
+        require_patients(study.config.privacy.unit, settings.site.name, trained)
+    except ConfigError as error:
+        yield SiteFinding("data", Level.WRONG, str(error))
     if not counts["train"]:
         yield SiteFinding("data", Level.WRONG, "there is no training image; mark some in the split column")
     if study.config.federation.select == "best-val" and not counts["val"]:
@@ -177,6 +187,20 @@ def _study(settings: SiteSettings, study: Study) -> Iterator[SiteFinding]:
         yield SiteFinding("policy", Level.WRONG, text)
     if not objections:
         yield SiteFinding("policy", Level.OK, f"the study {study.name!r} is within this hospital's policy")
+
+
+def _approval(folder: SiteFolder, settings: SiteSettings, study: Study) -> Iterator[SiteFinding]:
+    """Hold the data against those of the time of approval, if it is this study that was approved."""
+    try:
+        if approved_study(folder).digest != study.digest:
+            return
+    except ConfigError:
+        return
+    try:
+        if not is_as_approved(folder, settings, study):
+            yield SiteFinding("approval", Level.WRONG, CHANGED)
+    except (SecureFedError, DataError, EncoderError) as error:
+        yield SiteFinding("approval", Level.WRONG, str(error))
 
 
 def _encoder(
@@ -197,6 +221,7 @@ def _budget(folder: SiteFolder, settings: SiteSettings, study: Study | None) -> 
     from audit.ledger import Ledger, budget_lines
     from audit.ledger.errors import LedgerError
 
+    is_borne = False
     if study is not None and study.config.privacy.enabled:
         if not folder.ledger.exists():
             made = f"securefed audit ledger policy {folder.ledger} policy.toml"
@@ -204,7 +229,7 @@ def _budget(folder: SiteFolder, settings: SiteSettings, study: Study | None) -> 
             return SiteFinding("budget", Level.WRONG, text)
         privacy = site_privacy(folder, settings, study, terms_of(study), data_fingerprint(settings, study))
         try:
-            objection = privacy.objection("check", record=False)
+            objection = privacy.want_of_budget(*_last_head(folder, privacy, study), record=False)
         except AuditError as error:
             objection = str(error)
         if objection:
@@ -212,6 +237,7 @@ def _budget(folder: SiteFolder, settings: SiteSettings, study: Study | None) -> 
         if not os.access(folder.ledger, os.W_OK):
             text = f"{folder.ledger} cannot be written: nothing can be charged; let the node's user write it"
             return SiteFinding("budget", Level.WRONG, text)
+        is_borne = True
     if not folder.ledger.exists():
         return SiteFinding("budget", Level.LOOK, "no budget is set (audit ledger policy); nothing limits epsilon here")
     try:
@@ -220,7 +246,7 @@ def _budget(folder: SiteFolder, settings: SiteSettings, study: Study | None) -> 
     except (LedgerError, EvidenceError) as error:
         return SiteFinding("budget", Level.WRONG, str(error))
     said = [f"{at_least(line['remaining'])} of {line['budget']:g} left for the unit {line['unit']}" for line in lines]
-    empty = any(line["remaining"] <= 0 for line in lines)
+    empty = not is_borne and any(line["remaining"] <= 0 for line in lines)  # an ended study needs nothing more
     return SiteFinding("budget", Level.WRONG if empty else Level.OK, "; ".join(said) or "no budget line")
 
 
@@ -266,17 +292,31 @@ def _charged_runs(folder: SiteFolder) -> dict[str, list[Event]]:
     return runs
 
 
+def _last_head(folder: SiteFolder, privacy: SitePrivacy, study: Study) -> tuple[str, int]:
+    """Return the run of the study in which the hospital has come furthest, and the round of its last head there.
+
+    Raises:
+        EvidenceError: A file of heads, or the private log, cannot be read.
+    """
+    from audit.ledger import run_in_ledgers
+
+    runs = privacy.runs()
+    named = {path.stem for path in folder.heads.glob("*.jsonl")} | {run.rpartition(".")[0] for run in runs}
+    own = [run_id for run_id in sorted(named) if run_in_ledgers(run_id, study.digest) in runs]
+    return max(
+        ((run_id, last_round(folder.heads_of(run_id))) for run_id in own), key=lambda run: run[1], default=("check", 0)
+    )
+
+
 def _vectors(folder: SiteFolder, settings: SiteSettings, study: Study | None) -> Iterator[SiteFinding]:
     """Say how many vectors with a share of noise are paid, and whether the others bear the rounds that are left."""
-    from audit.ledger import LedgerError, run_in_ledgers
+    from audit.ledger import LedgerError
 
     if study is None or not study.config.privacy.enabled:
         return
     privacy = site_privacy(folder, settings, study, terms_of(study), data_fingerprint(settings, study))
     try:
-        runs = privacy.runs()
-        paths = [path for path in folder.heads.glob("*.jsonl") if run_in_ledgers(path.stem, study.digest) in runs]
-        vectors = privacy.vectors("check", max(map(last_round, paths), default=0))
+        vectors = privacy.vectors(*_last_head(folder, privacy, study))
     except (LedgerError, EvidenceError):
         return  # the findings on budget, charges and clock name it
     if vectors is not None:

@@ -185,6 +185,7 @@ def test_a_countersignature_is_fetched_though_the_budget_is_spent_elsewhere(tmp_
         assert owed_signatures(tmp_path / "run") == ("west",)
         spend(trial, "west")
         folders.nodes["west"].close()
+        trial.approve("west")  # as after another study had been approved
         folders.nodes["west"] = open_site(trial.path("west"))
         wire.change.clear()
         trial.serve("run", wire)

@@ -156,8 +156,15 @@ def test_other_features_of_the_same_images_are_other_data(trial):
 
     with pytest.raises(RefusedBySiteError, match=CHANGED):
         answered()
+    assert f"wrong approval {CHANGED}" in _checked(trial, "south", code=1)
     trial.approve("south")
     assert answered()
+    assert CHANGED not in _checked(trial, "south", code=0)
+
+
+def _checked(trial, name, code):
+    said = call("site", "check", trial.path(name), "--study", trial.root / "study.toml", code=code).output
+    return " ".join(said.split())
 
 
 @pytest.mark.parametrize("select", ["last", "best-val"])
@@ -190,6 +197,7 @@ def test_patients_that_are_told_apart_since_the_approval_are_other_data(tmp_path
             hello(trial, folders)
         with pytest.raises(ConfigError, match=CHANGED):
             folders.nodes["west"].node._trainer.train(first, 1)
+    assert CHANGED in _checked(trial, "west", code=1)
     assert trial.charges("west") == ()
     trial.approve("west")
     with Folders(trial) as folders:
@@ -213,6 +221,15 @@ def test_patients_that_change_between_two_readings_of_the_data_are_noticed(tmp_p
         monkeypatch.setattr(opening, "own_features", changing)
         with pytest.raises(ConfigError, match=CHANGED):
             folders.nodes["west"].node._trainer.train(terms_of(trial.study).initial_vector, 1)
+
+
+def test_a_training_image_without_a_patient_is_found_before_a_study_of_patients_is_approved(tmp_path):
+    trial = PatientTrial(tmp_path, **LOCAL)
+    trial.patients("west", without=1)
+    said = _checked(trial, "west", code=1)
+    assert "west has training images without a patient; name the column by" in said
+    refused = trial.approve("west", code=1)
+    assert "not approved. data: privacy.unit: patient: west has training images" in str(refused.exception)
 
 
 def test_a_folder_that_does_not_bind_the_patients_has_to_approve_again(tmp_path):

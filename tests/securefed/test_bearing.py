@@ -2,7 +2,8 @@
 
 import pytest
 
-from audit.ledger import Ledger
+from audit.accounting import Repeated, upper_epsilon
+from audit.ledger import BudgetExceededError, Ledger
 from audit.log import EventLog
 from protocols.entropy import system_entropy
 from protocols.roster import IdentityKey, Roster
@@ -10,7 +11,7 @@ from securefed.config import config_from_mapping
 from securefed.errors import TargetEpsilonError
 from securefed.privacy.at_site import SitePrivacy
 from securefed.privacy.bearing import too_few_rounds
-from securefed.privacy.shared_charges import SharedCharges
+from securefed.privacy.shared_charges import SharedCharges, charged_mechanism
 from securefed.privacy.shared_run import SharedPrivacy
 from securefed.sum_terms import SumTerms
 from tests.audit.ledger.money import FINGERPRINT, policy
@@ -57,6 +58,23 @@ def test_a_hospital_pays_for_no_vector_that_the_target_does_not_bear(tmp_path, m
         with pytest.raises(TargetEpsilonError, match=rf"above the target {epsilon:g}.*{borne} rounds fit this noise"):
             book.pay("north", borne + 1)
         assert book.vectors_of("north") == borne
+
+
+def test_a_vector_whose_sum_was_lost_is_none_of_those_that_are_left(tmp_path):
+    """Of a budget for three vectors two went into round 1; the two rounds that are left need two more."""
+    config, noise = noise_of("distributed", 3.2, 0.0, spare_rounds=2)
+    three = upper_epsilon([Repeated(charged_mechanism(noise, config.privacy), 3)], 1e-5)
+    with Ledger(tmp_path / "ledger.sqlite") as ledger, log_of(tmp_path) as log:
+        ledger.install(policy(three))
+        book = SharedCharges(log, "run", config.privacy, noise, {"north": FINGERPRINT}, ledger, ROUNDS + 2)
+        book.check_run(ROUNDS)
+        book.pay("north", 1)
+        book.pay("north", 1)
+        with pytest.raises(BudgetExceededError):
+            book.check_run(ROUNDS, finished=1)
+        book.check_run(ROUNDS, finished=2)
+        book.pay("north", 3)  # it did not sign the head of round 2, and was asked for round 3 all the same
+        book.check_run(ROUNDS, finished=3)
 
 
 def log_of(folder):

@@ -5,6 +5,7 @@ import shutil
 
 import pytest
 
+from audit.accounting import upper_epsilon
 from audit.ledger import Account, BudgetExceededError, Charge, Ledger, LedgerError
 from audit.log import EventLog
 from audit.verify import verify_run
@@ -133,6 +134,23 @@ def test_what_another_process_has_released_is_no_payment(tmp_path):
         ledger.release(name)
         with pytest.raises(ReleaseGoneError):
             spending.release("site0", 1, name, lambda: pytest.fail("made"))
+
+
+def test_rounds_in_which_a_hospital_was_not_are_none_of_those_that_are_left(tmp_path):
+    """Its budget bears two of four rounds: it was lost in two, and the last two are what is to come."""
+    path = tmp_path / "ledger.sqlite"
+    privacy = PrivacyConfig(mode="local", epsilon=8.0, ledger=str(path))
+    cost = local_cost(privacy, 4)
+    budgets(path, upper_epsilon(cost.of_rounds(2), 1e-5))
+    with Ledger(path) as ledger, EventLog.create(tmp_path / "log", {"run_id": "r", "operation": "simulation"}) as log:
+        spending = Spending(log, "r", privacy, cost, {"site0": "ab" * 32}, ledger, planned=4)
+        with pytest.raises(BudgetExceededError):
+            spending.check_run(4)
+        spending.check_run(4, finished=2)
+        for number in (3, 4):
+            spending.charge("site0", number, spending.release_id("site0", number, "cd" * 32))
+            spending.check_run(4, finished=2)
+        spending.check_run(4)
 
 
 def test_how_many_rounds_a_target_bears_is_not_searched_for_where_it_bears_all(tmp_path, monkeypatch):
