@@ -24,7 +24,7 @@ from clients.method.parts import shared_part
 from clients.method.threads import usable_cores
 from clients.privacy.centring import Centring, layer_centres
 from clients.privacy.randomness import Randomness
-from clients.privacy.sampling import UnitOfImages, sampled_rows
+from clients.privacy.sampling import UnitOfImages, have_several_images, sampled_rows
 from clients.privacy.settings import PrivacySettings
 from clients.privacy.stack import Sample, StackedClipping, StackedDescent
 from clients.privacy.step import ROWS_AT_A_TIME
@@ -162,9 +162,14 @@ class PrivateFleet:
         expected = privacy.sampling_rate * max((len(t.labels) for t in trainees), default=0)
         rows = min(ROWS_AT_A_TIME, int(expected + _DEVIATIONS * expected**0.5) + 1)
         widest = 2 * max(width, settings.mlp_width)
-        products = _PRODUCTS * rows**2 if privacy.unit == "patient" else 0
+        products = _PRODUCTS * rows**2 if _sum_units(privacy, trainees) else 0
         values = _COPIES * parameters + _ACTIVATIONS * rows * widest + products
         return max(1, memory // (values * self._model.text_features.element_size()))
+
+
+def _sum_units(privacy: PrivacySettings, trainees: Sequence[PrivateTrainee]) -> bool:
+    """Return whether a unit of some hospital may have several images: then all are summed by units."""
+    return privacy.unit == "patient" or any(have_several_images(trainee.units) for trainee in trainees)
 
 
 class _Stack:
@@ -179,7 +184,7 @@ class _Stack:
         trainees: Sequence[PrivateTrainee],
     ) -> None:
         self._model, self._privacy, self._shared = model, privacy, [name for name, _ in shared]
-        self._trainees = trainees
+        self._trainees, self._sums_units = trainees, _sum_units(privacy, trainees)
         self._centrings = [_centring(trainee, model, privacy) for trainee in self._trainees]
         received = _received(vector, shared, len(trainees), model.text_features)
         self._values = {
@@ -226,7 +231,7 @@ class _Stack:
     def _sample(self, k: int) -> Sample:
         units = self._trainees[k].units
         rows = sampled_rows(units, self._privacy.sampling_rate, self._trainees[k].source)
-        return Sample(rows + self._starts[k], units[rows] if self._privacy.unit == "patient" else None)
+        return Sample(rows + self._starts[k], units[rows] if self._sums_units else None)
 
     def _measure(self, k: int) -> None:
         trainee = self._trainees[k]

@@ -22,7 +22,7 @@ from clients.privacy.descent import NoisyDescent
 from clients.privacy.fleet import PrivatelyTrained, PrivateTrainee
 from clients.privacy.randomness import Randomness
 from clients.privacy.replay import made_up_records, require_sensitivity
-from clients.privacy.sampling import sampled_rows, units_of_images
+from clients.privacy.sampling import have_several_images, sampled_rows, units_of_images
 from clients.privacy.settings import PrivacySettings
 from clients.privacy.step import LeanClipping
 from clients.privacy.trained import group_names, trained_parameters
@@ -67,6 +67,8 @@ class PrivateHospital(Hospital):
         method: `fedmedclip` or `fedclip`.
         seed: Seed of initial weights, and of nothing that protects.
         device: torch device to train on.
+        digests: For the unit `image` what names the content of each training image, so that a picture with its copies
+            is one; None where there are no copies.
 
     Attributes:
         replayed: Whether it has replayed its steps (`clients.privacy.replay`).
@@ -90,6 +92,7 @@ class PrivateHospital(Hospital):
         method: str = "fedmedclip",
         seed: int = 0,
         device: str = "cpu",
+        digests: Sequence[str] | None = None,
     ) -> None:
         if method not in ("fedmedclip", "fedclip"):
             raise SettingsError("method", f"{method} has no private training; use fedmedclip or fedclip")
@@ -105,7 +108,8 @@ class PrivateHospital(Hospital):
         with self._benches.lend() as self._bench:  # its own: between rounds the model stays loaded there
             self._private_model: HospitalModel = self._bench.model
         self._privacy = privacy
-        self._units = units_of_images(privacy.unit, len(site.train.labels), patients)
+        self._units = units_of_images(privacy.unit, len(site.train.labels), patients, digests)
+        self._sums_units = privacy.unit == "patient" or have_several_images(self._units)
         self._centring = Centring(privacy, len(text_features[0]))
         self._clippings: dict[tuple[Group, ...], LeanClipping] = {}
         self._centres: dict[str, Tensor] = {}
@@ -236,10 +240,10 @@ class PrivateHospital(Hospital):
         return self._sum(groups, *self._sampled(source))
 
     def _sampled(self, source: Randomness) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Return features and labels of a Poisson sample of units, and the unit of each row where it is a patient."""
+        """Return features and labels of a Poisson sample of units, and the unit of each where one may have several."""
         features, labels = self._rows()
         rows, units = self._sample(source)
-        return features[rows], labels[rows], units if self._privacy.unit == "patient" else None
+        return features[rows], labels[rows], units if self._sums_units else None
 
     def _sample(self, source: Randomness) -> tuple[Tensor, Tensor]:
         """Return the rows of a Poisson sample of units, and the unit of each row."""
@@ -284,7 +288,7 @@ class PrivateHospital(Hospital):
         groups, model = self._groups(), self._private_model
         features, labels = made_up_records(self._text_features.shape[1], len(self._text_features))
         features, labels = features.to(self._device), labels.to(self._device)
-        units = torch.arange(len(labels), device=labels.device) // 3 if self._privacy.unit == "patient" else None
+        units = torch.arange(len(labels), device=labels.device) // 3 if self._sums_units else None
         require_sensitivity(partial(self._sum, groups), groups, features, labels, units)
         if not any(self._privacy.noise_multipliers):  # noise is added in shares, to sums in float64
             require_sensitivity(self._sum_in_double, groups, features, labels, units)

@@ -185,5 +185,6 @@ def private_sites(
             config.federation.method,
             config.federation.seed,
             device,
+            site.train.digests,
         )
     return made

@@ -66,13 +66,18 @@ def in_double(hospital):
     return hospital
 
 
-def make_hospitals(settings, privacy, dtype=torch.float32, method="fedmedclip", device="cpu", sizes=SIZES):
+def make_hospitals(
+    settings, privacy, dtype=torch.float32, method="fedmedclip", device="cpu", sizes=SIZES, copies=False
+):
     made = []
     for number, count in enumerate(sizes):
         site = make_site(count, seed=number)
         site.site = f"site{number}"
         patients = [f"p{image // 4}" for image in range(count)]
-        hospital = PrivateHospital(site, TEXT, 100.0, settings, privacy, patients, method, device=device)
+        digests = [f"d{image // (1 + number % 2)}" for image in range(count)] if copies else None
+        hospital = PrivateHospital(
+            site, TEXT, 100.0, settings, privacy, patients, method, device=device, digests=digests
+        )
         made.append(in_double(hospital) if dtype == torch.float64 else hospital)
     return made
 
@@ -86,15 +91,17 @@ def source(number, round_number):
     return Randomness.of_a_seed(1, number, round_number)
 
 
-def train_both_ways(settings, privacy, *, dtype=torch.float32, memory=None, method="fedmedclip", rounds=2, sizes=SIZES):
+def train_both_ways(
+    settings, privacy, *, dtype=torch.float32, memory=None, method="fedmedclip", rounds=2, sizes=SIZES, copies=False
+):
     """(updates of the last round, private states), hospital by hospital: of one by one, and of the fleet."""
     vector, ways = start(settings), []
-    alone = make_hospitals(settings, privacy, dtype, method, sizes=sizes)
+    alone = make_hospitals(settings, privacy, dtype, method, sizes=sizes, copies=copies)
     for number in range(1, rounds + 1):
         updates = [h.train_round(vector, number, source(k, number)) for k, h in enumerate(alone)]
     ways.append((updates, [h.private_state() for h in alone]))
     together, fleet = (
-        make_hospitals(settings, privacy, dtype, method, sizes=sizes),
+        make_hospitals(settings, privacy, dtype, method, sizes=sizes, copies=copies),
         make_fleet(settings, privacy, dtype, memory, method),
     )
     for number in range(1, rounds + 1):
@@ -115,6 +122,13 @@ def assert_same(alone, together, tolerance):
         assert expected.keys() == got.keys()
         for name, array in expected.items():
             np.testing.assert_allclose(got[name], array, rtol=0, atol=tolerance, err_msg=name)
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
+def test_copies_at_some_hospitals_are_one_image_each_in_a_fleet_too(dtype):
+    """In a fleet those without copies have the margin for rounding that norms over several images have."""
+    privacy = dataclasses.replace(PRIVACY, **GROUPS)
+    assert_same(*train_both_ways(settings_of(), privacy, dtype=dtype, copies=True), max(TOLERANCE[dtype], 1e-5))
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
