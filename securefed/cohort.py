@@ -9,8 +9,13 @@ from securefed.errors import ConfigError
 from securefed.privacy.shared_noise import SHARED_MODES, require_honest_noise
 
 
-def check_cohort(config: RunConfig, sites: Sequence[str]) -> None:
+def check_cohort(config: RunConfig, sites: Sequence[str], *, of_study: bool = False) -> None:
     """Refuse a federation that cannot protect its members, before anything is computed.
+
+    Args:
+        config: Its configuration.
+        sites: The hospitals that train.
+        of_study: Whether they are those of a study's roster: its lead has no data to deal.
 
     Raises:
         ConfigError: There are too few hospitals, or threshold, corrupt and colluders do not fit their number; in clear
@@ -20,10 +25,12 @@ def check_cohort(config: RunConfig, sites: Sequence[str]) -> None:
         return
     secure, n = config.secure_aggregation, len(sites)
     if n < MIN_COHORT:
+        few = f"a sum over {n} hospital{'s' * (n != 1)} hides nobody, at least {MIN_COHORT} are needed; "
+        if of_study:
+            raise ConfigError("roster.hospitals", f"{few}make a roster with the keys of more (securefed keys roster)")
         raise ConfigError(
             "secure_aggregation.enabled" if secure.enabled else "data.source",
-            f"a sum over {n} hospital{'s' * (n != 1)} hides nobody, at least {MIN_COHORT} are needed; "
-            "partition a single-site set with --clients N, or train each on its own with --method local",
+            f"{few}partition a single-site set with --clients N, or train each on its own with --method local",
         )
     corrupt = default_corrupt(n) if secure.corrupt < 0 else secure.corrupt
     if corrupt > n - MIN_HONEST_SURVIVORS:

@@ -13,19 +13,25 @@ from audit.ledger.ledger import Ledger
 from audit.log import Event
 
 
-def check_ledger(path: Path, logs: Mapping[str, Sequence[Event]]) -> str:
+def check_ledger(path: Path, logs: Mapping[str, Sequence[Event]], hospital: str | None = None) -> str:
     """Check a ledger as `count_agreeing` does and return what was found, in words."""
-    counted = count_agreeing(path, logs)
+    counted = count_agreeing(path, logs, hospital=hospital)
     return f"{counted} charges of {len(logs)} logs agree with the ledger; no budget was exceeded"
 
 
-def count_agreeing(path: Path, logs: Mapping[str, Sequence[Event]], named: Callable[[str], str] | None = str) -> int:
+def count_agreeing(
+    path: Path,
+    logs: Mapping[str, Sequence[Event]],
+    named: Callable[[str], str] | None = str,
+    hospital: str | None = None,
+) -> int:
     """Check a ledger against the verified events of runs.
 
     Args:
         path: The ledger.
         logs: {name of a run in ledgers (`run_of_log`): its events}.
         named: Returns what these logs call data of a fingerprint; None where nobody can tell, and that is not compared.
+        hospital: Compare its charges alone, with private logs of its own: others may pay from the same ledger.
 
     Returns:
         How many charges the ledger and the logs have in common.
@@ -39,7 +45,11 @@ def count_agreeing(path: Path, logs: Mapping[str, Sequence[Event]], named: Calla
         LedgerError: There is no such ledger, or it cannot be opened.
     """
     with Ledger.reading(path) as ledger:
-        charges = {spent.charge.release_id: spent for spent in ledger.charges()}
+        charges = {
+            spent.charge.release_id: spent
+            for spent in ledger.charges()
+            if hospital is None or spent.account.hospital == hospital
+        }
         budgets = ledger.budgets()
         for line, budget in budgets.items():
             composition, limit = ledger.at_last_charge(line)

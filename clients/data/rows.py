@@ -26,7 +26,7 @@ class Row:
         path: Relative to the root of the data set, with forward slashes (or absolute).
         site: Hospital, composed (NFC): a disk that writes `e` and its accent apart names no other hospital.
         label: Class, likewise.
-        patient: Patient, None where not said.
+        patient: Patient, likewise; None where not said.
         split: One of SPLITS, None where not said.
     """
 
@@ -37,8 +37,9 @@ class Row:
     split: str | None = None
 
     def __post_init__(self) -> None:
-        for name in ("site", "label"):
-            object.__setattr__(self, name, composed(getattr(self, name)))
+        for name in ("site", "label", "patient"):
+            if (said := getattr(self, name)) is not None:
+                object.__setattr__(self, name, composed(said))
 
 
 def composed(text: str) -> str:

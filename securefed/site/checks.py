@@ -97,7 +97,7 @@ def check_site(
     usable = all(finding.level is not Level.WRONG for finding in images)
     found += [
         _budget(folder, settings, study if usable else None),
-        *_charges(folder),
+        *_charges(folder, settings.site.name),
         *_vectors(folder, settings, study if usable else None),
         _clock(folder, now),
         _disk(folder),
@@ -250,19 +250,19 @@ def _budget(folder: SiteFolder, settings: SiteSettings, study: Study | None) -> 
     return SiteFinding("budget", Level.WRONG if empty else Level.OK, "; ".join(said) or "no budget line")
 
 
-def _charges(folder: SiteFolder) -> Iterator[SiteFinding]:
+def _charges(folder: SiteFolder, hospital: str) -> Iterator[SiteFinding]:
     """Hold the ledger against the private logs: neither may have been put back from before."""
     from audit.ledger import LedgerError
 
     try:
-        if said := _agreement(folder):
+        if said := _agreement(folder, hospital):
             yield SiteFinding("charges", Level.OK, said)
     except (LedgerError, EvidenceError) as error:
         text = f"ledger and private log differ: {error}; was one of them put back from a backup?"
         yield SiteFinding("charges", Level.WRONG, text)
 
 
-def _agreement(folder: SiteFolder) -> str:
+def _agreement(folder: SiteFolder, hospital: str) -> str:
     """Return what `check_ledger` says, "" where nothing was charged.
 
     A node that charges a release between the two readings makes them differ: what differs counts once no log has grown.
@@ -275,7 +275,7 @@ def _agreement(folder: SiteFolder) -> str:
     runs = _charged_runs(folder)
     for left in reversed(range(_READINGS)):
         try:
-            return check_ledger(folder.ledger, runs) if runs else ""
+            return check_ledger(folder.ledger, runs, hospital) if runs else ""
         except EvidenceError:
             before, runs = runs, _charged_runs(folder)
             if runs == before or not left:

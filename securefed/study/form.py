@@ -220,7 +220,7 @@ def _check(study: Study) -> None:
         for text in texts:  # admins read them in a terminal before they approve
             if fault := reordering(text):
                 raise ConfigError(key, f"{text!r} {fault}")
-    check_cohort(study.config, tuple(study.roster.hospitals))
+    check_cohort(study.config, tuple(study.roster.hospitals), of_study=True)
 
 
 def _refuse_difference(given: Mapping[str, Any], meant: Mapping[str, Any], where: str) -> None:

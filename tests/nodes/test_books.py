@@ -101,7 +101,7 @@ def test_a_charge_between_the_readings_of_log_and_ledger_is_no_difference(tmp_pa
 
         with monkeypatch.context() as patch:
             patch.setattr("audit.ledger.check.Ledger.reading", charged)
-            (found,) = _charges(SiteFolder(trial.path("west")))
+            (found,) = _charges(SiteFolder(trial.path("west")), "west")
     assert (found.level, late) == (Level.OK, [])
     assert found.text.startswith("2 charges of 1 logs agree")
 
@@ -288,3 +288,18 @@ def test_a_private_log_that_was_killed_before_its_claim_gets_it(tmp_path):
     with Folders(trial) as folders:
         hello(trial, folders)
     assert [event.kind for event in read_events(log)][:2] == ["run_started", "privacy_claim"]
+
+
+@pytest.mark.parametrize("settings", [LOCAL, SHARES], ids=["local", "distributed"])
+def test_two_hospitals_of_a_study_may_pay_from_one_ledger(tmp_path, settings):
+    """Releases of both stand in it under one run; each one's private log has its own alone."""
+    trial = PrivateTrial(tmp_path, **settings)
+    ledger = trial.path("west") / "ledger.sqlite"
+    (trial.path("east") / "ledger.sqlite").unlink()
+    (trial.path("east") / "ledger.sqlite").symlink_to(ledger)
+    trial.budget("east", 9.0)
+    with Folders(trial) as folders:
+        trial.serve("run", FolderWire(folders))
+    for name in ("east", "west"):
+        said = call("site", "check", trial.path(name), "--study", tmp_path / "study.toml").output
+        assert "2 charges of 1 logs agree with the ledger" in " ".join(said.split())

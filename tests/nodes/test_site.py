@@ -377,6 +377,20 @@ def test_a_process_that_is_killed_while_it_changes_studies_leaves_nothing_that_f
     assert folder.state.read_bytes() == state
 
 
+@pytest.mark.parametrize("secure", ["true", "false"])
+def test_a_study_of_two_hospitals_is_told_what_its_lead_can_do(trial, tmp_path, secure):
+    publics = [trial.path(name) / "identity.pub" for name in NAMES[:2]]
+    call("keys", "roster", tmp_path / "two.json", "--server", trial.root / "server.pub", *publics)
+    classes = [word for name in trial.study.classes for word in ("--class", name)]
+    refused = call("study", "init", tmp_path / "two.toml", "--roster", tmp_path / "two.json", "--name", "two", *classes,
+                   "--encoder", f"features:{trial.root / 'site0.safetensors'}",
+                   "--set", f"secure_aggregation.enabled={secure}", code=2)  # fmt: skip
+    assert str(refused.exception) == (
+        "roster.hospitals: a sum over 2 hospitals hides nobody, at least 3 are needed; make a roster with the keys of "
+        "more (securefed keys roster)"
+    )
+
+
 def test_the_site_and_study_commands_read_well():
     for command in (("site",), ("study",), ("site", "init"), ("site", "check"), ("site", "approve"), ("study", "init")):
         text = call(*command, "--help").output

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from clients.data import DataOptions, SiteError, SourceFormatError, load_dataset
-from clients.data.rows import unrecordable
+from clients.data.rows import Row, unrecordable
 from securefed.sweep.table import MEAN
 
 
@@ -65,3 +65,8 @@ def test_a_class_of_images_has_a_name(tmp_path):
 def test_a_name_is_no_longer_than_a_roster_can_hold_in_bytes():
     assert unrecordable("\u540d" * 85) == ""
     assert unrecordable("\u540d" * 86) == "has 258 bytes in UTF-8, at most 255 can be recorded; use a shorter name"
+
+
+def test_a_patient_is_one_however_a_system_writes_the_accent():
+    assert Row("a.png", "s", "l", "Mu\u0308ller") == Row("a.png", "s", "l", "M\u00fcller")
+    assert Row("a.png", "s", "l").patient is None
