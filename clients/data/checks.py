@@ -46,7 +46,10 @@ def _duplicates(dataset: ImageDataset) -> list[DataWarning]:
     parts = Counter((r.digest, r.site, r.split) for r in dataset.records)
     repeated = [record.path for record in dataset.records if parts[record.digest, record.site, record.split] > 1]
     if repeated:
-        text = f"{len(repeated)} images have a copy in their own split and site, and count as often; remove copies"
+        text = (
+            f"{len(repeated)} images have a copy in their own split and site, and count as often (with --dp an image "
+            "is one with its copies); remove copies"
+        )
         findings.append(finding("duplicate_in_split", repeated, text))
     disputed = [record.path for records in copies if len({r.label for r in records}) > 1 for record in records]
     if disputed:
