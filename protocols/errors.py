@@ -186,9 +186,10 @@ class SurvivorSetError(ProtocolError):
 class TooFewSurvivorsError(ProtocolError):
     """Fewer clients are left at `stage` than the round needs; nothing was revealed.
 
-    Where enough are left and too few of them hold shares of one client, as on a ring its neighbours alone do, `owner`
-    is that client and `survivors` counts those. In clear, `refused` holds {client: class of its reason} of those that
-    answered with a refusal, and `frames` the accounts of what had been sent.
+    Where enough are left and too few of them hold shares of one client, as on a ring its neighbours alone do,
+    `shares_of` is that client, which is accused of nothing, and `survivors` counts those. In clear, `refused` holds
+    {client: class of its reason} of those that answered with a refusal, and `frames` the accounts of what had been
+    sent.
     """
 
     code: ClassVar[int] = 12
@@ -200,12 +201,12 @@ class TooFewSurvivorsError(ProtocolError):
         required: int,
         refused: Mapping[str, int] | None = None,
         frames: Iterable["FrameRecord"] = (),
-        owner: str = "",
+        shares_of: str = "",
     ) -> None:
-        who = f"of the clients that hold shares of {owner}, {survivors}" if owner else f"{survivors} clients"
+        who = f"of the clients that hold shares of {shares_of}, {survivors}" if shares_of else f"{survivors} clients"
         super().__init__(f"{who} are left at {stage}, {required} are needed: nothing was revealed")
         self.stage = stage
-        self.owner = owner
+        self.shares_of = shares_of
         self.survivors = survivors
         self.required = required
         self.refused = dict(refused or {})

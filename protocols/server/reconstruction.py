@@ -71,7 +71,7 @@ def require_shares(session: ServerSession, held: Sequence[tuple[int, Collection[
     left = len(set().union(*(each for _, each in held)))
     if left < threshold:
         raise TooFewSurvivorsError(Stage.UNMASKING.value, left, threshold)
-    raise TooFewSurvivorsError(Stage.UNMASKING.value, len(holders), threshold, owner=session.name(owner))
+    raise TooFewSurvivorsError(Stage.UNMASKING.value, len(holders), threshold, shares_of=session.name(owner))
 
 
 def _is_needed(dealings: Dealings, survivors: SurvivorSet, owner: int) -> bool:

@@ -141,7 +141,7 @@ def test_below_the_threshold_the_round_ends_with_numbers(cohort, stage, threat_m
         federation.run(recorder, drops=dict.fromkeys(federation.names[:3], stage), server=server)
     expected = "Unmasking" if threat_model is ThreatModel.SEMI_HONEST and stage == "ConsistencyCheck" else stage
     assert (caught.value.stage, caught.value.survivors, caught.value.required) == (expected, 4, 5)
-    assert caught.value.owner == ""
+    assert caught.value.shares_of == ""
     assert server.result is None
     assert set(server.dropouts) == set(federation.names[:3])
     shared = [name for s, name, way, _ in recorder.transcript if (s, way) == ("Unmasking", "up")]
@@ -161,7 +161,7 @@ def test_each_owner_needs_its_own_threshold(cohort):
     ]
     with pytest.raises(TooFewSurvivorsError) as caught:
         federation.run(*alterations)
-    assert (caught.value.survivors, caught.value.required, caught.value.owner) == (3, 4, "site-003")
+    assert (caught.value.survivors, caught.value.required, caught.value.shares_of) == (3, 4, "site-003")
 
 
 def test_a_ring_that_lost_the_neighbours_of_one_client_says_whose(cohort):
@@ -176,10 +176,10 @@ def test_a_ring_that_lost_the_neighbours_of_one_client_says_whose(cohort):
     error = caught.value
     assert (error.stage, error.survivors < 5, error.required) == ("Unmasking", True, 5)
     assert str(error) == (
-        f"of the clients that hold shares of {error.owner}, {error.survivors} are left at Unmasking, 5 are needed: "
+        f"of the clients that hold shares of {error.shares_of}, {error.survivors} are left at Unmasking, 5 are needed: "
         "nothing was revealed"
     )
-    position = federation.names.index(error.owner)
+    position = federation.names.index(error.shares_of)
     left = {federation.names[holder] for holder in server._state._dealings.holders(position)} - set(gone)
     assert len(left) == error.survivors
 

@@ -243,7 +243,7 @@ def test_too_few_right_shares_end_the_round():
     liars = [Alter("Unmasking", "up", wrong_shares, name) for name in federation.names[:4]]
     with pytest.raises(TooFewSurvivorsError) as caught:
         federation.run(*liars)
-    assert (caught.value.survivors, caught.value.required, caught.value.owner) == (3, 4, "")
+    assert (caught.value.survivors, caught.value.required, caught.value.shares_of) == (3, 4, "")
 
 
 def test_too_few_right_shares_of_one_client_name_it():
@@ -252,7 +252,7 @@ def test_too_few_right_shares_of_one_client_name_it():
     liars = [Alter("Unmasking", "up", forge, name) for name in federation.names[:4]]
     with pytest.raises(TooFewSurvivorsError) as caught:
         federation.run(*liars)
-    assert (caught.value.survivors, caught.value.required, caught.value.owner) == (3, 4, federation.names[5])
+    assert (caught.value.survivors, caught.value.required, caught.value.shares_of) == (3, 4, federation.names[5])
 
 
 def test_a_client_whose_shares_rebuild_another_seed_than_it_committed_to_ends_the_round():
