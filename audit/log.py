@@ -246,7 +246,8 @@ class EventLog:
         """Close the file after an error of the disk; return what is to be raised."""
         with suppress(OSError):  # closing writes what is left, and the disk refuses again
             self._stream.close()
-        return LogWriteError(self.path, f"cannot be written ({error}); free space and open the log again")
+        step = "see that its disk works and has space, and open the log again"
+        return LogWriteError(self.path, f"cannot be written ({error}); {step}")
 
     def _sync(self) -> None:
         self._stream.flush()

@@ -24,9 +24,7 @@ def create_secret(path: Path) -> bytes:
     except FileExistsError as error:
         raise KeyFileError(path, f"cannot be made ({error.strerror}); a key is never overwritten") from error
     except OSError as error:
-        raise KeyFileError(
-            path, f"cannot be made ({error.strerror}); put that right and do it again, nothing was left"
-        ) from error
+        raise KeyFileError(path, f"cannot be made ({error.strerror}); put that right and do it again") from error
     return secret
 
 

@@ -70,7 +70,9 @@ def write_public(name: str, key: Ed25519PrivateKey, path: Path) -> None:
         write_whole(path, [json.dumps(content).encode() + b"\n"])
     except OSError as error:
         raise RunFolderError(
-            path, f"cannot be written ({error.strerror}); free space there, or name a writable place, and do it again"
+            path,
+            f"cannot be written ({error.strerror}); see that the disk works and has space, or name a writable place; "
+            "do it again if the file is not there",
         ) from error
 
 

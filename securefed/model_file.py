@@ -141,7 +141,9 @@ def load_model(folder: RunFolder) -> SavedModel:
             encoder_digest=metadata["encoder_digest"],
             sites=tuple(json.loads(metadata["sites"])),
         )
-    except (KeyError, ValueError, ConfigError) as error:
+    except ConfigError as error:
+        raise RunFolderError(path, f"has settings that this version does not take: {error}") from error
+    except (KeyError, ValueError) as error:
         raise RunFolderError(path, f"is damaged ({error}); use the file that simulate wrote") from error
     if vector_digest(vector) != metadata.get("fam_sha256"):
         raise RunFolderError(path, "was changed: its parameters do not match the digest in it")

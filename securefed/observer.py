@@ -1,6 +1,8 @@
 """What a run tells whoever watches it, while it runs."""
 
 import errno
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,14 +58,20 @@ class Observer:
         """A round is finished and in the log; its checkpoint may be that of a later round."""
 
 
-def note_resuming(error: BaseException, rounds: int, folder: Path) -> None:
-    """Note on what stopped a run that the run can go on, where it was Ctrl-C or a disk that refuses.
+@contextmanager
+def noting_how_to_go_on(folder: Path, begun: Callable[[], bool], rounds: Callable[[], int]) -> Iterator[None]:
+    """Note on what stops a run in a block, where it is Ctrl-C or a disk that refuses, how the run goes on.
 
     Args:
-        error: What stopped it.
-        rounds: The rounds that are finished.
         folder: The run.
+        begun: Whether its log has been begun: there is nothing to go on with before.
+        rounds: The rounds that are finished.
     """
-    causes = (cause.errno for cause in (error, error.__cause__) if isinstance(cause, OSError))
-    if isinstance(error, KeyboardInterrupt) or any(code in _REFUSED for code in causes):
-        error.add_note(f"{rounds} rounds are finished; go on with: simulate --resume {folder}")
+    try:
+        yield
+    except BaseException as error:
+        causes = (cause.errno for cause in (error, error.__cause__) if isinstance(cause, OSError))
+        if isinstance(error, KeyboardInterrupt) or any(code in _REFUSED for code in causes):
+            hint = f"{rounds()} rounds are finished; go on with: simulate --resume {folder}"
+            error.add_note(hint if begun() else f"nothing was begun; delete {folder} before you start again")
+        raise

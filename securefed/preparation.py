@@ -37,8 +37,8 @@ def load_sites(
     )
     dataset, warnings = load_dataset(config.source, options)
     if config.clients:
-        dataset = partition(dataset, config.clients, config.alpha or None, seed)
-        warnings = _checked_again(dataset, warnings)
+        dealt = partition(dataset, config.clients, config.alpha or None, seed)
+        return dealt, _checked_again(dataset, dealt, warnings)
     return dataset, warnings
 
 
@@ -73,8 +73,8 @@ def load_other_sites(
             "the run has dealt its data to clients, and they are not here to tell who has which patient; put them "
             "back, or give each image its client in a column `site`",
         )
-    dataset, strangers = _at_their_clients(dataset, own)
-    return dataset, _checked_again(dataset, warnings), strangers
+    dealt, strangers = _at_their_clients(dataset, own)
+    return dealt, _checked_again(dataset, dealt, warnings), strangers
 
 
 def _at_their_clients(dataset: ImageDataset, own: ImageDataset) -> tuple[ImageDataset, int]:
@@ -100,11 +100,12 @@ def _client_by_hash(record: Record, clients: Sequence[str]) -> str:
     return clients[int.from_bytes(digest[:8], "big") % len(clients)]
 
 
-def _checked_again(dataset: ImageDataset, warnings: Sequence[DataWarning]) -> tuple[DataWarning, ...]:
-    """Return the findings after the records have got other sites."""
-    after = check_dataset(dataset)
-    known = {warning.kind for warning in after}
-    return (*(warning for warning in warnings if warning.kind not in known), *after)
+def _checked_again(
+    before: ImageDataset, dealt: ImageDataset, warnings: Sequence[DataWarning]
+) -> tuple[DataWarning, ...]:
+    """Return the findings after the records have got other sites: those on the records are made anew."""
+    about_records = {finding.kind for finding in check_dataset(before)}
+    return (*(warning for warning in warnings if warning.kind not in about_records), *check_dataset(dealt))
 
 
 def has_device(name: str) -> bool:

@@ -296,7 +296,8 @@ def _quoted(cell: str) -> str:
 def unwritable(path: Path, error: OSError | SafetensorError) -> RunFolderError:
     """Return the error that says why a result cannot be written, and what to do."""
     reason = (error.strerror if isinstance(error, OSError) else None) or " ".join(str(error).split())[:120]
-    return RunFolderError(path, f"cannot be written ({reason}); free space or name another folder")
+    step = "see that the disk works and has space, or name another folder"
+    return RunFolderError(path, f"cannot be written ({reason}); {step}")
 
 
 def _ordered(saved: bytes) -> tuple[bytes, memoryview]:

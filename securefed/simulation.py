@@ -3,7 +3,7 @@
 import hashlib
 import time
 from collections.abc import Callable, Sequence
-from contextlib import closing
+from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -16,6 +16,7 @@ from clients.method.threads import one_thread_each, usable_cores
 from protocols.roster import IdentityKey, Roster
 from securefed.aggregation import Aggregator
 from securefed.baselines import NOTHING_SHARED, require_training, train_alone
+from securefed.begun import last_event
 from securefed.checkpoint import Checkpoints, Snapshot, load_checkpoint
 from securefed.cohort import check_cohort
 from securefed.compression_pilot import settle_compression
@@ -29,7 +30,7 @@ from securefed.first_lines import first_lines
 from securefed.hospitals import Hospitals
 from securefed.model_file import vector_digest
 from securefed.nodes.simulated import SimulatedSites
-from securefed.observer import Observer, RoundView, note_resuming
+from securefed.observer import Observer, RoundView, noting_how_to_go_on
 from securefed.outcome import Outcome, write_outcome
 from securefed.preparation import encode_sites, load_sites, resolve_device
 from securefed.privacy.bearing import require_noise
@@ -157,12 +158,13 @@ class _Run:
         self._observer.started(folder.path, first_lines(config))
         if config.privacy.ledger and config.data.clients:
             self._observer.warned(BUDGETS_OF_DEALT_CLIENTS)
-        parties, self._identities = simulated_parties(folder, dataset.sites)
-        with RunEvidence.begin(folder, config, dataset.sites, self._now, parties) as evidence:
-            bundle = self._encode(folder, dataset, device, warnings)
-            names = self._keyed(folder, bundle), named_patients(self._config, folder, dataset)
-            evidence.data(bundle, dataset.name, (*warnings, *bundle.warnings), *names)
-            return self._go(folder, evidence, bundle, device, dataset)
+        with self._noting(folder):
+            parties, self._identities = simulated_parties(folder, dataset.sites)
+            with RunEvidence.begin(folder, config, dataset.sites, self._now, parties) as evidence:
+                bundle = self._encode(folder, dataset, device, warnings)
+                names = self._keyed(folder, bundle), named_patients(self._config, folder, dataset)
+                evidence.data(bundle, dataset.name, (*warnings, *bundle.warnings), *names)
+                return self._train_and_end(folder, evidence, bundle, device, dataset)
 
     def resume(self, folder: RunFolder) -> RunResult:
         ended = finish_ended(folder, self._now)
@@ -172,15 +174,16 @@ class _Run:
         device = resolve_device(config.federation.device)
         dataset, warnings = load_sites(config.data, config.federation.seed)
         self._observer.started(folder.path, first_lines(config))
-        parties, self._identities = simulated_parties(folder, dataset.sites)
-        with RunEvidence.reopen(folder, dataset.sites, self._now, parties) as evidence:
-            evidence.check_same_config(config)
-            bundle = self._encode(folder, dataset, device, warnings)
-            names = self._keyed(folder, bundle), named_patients(self._config, folder, dataset)
-            evidence.check_same_data(bundle, *names)
-            if not evidence.has("data_described"):  # the run was left while images were encoded
-                evidence.data(bundle, dataset.name, (*warnings, *bundle.warnings), *names)
-            return self._go(folder, evidence, bundle, device, dataset)
+        with self._noting(folder):
+            parties, self._identities = simulated_parties(folder, dataset.sites)
+            with RunEvidence.reopen(folder, dataset.sites, self._now, parties) as evidence:
+                evidence.check_same_config(config)
+                bundle = self._encode(folder, dataset, device, warnings)
+                names = self._keyed(folder, bundle), named_patients(self._config, folder, dataset)
+                evidence.check_same_data(bundle, *names)
+                if not evidence.has("data_described"):  # the run was left while images were encoded
+                    evidence.data(bundle, dataset.name, (*warnings, *bundle.warnings), *names)
+                return self._train_and_end(folder, evidence, bundle, device, dataset)
 
     def _encode(self, folder: RunFolder, dataset: Any, device: str, warnings: Sequence[DataWarning]) -> FeatureBundle:
         private = self._config.privacy.enabled  # a detail names an image
@@ -197,14 +200,8 @@ class _Run:
         """Return what the record of a private run calls its data; "" where their fingerprint may stand in it."""
         return named_data(folder.data_key, bundle.data_fingerprint) if self._config.privacy.enabled else ""
 
-    def _go(
-        self, folder: RunFolder, evidence: RunEvidence, bundle: FeatureBundle, device: str, dataset: ImageDataset
-    ) -> RunResult:
-        try:
-            return self._train_and_end(folder, evidence, bundle, device, dataset)
-        except BaseException as error:
-            note_resuming(error, self._round, folder.path)
-            raise
+    def _noting(self, folder: RunFolder) -> AbstractContextManager[None]:
+        return noting_how_to_go_on(folder.path, lambda: last_event(folder.log) is not None, lambda: self._round)
 
     def _train_and_end(
         self, folder: RunFolder, evidence: RunEvidence, bundle: FeatureBundle, device: str, dataset: ImageDataset

@@ -107,6 +107,7 @@ def _is_compressed(header: Any) -> bool:
 
 def _shown(header: Any, path: str) -> NDArray[np.uint8]:
     from pydicom.pixels import apply_color_lut
+    from pydicom.uid import JPEG2000TransferSyntaxes
 
     stored = header.pixel_array
     photometric = str(header.PhotometricInterpretation)
@@ -114,7 +115,8 @@ def _shown(header: Any, path: str) -> NDArray[np.uint8]:
         colour = apply_color_lut(stored, header)
         return scale_to_8_bit(colour, 0, np.iinfo(colour.dtype).max)
     if stored.ndim == 3:
-        if photometric not in _READ_AS_RGB and not (photometric in _RGB_BY_CODEC and _is_compressed(header)):
+        by_codec = photometric in _RGB_BY_CODEC and header.file_meta.TransferSyntaxUID in JPEG2000TransferSyntaxes
+        if photometric not in _READ_AS_RGB and not by_codec:
             raise BrokenImageError(path, f"its colours are {photometric}, which is not read here; export it as RGB")
         return scale_to_8_bit(stored, 0, 2 ** int(header.BitsStored) - 1)
     values = modality_values(stored, header, path)

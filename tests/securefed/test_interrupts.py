@@ -237,6 +237,25 @@ def test_a_run_that_a_full_disk_stops_says_how_it_goes_on(small_run, tmp_path, m
     assert getattr(caught.value, "__notes__", []) == (said if code == errno.ENOSPC else [])
 
 
+@pytest.mark.parametrize("begun", [False, True])
+def test_a_run_that_a_full_disk_stops_before_its_rounds_says_whether_it_goes_on(
+    small_run, tmp_path, monkeypatch, begun
+):
+    place, what = (simulation, "simulated_parties") if not begun else (RunEvidence, "data")
+
+    def full(*_args, **_more):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(place, what, full)
+        with pytest.raises(OSError, match="No space left") as caught:
+            simulate(small_run(), output=tmp_path / "run", cache_dir=tmp_path / "cache")
+    way = "0 rounds are finished; go on with: simulate --resume {}" if begun else "nothing was begun; delete {} before"
+    assert caught.value.__notes__[0].startswith(way.format(tmp_path / "run"))
+    if begun:
+        assert resume_run(tmp_path / "run", cache_dir=tmp_path / "cache").summary["rounds_completed"] == 3
+
+
 def test_a_report_whose_writing_was_cut_off_before_its_signature_is_written_anew(small_run, tmp_path):
     """`audit attack` writes the report of a run that has ended again."""
     folder = simulate(small_run(), output=tmp_path / "run", cache_dir=tmp_path / "cache").folder
