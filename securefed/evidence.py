@@ -212,8 +212,8 @@ class RunEvidence:
             ("encoder_described", "digest", bundle.encoder_digest),
             ("encoder_described", "features", bundle.features_digest),
         ):
-            if kind in described and described[kind].get(field, found) != found:
-                raise ConfigError("--resume", f"the {field} of {kind.split('_')[0]} differs from the run's; restore it")
+            if kind in described and described[kind].get(field, "" if field == "patient_grouping" else found) != found:
+                raise ConfigError("--resume", f"the {field} of {kind.split('_')[0]} differs from the run's; restore it, or start anew")
 
     def _purpose(self, config: RunConfig) -> None:
         """Record the declared purpose, once."""

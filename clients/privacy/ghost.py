@@ -72,8 +72,10 @@ class Units:
             return rows
         # Filled, not multiplied by 0: what is not finite in one unit must not reach another.
         products = ((a @ a.mT) * (b @ b.mT)).masked_fill_(self._apart, 0.0).sum(-1)
-        found, roots = (self.sum(part.unsqueeze(-1)).squeeze(-1) for part in (products, rows.sqrt()))
-        return (found + _ROUNDING * roots.square()).clamp_min_(0)
+        parts = (products, rows.sqrt(), rows, torch.ones_like(rows))
+        found, roots, alone, counts = (self.sum(part.unsqueeze(-1)).squeeze(-1) for part in parts)
+        # Of one row as without units: whether another unit has several must not change what is clipped of this one.
+        return torch.where(counts == 1, alone, (found + _ROUNDING * roots.square()).clamp_min_(0))
 
 
 class Ghost(Protocol):

@@ -111,8 +111,8 @@ class SharedCharges:
 
         Args:
             rounds: Rounds of the whole run.
-            finished: The last round that is known to have ended. Those after it need a vector each, also one that was
-                paid for before its sum was lost.
+            finished: The last round that is known to have ended. Those after it that were not paid for need a vector
+                each.
             record: Whether ledger and log record a refusal.
 
         Raises:
@@ -157,10 +157,12 @@ class SharedCharges:
     def _rest(self, site: str, rounds: int, finished: int) -> int:
         """Return for how many vectors a hospital has still to pay, as far as the target bears them.
 
-        Who was asked for a vector knows that the round before has ended, whether or not it signed that one's head.
+        A round that it has paid for is taken to have ended, whether or not it signed that one's head: refused for
+        nothing, it would end a study that is complete. Where that round's sum was lost, `pay` refuses what the budget
+        does not bear.
         """
         paid = self._paid(site)
-        rest = rounds - max(finished, last_round_of(self._run, paid) - 1)
+        rest = rounds - max(finished, last_round_of(self._run, paid))
         return rest if self._borne is None else min(rest, self._borne - len(paid))
 
     def left_of(self, site: str) -> int | None:

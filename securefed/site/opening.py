@@ -112,8 +112,7 @@ def _node(folder: SiteFolder, state: bytes | None) -> SiteNode:
     approved = approved_data(folder)
     if not folder.data_key.exists():
         raise ConfigError("data", f"{folder.data_key} is not there; run `site approve` again")
-    if study.config.privacy.unit == "patient" and _approved(folder)["patients"] is None:
-        raise ConfigError("data", f"{folder.data} does not bind who the patients are; run `site approve` again")
+    _require_patients(folder, study)
     seen = approved + (_approved(folder)["features"] or "") + (_approved(folder)["patients"] or "")
     agreement = Agreement(study.digest, study.roster.digest, named_data(folder.data_key, seen, study.digest))
     config = with_local(study.config, device=_device(settings), charge=settings.policy.charge)
@@ -259,9 +258,15 @@ def is_as_approved(folder: SiteFolder, settings: SiteSettings, study: Study) -> 
     Raises:
         ConfigError, DataError, EncoderError: They cannot be used, or nothing was approved.
     """
+    _require_patients(folder, study)
     if not _are_approved(folder, study, study_dataset(settings, study)[0]):
         return False
     return _approved(folder)["features"] in (None, file_features(folder, settings, study))
+
+
+def _require_patients(folder: SiteFolder, study: Study) -> None:
+    if study.config.privacy.unit == "patient" and _approved(folder)["patients"] is None:
+        raise ConfigError("data", f"{folder.data} does not bind who the patients are; run `site approve` again")
 
 
 def _are_approved(folder: SiteFolder, study: Study, dataset: ImageDataset) -> bool:
