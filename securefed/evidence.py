@@ -1,7 +1,5 @@
 """What a run writes into its event log, and when: before the fact where a later reader must rely on it."""
 
-import importlib.metadata
-import platform
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -20,7 +18,7 @@ from protocols.stages import Stage
 from securefed.aggregation import OpenedRound
 from securefed.config import RunConfig, config_digest, config_to_mapping
 from securefed.errors import ConfigError, RoundAbortedError, RunFolderError
-from securefed.provenance import source_of, version_of
+from securefed.provenance import software_versions, source_of
 from securefed.run_folder import ByteRow, RunFolder
 
 _WAYS = {"upload": "up", "download": "down"}
@@ -212,8 +210,10 @@ class RunEvidence:
             ("encoder_described", "digest", bundle.encoder_digest),
             ("encoder_described", "features", bundle.features_digest),
         ):
-            if kind in described and described[kind].get(field, "" if field == "patient_grouping" else found) != found:
-                raise ConfigError("--resume", f"the {field} of {kind.split('_')[0]} differs from the run's; restore it, or start anew")
+            otherwise = "" if field == "patient_grouping" else found  # none is bound by earlier versions
+            if kind in described and described[kind].get(field, otherwise) != found:
+                what = f"the {field} of {kind.split('_')[0]}"
+                raise ConfigError("--resume", f"{what} differs from the run's; restore it, or start anew")
 
     def _purpose(self, config: RunConfig) -> None:
         """Record the declared purpose, once."""
@@ -379,18 +379,6 @@ def byte_tree(rows: Sequence[ByteRow]) -> dict[str, JSON]:
         client: {way: {stage: dict(kinds) for stage, kinds in stages.items()} for way, stages in ways.items()}
         for client, ways in tree.items()
     }
-
-
-def software_versions() -> dict[str, str]:
-    """Return the versions of what can change a result."""
-    names = ("torch", "open_clip_torch", "numpy", "cryptography", "scikit-learn")
-    found = {"python": platform.python_version(), "securefed": version_of()}
-    for name in names:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            found[name] = "not installed"
-    return found
 
 
 def utc_now() -> datetime:

@@ -15,11 +15,11 @@ from clients.method.settings import TrainingSettings
 from clients.method.threads import one_thread_each
 from securefed.config import RunConfig
 from securefed.evaluation import SiteEvaluation, at_held_out_site, evaluate_site, metric_rows
-from securefed.evidence import software_versions
 from securefed.hospitals import Hospitals
 from securefed.model_card import model_card
 from securefed.model_file import SavedModel, save_model, vector_digest
 from securefed.plots import plot_accuracy, plot_bytes, plot_confusion, plot_keep_ratios, plot_reliability
+from securefed.provenance import software_versions
 from securefed.run_folder import RunFolder, read_byte_rows, read_metric_rows
 from securefed.summary import summarise
 

@@ -1,6 +1,7 @@
-"""Which source code runs: version and, in a checkout, commit."""
+"""Which source code runs: versions and, in a checkout, commit."""
 
 import importlib.metadata
+import platform
 import subprocess
 import tomllib
 from pathlib import Path
@@ -29,6 +30,18 @@ def version_of() -> str:
         if not project.is_file():
             return "not installed"
         return f"{tomllib.loads(project.read_text(encoding='utf-8'))['project']['version']} (checkout)"
+
+
+def software_versions() -> dict[str, str]:
+    """Return the versions of what can change a result."""
+    names = ("torch", "open_clip_torch", "numpy", "cryptography", "scikit-learn")
+    found = {"python": platform.python_version(), "securefed": version_of()}
+    for name in names:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = "not installed"
+    return found
 
 
 def _git(*arguments: str) -> str | None:

@@ -23,7 +23,7 @@ from securefed.checkpoint import Checkpoint, Snapshot, delete_checkpoint, load_c
 from securefed.config import write_config
 from securefed.deploy.errors import DeploymentError
 from securefed.errors import RoundAbortedError
-from securefed.evidence import RunEvidence, software_versions, utc_now
+from securefed.evidence import RunEvidence, utc_now
 from securefed.federation import Federation, OutOfSight, RoundReport
 from securefed.model_card import model_card
 from securefed.model_file import load_vector, save_vector, vector_digest
@@ -35,6 +35,7 @@ from securefed.nodes.parties import RemoteParties
 from securefed.nodes.start import StudyStart
 from securefed.observer import Observer, RoundView
 from securefed.privacy.at_server import server_privacy
+from securefed.provenance import software_versions
 from securefed.round_rows import ClampingWatch
 from securefed.run_folder import RunFolder, read_byte_rows
 from securefed.study.terms import terms_of

@@ -19,7 +19,7 @@ from clients.encoders import FeatureBundle
 from protocols.noise import NoisePlan
 from securefed.config import PrivacyConfig, RunConfig
 from securefed.errors import ReleaseRefusedError
-from securefed.evidence import software_versions, utc_now
+from securefed.evidence import utc_now
 from securefed.hospitals import Hospitals
 from securefed.privacy.bearing import too_few_rounds
 from securefed.privacy.claim import claim_fields, held_to_claim, privacy_summary
@@ -29,6 +29,7 @@ from securefed.privacy.shared_charges import SharedCharges, charged_mechanism
 from securefed.privacy.shared_claim import shared_claim, shared_summary, shared_verdict
 from securefed.privacy.shared_run import shared_hospitals
 from securefed.privacy.spending import Spending, release_of_model
+from securefed.provenance import software_versions
 from securefed.run_folder import RunFolder
 from securefed.summary import privacy_off
 
